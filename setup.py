@@ -1,0 +1,72 @@
+"""Builds fastconv._core: one abi3 extension; each file of src_c/isa gets the flags of its instruction set."""
+
+import os
+import platform
+import sysconfig
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# -std=gnu11: ISO mode (-std=c11) would turn -ffp-contract off, and with it fused multiply-add.
+# -fno-trapping-math: comparisons and selects may be vectorised; NaN and infinity keep their meaning.
+BASE_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+ISA_FLAGS = {
+    "generic": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+DEVELOP = os.environ.get("FASTCONV_DEVELOP", "")  # "warnings", "address" or "thread"
+DEVELOP_FLAGS = {
+    "": [],
+    "warnings": ["-Wall", "-Wextra", "-Werror"],
+    "address": ["-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+    "thread": ["-g", "-fsanitize=thread"],
+}
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def isa_sources() -> list[str]:
+    names = ["generic", "avx2", "avx512"] if IS_X86_64 else ["generic"]
+    return [f"src_c/isa/{name}.c" for name in names]
+
+
+class BuildExt(build_ext):
+    """Compiles the ISA files one by one, each with its own flags, and links them as extra objects."""
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.extra_objects = [
+            obj
+            for source in isa_sources()
+            for obj in self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                extra_postargs=ext.extra_compile_args + ISA_FLAGS[os.path.basename(source)[:-2]],
+                depends=ext.depends,
+            )
+        ]
+        super().build_extension(ext)
+
+
+sanitize = [flag for flag in DEVELOP_FLAGS[DEVELOP] if flag.startswith("-fsanitize")]
+core = Extension(
+    "fastconv._core",
+    sources=["fastconv/_core.pyx", *sorted(glob("src_c/*.c") + glob("src_c/ops/*.c")), "src_c/isa/dispatch.c"],
+    depends=sorted(glob("src_c/**/*.h", recursive=True) + glob("src_c/**/*.inc", recursive=True) + glob("fastconv/*.pxi")),
+    include_dirs=["src_c"],
+    extra_compile_args=BASE_FLAGS + DEVELOP_FLAGS[DEVELOP],
+    extra_link_args=["-pthread", *sanitize],
+    define_macros=[] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")],
+    py_limited_api=not FREE_THREADED,
+)
+
+setup(
+    ext_modules=cythonize(
+        [core],
+        compiler_directives={"language_level": 3, "freethreading_compatible": True, "embedsignature": True},
+    ),
+    cmdclass={"build_ext": BuildExt},
+    options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp311"}},
+)

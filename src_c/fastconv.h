@@ -1,0 +1,91 @@
+/* fastconv.h: the whole C API.
+ *
+ * Arrays are views: a base pointer, four sizes and four strides counted in elements (any sign, zero for broadcast).
+ * The comment beside a view names its axes, e.g. x[batch][channels][height][width]; the strides say how it lies in
+ * memory, so "channels-last" is stride_c == 1 and a 1-D signal is a view with height 1.
+ * Callers have checked every shape and every size for overflow; nothing here prints, raises or aborts.
+ */
+#ifndef FASTCONV_H
+#define FASTCONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    FC_OK = 0,
+    FC_ENOMEM = 1,      /* scratch memory could not be allocated; no output was written */
+    FC_EINDEX = 2,      /* an index array holds a value outside its plane */
+    FC_EALGORITHM = 3,  /* the forced algorithm cannot serve this shape */
+} fc_status;
+
+typedef enum { FC_F32 = 0, FC_F64 = 1 } fc_dtype;
+
+/* data[n][c][h][w] with strides in elements */
+typedef struct {
+    void *data;
+    int64_t n, c, h, w;
+    int64_t stride_n, stride_c, stride_h, stride_w;
+} fc_view;
+
+/* ---- convolution (ops/conv.c) ------------------------------------------------------------------------------------
+ * y[n][k][i][j] = bias[k] + sum_{c,u,v} weight[k][c][u][v] * x[n][g*C/groups + c][i*stride_h + u*dilation_h - pad_top]
+ *                                                             [j*stride_w + v*dilation_w - pad_left]
+ * with x zero outside its plane; the bottom and right padding follow from y's size. */
+typedef struct {
+    int64_t stride_h, stride_w;
+    int64_t dilation_h, dilation_w;
+    int64_t pad_top, pad_left;
+    int64_t groups;
+    int algorithm; /* fc_algorithm */
+} fc_conv;
+
+typedef enum { FC_AUTO = 0, FC_DIRECT = 1, FC_WINOGRAD = 2 } fc_algorithm;
+
+/* y = clamp(y * scale[k] + bias[k] + residual, lower, upper), applied while y is in registers.
+ * NaN passes through the clamp. Null pointers mean 1, 0 and 0. */
+typedef struct {
+    const void *scale;       /* scale[out_channels] */
+    const void *bias;        /* bias[out_channels] */
+    const fc_view *residual; /* same sizes as y */
+    double lower, upper;     /* -inf, +inf: no clamp */
+} fc_epilogue;
+
+fc_status fc_conv2d(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_epilogue *,
+                    const fc_view *y);
+/* grad_x[n][c][h][w] = sum over the outputs (i, j) and channels k that saw it. This is also the transposed convolution,
+ * hence the epilogue (on c). */
+fc_status fc_conv2d_grad_input(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *weight,
+                               const fc_epilogue *, const fc_view *grad_x);
+/* grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][k][i][j] * x[...as above...] */
+fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
+                                const fc_view *grad_weight);
+/* What fc_conv2d would do for these shapes: a pure function of them. */
+typedef struct {
+    const char *algorithm; /* "direct", "depthwise", "pixels", "winograd" */
+    const char *reason;
+    int64_t macs;
+    int64_t scratch_bytes; /* for one thread */
+} fc_explanation;
+fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
+                            fc_explanation *);
+
+/* sum[c] = sum_{n,h,w} x[n][c][h][w]: the gradient of a bias */
+fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum);
+/* y = x, between any two layouts */
+fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y);
+
+/* ---- the processor (isa/dispatch.c) ------------------------------------------------------------------------------*/
+/* Names of the instruction sets this machine can run, best first; *count entries. */
+const char *const *fc_isa_names(int *count);
+const char *fc_isa(void);
+/* 0, or -1 when the name is unknown or the machine lacks it. */
+int fc_use_isa(const char *name);
+
+/* ---- threads (threads.c) and scratch (scratch.c) -----------------------------------------------------------------*/
+void fc_set_num_threads(int threads);
+int fc_get_num_threads(void);
+void fc_clear_workspace(void);
+int64_t fc_workspace_bytes(void);
+
+#include "fastconv_pool_norm.h"
+#endif

@@ -1,0 +1,78 @@
+/* dispatch.c: which instruction set runs: the first of the list that the machine has, or the one asked for. */
+#include "../fastconv.h"
+#include "../kernels/kernels.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+static bool always(void) { return true; }
+#if defined(__x86_64__)
+/* GCC's and clang's checks include the operating system's support (XCR0). */
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
+}
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+#endif
+
+static const struct {
+    const fc_isa_kernels *kernels;
+    bool (*available)(void);
+} candidates[] = {
+#if defined(__x86_64__)
+    {&fc_kernels_avx512, has_avx512},
+    {&fc_kernels_avx2, has_avx2},
+#endif
+    {&fc_kernels_generic, always},
+};
+enum { CANDIDATES = sizeof candidates / sizeof candidates[0] };
+
+static _Atomic(const fc_isa_kernels *) current;
+
+static const fc_isa_kernels *best(void)
+{
+    int i = 0;
+    while (!candidates[i].available())
+        i++;
+    return candidates[i].kernels;
+}
+
+static const fc_isa_kernels *selected(void)
+{
+    const fc_isa_kernels *isa = atomic_load_explicit(&current, memory_order_acquire);
+    if (!isa) {
+        isa = best();
+        atomic_store_explicit(&current, isa, memory_order_release);
+    }
+    return isa;
+}
+
+const fc_kernels *fc_get_kernels(fc_dtype dtype) { return selected()->by_dtype[dtype]; }
+const char *fc_isa(void) { return selected()->name; }
+
+const char *const *fc_isa_names(int *count)
+{
+    static const char *names[CANDIDATES];
+    int found = 0;
+    for (int i = 0; i < CANDIDATES; i++)
+        if (candidates[i].available())
+            names[found++] = candidates[i].kernels->name;
+    *count = found;
+    return names;
+}
+
+int fc_use_isa(const char *name)
+{
+    for (int i = 0; i < CANDIDATES; i++)
+        if (strcmp(name, candidates[i].kernels->name) == 0 && candidates[i].available()) {
+            atomic_store_explicit(&current, candidates[i].kernels, memory_order_release);
+            return 0;
+        }
+    return -1;
+}

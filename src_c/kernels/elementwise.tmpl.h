@@ -1,0 +1,1 @@
+static const fc_elementwise_kernels N(elementwise_table) = {0};

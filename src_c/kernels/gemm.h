@@ -1,0 +1,45 @@
+/* gemm.h: the register-blocked matrix products that every convolution is made of. */
+#ifndef FC_KERNELS_GEMM_H
+#define FC_KERNELS_GEMM_H
+#include <stdint.h>
+
+/* One output tile, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building
+ * block"):
+ *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
+ *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * taps_w + v) * length + c][col]
+ * over `rows` rows of a and y. b is packed: 2 * vector_lanes columns wide, or vector_lanes when `columns` fit in one. */
+typedef struct {
+    const void *a;
+    int64_t a_row;
+    int64_t taps_h, taps_w, step_h, step_w, length;
+    const void *b;
+    void *y;
+    int64_t y_row;
+    int columns;    /* valid columns, 1 .. 2 * vector_lanes */
+    int accumulate; /* start from y instead of 0 */
+    int finish;     /* apply the epilogue: y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
+    const void *scale, *bias, *residual;
+    int64_t residual_row;
+    double lower, upper;
+} fc_gemm;
+
+/* The same product with the reduction over the rows of both sides (gradients of weights):
+ *     c[i][col] += sum_{l < lines} sum_{p < depth} a[l * a_line + p * a_step + i] * b[l * b_line + p * b_step + col]
+ * for i < rows and col < columns (any number of each). */
+typedef struct {
+    const void *a;
+    int64_t a_line, a_step;
+    const void *b;
+    int64_t b_line, b_step;
+    int64_t lines, depth;
+    void *c;
+    int64_t c_row;
+    int64_t rows, columns;
+} fc_gemm_at;
+
+typedef struct {
+    int max_rows; /* rows of the largest register tile */
+    void (*rows)(const fc_gemm *, int64_t rows);
+    void (*at)(const fc_gemm_at *);
+} fc_gemm_kernels;
+#endif

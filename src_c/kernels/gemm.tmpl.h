@@ -1,0 +1,181 @@
+/* gemm.tmpl.h: matrix products with the accumulators in registers.
+ *
+ * A tile is MR rows by up to two vectors. The widest: AVX-512 14 x 2 = 28 accumulators + 2 of b + 1 broadcast = 31 of 32
+ * registers; AVX2 and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs
+ * MR broadcasts and 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on.
+ * Loop bounds are constants after inlining: a variable-length array of accumulators would live in memory.
+ */
+#if FC_VECTOR_BYTES == 64
+#define FC_MR 14
+#else
+#define FC_MR 6
+#endif
+#define FC_UNROLL _Pragma("GCC unroll 16")
+
+INLINE vec N(gemm_finish)(const fc_gemm *g, vec acc, int64_t row, int col, int count)
+{
+    const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
+    const int64_t r = row * g->residual_row + col;
+    if (scale)
+        acc *= count >= VL ? vload(scale + col) : vload_tail(scale + col, count);
+    if (bias)
+        acc += count >= VL ? vload(bias + col) : vload_tail(bias + col, count);
+    if (residual)
+        acc += count >= VL ? vload(residual + r) : vload_tail(residual + r, count);
+    return vclamp(acc, vset1((T)g->lower), vset1((T)g->upper));
+}
+
+INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors)
+{
+    const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
+    const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
+    vec acc[FC_MR][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            if (!g->accumulate)
+                acc[i][j] = (vec){0};
+            else
+                acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
+                                                          : vload_tail(y + i * y_row + j * VL, last);
+    const T *b = g->b;
+    for (int64_t u = 0; u < g->taps_h; u++)
+        for (int64_t v = 0; v < g->taps_w; v++) {
+            const T *p = a + u * g->step_h + v * g->step_w;
+            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL) {
+                vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
+                FC_UNROLL for (int i = 0; i < rows; i++)
+                {
+                    vec ai = vset1(p[i * a_row]);
+                    acc[i][0] += ai * b0;
+                    if (vectors > 1)
+                        acc[i][1] += ai * b1;
+                }
+            }
+        }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+        {
+            const int count = j < vectors - 1 ? VL : last;
+            vec out = g->finish ? N(gemm_finish)(g, acc[i][j], row + i, j * VL, count) : acc[i][j];
+            if (count >= VL)
+                vstore(y + i * y_row + j * VL, out);
+            else
+                vstore_tail(y + i * y_row + j * VL, out, count);
+        }
+}
+
+typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row);
+#define FC_TILE(rows)                                                                                                  \
+    static void N(gemm_tile_1_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    {                                                                                                                  \
+        N(gemm_tile)(g, a, y, row, rows, 1);                                                                           \
+    }                                                                                                                  \
+    static void N(gemm_tile_2_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    {                                                                                                                  \
+        N(gemm_tile)(g, a, y, row, rows, 2);                                                                           \
+    }
+FC_TILE(1) FC_TILE(2) FC_TILE(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
+#if FC_MR == 14
+FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
+#endif
+#undef FC_TILE
+
+#define FC_BOTH(rows) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows)}
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][2] = {
+    {0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
+#if FC_MR == 14
+    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
+#endif
+};
+#undef FC_BOTH
+
+/* Rows in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA pipes. */
+static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
+{
+    const int two = g->columns > VL;
+    const T *a = g->a;
+    T *y = g->y;
+    const int64_t groups = (rows + FC_MR - 1) / FC_MR;
+    for (int64_t i = 0, row = 0; i < groups; i++) {
+        const int64_t count = (rows - row + groups - i - 1) / (groups - i);
+        N(gemm_tiles)[count][two](g, a + row * g->a_row, y + row * g->y_row, row);
+        row += count;
+    }
+}
+
+/* ---- reduction over rows: gradients of weights -------------------------------------------------------------------*/
+INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, int last, const int rows, const int vectors,
+                            const int tail)
+{
+    const int64_t a_step = g->a_step, b_step = g->b_step, c_row = g->c_row;
+    vec acc[FC_MR][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last) : vload(c + i * c_row + j * VL);
+    for (int64_t l = 0; l < g->lines; l++) {
+        const T *p = a + l * g->a_line, *q = b + l * g->b_line;
+        for (int64_t d = 0; d < g->depth; d++, p += a_step, q += b_step) {
+            vec b0 = tail && vectors == 1 ? vload_tail(q, last) : vload(q);
+            vec b1 = vectors == 1 ? b0 : tail ? vload_tail(q + VL, last) : vload(q + VL);
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                vec ai = vset1(p[i]);
+                acc[i][0] += ai * b0;
+                if (vectors > 1)
+                    acc[i][1] += ai * b1;
+            }
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            if (tail && j == vectors - 1)
+                vstore_tail(c + i * c_row + j * VL, acc[i][j], last);
+            else
+                vstore(c + i * c_row + j * VL, acc[i][j]);
+}
+
+typedef void N(gemm_at_fn)(const fc_gemm_at *, const T *a, const T *b, T *c, int last);
+#define FC_AT(rows, vectors, tail)                                                                                     \
+    static void N(gemm_at_##rows##_##vectors##_##tail)(const fc_gemm_at *g, const T *a, const T *b, T *c, int last)    \
+    {                                                                                                                  \
+        N(gemm_at_tile)(g, a, b, c, last, rows, vectors, tail);                                                        \
+    }
+#define FC_AT4(rows) FC_AT(rows, 1, 0) FC_AT(rows, 1, 1) FC_AT(rows, 2, 0) FC_AT(rows, 2, 1)
+FC_AT4(1) FC_AT4(2) FC_AT4(3) FC_AT4(4) FC_AT4(5) FC_AT4(6)
+#if FC_MR == 14
+FC_AT4(7) FC_AT4(8) FC_AT4(9) FC_AT4(10) FC_AT4(11) FC_AT4(12) FC_AT4(13) FC_AT4(14)
+#endif
+#undef FC_AT4
+#undef FC_AT
+
+#define FC_AT4(rows)                                                                                                   \
+    {                                                                                                                  \
+        {N(gemm_at_##rows##_1_0), N(gemm_at_##rows##_1_1)}, {N(gemm_at_##rows##_2_0), N(gemm_at_##rows##_2_1)}         \
+    }
+static N(gemm_at_fn) *const N(gemm_at_tiles)[FC_MR + 1][2][2] = {
+    {{0, 0}, {0, 0}}, FC_AT4(1), FC_AT4(2), FC_AT4(3), FC_AT4(4), FC_AT4(5), FC_AT4(6),
+#if FC_MR == 14
+    FC_AT4(7), FC_AT4(8), FC_AT4(9), FC_AT4(10), FC_AT4(11), FC_AT4(12), FC_AT4(13), FC_AT4(14),
+#endif
+};
+#undef FC_AT4
+
+static void N(gemm_at)(const fc_gemm_at *g)
+{
+    const T *a = g->a, *b = g->b;
+    T *c = g->c;
+    const int64_t groups = (g->rows + FC_MR - 1) / FC_MR;
+    for (int64_t col = 0; col < g->columns; col += 2 * VL) {
+        const int64_t columns = g->columns - col < 2 * VL ? g->columns - col : 2 * VL;
+        const int two = columns > VL, last = (int)(columns - two * VL);
+        for (int64_t i = 0, row = 0; i < groups; i++) {
+            const int64_t count = (g->rows - row + groups - i - 1) / (groups - i);
+            N(gemm_at_tiles)[count][two][last < VL](g, a + row, b + col, c + row * g->c_row + col, last);
+            row += count;
+        }
+    }
+}
+
+static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .rows = N(gemm_rows), .at = N(gemm_at)};
+#undef FC_MR
+#undef FC_UNROLL

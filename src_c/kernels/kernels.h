@@ -1,0 +1,34 @@
+/* kernels.h: the table of leaf kernels that every instruction set and dtype fills.
+ *
+ * Leaf kernels take `void *` to T arrays (T is float or double: the table's dtype) and restore the type on their first
+ * line. They get their memory from the driver, keep no state and know nothing of threads. Sizes and strides are in
+ * elements.
+ */
+#ifndef FC_KERNELS_H
+#define FC_KERNELS_H
+#include "../fastconv.h"
+
+#include "elementwise.h"
+#include "gemm.h"
+#include "norm.h"
+#include "pool.h"
+
+typedef struct {
+    /* to[column][row] = from[row][column]; either side may have any row pitch */
+    void (*transpose)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
+    const fc_gemm_kernels *gemm;
+    const fc_pool_kernels *pool;
+    const fc_norm_kernels *norm;
+    const fc_elementwise_kernels *elementwise;
+} fc_kernels;
+
+typedef struct {
+    const char *name;
+    const fc_kernels *by_dtype[2]; /* indexed by fc_dtype */
+} fc_isa_kernels;
+
+extern const fc_isa_kernels fc_kernels_avx512, fc_kernels_avx2, fc_kernels_generic;
+
+/* The table of the selected instruction set. A driver reads it once per call. */
+const fc_kernels *fc_get_kernels(fc_dtype);
+#endif

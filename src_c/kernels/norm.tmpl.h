@@ -1,0 +1,1 @@
+static const fc_norm_kernels N(norm_table) = {0};

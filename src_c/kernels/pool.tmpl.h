@@ -1,0 +1,1 @@
+static const fc_pool_kernels N(pool_table) = {0};

@@ -1,0 +1,116 @@
+/* scratch.c: a small cache of aligned blocks, shared by all threads.
+ *
+ * A driver acquires one block at the start of a call (its own part and one part per thread) and releases it at the end.
+ * Released blocks are kept for the next call up to KEEP_BYTES in all and KEEP_BLOCKS in number; nothing is keyed by shape.
+ */
+#define _GNU_SOURCE
+#include "scratch.h"
+#include "fastconv.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+enum {
+    ALIGN = 64,         /* a cache line, and the widest vector */
+    HEADER = ALIGN,     /* keeps the user's part aligned */
+    KEEP_BLOCKS = 16,
+    ROUND = 4096,       /* sizes are rounded up so that similar shapes share a block */
+    HUGE_PAGE = 1 << 21,
+};
+static const size_t KEEP_BYTES = (size_t)64 << 20;
+
+typedef struct {
+    size_t bytes;
+} header;
+
+static struct {
+    pthread_mutex_t mutex;
+    bool fork_handler;
+    header *blocks[KEEP_BLOCKS];
+    int count;
+    size_t bytes;
+} cache = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* Another thread may have held the lock at the fork; its half-made change is at worst a leaked block. */
+static void reset_in_child(void)
+{
+    cache.mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+static header *take_cached(size_t bytes)
+{
+    int best = -1;
+    for (int i = 0; i < cache.count; i++)
+        if (cache.blocks[i]->bytes >= bytes && (best < 0 || cache.blocks[i]->bytes < cache.blocks[best]->bytes))
+            best = i;
+    if (best < 0)
+        return NULL;
+    header *block = cache.blocks[best];
+    cache.blocks[best] = cache.blocks[--cache.count];
+    cache.bytes -= block->bytes;
+    return block;
+}
+
+static header *allocate(size_t bytes)
+{
+    void *block = NULL;
+    if (posix_memalign(&block, bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGN, bytes + HEADER))
+        return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (bytes >= HUGE_PAGE)
+        madvise(block, bytes + HEADER, MADV_HUGEPAGE);
+#endif
+    ((header *)block)->bytes = bytes;
+    return block;
+}
+
+void *fc_scratch_acquire(size_t bytes)
+{
+    bytes = (bytes + ROUND - 1) / ROUND * ROUND;
+    pthread_mutex_lock(&cache.mutex);
+    if (!cache.fork_handler)
+        cache.fork_handler = pthread_atfork(NULL, NULL, reset_in_child) == 0;
+    header *block = take_cached(bytes);
+    pthread_mutex_unlock(&cache.mutex);
+    if (!block)
+        block = allocate(bytes);
+    return block ? (char *)block + HEADER : NULL;
+}
+
+void fc_scratch_release(void *user)
+{
+    if (!user)
+        return;
+    header *block = (header *)((char *)user - HEADER);
+    pthread_mutex_lock(&cache.mutex);
+    bool keep = cache.count < KEEP_BLOCKS && cache.bytes + block->bytes <= KEEP_BYTES;
+    if (keep) {
+        cache.blocks[cache.count++] = block;
+        cache.bytes += block->bytes;
+    }
+    pthread_mutex_unlock(&cache.mutex);
+    if (!keep)
+        free(block);
+}
+
+void fc_clear_workspace(void)
+{
+    pthread_mutex_lock(&cache.mutex);
+    for (int i = 0; i < cache.count; i++)
+        free(cache.blocks[i]);
+    cache.count = 0;
+    cache.bytes = 0;
+    pthread_mutex_unlock(&cache.mutex);
+}
+
+int64_t fc_workspace_bytes(void)
+{
+    pthread_mutex_lock(&cache.mutex);
+    int64_t bytes = (int64_t)cache.bytes;
+    pthread_mutex_unlock(&cache.mutex);
+    return bytes;
+}
