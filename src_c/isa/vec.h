@@ -33,11 +33,21 @@ INLINE vec vset1(T a) { return a - (vec){0}; }
 
 /* mask is all ones or all zeros per lane (what a comparison gives): mask ? a : b */
 INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
-/* NaN passes through: every comparison with it is false */
+/* NaN passes through: the x86 maximum returns its second operand when one is NaN, a comparison with NaN is false. */
 INLINE vec vclamp(vec a, vec lower, vec upper)
 {
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    return (vec)_mm512_min_ps((__m512)upper, _mm512_max_ps((__m512)lower, (__m512)a));
+#elif FC_VECTOR_BYTES == 64
+    return (vec)_mm512_min_pd((__m512d)upper, _mm512_max_pd((__m512d)lower, (__m512d)a));
+#elif FC_VECTOR_BYTES == 32 && FC_F32
+    return (vec)_mm256_min_ps((__m256)upper, _mm256_max_ps((__m256)lower, (__m256)a));
+#elif FC_VECTOR_BYTES == 32
+    return (vec)_mm256_min_pd((__m256d)upper, _mm256_max_pd((__m256d)lower, (__m256d)a));
+#else
     a = vselect(a < lower, lower, a);
     return vselect(a > upper, upper, a);
+#endif
 }
 
 /* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. */

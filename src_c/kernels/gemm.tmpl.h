@@ -12,17 +12,24 @@
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
-INLINE vec N(gemm_finish)(const fc_gemm *g, vec acc, int64_t row, int col, int count)
+/* Tiles with a partial vector or a residual leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is
+ * one copy of the code instead of one per tile shape, for 2 extra moves per output vector. */
+static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, T *y, int64_t row, int rows)
 {
     const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
-    const int64_t r = row * g->residual_row + col;
-    if (scale)
-        acc *= count >= VL ? vload(scale + col) : vload_tail(scale + col, count);
-    if (bias)
-        acc += count >= VL ? vload(bias + col) : vload_tail(bias + col, count);
-    if (residual)
-        acc += count >= VL ? vload(residual + r) : vload_tail(residual + r, count);
-    return vclamp(acc, vset1((T)g->lower), vset1((T)g->upper));
+    const T lower = (T)g->lower, upper = (T)g->upper;
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < g->columns; j++) {
+            T out = x[i * 2 * VL + j];
+            if (g->finish) {
+                out = out * (scale ? scale[j] : 1) + (bias ? bias[j] : 0);
+                if (residual)
+                    out += residual[(row + i) * g->residual_row + j];
+                out = out < lower ? lower : out;
+                out = out > upper ? upper : out;
+            }
+            y[i * g->y_row + j] = out;
+        }
 }
 
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors)
@@ -52,16 +59,24 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 }
             }
         }
-    FC_UNROLL for (int i = 0; i < rows; i++)
+    if (last < VL || (g->finish && g->residual)) {
+        T x[FC_MR * 2 * VL];
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) vstore(x + (2 * i + j) * VL, acc[i][j]);
+        N(gemm_write)(g, x, y, row, rows);
+        return;
+    }
+    if (g->finish) {
+        const T *scale = g->scale, *bias = g->bias;
+        const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
-            const int count = j < vectors - 1 ? VL : last;
-            vec out = g->finish ? N(gemm_finish)(g, acc[i][j], row + i, j * VL, count) : acc[i][j];
-            if (count >= VL)
-                vstore(y + i * y_row + j * VL, out);
-            else
-                vstore_tail(y + i * y_row + j * VL, out, count);
+            vec s = scale ? vload(scale + j * VL) : vset1(1), t = bias ? vload(bias + j * VL) : (vec){0};
+            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vclamp(acc[i][j] * s + t, lower, upper);
         }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
 }
 
 typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row);

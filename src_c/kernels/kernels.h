@@ -14,6 +14,7 @@
 #include "pool.h"
 
 typedef struct {
+    int vector_lanes; /* T per vector */
     /* to[column][row] = from[row][column]; either side may have any row pitch */
     void (*transpose)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
     const fc_gemm_kernels *gemm;
