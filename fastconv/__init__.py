@@ -1,0 +1,61 @@
+"""fastconv: convolutional networks on plain NumPy arrays.
+
+`fastconv.functional` holds the functions, `fastconv.nn` the layers, `fastconv.models` whole networks,
+`fastconv.optim` and `fastconv.train` the training loop, and `fastconv.reference` the same functions
+as naive NumPy loops. Subpackages are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._config import (
+    clear_workspace,
+    config,
+    get_num_threads,
+    isas,
+    num_threads,
+    set_num_threads,
+    show_config,
+    use_isa,
+)
+
+if TYPE_CHECKING:
+    from . import data, functional, models, nn, optim, reference, train
+    from .functional.conv import explain_conv2d
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "clear_workspace",
+    "config",
+    "data",
+    "explain_conv2d",
+    "functional",
+    "get_num_threads",
+    "isas",
+    "models",
+    "nn",
+    "num_threads",
+    "optim",
+    "reference",
+    "set_num_threads",
+    "show_config",
+    "train",
+    "use_isa",
+]
+
+_SUBPACKAGES = frozenset({"data", "functional", "models", "nn", "optim", "reference", "train"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "explain_conv2d":
+        return importlib.import_module(f"{__name__}.functional.conv").explain_conv2d
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

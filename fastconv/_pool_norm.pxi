@@ -1,0 +1,1 @@
+# Bindings of pooling, normalisation and elementwise kernels; included by _core.pyx.

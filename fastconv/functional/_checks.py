@@ -1,0 +1,198 @@
+"""Argument checks: the one place where a user's values become what the kernels accept.
+
+Every message names the function, the argument, the value and the rule.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Pads = tuple[tuple[int, int], ...]
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+LIMIT = 2**31 - 1  # of strides, paddings, dilations and kernel sizes: their products fit in 64 bits
+AXES = {1: ("L",), 2: ("H", "W")}
+
+
+def float_array(function: str, name: str, value: Any) -> Array:
+    """Return `value` as a native, aligned float32 or float64 array (a copy only when it is not)."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; use numpy.asarray({name})"
+        )
+    dtype = value.dtype
+    if (dtype is F32 or dtype is F64) and value.flags.aligned:
+        return value
+    if dtype.newbyteorder("=") not in (F32, F64):
+        raise TypeError(
+            f"{function}: {name} must be float32 or float64, got {dtype}; use {name}.astype(numpy.float32)"
+        )
+    return np.require(value, dtype=dtype.newbyteorder("="), requirements="A")
+
+
+def same_dtype(function: str, name: str, value: Array, other_name: str, other: Array) -> None:
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{function}: {name} is {value.dtype} but {other_name} is {other.dtype}; "
+            f"use {name}.astype({other_name}.dtype)"
+        )
+
+
+def batched(function: str, name: str, value: Array, axes: int) -> tuple[Array, bool]:
+    """Return `value` with a batch axis, and whether it had one. axes: the number of spatial axes."""
+    if value.ndim == axes + 2:
+        return value, True
+    if value.ndim == axes + 1:
+        return value[None], False
+    letters = ", ".join(AXES[axes])
+    raise ValueError(
+        f"{function}: {name} must have shape (N, C, {letters}) or (C, {letters}), got {value.shape}"
+    )
+
+
+def integer(function: str, name: str, value: Any, minimum: int = 0, maximum: int = LIMIT) -> int:
+    """Return an int in [minimum, maximum]; bool and float are TypeErrors."""
+    if type(value) is not int:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{function}: {name} must be an int, got bool {value}")
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{function}: {name} must be an int, got {type(value).__name__} {value!r}") from None
+    if not minimum <= value <= maximum:
+        bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
+        raise ValueError(f"{function}: {name} must be {bound}, got {value}")
+    return int(value)
+
+
+def per_axis(function: str, name: str, value: Any, axes: int, minimum: int = 1) -> tuple[int, ...]:
+    """An int for all axes, or a tuple or list with one int per axis."""
+    if type(value) is int and minimum <= value <= LIMIT:
+        return (value,) * axes
+    if isinstance(value, (tuple, list)):
+        if len(value) != axes:
+            if len(value) == 1:
+                value = tuple(value) * axes
+            else:
+                raise ValueError(
+                    f"{function}: {name} must be an int or {axes} ints, got {len(value)} values {tuple(value)}"
+                )
+        return tuple(integer(function, name, v, minimum) for v in value)
+    return (integer(function, name, value, minimum),) * axes
+
+
+def explicit_padding(function: str, value: Any, axes: int) -> Pads:
+    """int | per-axis ints | per-axis (before, after) pairs -> per-axis pairs."""
+    if type(value) is int and 0 <= value <= LIMIT:
+        return ((value, value),) * axes
+    if isinstance(value, (tuple, list)) and any(isinstance(v, (tuple, list)) for v in value):
+        if len(value) != axes or any(not isinstance(v, (tuple, list)) or len(v) != 2 for v in value):
+            raise ValueError(
+                f"{function}: padding must be an int, {axes} ints or {axes} (before, after) pairs, got {value!r}"
+            )
+        before_after = [per_axis(function, "padding", tuple(v), 2, 0) for v in value]
+        return tuple((b, a) for b, a in before_after)
+    return tuple((p, p) for p in per_axis(function, "padding", value, axes, 0))
+
+
+_NAMED = ("valid", "same", "same_lower", "full", "causal")
+
+
+def conv_padding(
+    function: str,
+    value: Any,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Pads:
+    """Resolve `padding` of a convolution into per-axis (before, after).
+
+    "same": output = ceil(size / stride), the odd pixel at the end (ONNX SAME_UPPER, TensorFlow);
+    "same_lower": the odd pixel at the start; "full": dilated kernel - 1 on both sides; "causal" (1-D): dilated
+    kernel - 1 before.
+    """
+    axes = len(sizes)
+    if not isinstance(value, str):
+        return explicit_padding(function, value, axes)
+    if value not in _NAMED or (value == "causal" and axes != 1):
+        names = ", ".join(repr(n) for n in _NAMED if n != "causal" or axes == 1)
+        raise ValueError(f"{function}: padding must be an int, a tuple or one of {names}, got {value!r}")
+    pads = []
+    for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
+        reach = (k - 1) * d
+        if value == "valid":
+            pads.append((0, 0))
+        elif value == "full":
+            pads.append((reach, reach))
+        elif value == "causal":
+            pads.append((reach, 0))
+        else:
+            total = max((-(-size // s) - 1) * s + reach + 1 - size, 0)
+            small, large = total // 2, total - total // 2
+            pads.append((small, large) if value == "same" else (large, small))
+    return tuple(pads)
+
+
+def output_size(
+    function: str, axis: str, size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int
+) -> int:
+    """floor((size + before + after - dilation * (kernel - 1) - 1) / stride) + 1, at least 1."""
+    room = size + pads[0] + pads[1] - dilation * (kernel - 1) - 1
+    if room < 0:
+        raise ValueError(
+            f"{function}: the kernel does not fit: axis {axis} has {size} elements + padding {pads}, the dilated "
+            f"kernel has {dilation * (kernel - 1) + 1} (kernel {kernel}, dilation {dilation})"
+        )
+    return room // stride + 1
+
+
+def is_channels_last(array: Array) -> bool:
+    """Whether the channels of an (N, C, ...) array lie next to each other."""
+    return array.strides[1] == array.itemsize and array.shape[1:].count(1) < array.ndim - 1
+
+
+def empty(function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool) -> Array:
+    """An uninitialised (N, C, ...) array in the wanted memory format; MemoryError when it cannot exist."""
+    count = 1
+    for size in shape:
+        count *= size
+    if count * dtype.itemsize >= 2**62:
+        raise MemoryError(f"{function}: an output of shape {shape} would need {count * dtype.itemsize} bytes")
+    if not channels_last:
+        return np.empty(shape, dtype)
+    if len(shape) == 4:
+        n, c, h, w = shape
+        return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    n, c, length = shape
+    return np.empty((n, length, c), dtype).transpose(0, 2, 1)
+
+
+def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An `out=` argument: an ndarray of this shape and dtype, writable, that does not overlap itself."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{function}: out must have shape {shape}, got {out.shape}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"{function}: out must be {dtype}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+    if not out.flags.aligned:
+        raise ValueError(f"{function}: out is not aligned to its dtype")
+    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+        raise ValueError(f"{function}: out overlaps itself (a stride is 0)")
+    return out
+
+
+def no_overlap(function: str, out: Array, **inputs: Array | None) -> None:
+    """`out=` must not share memory with an input."""
+    for name, value in inputs.items():
+        if value is not None and np.may_share_memory(out, value):
+            raise ValueError(f"{function}: out shares memory with {name}")
