@@ -48,7 +48,7 @@ def load_digits() -> Dataset:
 
     The test part of the UCI set (13 writers who are in no other part), by E. Alpaydin and
     C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
-    1998, doi:10.24432/C50P49, CC BY 4.0. See `digits.txt` beside the file.
+    1998, doi:10.24432/C50P49, CC BY 4.0. See `DIGITS-LICENSE.txt` beside the file.
 
     The split is stored in the file: 359 test images, 20 % of every class (`stratified_split`
     with its default seed 0), and 1,438 training images.

@@ -149,15 +149,18 @@ def load_folder(path: str | Path, image_size: int | None = None) -> Dataset:
     split = (root / "train").is_dir() and test_root is not None
     train = _class_folders(root / "train" if split else root)
     if len(train) < 2:
-        raise ValueError(f"{path}: expected at least 2 class folders with images, found {len(train)}")
+        raise ValueError(
+            f"{path}: expected 2 or more class folders with images, found {len(train)}"
+        )
     test = _class_folders(test_root) if split and test_root is not None else {}
     unknown = sorted(set(test) - set(train))
     if unknown:
         raise ValueError(f"{test_root}: class {unknown[0]} is not among the training classes")
     size, channels = _common_format(root, train, test, image_size)
     names = tuple(train)
+    train_part = _decode(train, names, size, channels)
     test_part = _decode(test, names, size, channels) if split else None
-    return make_dataset(root.resolve().name, _decode(train, names, size, channels), test_part, names)
+    return make_dataset(root.resolve().name, train_part, test_part, names)
 
 
 def _common_format(

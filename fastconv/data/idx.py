@@ -118,7 +118,7 @@ def load_idx(path: str | Path, name: str | None = None) -> Dataset:
     path : path
         A folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (and the same with
         `t10k` or `test` for the test part), or one images file, whose labels file stands beside
-        it. A `.gz` ending and dots for dashes are accepted, prefixes too (`emnist-letters-train-…`).
+        it. A `.gz` ending, dots for dashes, and prefixes (`emnist-letters-train-…`) are accepted.
     name : str, optional
         Default: the name of the folder.
 

@@ -1,0 +1,136 @@
+"""`TrainConfig`, and the documented default recipe of every data set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; everything that decides the bits of the result besides the data.
+
+    Attributes
+    ----------
+    data : str
+        Data set name or path, as given.
+    model : str
+        A name of `fastconv.models`.
+    epochs, batch_size : int
+        The images are split into ceil(N / batch_size) batches whose sizes differ by at most 1.
+    lr : float
+        The peak of the one-cycle schedule.
+    momentum : float
+        Nesterov momentum of SGD.
+    weight_decay : float
+    label_smoothing : float
+    shift : int
+        Random shift by up to this many pixels along each axis.
+    pad_mode : str
+        What moves in at the border: "zeros" (black) or "reflect".
+    flip : bool
+        Random horizontal flip.
+    seed : int
+        Decides initial weights, order and augmentation.
+    image_size : int or None
+        Height and width of the images of a folder.
+    """
+
+    data: str = "digits"
+    model: str = "resnet20"
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    shift: int = 1
+    pad_mode: str = "zeros"
+    flip: bool = False
+    seed: int = 0
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("shift", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected >= {least}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is {self.lr}, expected a positive number")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, expected 0 <= momentum < 1")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay is {self.weight_decay}, expected a number >= 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}, expected in [0, 1)")
+        if self.pad_mode not in ("zeros", "reflect"):
+            raise ValueError(f"pad_mode is {self.pad_mode!r}, expected 'zeros' or 'reflect'")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """The configuration `to_json` described.
+
+        Raises
+        ------
+        ValueError
+            If a field is unknown or malformed.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown training option {unknown[0]!r}")
+        return cls(**values)
+
+
+def _check_types(config: TrainConfig) -> None:
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
+        "int | None": (int, type(None)),
+    }  # fmt: skip
+    for field in fields(config):
+        value = getattr(config, field.name)
+        wrong_bool = isinstance(value, bool) and field.type != "bool"
+        if wrong_bool or not isinstance(value, kinds[str(field.type)]):
+            raise ValueError(f"{field.name} is {value!r}, expected {field.type}")
+
+
+# Digits: 8x8 images and 1,438 of them, so a small network and small shifts; digits are not
+# mirror-symmetric, so no flips.
+# Fashion-MNIST: ResNet-20 (He et al. 2015, section 4.2); shirts and shoes may be mirrored.
+# Schedule: one cycle (Smith and Topin 2018, "Super-Convergence").
+# Anything else: the augmentation of He et al. for small images, without the flip, which would be
+# wrong for writing.
+_RECIPES: dict[str, TrainConfig] = {
+    "digits": TrainConfig(),
+    "fashion-mnist": TrainConfig(
+        data="fashion-mnist", model="resnet20", epochs=20, batch_size=128, lr=0.2,
+        weight_decay=5e-4, shift=2, flip=True,
+    ),
+    "cifar": TrainConfig(
+        model="resnet20", epochs=30, batch_size=128, lr=0.2, weight_decay=5e-4,
+        shift=4, pad_mode="reflect", flip=True,
+    ),
+    "": TrainConfig(model="resnet20", epochs=20, batch_size=64, lr=0.1, shift=2),
+}  # fmt: skip
+
+
+def recipe(data: str, kind: str = "") -> TrainConfig:
+    """The default configuration for a data set.
+
+    Parameters
+    ----------
+    data : str
+        What `fastconv.data.load_dataset` was given.
+    kind : str
+        The name of the data set it returned, e.g. "cifar10".
+
+    Returns
+    -------
+    TrainConfig
+    """
+    name = data if data in _RECIPES else "cifar" if kind in ("cifar10", "cifar100") else ""
+    return replace(_RECIPES[name], data=data)
