@@ -1,0 +1,199 @@
+"""Sequential and Residual: the two ways fastconv's models are put together."""
+
+from collections.abc import Iterator, Mapping
+from typing import overload
+
+import numpy as np
+
+from .module import Array, Module
+
+
+class Sequential(Module):
+    """Layers one after the other: `Sequential(a, b)` or `Sequential({"conv1": a, "fc": b})`.
+
+    Children can be reached by position (`model[0]`, `model[1:]`) and by name
+    (`model["conv1"]`, `model.conv1`).
+    """
+
+    def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
+        self._layers: dict[str, Module] = {}
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            for name, layer in layers[0].items():
+                self.add_module(name, layer)
+        else:
+            for layer in layers:
+                self.append(layer)  # type: ignore[arg-type]  # append checks
+
+    def add_module(self, name: str, layer: Module) -> None:
+        """Append `layer` under `name`, which becomes part of its state_dict keys."""
+        if not isinstance(layer, Module):
+            raise TypeError(f"Sequential: layer {name!r} must be a Module, got {layer!r}")
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"Sequential: a layer's name is a str without '.', got {name!r}")
+        if name in self._layers:
+            raise ValueError(f"Sequential: there is a layer {name!r} already")
+        self._layers[name] = layer
+
+    def append(self, layer: Module) -> "Sequential":
+        """Append `layer` under its position as name, as torch's Sequential does."""
+        self.add_module(str(len(self._layers)), layer)
+        return self
+
+    def forward(self, x: Array) -> Array:
+        for layer in self._layers.values():
+            x = layer(x)
+        return x
+
+    def backward(self, grad: Array) -> Array:
+        for layer in reversed(self._layers.values()):
+            grad = layer.backward(grad)
+        return grad
+
+    def backward_parameters(self, grad: Array) -> None:
+        """Go back as far as the first layer that has a parameter to learn."""
+        layers = list(self._layers.values())
+        learning = [i for i, layer in enumerate(layers) if _learns(layer)]
+        first = learning[0] if learning else len(layers)
+        for layer in reversed(layers[first + 1 :]):
+            grad = layer.backward(grad)
+        if learning:
+            layers[first].backward_parameters(grad)
+        for layer in layers[:first]:
+            layer.release()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in self._layers.values():
+            shape = layer.output_shape(shape)
+        return shape
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self._layers.items()
+
+    @overload
+    def __getitem__(self, key: int | str) -> Module: ...
+    @overload
+    def __getitem__(self, key: slice) -> "Sequential": ...
+    def __getitem__(self, key: int | str | slice) -> Module:
+        if isinstance(key, str):
+            return self._layers[key]
+        if isinstance(key, slice):
+            return Sequential(dict(list(self._layers.items())[key]))
+        return list(self._layers.values())[key]
+
+    def __setitem__(self, key: int | str, layer: Module) -> None:
+        """Replace a layer, e.g. the head of a pretrained model."""
+        name = key if isinstance(key, str) else list(self._layers)[key]
+        if name not in self._layers:
+            raise KeyError(name)
+        if not isinstance(layer, Module):
+            raise TypeError(f"Sequential: layer {name!r} must be a Module, got {layer!r}")
+        self._layers[name] = layer
+
+    def __getattr__(self, name: str) -> Module:
+        layers = self.__dict__.get("_layers", {})
+        if name in layers:
+            found: Module = layers[name]
+            return found
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute or layer {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__.get("_layers", {}):
+            self[name] = value  # type: ignore[assignment]  # __setitem__ checks
+        elif isinstance(value, Module):
+            raise AttributeError(f"Sequential has no layer {name!r}; add_module appends one")
+        else:
+            super().__setattr__(name, value)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers.values())
+
+
+class Residual(Module):
+    """activation(body(x) + shortcut(x)) (He et al. 2015).
+
+    Parameters
+    ----------
+    body
+        Named layers, run in order. The names are hoisted: `Residual({"conv1": ...})` has the
+        key `conv1.weight`.
+    shortcut
+        A module, called `downsample` in the state_dict as in torchvision; None is the identity.
+    activation
+        A module run on the sum, or None.
+    """
+
+    def __init__(
+        self,
+        body: Mapping[str, Module],
+        shortcut: Module | None = None,
+        activation: Module | None = None,
+    ) -> None:
+        for name in ("downsample", "activation"):
+            if name in body:
+                raise ValueError(f"Residual: the body must not have a layer named {name!r}")
+        self.body = Sequential(body)
+        self.shortcut = shortcut
+        self.activation = activation
+
+    def forward(self, x: Array) -> Array:
+        y = self.body(x)
+        bypass = x if self.shortcut is None else self.shortcut(x)
+        if y.shape != bypass.shape:
+            raise ValueError(
+                f"Residual: the body gives shape {y.shape}, the shortcut {bypass.shape} "
+                f"(input {x.shape})"
+            )
+        total = np.add(y, bypass)
+        return total if self.activation is None else self._activated(total)
+
+    def _activated(self, total: Array) -> Array:
+        y: Array = self.activation(total)  # type: ignore[misc]
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        if self.activation is not None:
+            grad = self.activation.backward(grad)
+        grad_bypass = grad if self.shortcut is None else self.shortcut.backward(grad)
+        return np.add(self.body.backward(grad), grad_bypass)
+
+    def backward_parameters(self, grad: Array) -> None:
+        if self.activation is not None:
+            grad = self.activation.backward(grad)
+        if self.shortcut is not None:
+            self.shortcut.backward_parameters(grad)
+        self.body.backward_parameters(grad)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.body.output_shape(shape)
+
+    def __getattr__(self, name: str) -> Module | None:
+        body = self.__dict__.get("body", {})
+        if name == "downsample":
+            return self.__dict__.get("shortcut")
+        if body and name in dict(body.named_children()):
+            found: Module = body[name]
+            return found
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute or layer {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        body = self.__dict__.get("body", {})
+        if name == "downsample":
+            self.__dict__["shortcut"] = value
+        elif body and name in dict(body.named_children()):
+            body[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self.body.named_children()
+        if self.shortcut is not None:
+            yield "downsample", self.shortcut
+        if self.activation is not None:
+            yield "activation", self.activation
+
+
+def _learns(layer: Module) -> bool:
+    return any(parameter.requires_grad for parameter in layer.parameters())

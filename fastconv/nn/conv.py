@@ -1,0 +1,262 @@
+"""Convolution layers: Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d."""
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import functional as F
+from . import init
+from ._sizes import Padding, Size, count, pad_pairs, padding_spec, per_axis, window_shape
+from .module import Array, Module, Parameter, Rng, as_float_dtype
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
+
+
+class _Conv(Module):
+    """What the four layers share: arguments, weights, printing."""
+
+    axes: ClassVar[int]
+    function: ClassVar[Any]  # the pair in fastconv.functional
+    gradient: ClassVar[Any]
+    transposed: ClassVar[bool] = False
+    padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower", "full")
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size,
+        padding: Padding,
+        dilation: Size,
+        groups: int,
+        bias: bool,
+        rng: Rng,
+        dtype: npt.DTypeLike,
+    ) -> None:
+        who = type(self).__name__
+        self.in_channels = count(who, "in_channels", in_channels)
+        self.out_channels = count(who, "out_channels", out_channels)
+        self.groups = count(who, "groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"{who}: groups must divide in_channels and out_channels, got groups {groups}, "
+                f"in_channels {in_channels}, out_channels {out_channels}"
+            )
+        self.kernel_size = per_axis(who, "kernel_size", kernel_size, self.axes)
+        self.stride = per_axis(who, "stride", stride, self.axes)
+        self.dilation = per_axis(who, "dilation", dilation, self.axes)
+        self.padding = padding_spec(who, padding, self.axes, self.padding_names)
+        first, second = self.out_channels, self.in_channels // self.groups
+        if self.transposed:
+            first, second = self.in_channels, self.out_channels // self.groups
+        dtype = as_float_dtype(dtype)
+        self.weight = Parameter(np.empty((first, second, *self.kernel_size), dtype))
+        self.bias = Parameter(np.empty(self.out_channels, dtype)) if bias else None
+        init.reset_linear_(self.weight, self.bias, rng)
+
+    def forward(self, x: Array) -> Array:
+        bias = None if self.bias is None else self.bias.data
+        y: Array = self.function(x, self.weight.data, bias, **self._options())
+        self._keep(x)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        grad_x: Array = self._backward(grad, need_input=True)
+        return grad_x
+
+    def backward_parameters(self, grad: Array) -> None:
+        self._backward(grad, need_input=False)
+
+    def _backward(self, grad: Array, need_input: bool) -> Any:
+        (x,) = self._take()
+        need_bias = self.bias is not None and self.bias.requires_grad
+        mask = (need_input, self.weight.requires_grad, need_bias)
+        grad_x, grad_weight, grad_bias = self.gradient(
+            grad, x, self.weight.data, **self._options(), output_mask=mask
+        )
+        self.weight.accumulate(grad_weight)
+        if self.bias is not None:
+            self.bias.accumulate(grad_bias)
+        return grad_x
+
+    def _options(self) -> dict[str, Any]:
+        """The keyword arguments that function and gradient have in common."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The spatial sizes of an input shape."""
+        if len(shape) != self.axes + 2 or shape[1] != self.in_channels:
+            raise ValueError(
+                f"{type(self).__name__}: input must have {self.axes + 2} axes and "
+                f"{self.in_channels} channels, got shape {shape}"
+            )
+        return shape[2:]
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Multiply-accumulates for an input of `shape`; taps in the padding are counted."""
+        sites = shape if self.transposed else self.output_shape(shape)
+        return shape[0] * math.prod(sites[2:]) * self.weight.size
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        if self.padding != (0,) * self.axes:
+            text += f", padding={self.padding!r}"
+        if self.dilation != (1,) * self.axes:
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return text + (", bias=False" if self.bias is None else "")
+
+
+class _ForwardConv(_Conv):
+    """Conv1d and Conv2d: adds padding_mode."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        rng: Rng = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            rng, dtype,
+        )
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(
+                f"{type(self).__name__}: padding_mode must be one of {PADDING_MODES}, "
+                f"got {padding_mode!r}"
+            )
+        self.padding_mode = padding_mode
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "padding_mode": self.padding_mode}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = window_shape(
+            self._checked(shape), self.padding, self.kernel_size, self.stride, self.dilation
+        )
+        if min(sizes) < 1:
+            raise ValueError(f"{self!r}: an input of shape {shape} leaves no output {sizes}")
+        return shape[0], self.out_channels, *sizes
+
+    def extra_repr(self) -> str:
+        mode = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode!r}"
+        return super().extra_repr() + mode
+
+
+class Conv1d(_ForwardConv):
+    """1-D convolution: `(N, in_channels, L)` -> `(N, out_channels, L_out)`.
+
+    Arguments, initialisation and state_dict keys of torch.nn.Conv1d; `padding` also takes
+    `((before, after),)`, "same_lower", "full" and "causal" (see `functional.conv1d`).
+    """
+
+    function = staticmethod(F.conv1d)
+    gradient = staticmethod(F.conv1d_backward)
+    axes = 1
+    padding_names = (*_Conv.padding_names, "causal")
+
+
+
+class Conv2d(_ForwardConv):
+    """2-D convolution: `(N, in_channels, H, W)` -> `(N, out_channels, H_out, W_out)`.
+
+    Arguments, initialisation and state_dict keys of torch.nn.Conv2d; `padding` also takes
+    `((top, bottom), (left, right))`, "same_lower" and "full" (see `functional.conv2d`).
+    """
+
+    function = staticmethod(F.conv2d)
+    gradient = staticmethod(F.conv2d_backward)
+    axes = 2
+
+
+
+class _TransposedConv(_Conv):
+    """ConvTranspose1d and ConvTranspose2d: adds output_padding."""
+
+    transposed = True
+    padding_names = ("valid",)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        *,
+        rng: Rng = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            rng, dtype,
+        )
+        who = type(self).__name__
+        self.output_padding = per_axis(who, "output_padding", output_padding, self.axes, 0)
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "output_padding": self.output_padding}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = self._checked(shape)
+        pairs = pad_pairs(self.padding, sizes, self.kernel_size, self.stride, self.dilation)
+        result = tuple(
+            (size - 1) * step - before - after + (k - 1) * d + 1 + extra
+            for size, step, (before, after), k, d, extra in zip(
+                sizes, self.stride, pairs, self.kernel_size, self.dilation, self.output_padding
+            )
+        )
+        return shape[0], self.out_channels, *result
+
+    def extra_repr(self) -> str:
+        extra = self.output_padding
+        return super().extra_repr() + (f", output_padding={extra}" if any(extra) else "")
+
+
+class ConvTranspose1d(_TransposedConv):
+    """The gradient of Conv1d as a layer: `(N, in_channels, L)` -> `(N, out_channels, L_out)`.
+
+    L_out = (L - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1.
+    Arguments, initialisation and keys of torch.nn.ConvTranspose1d.
+    """
+
+    function = staticmethod(F.conv_transpose1d)
+    gradient = staticmethod(F.conv_transpose1d_backward)
+    axes = 1
+
+
+
+class ConvTranspose2d(_TransposedConv):
+    """The gradient of Conv2d as a layer: `(N, in_channels, H, W)` -> `(N, out_channels, ...)`.
+
+    Sizes per axis as in `ConvTranspose1d`. Arguments, initialisation and keys of
+    torch.nn.ConvTranspose2d.
+    """
+
+    function = staticmethod(F.conv_transpose2d)
+    gradient = staticmethod(F.conv_transpose2d_backward)
+    axes = 2

@@ -1,0 +1,37 @@
+"""Dropout."""
+
+import numpy as np
+
+from .module import Array, Module, Rng, as_generator
+
+
+class Dropout(Module):
+    """In training, zero each entry with probability `p` and scale the others by 1 / (1 - p).
+
+    Srivastava et al. 2014. In eval() it is the identity. The masks come from `rng`, a Generator
+    or a seed; `nn.rng_state(model)` saves it for an exact resume.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
+        self.p = p
+        self.rng = as_generator(rng)
+
+    def forward(self, x: Array) -> Array:
+        scale: Array | None = None
+        if self.training and self.p > 0:
+            keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
+            scale = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
+        self._keep(scale)
+        return x if scale is None else x * scale
+
+    def backward(self, grad: Array) -> Array:
+        (scale,) = self._take()
+        return grad if scale is None else grad * scale
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

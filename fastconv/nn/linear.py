@@ -1,0 +1,108 @@
+"""Linear, Flatten and Identity."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import functional as F
+from . import init
+from ._sizes import count
+from .module import Array, Module, Parameter, Rng, as_float_dtype
+
+
+class Linear(Module):
+    """y = x W^T + b: `(..., in_features)` -> `(..., out_features)`, as torch.nn.Linear."""
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: Rng = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        self.in_features = count("Linear", "in_features", in_features)
+        self.out_features = count("Linear", "out_features", out_features)
+        dtype = as_float_dtype(dtype)
+        self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
+        self.bias = Parameter(np.empty(self.out_features, dtype)) if bias else None
+        init.reset_linear_(self.weight, self.bias, rng)
+
+    def forward(self, x: Array) -> Array:
+        bias = None if self.bias is None else self.bias.data
+        y: Array = F.linear(x, self.weight.data, bias)
+        self._keep(x)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        (x,) = self._take()
+        grad_x, grad_weight, grad_bias = F.linear_backward(grad, x, self.weight.data)
+        self.weight.accumulate(grad_weight)
+        if self.bias is not None:
+            self.bias.accumulate(grad_bias)
+        return grad_x
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not shape or shape[-1] != self.in_features:
+            raise ValueError(
+                f"Linear: the last axis of the input must be {self.in_features}, got shape {shape}"
+            )
+        return *shape[:-1], self.out_features
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Multiply-accumulates for an input of `shape`."""
+        return math.prod(shape) * self.out_features
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Flatten(Module):
+    """Join axes `start_dim` to `end_dim` (inclusive) in row-major order, as torch.nn.Flatten."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Array) -> Array:
+        self._keep(x.shape)
+        return x.reshape(self.output_shape(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        (shape,) = self._take()
+        return grad.reshape(shape)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        axes = range(len(shape))
+        try:
+            first, last = axes[self.start_dim], axes[self.end_dim]
+        except IndexError:
+            raise ValueError(f"{self!r}: input has only {len(shape)} axes, {shape}") from None
+        if first > last:
+            raise ValueError(f"{self!r}: start_dim comes after end_dim in shape {shape}")
+        return *shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Identity(Module):
+    """y = x. Takes and ignores any arguments, as torch.nn.Identity, to stand in for a layer."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def forward(self, x: Array) -> Array:
+        return x
+
+    def backward(self, grad: Array) -> Array:
+        return grad
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape

@@ -1,0 +1,125 @@
+"""Losses as modules: `value = loss(logits, target)`, then `grad = loss.backward()`."""
+
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+import numpy as np
+
+from .. import functional as F
+from .module import Array, Module
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class _Loss(Module):
+    """Keeps (input, target) of the last call; `backward` gives the gradient of the input.
+
+    With reduction "mean" or "sum" the value is a NumPy scalar and `backward()` needs no argument
+    (a number scales the gradient). With "none" the value is an array, and `backward(grad)` takes
+    the gradient of every entry.
+    """
+
+    function: ClassVar[Any]
+    gradient: ClassVar[Any]
+
+    def __init__(self, reduction: str = "mean") -> None:
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"{type(self).__name__}: reduction must be one of {REDUCTIONS}, got {reduction!r}"
+            )
+        self.reduction = reduction
+
+    def _options(self) -> dict[str, Any]:
+        return {"reduction": self.reduction}
+
+    def forward(self, input: Array, target: Array) -> Any:
+        value = self.function(input, target, **self._options())
+        self._keep(input, target)
+        return value
+
+    def backward(self, grad: Any = None) -> Array:
+        """Gradient of the input; `grad` is that of the loss (1 if not given)."""
+        if grad is None and self.reduction == "none":
+            raise ValueError(
+                f"{type(self).__name__}.backward: with reduction 'none' pass grad, an array of "
+                "the loss's shape"
+            )
+        input, target = self._take()
+        grad_input: Array = self.gradient(
+            1.0 if grad is None else grad, input, target, **self._options()
+        )
+        return grad_input
+
+    def extra_repr(self) -> str:
+        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+
+
+class CrossEntropyLoss(_Loss):
+    """-log softmax(input)[target]: input `(N, C)` or `(N, C, ...)`, as torch.nn's.
+
+    `target` holds class indices `(N, ...)`, or probabilities of the input's shape. `weight` has
+    one entry per class.
+    """
+
+    function, gradient = staticmethod(F.cross_entropy), staticmethod(F.cross_entropy_backward)
+    weight: Array | None
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(
+                f"CrossEntropyLoss: label_smoothing must be in 0 to 1, got {label_smoothing}"
+            )
+        self.register_buffer("weight", None if weight is None else np.asarray(weight))
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing,
+        }
+
+
+class BCEWithLogitsLoss(_Loss):
+    """Binary cross entropy of sigmoid(input): input and target of one shape, target in 0..1.
+
+    `weight` multiplies every term, `pos_weight` the terms of positive targets; both broadcast.
+    """
+
+    function = staticmethod(F.binary_cross_entropy_with_logits)
+    gradient = staticmethod(F.binary_cross_entropy_with_logits_backward)
+    weight: Array | None
+    pos_weight: Array | None
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike | None = None,
+        reduction: str = "mean",
+        pos_weight: npt.ArrayLike | None = None,
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", None if weight is None else np.asarray(weight))
+        self.register_buffer("pos_weight", None if pos_weight is None else np.asarray(pos_weight))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "reduction": self.reduction,
+            "pos_weight": self.pos_weight,
+        }
+
+
+class MSELoss(_Loss):
+    """(input - target)^2, for input and target of one shape."""
+
+    function, gradient = staticmethod(F.mse_loss), staticmethod(F.mse_loss_backward)

@@ -1,0 +1,367 @@
+"""Module and Parameter: a tree of layers, each with a forward and a backward of its own.
+
+There is no tape. A layer in training mode keeps what its backward needs in one slot, `_saved`;
+`backward` takes it out again. See `Module` for the rules that follow from that.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Rng = np.random.Generator | int | None
+
+
+class Parameter:
+    """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.
+
+    With `requires_grad = False` the layers do not compute this gradient (frozen weights).
+    """
+
+    __slots__ = ("data", "grad", "requires_grad")
+
+    def __init__(self, data: npt.ArrayLike, requires_grad: bool = True) -> None:
+        array = np.asarray(data)
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"Parameter: data must be float32 or float64, got {array.dtype}")
+        self.data: Array = array
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+
+    def accumulate(self, grad: Array | None) -> None:
+        """Add `grad` (which this parameter may keep and write to) to `self.grad`."""
+        if grad is None or not self.requires_grad:
+            return
+        if grad.shape != self.data.shape:
+            raise ValueError(
+                f"Parameter.accumulate: grad has shape {grad.shape}, data has {self.data.shape}"
+            )
+        if self.grad is None:
+            self.grad = grad
+        else:
+            self.grad += grad
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})\n{self.data}"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` did not find a partner for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base class of layers and models.
+
+    A subclass sets `Parameter` and `Module` attributes in its constructor (they are found by
+    themselves; buffers by `register_buffer`), and writes `forward` and `backward`:
+
+    - `forward(x)` returns y; when `self.recording` it keeps what backward needs: `self._keep(x)`.
+    - `backward(grad_y)` gets it back by `self._take()`, gives every parameter its gradient by
+      `Parameter.accumulate` and returns grad_x. The result may be `grad_y` itself or a view of it;
+      otherwise it belongs to the caller. `grad_y` is never written to.
+
+    One slot: only the last training forward is kept. A second backward, or one before any
+    forward, raises RuntimeError. A module object must therefore occur once in a model; to share
+    weights between two layers, share the Parameter: `b.weight = a.weight`.
+
+    `train()` sets `training` and `recording`; `eval()` clears both and drops what was kept, so
+    that calls in many threads are safe. `eval(backward=True)` computes as in eval (running
+    statistics, no dropout) and still records: for saliency maps, or frozen batch norms.
+    """
+
+    training: bool = True
+    recording: bool = True
+    _saved: Any = None
+    _buffers: tuple[str, ...] = ()
+
+    # --- to be written by subclasses ---------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} has no forward method")
+
+    def backward(self, grad: Array) -> Array:
+        """Return the gradient of forward's input; accumulate those of the parameters."""
+        raise TypeError(f"{type(self).__name__} has no backward method")
+
+    def backward_parameters(self, grad: Array) -> None:
+        """Like `backward`, where nobody needs the gradient of the input.
+
+        Training loops call it on the whole model: the first layer then skips its share.
+        """
+        self.backward(grad)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of forward's result (batch axis included) for an input of `shape`.
+
+        The layers of `fastconv.nn` calculate it; this fallback runs forward on zeros.
+        """
+        recording = [(m, m.training, m.recording) for m in self.modules()]
+        dtype = next((p.dtype for p in self.parameters()), np.dtype(np.float32))
+        self.eval()
+        try:
+            return tuple(np.shape(self(np.zeros(shape, dtype))))
+        finally:
+            for module, module.training, module.recording in recording:
+                pass
+
+    def extra_repr(self) -> str:
+        """What `repr` shows between the parentheses."""
+        return ""
+
+    # --- saved arrays ------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def _keep(self, *saved: Any) -> None:
+        if self.recording:
+            self._saved = saved
+
+    def _take(self) -> Any:
+        saved, self._saved = self._saved, None
+        if saved is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: forward kept nothing to go back through; call "
+                "forward in train() mode first, then backward once per forward (a layer that "
+                "occurs twice in a model must be two layers sharing a Parameter)"
+            )
+        return saved
+
+    def release(self) -> None:
+        """Drop what the last training forward kept, without a backward."""
+        for module in self.modules():
+            module._saved = None
+
+    # --- the tree ----------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the direct children; containers override this one."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def children(self) -> Iterator["Module"]:
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """(dotted name, module) of the whole tree, parents first, each module once."""
+        seen: set[int] = set()
+        for name, module in self._walk(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._walk(_join(prefix, name))
+
+    def modules(self) -> Iterator["Module"]:
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter); a shared parameter comes once, under its first name."""
+        seen: set[int] = set()
+        for name, module in self._walk(prefix):
+            for key, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield _join(name, key), value
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def register_buffer(self, name: str, value: Array | None) -> None:
+        """Set attribute `name`, an array that belongs to the state but is not learned."""
+        setattr(self, name, value)
+        if name not in self._buffers:
+            self._buffers = (*self._buffers, name)
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        for name, module in self.named_modules(prefix):
+            for key in module._buffers:
+                if getattr(module, key) is not None:
+                    yield _join(name, key), getattr(module, key)
+
+    def buffers(self) -> Iterator[Array]:
+        return (buffer for _, buffer in self.named_buffers())
+
+    # --- modes and gradients -----------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Training behaviour, and keep what backward needs; `train(False)` is `eval()`."""
+        if not mode:
+            return self.eval()
+        for module in self.modules():
+            module.training = module.recording = True
+        return self
+
+    def eval(self, backward: bool = False) -> Self:
+        """Inference behaviour; with `backward=True` the layers still record for backward."""
+        for module in self.modules():
+            module.training, module.recording = False, backward
+            module._saved = None
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget all gradients (`Parameter.grad = None`, as torch's set_to_none)."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or unfreeze (True) every parameter of this module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    # --- state -------------------------------------------------------------------------------
+
+    def _state(self) -> Iterator[tuple[str, Array]]:
+        """(key, the live array) in torch's order: parameters, buffers, then children."""
+        for name, module in self._walk(""):
+            for key, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield _join(name, key), value.data
+            for key in module._buffers:
+                if getattr(module, key) is not None:
+                    yield _join(name, key), getattr(module, key)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and buffers by torch's keys. The arrays are copies: a snapshot."""
+        return {key: value.copy() for key, value in self._state()}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, npt.ArrayLike], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Copy arrays into the parameters and buffers of the same keys.
+
+        Everything is checked before anything is written. float arrays are cast to the model's
+        float dtype, integer ones to its integer dtype; other casts are refused. A missing
+        `num_batches_tracked` is tolerated, as by torch (checkpoints older than 2018).
+
+        Raises
+        ------
+        ValueError
+            `strict` and keys are missing or unexpected; or an array has another shape.
+        TypeError
+            An array has a dtype of another kind.
+        """
+        own = dict(self._state())
+        arrays = {key: np.asarray(state_dict[key]) for key in own if key in state_dict}
+        missing = [key for key in own if key not in arrays]
+        unexpected = [key for key in state_dict if key not in own]
+        required = [key for key in missing if not key.endswith("num_batches_tracked")]
+        who = type(self).__name__
+        if strict and (required or unexpected):
+            raise ValueError(
+                f"load_state_dict: {who} has {len(own)} arrays; "
+                f"missing keys: {_some(required)}; unexpected keys: {_some(unexpected)}"
+            )
+        shapes = [
+            f"{key} is {array.shape}, {who} expects {own[key].shape}"
+            for key, array in arrays.items()
+            if array.shape != own[key].shape
+        ]
+        if shapes:
+            raise ValueError(f"load_state_dict: wrong shapes: {_some(shapes)}")
+        for key, array in arrays.items():
+            if not _castable(array.dtype, own[key].dtype):
+                raise TypeError(
+                    f"load_state_dict: {key} has dtype {array.dtype}, which is not cast "
+                    f"to {own[key].dtype}"
+                )
+        for key, array in arrays.items():
+            own[key][...] = array
+        return IncompatibleKeys(missing, unexpected)
+
+    # --- printing ----------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}" for name, child in self.named_children()]
+        head, extra = type(self).__name__, self.extra_repr()
+        if not lines:
+            return f"{head}({extra})"
+        body = "\n".join(lines).replace("\n", "\n  ")
+        return f"{head}({extra}\n  {body}\n)"
+
+
+def as_generator(rng: Rng) -> np.random.Generator:
+    """A Generator from a Generator (itself), a seed, or None (fresh entropy)."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None or isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        return np.random.default_rng(rng)
+    raise TypeError(f"rng must be a numpy.random.Generator, an int seed or None, got {rng!r}")
+
+
+def as_float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """float32 or float64 as a dtype object; TypeError for any other."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {result}")
+    return result
+
+
+def rng_state(model: Module) -> dict[str, dict[str, Any]]:
+    """States of all random generators in `model` (dropout), by layer name; for exact resume."""
+    return {
+        name: dict(module.rng.bit_generator.state)
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "rng", None), np.random.Generator)
+    }
+
+
+def set_rng_state(model: Module, state: Mapping[str, dict[str, Any]]) -> None:
+    """Put back what `rng_state` returned.
+
+    Raises
+    ------
+    ValueError
+        The names are not those of `model`'s random layers.
+    """
+    names = list(rng_state(model))
+    if sorted(names) != sorted(state):
+        raise ValueError(f"set_rng_state: the model has {names}, the state has {list(state)}")
+    modules = dict(model.named_modules())
+    for name, value in state.items():
+        generator: Any = getattr(modules[name], "rng")
+        generator.bit_generator.state = value
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _some(items: list[str], limit: int = 8) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return (", ".join(items[:limit]) or "none") + more
+
+
+def _castable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    return source == target or source.kind == target.kind == "f" or (
+        target.kind == "i" and source.kind in "iu"
+    )

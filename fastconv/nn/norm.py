@@ -1,0 +1,105 @@
+"""BatchNorm1d and BatchNorm2d."""
+
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import functional as F
+from ._sizes import count
+from .module import Array, Module, Parameter, as_float_dtype
+
+
+class _BatchNorm(Module):
+    """Batch normalisation over every axis but the channels (Ioffe & Szegedy 2015).
+
+    In training: the batch's mean and biased variance; the running statistics move by `momentum`
+    towards them (unbiased variance), or average all batches when `momentum` is None. In eval: the
+    running statistics. `track_running_stats=False` uses the batch's own in both.
+    """
+
+    ranks: ClassVar[tuple[int, ...]]
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: Array | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        self.num_features = n = count(type(self).__name__, "num_features", num_features)
+        self.eps, self.momentum = eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        dtype = as_float_dtype(dtype)
+        self.weight = Parameter(np.ones(n, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(n, dtype)) if affine else None
+        track = track_running_stats
+        self.register_buffer("running_mean", np.zeros(n, dtype) if track else None)
+        self.register_buffer("running_var", np.ones(n, dtype) if track else None)
+        self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if track else None)
+
+    def forward(self, x: Array) -> Array:
+        self._check(x.shape)
+        training = self.training or self.running_mean is None
+        tracked = self.num_batches_tracked if self.training else None
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.momentum is None and tracked is not None:
+            momentum = 1.0 / (int(tracked) + 1)
+        y: Array = F.batch_norm(
+            x, self.running_mean, self.running_var, *self._affine(), training, momentum, self.eps
+        )
+        if tracked is not None:
+            tracked += 1
+        self._keep(x, training)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        x, training = self._take()
+        grad_x, grad_weight, grad_bias = F.batch_norm_backward(
+            grad, x, self.running_mean, self.running_var, *self._affine(), training, eps=self.eps
+        )
+        if self.weight is not None:
+            self.weight.accumulate(grad_weight)
+        if self.bias is not None:
+            self.bias.accumulate(grad_bias)
+        return grad_x
+
+    def _affine(self) -> tuple[Array | None, Array | None]:
+        weight = None if self.weight is None else self.weight.data
+        return weight, None if self.bias is None else self.bias.data
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if len(shape) not in self.ranks or shape[1] != self.num_features:
+            ranks = " or ".join(map(str, self.ranks))
+            raise ValueError(
+                f"{type(self).__name__}: input must have {ranks} axes and {self.num_features} "
+                f"channels, got shape {shape}"
+            )
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._check(shape)
+        return shape
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = f"{_BatchNorm.__doc__}\n    Input `(N, C)` or `(N, C, L)`, as torch.nn.BatchNorm1d."
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = f"{_BatchNorm.__doc__}\n    Input `(N, C, H, W)`, as torch.nn.BatchNorm2d."
+    ranks = (4,)

@@ -1,0 +1,232 @@
+"""Pooling layers: MaxPool, AvgPool, AdaptiveAvgPool and AdaptiveMaxPool, each 1d and 2d."""
+
+from typing import Any, ClassVar
+
+from .. import functional as F
+from ._sizes import Padding, Size, padding_spec, per_axis, window_shape
+from .module import Array, Module
+
+
+class _Pool(Module):
+    axes: ClassVar[int]
+    function: ClassVar[Any]
+    gradient: ClassVar[Any]
+
+    def _spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != self.axes + 2:
+            raise ValueError(
+                f"{type(self).__name__}: input must have {self.axes + 2} axes, got shape {shape}"
+            )
+        return shape[2:]
+
+
+class _WindowPool(_Pool):
+    """A window of `kernel_size` moved by `stride` (None: kernel_size)."""
+
+    padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower")
+
+    def __init__(
+        self, kernel_size: Size, stride: Size | None, padding: Padding, dilation: Size,
+        ceil_mode: bool,
+    ) -> None:
+        who = type(self).__name__
+        self.kernel_size = per_axis(who, "kernel_size", kernel_size, self.axes)
+        given = kernel_size if stride is None else stride
+        self.stride = per_axis(who, "stride", given, self.axes)
+        self.padding = padding_spec(who, padding, self.axes, self.padding_names)
+        self.dilation = per_axis(who, "dilation", dilation, self.axes)
+        self.ceil_mode = ceil_mode
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = window_shape(
+            self._spatial(shape), self.padding, self.kernel_size, self.stride, self.dilation,
+            self.ceil_mode,
+        )
+        if min(sizes) < 1:
+            raise ValueError(f"{self!r}: an input of shape {shape} leaves no output {sizes}")
+        return *shape[:2], *sizes
+
+
+class _MaxPool(_WindowPool):
+    """The largest entry of each window; keeps its position for backward."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+
+    def forward(self, x: Array) -> Array:
+        arguments = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        if not self.recording:
+            y: Array = self.function(x, *arguments)
+            return y
+        y, indices = self.function(x, *arguments, return_indices=True)
+        self._keep(indices, x.shape)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        indices, shape = self._take()
+        grad_x: Array = self.gradient(grad, indices, shape)
+        return grad_x
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool1d(_MaxPool):
+    """Maximum over windows of `(N, C, L)`; arguments of torch.nn.MaxPool1d."""
+
+    axes = 1
+    function, gradient = staticmethod(F.max_pool1d), staticmethod(F.max_pool1d_backward)
+
+
+class MaxPool2d(_MaxPool):
+    """Maximum over windows of `(N, C, H, W)`; arguments of torch.nn.MaxPool2d."""
+
+    axes = 2
+    function, gradient = staticmethod(F.max_pool2d), staticmethod(F.max_pool2d_backward)
+
+
+class _AvgPool(_WindowPool):
+    """The mean of each window, with torch's rules for the divisor at the border."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, 1, ceil_mode)
+        self.count_include_pad = count_include_pad
+        self.divisor_override = divisor_override
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "ceil_mode": self.ceil_mode,
+            "count_include_pad": self.count_include_pad,
+            "divisor_override": self.divisor_override,
+        }
+
+    def forward(self, x: Array) -> Array:
+        self._keep(x.shape)
+        y: Array = self.function(x, **self._options())
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        (shape,) = self._take()
+        grad_x: Array = self.gradient(grad, shape, **self._options())
+        return grad_x
+
+    def extra_repr(self) -> str:
+        text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
+        if self.ceil_mode:
+            text += ", ceil_mode=True"
+        if not self.count_include_pad:
+            text += ", count_include_pad=False"
+        if self.divisor_override is not None:
+            text += f", divisor_override={self.divisor_override}"
+        return text
+
+
+class AvgPool1d(_AvgPool):
+    """Mean over windows of `(N, C, L)`; arguments of torch.nn.AvgPool1d and divisor_override."""
+
+    axes = 1
+    function, gradient = staticmethod(F.avg_pool1d), staticmethod(F.avg_pool1d_backward)
+
+
+class AvgPool2d(_AvgPool):
+    """Mean over windows of `(N, C, H, W)`; arguments of torch.nn.AvgPool2d."""
+
+    axes = 2
+    function, gradient = staticmethod(F.avg_pool2d), staticmethod(F.avg_pool2d_backward)
+
+
+class _AdaptivePool(_Pool):
+    """Windows chosen so that the output has `output_size`; a None entry keeps the input's."""
+
+    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
+        sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self.axes
+        who = type(self).__name__
+        per_axis(who, "output_size", tuple(1 if s is None else s for s in sizes), self.axes)
+        self.output_size = sizes
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        wanted = zip(self.output_size, self._spatial(shape))
+        return *shape[:2], *(size if want is None else want for want, size in wanted)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class _AdaptiveAvgPool(_AdaptivePool):
+    def forward(self, x: Array) -> Array:
+        self._keep(x.shape)
+        y: Array = self.function(x, self.output_size)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        (shape,) = self._take()
+        grad_x: Array = self.gradient(grad, shape)
+        return grad_x
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Mean over windows: `(N, C, L)` -> `(N, C, output_size)`, as torch.nn's."""
+
+    axes = 1
+    function = staticmethod(F.adaptive_avg_pool1d)
+    gradient = staticmethod(F.adaptive_avg_pool1d_backward)
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Mean over windows: `(N, C, H, W)` -> `(N, C, *output_size)`, as torch.nn's."""
+
+    axes = 2
+    function = staticmethod(F.adaptive_avg_pool2d)
+    gradient = staticmethod(F.adaptive_avg_pool2d_backward)
+
+
+class _AdaptiveMaxPool(_AdaptivePool):
+    def forward(self, x: Array) -> Array:
+        if not self.recording:
+            y: Array = self.function(x, self.output_size)
+            return y
+        y, indices = self.function(x, self.output_size, return_indices=True)
+        self._keep(indices, x.shape)
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        indices, shape = self._take()
+        grad_x: Array = self.gradient(grad, indices, shape)
+        return grad_x
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """Maximum over windows: `(N, C, L)` -> `(N, C, output_size)`, as torch.nn's."""
+
+    axes = 1
+    function = staticmethod(F.adaptive_max_pool1d)
+    gradient = staticmethod(F.adaptive_max_pool1d_backward)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """Maximum over windows: `(N, C, H, W)` -> `(N, C, *output_size)`, as torch.nn's."""
+
+    axes = 2
+    function = staticmethod(F.adaptive_max_pool2d)
+    gradient = staticmethod(F.adaptive_max_pool2d_backward)

@@ -1,0 +1,317 @@
+"""The optimisers: SGD, Adam, AdamW."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..nn import Module, Parameter
+
+Array = npt.NDArray[Any]
+Group = dict[str, Any]
+
+_CHUNK = 1 << 15  # entries updated at a time: 4 float32 arrays of 128 KiB stay in a 1 MiB L2
+
+
+def weight_decay_groups(model: Module, weight_decay: float) -> list[Group]:
+    """Two parameter groups: weights with `weight_decay`; norms and biases (1 axis) without."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Optimizer:
+    """Base of SGD, Adam and AdamW.
+
+    `params` is an iterable of Parameters, or of dicts {"params": [...], "lr": ..., ...} that
+    override the arguments for their group. `param_groups` may be changed between steps
+    (`optimizer.param_groups[0]["lr"] = 0.01`). Parameters without a gradient are left alone.
+    """
+
+    slots: ClassVar[tuple[str, ...]]  # names of the arrays kept for each parameter
+
+    def __init__(
+        self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Group
+    ) -> None:
+        who = type(self).__name__
+        entries: list[Any] = list(params)
+        if not entries:
+            raise ValueError(f"{who}: params is empty")
+        if not isinstance(entries[0], Mapping):
+            entries = [{"params": entries}]
+        self.param_groups: list[Group] = []
+        self.state: dict[int, dict[str, Array]] = {}  # by position in _parameters()
+        for entry in entries:
+            unknown = set(entry) - set(defaults) - {"params"}
+            if unknown:
+                raise ValueError(f"{who}: unknown option {sorted(unknown)} in a parameter group")
+            group = {**defaults, **entry, "params": list(entry["params"])}
+            self._check(group)
+            self.param_groups.append(group)
+        parameters = list(self._parameters())
+        for parameter in parameters:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"{who}: params must hold Parameters, got {type(parameter)}")
+        if len({id(p) for p in parameters}) != len(parameters):
+            raise ValueError(f"{who}: a parameter occurs twice")
+
+    def _parameters(self) -> Iterator[Parameter]:
+        for group in self.param_groups:
+            yield from group["params"]
+
+    def _check(self, group: Group) -> None:
+        """Refuse options that no formula below is defined for."""
+        for name in ("lr", "weight_decay", "eps", "momentum"):
+            if name in group and not group[name] >= 0:
+                raise ValueError(f"{type(self).__name__}: {name} must be >= 0, got {group[name]}")
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        index = 0
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(parameter, parameter.grad, group, index)
+                index += 1
+
+    def _step(self, parameter: Parameter, grad: Array, group: Group, index: int) -> None:
+        state = self.state.setdefault(index, {"step": np.zeros((), np.int64)})
+        for name in self._slots(group):
+            if name not in state:
+                state[name] = np.zeros(parameter.shape, parameter.dtype)
+        state["step"] += 1
+        factors = self._factors(group, int(state["step"]))
+        arrays = [parameter.data, grad, *(state[name] for name in self._slots(group))]
+        for data, g, *kept in _chunks(arrays):
+            self._update(data, g, kept, group, factors)
+
+    def _slots(self, group: Group) -> tuple[str, ...]:
+        return self.slots
+
+    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
+        """Numbers that depend on the step only."""
+        raise TypeError(f"{type(self).__name__} has no _factors method")
+
+    def _update(
+        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
+        factors: tuple[float, ...],
+    ) -> None:
+        """Write the new `data` and `kept`; `grad` must stay as it is."""
+        raise TypeError(f"{type(self).__name__} has no _update method")
+
+    def state_dict(self) -> dict[str, Array]:
+        """Flat copies: "state.<parameter>.<slot>" and the options "group.<i>.<name>"."""
+        result: dict[str, Array] = {}
+        for index, state in self.state.items():
+            for name, value in state.items():
+                result[f"state.{index}.{name}"] = value.copy()
+        for i, group in enumerate(self.param_groups):
+            for name, value in group.items():
+                if name != "params":
+                    result[f"group.{i}.{name}"] = np.array(value)
+        return result
+
+    def load_state_dict(self, state_dict: Mapping[str, npt.ArrayLike]) -> None:
+        """Put back what `state_dict` returned; everything is checked before anything changes.
+
+        Raises
+        ------
+        ValueError
+            A key or shape does not belong to this optimiser and its parameters.
+        """
+        who = f"{type(self).__name__}.load_state_dict"
+        parameters = list(self._parameters())
+        groups: list[Group] = [dict(group) for group in self.param_groups]
+        state: dict[int, dict[str, Array]] = {}
+        for key, value in state_dict.items():
+            kind, _, rest = key.partition(".")
+            number, _, name = rest.partition(".")
+            array = np.array(value)
+            index = int(number) if number.isdecimal() else -1
+            if kind == "group" and 0 <= index < len(groups) and name in groups[index]:
+                groups[index][name] = tuple(array.tolist()) if array.ndim else array.item()
+            elif kind == "state" and 0 <= index < len(parameters) and (
+                name == "step" or name in self.slots
+            ):
+                expected = () if name == "step" else parameters[index].shape
+                if array.shape != expected:
+                    raise ValueError(f"{who}: {key} has shape {array.shape}, not {expected}")
+                dtype = np.dtype(np.int64) if name == "step" else parameters[index].dtype
+                state.setdefault(index, {})[name] = array.astype(dtype)
+            else:
+                raise ValueError(
+                    f"{who}: unexpected key {key!r} ({len(groups)} groups, "
+                    f"{len(parameters)} parameters)"
+                )
+        for index, entry in state.items():
+            needed = ("step", *self._slots_of(index, groups))
+            lacking = [name for name in needed if name not in entry]
+            if lacking:
+                raise ValueError(f"{who}: state.{index} lacks {', '.join(lacking)}")
+        for group, loaded in zip(self.param_groups, groups):
+            self._check(loaded)
+            group.update(loaded)
+        self.state = state
+
+    def _slots_of(self, index: int, groups: list[Group]) -> tuple[str, ...]:
+        for group in groups:
+            if index < len(group["params"]):
+                return self._slots(group)
+            index -= len(group["params"])
+        return ()
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum as torch.optim.SGD (Sutskever et al. 2013).
+
+    g = grad + weight_decay * w; v = momentum * v + (1 - dampening) * g (first step: v = g);
+    w -= lr * v, or with nesterov w -= lr * (g + momentum * v).
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+        }
+        super().__init__(params, defaults)
+
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                f"SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
+                f"{group['momentum']} and dampening {group['dampening']}"
+            )
+
+    def _slots(self, group: Group) -> tuple[str, ...]:
+        return self.slots if group["momentum"] else ()
+
+    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
+        return (1.0 if step == 1 else 1.0 - group["dampening"],)
+
+    def _update(
+        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
+        factors: tuple[float, ...],
+    ) -> None:
+        momentum = group["momentum"]
+        if group["weight_decay"]:
+            grad = grad + group["weight_decay"] * data
+        if kept:
+            (velocity,) = kept
+            velocity *= momentum
+            velocity += grad if factors[0] == 1 else factors[0] * grad
+            grad = grad + momentum * velocity if group["nesterov"] else velocity
+        data -= group["lr"] * grad
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015) as torch.optim.Adam; weight_decay is added to the gradient.
+
+    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+    w -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    """
+
+    slots = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        betas = group["betas"]
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            who = type(self).__name__
+            raise ValueError(f"{who}: betas must be two numbers in [0, 1), got {betas}")
+
+    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
+        beta1, beta2 = group["betas"]
+        return group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+
+    def _update(
+        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
+        factors: tuple[float, ...],
+    ) -> None:
+        if group["weight_decay"]:
+            grad = grad + group["weight_decay"] * data
+        self._move(data, grad, kept, group, factors)
+
+    @staticmethod
+    def _move(
+        data: Array, grad: Array, kept: Sequence[Array], group: Group, factors: tuple[float, ...]
+    ) -> None:
+        (mean, square), (beta1, beta2), (rate, root) = kept, group["betas"], factors
+        scratch = grad - mean
+        scratch *= 1 - beta1
+        mean += scratch
+        np.multiply(grad, grad, out=scratch)
+        scratch *= 1 - beta2
+        square *= beta2
+        square += scratch
+        np.sqrt(square, out=scratch)
+        scratch /= root
+        scratch += group["eps"]
+        np.divide(mean, scratch, out=scratch)
+        scratch *= rate
+        data -= scratch
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): first w *= 1 - lr * decay."""
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def _update(
+        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
+        factors: tuple[float, ...],
+    ) -> None:
+        data *= 1 - group["lr"] * group["weight_decay"]
+        self._move(data, grad, kept, group, factors)
+
+
+def _chunks(arrays: list[Array]) -> Iterator[list[Array]]:
+    """Views of the arrays, piece by piece, where all are contiguous; else the arrays whole."""
+    size = arrays[0].size
+    if size <= _CHUNK or not all(array.flags.c_contiguous for array in arrays):
+        yield arrays
+        return
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, size, _CHUNK):
+        yield [array[start : start + _CHUNK] for array in flat]
