@@ -115,7 +115,8 @@ def batched(function: str, name: str, array: Array, rank: int) -> tuple[Array, b
     """`array` with a batch axis, and whether it had one. `rank` is the number of spatial axes."""
     if array.ndim not in (rank + 1, rank + 2):
         raise ValueError(
-            f"{function}: {name} must have {rank + 2} axes (or {rank + 1} unbatched), got shape {array.shape}"
+            f"{function}: {name} must have {rank + 2} axes (or {rank + 1} unbatched), "
+            f"got shape {array.shape}"
         )
     return (array, True) if array.ndim == rank + 2 else (array[np.newaxis], False)
 

@@ -65,7 +65,7 @@ def leaky_relu_backward(grad_output: Array, input: Array, negative_slope: float 
 def _sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), with the exponential of a number <= 0 only, which cannot overflow."""
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    return np.asarray(np.where(x >= 0, 1, e) / (1 + e))
 
 
 def sigmoid(input: Array, *, out: Array | None = None) -> Array:
@@ -113,9 +113,7 @@ def _gelu(x: Array, approximate: str) -> Array:
 
 
 def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
-    """x * Phi(x), Phi the normal distribution; "tanh" is the usual approximation (Hendrycks &
-    Gimpel 2016).
-    """
+    """x * Phi(x), Phi the normal distribution function (Hendrycks & Gimpel 2016), or "tanh"."""
     expect_word("gelu", "approximate", approximate, ("none", "tanh"))
     return _apply("gelu", lambda x: _gelu(x, approximate), input, out)
 

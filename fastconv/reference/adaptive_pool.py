@@ -1,4 +1,4 @@
-"""Adaptive pooling: window i of an axis goes from floor(i * in / out) to ceil((i + 1) * in / out)."""
+"""Adaptive pooling: window i of an axis is floor(i * in / out) .. ceil((i + 1) * in / out)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _average_backward(
 def adaptive_avg_pool2d(
     input: Array, output_size: OptionalSize, *, out: Array | None = None
 ) -> Array:
-    """Mean over windows that cut each axis into `output_size` parts; `output_size=1` is the global mean.
+    """Mean over windows that cut each axis into `output_size` parts; 1 gives the global mean.
 
     input (N, C, H, W) or (C, H, W) -> (N, C, oH, oW) or (C, oH, oW).
     """
@@ -69,7 +69,8 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int])
     g, is_batch = batched(name, "grad_output", grad_output, 2)
     shape = tuple(input_shape) if is_batch else (1, *input_shape)
     expect_shape(name, "grad_output", g, (*shape[:2], *g.shape[2:]))
-    gx = _average_backward(g, *_windows(name, shape[2:], g.shape[2:]), shape)
+    rows, cols = _windows(name, shape[2:], g.shape[2:])
+    gx = _average_backward(g, rows, cols, shape)
     return gx if is_batch else gx[0]
 
 
@@ -80,8 +81,9 @@ def adaptive_max_pool2d(
     *,
     out: Array | None = None,
 ) -> Any:
-    """Maximum over windows that cut each axis into `output_size` parts: output, or (output, indices
-    into H*W).
+    """Maximum over windows that cut each axis into `output_size` parts.
+
+    input (N, C, H, W) or (C, H, W) -> output, or (output, int64 indices into H*W).
     """
     x, is_batch = batched("adaptive_max_pool2d", "input", input, 2)
     values, indices = _max_pool(x, *_windows("adaptive_max_pool2d", x.shape[2:], output_size))
@@ -126,8 +128,9 @@ def adaptive_max_pool1d(
     *,
     out: Array | None = None,
 ) -> Any:
-    """Maximum over windows that cut L into `output_size` parts: output, or (output, indices into
-    L).
+    """Maximum over windows that cut L into `output_size` parts.
+
+    input (N, C, L) or (C, L) -> output, or (output, int64 indices into L).
     """
     x, is_batch = batched("adaptive_max_pool1d", "input", input, 1)
     (cols,) = _windows("adaptive_max_pool1d", x.shape[2:], output_size)

@@ -53,7 +53,7 @@ class Windows:
     out_sizes: Pair
 
     def __iter__(self) -> Iterator[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
-        """For each window (i, j): its rows and columns in the image, and the kernel taps on them."""
+        """For each window (i, j): its rows and columns in the image, and the taps on them."""
         for i in range(self.out_sizes[0]):
             top = i * self.stride[0] - self.pads[0][0]
             rows, kernel_rows = taps(top, self.kernel[0], self.dilation[0], self.sizes[0])
@@ -258,7 +258,7 @@ def conv2d_backward(
     algorithm: str = "auto",
     output_mask: Mask = (True, True, True),
 ) -> Grads:
-    """Gradients of `conv2d` with respect to input, weight and bias; None where `output_mask` is False.
+    """Gradients of `conv2d` for input, weight and bias; None where `output_mask` is False.
 
     Each output position hands its gradient back to the input and the weights it was made of.
     """
@@ -276,7 +276,7 @@ def _flat_stride(function: str, name: str, value: Size) -> tuple[int, int]:
 
 
 def _flat_padding(function: str, padding: Padding) -> Padding:
-    """A 1-D padding as that of an image of height 1 (a word means no padding on an axis of size 1)."""
+    """A 1-D padding as that of an image of height 1; a word does not pad an axis of size 1."""
     if isinstance(padding, str):
         return padding
     return (0, 0), paddings(function, padding, (), (1,), (1,), (1,), (1,))[0]
@@ -331,18 +331,23 @@ def conv1d_backward(
     algorithm: str = "auto",
     output_mask: Mask = (True, True, True),
 ) -> Grads:
-    """Gradients of `conv1d` with respect to input, weight and bias; None where `output_mask` is
-    False.
-    """
+    """Gradients of `conv1d` for input, weight and bias; None where `output_mask` is False."""
     name = "conv1d_backward"
     x, is_batch = batched(name, "input", input, 1)
     g = grad_output if is_batch else grad_output[np.newaxis]
-    steps = (_flat_stride(name, "stride", stride), _flat_padding(name, padding))
-    spread = _flat_stride(name, "dilation", dilation)
-    rest = (groups, padding_mode, output_mask, WORDS_1D)
-    kernel = _flat(name, "weight", weight)
-    image, grads = x[:, :, np.newaxis], _flat(name, "grad_output", g)
-    gx, gw, gb = _conv2d_backward(name, grads, image, kernel, *steps, spread, *rest)
+    gx, gw, gb = _conv2d_backward(
+        name,
+        _flat(name, "grad_output", g),
+        x[:, :, np.newaxis],
+        _flat(name, "weight", weight),
+        _flat_stride(name, "stride", stride),
+        _flat_padding(name, padding),
+        _flat_stride(name, "dilation", dilation),
+        groups,
+        padding_mode,
+        output_mask,
+        WORDS_1D,
+    )
     if gx is not None:
         gx = gx[:, :, 0] if is_batch else gx[0, :, 0]
     return gx, (None if gw is None else gw[:, :, 0]), gb

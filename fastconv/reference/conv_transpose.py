@@ -62,7 +62,7 @@ def _windows(
         out_sizes.append((size - 1) * s - sum(pair) + extent(k, d) + more)
     if min(out_sizes) < 1 or min(sizes) < 1:
         raise ValueError(
-            f"{function}: input {list(sizes)} gives output sizes {out_sizes}; all must be at least 1"
+            f"{function}: input {list(sizes)} gives output {out_sizes}; sizes must be at least 1"
         )
     return Windows(
         (out_sizes[0], out_sizes[1]),
@@ -162,9 +162,7 @@ def conv_transpose2d_backward(
     *,
     output_mask: Mask = (True, True, True),
 ) -> Grads:
-    """Gradients of `conv_transpose2d` with respect to input, weight and bias; None where masked
-    off.
-    """
+    """Gradients of `conv_transpose2d` for input, weight and bias; None where masked off."""
     name = "conv_transpose2d_backward"
     x, is_batch = batched(name, "input", input, 2)
     g = grad_output if is_batch else grad_output[np.newaxis]
@@ -212,18 +210,22 @@ def conv_transpose1d_backward(
     *,
     output_mask: Mask = (True, True, True),
 ) -> Grads:
-    """Gradients of `conv_transpose1d` with respect to input, weight and bias; None where masked
-    off.
-    """
+    """Gradients of `conv_transpose1d` for input, weight and bias; None where masked off."""
     name = "conv_transpose1d_backward"
     x, is_batch = batched(name, "input", input, 1)
     g = grad_output if is_batch else grad_output[np.newaxis]
-    steps = (_flat_stride(name, "stride", stride), _flat_padding(name, padding))
-    extra = (0, per_axis(name, "output_padding", output_padding, 1, 0)[0])
-    spread = _flat_stride(name, "dilation", dilation)
-    kernel, grads = _flat(name, "weight", weight), _flat(name, "grad_output", g)
-    rest = (extra, groups, spread, output_mask)
-    gx, gw, gb = _conv_transpose2d_backward(name, grads, x[:, :, np.newaxis], kernel, *steps, *rest)
+    gx, gw, gb = _conv_transpose2d_backward(
+        name,
+        _flat(name, "grad_output", g),
+        x[:, :, np.newaxis],
+        _flat(name, "weight", weight),
+        _flat_stride(name, "stride", stride),
+        _flat_padding(name, padding),
+        (0, per_axis(name, "output_padding", output_padding, 1, 0)[0]),
+        groups,
+        _flat_stride(name, "dilation", dilation),
+        output_mask,
+    )
     if gx is not None:
         gx = gx[:, :, 0] if is_batch else gx[0, :, 0]
     return gx, (None if gw is None else gw[:, :, 0]), gb

@@ -1,6 +1,4 @@
-"""im2col and col2im: the windows of an image as columns, and the sum of such columns back into an
-image.
-"""
+"""im2col and col2im: the windows of an image as columns, and columns summed into an image."""
 
 from __future__ import annotations
 
@@ -57,7 +55,8 @@ def _check_columns(function: str, name: str, columns: Array, windows: Windows) -
     count = windows.out_sizes[0] * windows.out_sizes[1]
     if columns.shape[1] % taps or columns.shape[2] != count:
         raise ValueError(
-            f"{function}: {name} must be (batch, channels * {taps}, {count}) for these windows, got {columns.shape}"
+            f"{function}: {name} must be (batch, channels * {taps}, {count}) for these windows, "
+            f"got {columns.shape}"
         )
 
 
@@ -70,7 +69,7 @@ def unfold(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Windows as columns: (N, C, H, W) -> (N, C*kH*kW, windows); (C, H, W) -> (C*kH*kW, windows)."""
+    """Windows as columns: (N, C, H, W) -> (N, C*kH*kW, windows); also without N."""
     x, is_batch = batched("unfold", "input", input, 2)
     y = _unfold(x, _windows("unfold", x.shape[2:], kernel_size, dilation, padding, stride))
     return deliver("unfold", y if is_batch else y[0], out)
@@ -104,7 +103,7 @@ def fold(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Columns summed into an image: (N, C*kH*kW, windows) -> (N, C, *output_size); also without N."""
+    """Columns summed into an image: (N, C*kH*kW, windows) -> (N, C, H, W); also without N."""
     x, is_batch = batched("fold", "input", input, 1)
     sizes = per_axis("fold", "output_size", output_size, 2, 1)
     windows = _windows("fold", sizes, kernel_size, dilation, padding, stride)

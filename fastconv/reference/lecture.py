@@ -46,15 +46,14 @@ def _operands(function: str, signal: npt.ArrayLike, kernel: npt.ArrayLike) -> tu
     x, w = np.asarray(signal), np.asarray(kernel)
     if x.ndim != w.ndim or x.ndim not in (1, 2) or not x.size or not w.size:
         raise ValueError(
-            f"{function}: signal and kernel must both be non-empty 1-D or 2-D, got {x.shape}, {w.shape}"
+            f"{function}: signal and kernel must both be non-empty 1-D or 2-D, "
+            f"got {x.shape} and {w.shape}"
         )
     return x, w
 
 
 def flip_and_filter(signal: npt.ArrayLike, kernel: npt.ArrayLike) -> Array:
-    """Full convolution by sliding the flipped kernel: (N,) * (K,) -> (N + K - 1,), likewise for
-    images.
-    """
+    """Full convolution by sliding the flipped kernel: (N,) * (K,) -> (N + K - 1,), or images."""
     x, w = _operands("flip_and_filter", signal, kernel)
     flipped = np.flip(w)
     padded = np.pad(x, [(size - 1, size - 1) for size in w.shape])

@@ -14,15 +14,18 @@ def _check(function: str, input: Array, weight: Array) -> None:
         )
     if input.ndim < 1 or input.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"{function}: weight expects {weight.shape[1]} features on the last axis, input has shape {input.shape}"
+            f"{function}: weight expects {weight.shape[1]} features on the last axis, "
+            f"input has shape {input.shape}"
         )
 
 
 def linear(
     input: Array, weight: Array, bias: Array | None = None, *, out: Array | None = None
 ) -> Array:
-    """input (..., in_features), weight (out_features, in_features), bias (out_features,) -> (...,
-    out_features).
+    """Each output feature is the inner product of the input with its row of the weight.
+
+    input (..., in_features), weight (out_features, in_features), bias (out_features,)
+    -> (..., out_features).
     """
     dtype = same_dtype("linear", input=input, weight=weight, bias=bias)
     _check("linear", input, weight)

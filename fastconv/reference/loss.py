@@ -36,9 +36,7 @@ def _spread(
 
 
 class _Classes:
-    """Checked arguments of a classification loss, with the classes on the last axis: (samples...,
-    C).
-    """
+    """Checked arguments of a classification loss, brought to (samples..., classes)."""
 
     def __init__(
         self,
@@ -78,7 +76,8 @@ class _Classes:
         )
         if wrong.any():
             raise ValueError(
-                f"{function}: target must lie in 0..{self.classes - 1} or be ignore_index {self.ignore_index}, "
+                f"{function}: target must lie in 0..{self.classes - 1} "
+                f"or be ignore_index {self.ignore_index}, "
                 f"got {self.target[wrong].flat[0]}"
             )
 
@@ -100,7 +99,7 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Any:
-    """Negative log-likelihood -weight[y] * input[y] of log-probabilities (N, C), (C,) or (N, C, ...).
+    """-weight[y] * input[y] of log-probabilities (N, C), (C,) or (N, C, ...).
 
     target: class indices (N,), () or (N, ...). "mean" divides by the sum of the weights that occur.
     """
@@ -144,7 +143,8 @@ def _soft_targets(function: str, k: _Classes, label_smoothing: float) -> tuple[A
         same_dtype(function, input=k.input, target=k.target)
         if k.ignore_index >= 0:
             raise ValueError(
-                f"{function}: ignore_index {k.ignore_index} needs class indices, target is probabilities"
+                f"{function}: ignore_index {k.ignore_index} needs class indices, "
+                "target is probabilities"
             )
         hard, total = np.moveaxis(k.target, k.axis, -1), k.input.size // max(k.classes, 1)
         return ((1 - label_smoothing) * hard + label_smoothing / k.classes) * k.weight, total
@@ -171,8 +171,9 @@ def cross_entropy(
     """
     k = _Classes("cross_entropy", input, target, weight, ignore_index, reduction)
     soft, total = _soft_targets("cross_entropy", k, label_smoothing)
-    losses = -(soft * _log_softmax(k.input, -1)).sum(axis=-1)
-    return _reduce(np.asarray(losses, k.dtype), reduction, total)
+    log = _log_softmax(k.input, -1)
+    terms = np.multiply(soft, log, out=np.zeros_like(log), where=soft != 0)  # 0 * log(0) = 0
+    return _reduce(np.asarray(-terms.sum(axis=-1), k.dtype), reduction, total)
 
 
 def cross_entropy_backward(
@@ -184,9 +185,7 @@ def cross_entropy_backward(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Array:
-    """Gradient of `cross_entropy` with respect to input: the log-softmax gradient of -weight *
-    target.
-    """
+    """Gradient of `cross_entropy` for input: the log-softmax gradient of -weight * target."""
     name = "cross_entropy_backward"
     k = _Classes(name, input, target, weight, ignore_index, reduction)
     soft, total = _soft_targets(name, k, label_smoothing)
@@ -242,7 +241,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ) -> Any:
-    """-weight * (pos_weight * t * log(s) + (1 - t) * log(1 - s)), s = sigmoid(input), t = target in 0..1.
+    """-weight * (pos_weight * t * log(s) + (1 - t) * log(1 - s)), s = sigmoid(input).
 
     weight and pos_weight broadcast to the input's shape. -log(s) = softplus(-x), -log(1 - s) =
     softplus(x).

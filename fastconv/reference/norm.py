@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel is brought to mean 0 and variance 1 over the batch and all positions.
+"""Batch normalisation: each channel gets mean 0 and variance 1 over batch and positions.
 
     y = (x - mean) / sqrt(var + eps) * weight + bias
 
@@ -59,7 +59,7 @@ def batch_norm(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Normalise each channel of input (N, C, ...); in training the running statistics are updated in place.
+    """Normalise each channel of input (N, C, ...); training updates the running statistics.
 
     running_mean, running_var, weight, bias: (C,) or None; the running ones may be None only in
     training. An empty batch leaves the running statistics as they are.
@@ -76,7 +76,8 @@ def batch_norm(
                 unbiased = var * x.size / (x.size - 1)
                 running_var[c] = (1 - momentum) * running_var[c] + momentum * unbiased
         else:
-            assert running_mean is not None and running_var is not None
+            assert running_mean is not None
+            assert running_var is not None
             mean, var = running_mean[c], running_var[c]
         y = (x - mean) / np.sqrt(var + eps)
         if weight is not None:
@@ -114,7 +115,8 @@ def batch_norm_backward(
         if training:
             mean, var = x.mean(), x.var()
         else:
-            assert running_mean is not None and running_var is not None
+            assert running_mean is not None
+            assert running_var is not None
             mean, var = running_mean[c], running_var[c]
         scale = 1 / np.sqrt(var + eps)
         z = (x - mean) * scale

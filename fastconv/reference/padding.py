@@ -21,9 +21,7 @@ MODES = ("constant", "reflect", "replicate", "circular", "symmetric")
 
 
 def source_position(position: int, size: int, mode: str) -> int | None:
-    """The input position that `position` (negative or beyond `size` in the border) shows; None for
-    the fill.
-    """
+    """The input position shown at `position` (which is < 0 or >= size in the border), or None."""
     if 0 <= position < size:
         return position
     if mode == "constant":
@@ -44,7 +42,7 @@ def _check(
     expect_word(function, "mode", mode, MODES)
     if len(pad) % 2 or len(pad) > 2 * len(shape):
         raise ValueError(
-            f"{function}: pad needs one pair for each of the last axes of {tuple(shape)}, got {pad!r}"
+            f"{function}: pad needs a pair for each of the last axes of {tuple(shape)}, got {pad!r}"
         )
     numbers = [integer(function, "pad", entry, 0) for entry in pad]
     axes = []
@@ -55,7 +53,7 @@ def _check(
         most = {"reflect": size - 1, "symmetric": size, "circular": size}.get(mode, max(pair))
         if max(pair) > 0 and (max(pair) > most or (mode == "replicate" and size < 1)):
             raise ValueError(
-                f"{function}: pad {pair} is too large for mode {mode!r} on axis {axis} of size {size}"
+                f"{function}: pad {pair} is too large for {mode!r} on axis {axis} of size {size}"
             )
         axes.append((axis, pair))
     return axes

@@ -35,9 +35,7 @@ WORDS = ("valid", "same", "same_lower")
 def pool_size(
     size: int, kernel: int, pad: Pair, stride: int, dilation: int, ceil_mode: bool
 ) -> int:
-    """Number of windows on one axis; with `ceil_mode` a last, partial one, unless it starts in the
-    right padding.
-    """
+    """Number of windows; `ceil_mode` adds a partial one unless it starts in the right padding."""
     room = size + sum(pad) - extent(kernel, dilation)
     if not ceil_mode:
         return room // stride + 1
@@ -46,9 +44,7 @@ def pool_size(
 
 
 class Pooling:
-    """The windows of a 2-D pooling, checked: `rows[i]` and `cols[j]` are the positions that a
-    window holds.
-    """
+    """The windows of a 2-D pooling: window (i, j) holds the positions rows[i] x cols[j]."""
 
     def __init__(
         self,
@@ -76,12 +72,12 @@ class Pooling:
         ):
             if max(pad) > extent(k, d) // 2:
                 raise ValueError(
-                    f"{function}: padding {pad} is more than half of the window's extent {extent(k, d)}"
+                    f"{function}: padding {pad} is more than half the window's span {extent(k, d)}"
                 )
             count = pool_size(size, k, pad, s, d, ceil_mode)
             if count < 1:
                 raise ValueError(
-                    f"{function}: window spans {extent(k, d)}, larger than the padded input {size} + {pad}"
+                    f"{function}: window spans {extent(k, d)}, padded input is {size} + {pad}"
                 )
             starts = [i * s - pad[0] for i in range(count)]
             held = [range(size)[taps(start, k, d, size)[0]] for start in starts]
@@ -147,8 +143,9 @@ def max_pool2d(
     *,
     out: Array | None = None,
 ) -> Any:
-    """Maximum of each window: input (N, C, H, W) or (C, H, W) -> output, or (output, int64 indices
-    into H*W).
+    """Maximum of each window.
+
+    input (N, C, H, W) or (C, H, W) -> output, or (output, int64 indices into H*W).
     """
     x, is_batch = batched("max_pool2d", "input", input, 2)
     p = Pooling("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
@@ -173,7 +170,8 @@ def _scatter_add(
     plane = int(np.prod(input_shape[-rank:]))
     if len(input_shape) not in (rank + 1, rank + 2) or grad_output.ndim != len(input_shape):
         raise ValueError(
-            f"{function}: input_shape {tuple(input_shape)} does not fit grad_output {grad_output.shape}"
+            f"{function}: input_shape {tuple(input_shape)} does not fit "
+            f"grad_output {grad_output.shape}"
         )
     expect_shape(
         function, "grad_output", grad_output, (*input_shape[:-rank], *grad_output.shape[-rank:])
@@ -287,9 +285,7 @@ def max_pool1d(
     *,
     out: Array | None = None,
 ) -> Any:
-    """Maximum of each window: input (N, C, L) or (C, L) -> output, or (output, int64 indices into
-    L).
-    """
+    """Maximum of each window: input (N, C, L) or (C, L) -> output, or (output, indices into L)."""
     name = "max_pool1d"
     x, is_batch = batched(name, "input", input, 1)
     image = x[:, :, np.newaxis]

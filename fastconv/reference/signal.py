@@ -50,7 +50,7 @@ def _full2d(a: Array, b: Array) -> Array:
 
 
 def _full1d(a: Array, b: Array) -> Array:
-    return _full2d(a[np.newaxis], b[np.newaxis])[0]
+    return np.asarray(_full2d(a[np.newaxis], b[np.newaxis])[0])
 
 
 def _valid(function: str, full: Array, a: Array, b: Array) -> Array:
@@ -58,10 +58,10 @@ def _valid(function: str, full: Array, a: Array, b: Array) -> Array:
     fits = [m - n for m, n in zip(a.shape, b.shape, strict=True)]
     if min(fits) < 0 < max(fits):
         raise ValueError(
-            f"{function}: valid needs one array to cover the other, got shapes {a.shape} and {b.shape}"
+            f"{function}: valid needs one array to cover the other, got {a.shape} and {b.shape}"
         )
     window = [slice(min(m, n) - 1, max(m, n)) for m, n in zip(a.shape, b.shape, strict=True)]
-    return full[tuple(window)]
+    return np.asarray(full[tuple(window)])
 
 
 def convolve(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> Array:
@@ -103,7 +103,7 @@ def convolve2d(in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full") -> Ar
 
 
 def correlate2d(in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full") -> Array:
-    """Cross-correlation of two images, as `scipy.signal.correlate2d`; "same" has the shape of in1."""
+    """Correlation of two images, as `scipy.signal.correlate2d`; "same" has the shape of in1."""
     x, w = _operands("correlate2d", in1, in2, 2, mode)
     y = _full2d(x, w[::-1, ::-1])
     if mode == "same":

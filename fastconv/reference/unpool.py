@@ -37,7 +37,7 @@ def _output_sizes(
     for n, default, s in zip(wanted, usual, steps, strict=True):
         if output_size is not None and not default - s < n < default + s:
             raise ValueError(
-                f"{function}: output_size {n} must lie between {default - s} and {default + s}, exclusive"
+                f"{function}: output_size {n} must lie in {default - s + 1}..{default + s - 1}"
             )
     return wanted
 
@@ -69,9 +69,7 @@ def max_unpool2d(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Undo `max_pool2d`: input and indices (N, C, H, W) or (C, H, W). Of equal indices the last one
-    wins.
-    """
+    """Undo `max_pool2d`: input and indices (N, C, H, W) or (C, H, W); of equals the last wins."""
     sizes = _output_sizes(
         "max_unpool2d", input.shape[-2:], kernel_size, stride, padding, output_size
     )
@@ -88,7 +86,7 @@ def max_unpool1d(
     *,
     out: Array | None = None,
 ) -> Array:
-    """Undo `max_pool1d`: input and indices (N, C, L) or (C, L). Of equal indices the last one wins."""
+    """Undo `max_pool1d`: input and indices (N, C, L) or (C, L); of equals the last wins."""
     sizes = _output_sizes(
         "max_unpool1d", input.shape[-1:], kernel_size, stride, padding, output_size
     )
