@@ -75,7 +75,13 @@ class _Builder:
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
         """Padding (kernel - 1) / 2; He normal over fan_out."""
         layer = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, bias=False, rng=self.rng,
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            kernel // 2,
+            bias=False,
+            rng=self.rng,
             dtype=self.dtype,
         )
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", rng=self.rng)

@@ -179,7 +179,7 @@ def _through(module: Module, field: Field) -> Field:
         ones = (1,) * len(field.size)
         return _window(field, ones, ones, (module.stride,) * len(field.size))
     if isinstance(module, _CONVS):  # transposed: one output sees (k - 1) * d // s + 1 inputs
-        terms = zip(module.kernel_size, module.dilation, module.stride)
+        terms = zip(module.kernel_size, module.dilation, module.stride, strict=True)
         taps = tuple((k - 1) * d // s + 1 for k, d, s in terms)
         ones = (1,) * len(taps)
         return _window(field, taps, ones, tuple(Fraction(1, s) for s in module.stride))
@@ -187,9 +187,9 @@ def _through(module: Module, field: Field) -> Field:
 
 
 def _window(field: Field, kernel: Shape, dilation: Shape, stride: tuple[Any, ...]) -> Field:
-    terms = zip(field.size, kernel, dilation, field.stride)
+    terms = zip(field.size, kernel, dilation, field.stride, strict=True)
     size = tuple(math.ceil(f + (k - 1) * d * jump) for f, k, d, jump in terms)
-    return Field(size, tuple(jump * s for jump, s in zip(field.stride, stride)))
+    return Field(size, tuple(jump * s for jump, s in zip(field.stride, stride, strict=True)))
 
 
 def _join(prefix: str, name: str) -> str:
@@ -206,7 +206,7 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     """The first three columns to the left, the numbers to the right."""
-    pairs = list(zip(cells, widths))
+    pairs = list(zip(cells, widths, strict=True))
     text = [cell.ljust(width) for cell, width in pairs[:3]]
     text += [cell.rjust(width) for cell, width in pairs[3:]]
     return "  ".join(text).rstrip()

@@ -25,6 +25,7 @@ from .pool import (
 )
 
 __all__ = [
+    "GELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d",
@@ -41,7 +42,6 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
-    "GELU",
     "Identity",
     "LeakyReLU",
     "Linear",

@@ -46,18 +46,20 @@ def padding_spec(who: str, value: Padding, axes: int, names: tuple[str, ...]) ->
         if len(value) != axes or any(not isinstance(v, (tuple, list)) for v in value):
             raise ValueError(f"{who}: padding must have {axes} (before, after) pairs: {value!r}")
         return tuple(
-            (before, after)
-            for before, after in (per_axis(who, "padding", v, 2, 0) for v in value)  # type: ignore[arg-type]
+            (before, after) for before, after in (per_axis(who, "padding", v, 2, 0) for v in value)
         )
     return per_axis(who, "padding", value, axes, 0)  # type: ignore[arg-type]
 
 
 def pad_pairs(
-    padding: Padding, sizes: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...],
+    padding: Padding,
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> list[Pair]:
     """(before, after) per axis of a padding argument, for inputs of spatial `sizes`."""
-    spans = [(k - 1) * d for k, d in zip(kernel, dilation)]
+    spans = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
     if padding == "valid":
         return [(0, 0)] * len(spans)
     if padding == "full":
@@ -66,7 +68,7 @@ def pad_pairs(
         return [(span, 0) for span in spans]
     if isinstance(padding, str):  # same, same_lower
         pairs = []
-        for size, span, step in zip(sizes, spans, stride):
+        for size, span, step in zip(sizes, spans, stride, strict=True):
             total = max((-(-size // step) - 1) * step + span + 1 - size, 0)
             small, large = total // 2, total - total // 2
             pairs.append((small, large) if padding == "same" else (large, small))
@@ -76,18 +78,22 @@ def pad_pairs(
 
 
 def window_shape(
-    sizes: tuple[int, ...], padding: Padding, kernel: tuple[int, ...], stride: tuple[int, ...],
-    dilation: tuple[int, ...], ceil_mode: bool = False,
+    sizes: tuple[int, ...],
+    padding: Padding,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil_mode: bool = False,
 ) -> tuple[int, ...]:
     """Output sizes of a convolution or pooling: (in + pads - extent) / stride + 1, rounded."""
     result = []
     pairs = pad_pairs(padding, sizes, kernel, stride, dilation)
-    for size, (before, after), k, step, d in zip(sizes, pairs, kernel, stride, dilation):
+    for size, (before, after), k, step, d in zip(
+        sizes, pairs, kernel, stride, dilation, strict=True
+    ):
         room = size + before + after - (k - 1) * d - 1
         out = (-(-room // step) if ceil_mode else room // step) + 1
         if ceil_mode and (out - 1) * step >= size + before:
             out -= 1
         result.append(out)
     return tuple(result)
-
-

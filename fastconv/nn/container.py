@@ -18,13 +18,13 @@ class Sequential(Module):
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
         self._layers: dict[str, Module] = {}
         if len(layers) == 1 and isinstance(layers[0], Mapping):
-            for name, layer in layers[0].items():
-                self.add_module(name, layer)
+            for name, module in layers[0].items():
+                self.add_module(name, module)
         else:
-            for layer in layers:
-                self.append(layer)  # type: ignore[arg-type]  # append checks
+            for i, layer in enumerate(layers):
+                self.add_module(str(i), layer)
 
-    def add_module(self, name: str, layer: Module) -> None:
+    def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
         """Append `layer` under `name`, which becomes part of its state_dict keys."""
         if not isinstance(layer, Module):
             raise TypeError(f"Sequential: layer {name!r} must be a Module, got {layer!r}")

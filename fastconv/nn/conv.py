@@ -137,8 +137,16 @@ class _ForwardConv(_Conv):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            rng, dtype,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            rng,
+            dtype,
         )
         if padding_mode not in PADDING_MODES:
             raise ValueError(
@@ -176,7 +184,6 @@ class Conv1d(_ForwardConv):
     padding_names = (*_Conv.padding_names, "causal")
 
 
-
 class Conv2d(_ForwardConv):
     """2-D convolution: `(N, in_channels, H, W)` -> `(N, out_channels, H_out, W_out)`.
 
@@ -187,7 +194,6 @@ class Conv2d(_ForwardConv):
     function = staticmethod(F.conv2d)
     gradient = staticmethod(F.conv2d_backward)
     axes = 2
-
 
 
 class _TransposedConv(_Conv):
@@ -212,8 +218,16 @@ class _TransposedConv(_Conv):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            rng, dtype,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            rng,
+            dtype,
         )
         who = type(self).__name__
         self.output_padding = per_axis(who, "output_padding", output_padding, self.axes, 0)
@@ -224,11 +238,11 @@ class _TransposedConv(_Conv):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = self._checked(shape)
         pairs = pad_pairs(self.padding, sizes, self.kernel_size, self.stride, self.dilation)
+        windows = self.stride, pairs, self.kernel_size, self.dilation, self.output_padding
+        terms = zip(sizes, *windows, strict=True)
         result = tuple(
             (size - 1) * step - before - after + (k - 1) * d + 1 + extra
-            for size, step, (before, after), k, d, extra in zip(
-                sizes, self.stride, pairs, self.kernel_size, self.dilation, self.output_padding
-            )
+            for size, step, (before, after), k, d, extra in terms
         )
         return shape[0], self.out_channels, *result
 
@@ -247,7 +261,6 @@ class ConvTranspose1d(_TransposedConv):
     function = staticmethod(F.conv_transpose1d)
     gradient = staticmethod(F.conv_transpose1d_backward)
     axes = 1
-
 
 
 class ConvTranspose2d(_TransposedConv):

@@ -2,9 +2,8 @@
 
 from typing import Any, ClassVar
 
-import numpy.typing as npt
-
 import numpy as np
+import numpy.typing as npt
 
 from .. import functional as F
 from .module import Array, Module

@@ -59,7 +59,7 @@ class Parameter:
     def dtype(self) -> np.dtype[Any]:
         return self.data.dtype
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -119,14 +119,14 @@ class Module:
 
         The layers of `fastconv.nn` calculate it; this fallback runs forward on zeros.
         """
-        recording = [(m, m.training, m.recording) for m in self.modules()]
+        modes = [(module, module.training, module.recording) for module in self.modules()]
         dtype = next((p.dtype for p in self.parameters()), np.dtype(np.float32))
         self.eval()
         try:
             return tuple(np.shape(self(np.zeros(shape, dtype))))
         finally:
-            for module, module.training, module.recording in recording:
-                pass
+            for module, training, recording in modes:
+                module.training, module.recording = training, recording
 
     def extra_repr(self) -> str:
         """What `repr` shows between the parentheses."""
@@ -313,7 +313,7 @@ def as_generator(rng: Rng) -> np.random.Generator:
     """A Generator from a Generator (itself), a seed, or None (fresh entropy)."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if rng is None or isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+    if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, bool)):
         return np.random.default_rng(rng)
     raise TypeError(f"rng must be a numpy.random.Generator, an int seed or None, got {rng!r}")
 
@@ -328,10 +328,11 @@ def as_float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 def rng_state(model: Module) -> dict[str, dict[str, Any]]:
     """States of all random generators in `model` (dropout), by layer name; for exact resume."""
+    generators = ((name, getattr(m, "rng", None)) for name, m in model.named_modules())
     return {
-        name: dict(module.rng.bit_generator.state)
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "rng", None), np.random.Generator)
+        name: dict(rng.bit_generator.state)
+        for name, rng in generators
+        if isinstance(rng, np.random.Generator)
     }
 
 
@@ -348,8 +349,8 @@ def set_rng_state(model: Module, state: Mapping[str, dict[str, Any]]) -> None:
         raise ValueError(f"set_rng_state: the model has {names}, the state has {list(state)}")
     modules = dict(model.named_modules())
     for name, value in state.items():
-        generator: Any = getattr(modules[name], "rng")
-        generator.bit_generator.state = value
+        layer: Any = modules[name]
+        layer.rng.bit_generator.state = value
 
 
 def _join(prefix: str, name: str) -> str:
@@ -362,6 +363,8 @@ def _some(items: list[str], limit: int = 8) -> str:
 
 
 def _castable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    return source == target or source.kind == target.kind == "f" or (
-        target.kind == "i" and source.kind in "iu"
+    return (
+        source == target
+        or source.kind == target.kind == "f"
+        or (target.kind == "i" and source.kind in "iu")
     )

@@ -26,7 +26,11 @@ class _WindowPool(_Pool):
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower")
 
     def __init__(
-        self, kernel_size: Size, stride: Size | None, padding: Padding, dilation: Size,
+        self,
+        kernel_size: Size,
+        stride: Size | None,
+        padding: Padding,
+        dilation: Size,
         ceil_mode: bool,
     ) -> None:
         who = type(self).__name__
@@ -39,7 +43,11 @@ class _WindowPool(_Pool):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = window_shape(
-            self._spatial(shape), self.padding, self.kernel_size, self.stride, self.dilation,
+            self._spatial(shape),
+            self.padding,
+            self.kernel_size,
+            self.stride,
+            self.dilation,
             self.ceil_mode,
         )
         if min(sizes) < 1:
@@ -166,7 +174,7 @@ class _AdaptivePool(_Pool):
         self.output_size = sizes
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        wanted = zip(self.output_size, self._spatial(shape))
+        wanted = zip(self.output_size, self._spatial(shape), strict=True)
         return *shape[:2], *(size if want is None else want for want, size in wanted)
 
     def extra_repr(self) -> str:

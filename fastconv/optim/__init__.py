@@ -8,12 +8,12 @@ from .optimizer import SGD, Adam, AdamW, Optimizer, weight_decay_groups
 from .scheduler import CosineAnnealingLR, OneCycleLR, Scheduler, StepLR
 
 __all__ = [
+    "SGD",
     "Adam",
     "AdamW",
     "CosineAnnealingLR",
     "OneCycleLR",
     "Optimizer",
-    "SGD",
     "Scheduler",
     "StepLR",
     "weight_decay_groups",

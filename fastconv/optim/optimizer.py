@@ -89,22 +89,19 @@ class Optimizer:
             if name not in state:
                 state[name] = np.zeros(parameter.shape, parameter.dtype)
         state["step"] += 1
-        factors = self._factors(group, int(state["step"]))
+        numbers = self._numbers(group, int(state["step"]))
         arrays = [parameter.data, grad, *(state[name] for name in self._slots(group))]
         for data, g, *kept in _chunks(arrays):
-            self._update(data, g, kept, group, factors)
+            self._update(data, g, kept, numbers)
 
     def _slots(self, group: Group) -> tuple[str, ...]:
         return self.slots
 
-    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
-        """Numbers that depend on the step only."""
-        raise TypeError(f"{type(self).__name__} has no _factors method")
+    def _numbers(self, group: Group, step: int) -> Group:
+        """The group's options and what follows from the step count."""
+        return group
 
-    def _update(
-        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
-        factors: tuple[float, ...],
-    ) -> None:
+    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
         """Write the new `data` and `kept`; `grad` must stay as it is."""
         raise TypeError(f"{type(self).__name__} has no _update method")
 
@@ -139,8 +136,10 @@ class Optimizer:
             index = int(number) if number.isdecimal() else -1
             if kind == "group" and 0 <= index < len(groups) and name in groups[index]:
                 groups[index][name] = tuple(array.tolist()) if array.ndim else array.item()
-            elif kind == "state" and 0 <= index < len(parameters) and (
-                name == "step" or name in self.slots
+            elif (
+                kind == "state"
+                and 0 <= index < len(parameters)
+                and (name == "step" or name in self.slots)
             ):
                 expected = () if name == "step" else parameters[index].shape
                 if array.shape != expected:
@@ -157,7 +156,7 @@ class Optimizer:
             lacking = [name for name in needed if name not in entry]
             if lacking:
                 raise ValueError(f"{who}: state.{index} lacks {', '.join(lacking)}")
-        for group, loaded in zip(self.param_groups, groups):
+        for group, loaded in zip(self.param_groups, groups, strict=True):
             self._check(loaded)
             group.update(loaded)
         self.state = state
@@ -208,22 +207,19 @@ class SGD(Optimizer):
     def _slots(self, group: Group) -> tuple[str, ...]:
         return self.slots if group["momentum"] else ()
 
-    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
-        return (1.0 if step == 1 else 1.0 - group["dampening"],)
+    def _numbers(self, group: Group, step: int) -> Group:
+        return {**group, "share": 1.0 if step == 1 else 1.0 - group["dampening"]}
 
-    def _update(
-        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
-        factors: tuple[float, ...],
-    ) -> None:
-        momentum = group["momentum"]
-        if group["weight_decay"]:
-            grad = grad + group["weight_decay"] * data
+    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
+        momentum, share = numbers["momentum"], numbers["share"]
+        if numbers["weight_decay"]:
+            grad = grad + numbers["weight_decay"] * data
         if kept:
             (velocity,) = kept
             velocity *= momentum
-            velocity += grad if factors[0] == 1 else factors[0] * grad
-            grad = grad + momentum * velocity if group["nesterov"] else velocity
-        data -= group["lr"] * grad
+            velocity += grad if share == 1 else share * grad
+            grad = grad + momentum * velocity if numbers["nesterov"] else velocity
+        data -= numbers["lr"] * grad
 
 
 class Adam(Optimizer):
@@ -253,23 +249,19 @@ class Adam(Optimizer):
             who = type(self).__name__
             raise ValueError(f"{who}: betas must be two numbers in [0, 1), got {betas}")
 
-    def _factors(self, group: Group, step: int) -> tuple[float, ...]:
+    def _numbers(self, group: Group, step: int) -> Group:
         beta1, beta2 = group["betas"]
-        return group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+        rate, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
+        return {**group, "rate": rate, "root": root}
 
-    def _update(
-        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
-        factors: tuple[float, ...],
-    ) -> None:
-        if group["weight_decay"]:
-            grad = grad + group["weight_decay"] * data
-        self._move(data, grad, kept, group, factors)
+    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
+        if numbers["weight_decay"]:
+            grad = grad + numbers["weight_decay"] * data
+        self._move(data, grad, kept, numbers)
 
     @staticmethod
-    def _move(
-        data: Array, grad: Array, kept: Sequence[Array], group: Group, factors: tuple[float, ...]
-    ) -> None:
-        (mean, square), (beta1, beta2), (rate, root) = kept, group["betas"], factors
+    def _move(data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
+        (mean, square), (beta1, beta2) = kept, numbers["betas"]
         scratch = grad - mean
         scratch *= 1 - beta1
         mean += scratch
@@ -278,10 +270,10 @@ class Adam(Optimizer):
         square *= beta2
         square += scratch
         np.sqrt(square, out=scratch)
-        scratch /= root
-        scratch += group["eps"]
+        scratch /= numbers["root"]
+        scratch += numbers["eps"]
         np.divide(mean, scratch, out=scratch)
-        scratch *= rate
+        scratch *= numbers["rate"]
         data -= scratch
 
 
@@ -298,12 +290,9 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _update(
-        self, data: Array, grad: Array, kept: Sequence[Array], group: Group,
-        factors: tuple[float, ...],
-    ) -> None:
-        data *= 1 - group["lr"] * group["weight_decay"]
-        self._move(data, grad, kept, group, factors)
+    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
+        data *= 1 - numbers["lr"] * numbers["weight_decay"]
+        self._move(data, grad, kept, numbers)
 
 
 def _chunks(arrays: list[Array]) -> Iterator[list[Array]]:

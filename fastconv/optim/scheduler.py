@@ -30,7 +30,7 @@ class Scheduler:
         self._apply()
 
     def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs):
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = self.lr(base, self.last_step)
 
     def get_last_lr(self) -> list[float]:
