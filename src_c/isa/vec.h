@@ -85,3 +85,68 @@ INLINE void vstore_tail(T *p, vec a, int count)
         p[i] = a[i];
 }
 #endif
+
+/* ---- masks: one truth value per lane ------------------------------------------------------------------------------
+ * vgreater(a, b)       a > b, false where either is NaN
+ * visnan(a)            a is NaN
+ * vor(m, n)            m or n
+ * vpick(m, a, b)       m ? a : b
+ * ipick(m, a, b)       the same for ivec
+ * vadd_where(m, a, b)  m ? a + b : a
+ * vbytes_equal(p, b)   p[lane] == b, for VL bytes at p */
+#define vmask N(vmask)
+#define vgreater N(vgreater)
+#define visnan N(visnan)
+#define vor N(vor)
+#define vpick N(vpick)
+#define ipick N(ipick)
+#define vadd_where N(vadd_where)
+#define vbytes_equal N(vbytes_equal)
+#if FC_VECTOR_BYTES == 64 && FC_F32
+typedef __mmask16 vmask;
+INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+INLINE vmask visnan(vec a) { return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q); }
+INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
+INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a); }
+INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_ps((__m512)a, m, (__m512)a, (__m512)b); }
+INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
+{
+    return _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8((char)b));
+}
+#elif FC_VECTOR_BYTES == 64
+typedef __mmask8 vmask;
+INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
+INLINE vmask visnan(vec a) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)a, _CMP_UNORD_Q); }
+INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
+INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi64((__m512i)b, m, (__m512i)a); }
+INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_pd((__m512d)a, m, (__m512d)a, (__m512d)b); }
+INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
+{
+    return (vmask)_mm_cmpeq_epi8_mask(_mm_loadl_epi64((const __m128i *)p), _mm_set1_epi8((char)b));
+}
+#else
+typedef ivec vmask;
+INLINE vmask vgreater(vec a, vec b) { return a > b; }
+INLINE vmask visnan(vec a) { return a != a; }
+#if FC_VECTOR_BYTES == 32 && FC_F32
+INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
+#elif FC_VECTOR_BYTES == 32
+INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)m); }
+#else
+INLINE vec vpick(vmask m, vec a, vec b) { return vselect(m, a, b); }
+#endif
+INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)vpick(m, (vec)a, (vec)b); }
+INLINE vec vadd_where(vmask m, vec a, vec b) { return vpick(m, a + b, a); }
+typedef uint8_t N(bytes) __attribute__((vector_size(FC_VECTOR_BYTES / sizeof(T))));
+INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
+{
+    N(bytes) codes;
+    memcpy(&codes, p, sizeof codes);
+    return __builtin_convertvector(codes, ivec) == (ivec){0} + b;
+}
+#endif
+#if FC_VECTOR_BYTES == 64
+INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }
+#else
+INLINE vmask vor(vmask a, vmask b) { return a | b; }
+#endif

@@ -1,9 +1,83 @@
-/* pool.h: table of the pool kernels. */
+/* pool.h: table of the pooling kernels.
+ *
+ * All of them work on images with contiguous channels: element (h, w, c) of x is x[(h - top) * x_row + (w - left) * x_col
+ * + c]. Which input positions a window holds is a property of each axis alone, so windows come as one span per output row
+ * and one per output column. */
 #ifndef FC_KERNELS_POOL_H
 #define FC_KERNELS_POOL_H
 #include <stdint.h>
 
+/* Output i of an axis sees the inputs begin, begin + step, ... (count of them, count >= 1). */
 typedef struct {
-    int unused;
+    int64_t begin, count;
+    int64_t tap;  /* number of the first of them within the window: > 0 where the window starts in the padding */
+    int64_t area; /* what this axis contributes to the divisor of an average */
+} fc_span;
+
+/* y[i][j][c] = max (or mean) of the window (rows[i], cols[j]), for i < n_rows, j < n_cols, c < channels */
+typedef struct {
+    const void *x;
+    int64_t x_row, x_col, top, left;
+    const fc_span *rows, *cols;
+    int64_t n_rows, n_cols, channels;
+    int64_t step_h, step_w; /* distance of two taps: the dilation */
+    void *y;
+    int64_t y_row, y_col;
+    /* max: where the winner was. As int64_t its position h * width + w, as uint8_t its tap u * kernel_w + v. */
+    void *index;
+    int64_t index_row, index_col;
+    int64_t width, kernel_w;
+    double divisor; /* average: divisor_override, or 0 for the product of the areas */
+} fc_pool_task;
+
+/* Input position h receives from `count` windows that start at `first` (average), or from the entries
+ * [first, first + count) of a list of (window, tap) pairs (maximum), in ascending order of the window. */
+typedef struct {
+    int64_t first, count;
+} fc_cover;
+typedef struct {
+    int64_t window, tap;
+} fc_pair;
+
+/* grad_x[h][w][c] = sum of grad_y over the windows that the position was the maximum of, or of grad_y / divisor over those
+ * that hold it: gathered, so each grad_x is written once and its sum has one fixed order.
+ * grad_y and code: [(i - first_i) * row + (j - first_j) * col + c]. */
+typedef struct {
+    const void *grad_y;
+    int64_t grad_y_row, grad_y_col, first_i, first_j;
+    const uint8_t *code; /* taps, as fc_pool_task writes them */
+    int64_t code_row, code_col, kernel_w;
+    const fc_cover *rows, *cols;               /* of the n_rows x n_cols positions to compute */
+    const fc_pair *row_pairs, *col_pairs;      /* maximum */
+    const fc_span *row_windows, *col_windows;  /* average */
+    double divisor;
+    int64_t n_rows, n_cols, channels;
+    void *grad_x;
+    int64_t grad_x_row, grad_x_col;
+} fc_pool_grad_task;
+
+/* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their strides. */
+typedef struct {
+    void *plane;
+    int64_t plane_step, plane_size;
+    const int64_t *index;
+    int64_t index_row, index_col, index_channel;
+    void *value;
+    int64_t value_row, value_col, value_channel;
+    int64_t n_rows, n_cols, channels;
+    int64_t plane_channel;
+} fc_pool_index_task;
+
+typedef struct {
+    void (*max)(const fc_pool_task *);
+    void (*max_code)(const fc_pool_task *);  /* with uint8_t taps; windows of at most 256 taps */
+    void (*max_index)(const fc_pool_task *); /* with int64_t positions */
+    void (*mean)(const fc_pool_task *);
+    void (*max_grad)(const fc_pool_grad_task *);
+    void (*mean_grad)(const fc_pool_grad_task *);
+    /* These three return 0, or 1 when an index lies outside its plane (nothing is accessed there). */
+    int (*scatter_add)(const fc_pool_index_task *); /* plane = 0, then plane[index] += value */
+    int (*scatter_set)(const fc_pool_index_task *); /* plane = 0, then plane[index] = value, the last one stays */
+    int (*gather)(const fc_pool_index_task *);      /* value = plane[index] */
 } fc_pool_kernels;
 #endif
