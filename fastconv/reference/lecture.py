@@ -8,7 +8,7 @@ scaled by it. 3. `toeplitz_matrix`: a convolution is linear, so it is a matrix; 
 few parameters.
 
 >>> flip_and_filter([2, -1, 1], [1, 1, 2])
-array([2, 1, 4, -1, 2])
+array([ 2,  1,  4, -1,  2])
 """
 
 from __future__ import annotations

@@ -57,6 +57,8 @@ class _Classes:
         self.input = np.moveaxis(input, self.axis, -1)
         self.target = np.asarray(target)
         self.classes = self.input.shape[-1]
+        if self.classes < 1:
+            raise ValueError(f"{function}: input must have at least 1 class, got {input.shape}")
         self.weight = np.ones(self.classes, self.dtype) if weight is None else weight
         expect_shape(function, "weight", self.weight, (self.classes,))
         self.ignore_index = ignore_index
