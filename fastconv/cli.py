@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from ._arguments import make_parser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,20 +27,11 @@ if TYPE_CHECKING:
     from .train.recipes import TrainConfig
 
 _RUNS = "runs"
-_IMAGE_SUFFIX_HELP = "image files (PNG, JPEG …) or .npy arrays (H, W), (H, W, C) or (N, H, W, C)"
 # Options that become fields of TrainConfig.
 _CONFIG_OPTIONS = (
     "model", "epochs", "lr", "batch_size", "seed", "momentum", "weight_decay", "label_smoothing",
     "shift", "pad_mode", "flip", "image_size",
 )  # fmt: skip
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,18 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        options = _make_parser().parse_args(argv)
+        options = make_parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, or a wrong command line
         return stop.code if isinstance(stop.code, int) else 2
     name = f"fastconv {options.command}"
     try:
-        code: int = options.run(options)
+        code = _COMMANDS[options.command](options)
+        sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # `fastconv … | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, MemoryError, ImportError) as error:
         print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
@@ -78,106 +74,6 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"not enough memory {error}".strip()
     return " ".join(str(error).split()) or type(error).__name__
-
-
-# --- the command line ------------------------------------------------------------------------
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    from . import __version__
-
-    parser = _Parser(
-        prog="fastconv",
-        description="Train and use small convolutional networks on NumPy arrays.",
-    )
-    parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_evaluate(commands)
-    _add_predict(commands)
-    info = commands.add_parser("info", help="version, kernels, threads; or what a checkpoint holds")
-    info.add_argument("checkpoint", nargs="?", help="checkpoint file or folder of a run")
-    info.set_defaults(run=_info)
-    return parser
-
-
-def _add_train(commands: Any) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train a model",
-        description="Train a model; without options, a small ResNet on the embedded digits. "
-        "Writes checkpoint.safetensors, metrics.json, curves.png and filters.png.",
-    )
-    add = train.add_argument
-    add(
-        "--data",
-        default=None,
-        metavar="PATH",
-        help="digits (default), fashion-mnist, a folder or file of IDX data (.gz too), CIFAR "
-        "binary batches, a folder of class folders with images, or .npz",
-    )
-    add(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for the results (default: runs/DATA-MODEL, numbered if it exists)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="continue from the checkpoint in the output folder (default: the newest of its name)",
-    )
-    add("--model", metavar="NAME", help="architecture (fastconv info lists them)")
-    add("--epochs", type=int, metavar="N", help="passes over the training images")
-    add("--lr", type=float, metavar="LR", help="peak of the one-cycle learning rate")
-    add("--batch-size", type=int, metavar="N", help="images per step")
-    add("--seed", type=int, metavar="N", help="decides weights, order and augmentation (0)")
-    add("--threads", type=int, metavar="N", help="threads; the result does not depend on them")
-    add("--momentum", type=float, metavar="M", help="Nesterov momentum of SGD")
-    add("--weight-decay", type=float, metavar="W", help="weight decay of SGD")
-    add("--label-smoothing", type=float, metavar="S", help="of the cross-entropy")
-    add("--shift", type=int, metavar="PIXELS", help="largest random shift of an image")
-    add("--pad-mode", choices=("zeros", "reflect"), help="what moves in at the border")
-    add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the images")
-    add("--image-size", type=int, metavar="N", help="resize the images of a folder to NxN")
-    add(
-        "--checkpoint-every",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="write a checkpoint every so many steps, besides every epoch",
-    )
-    add(
-        "--progress",
-        choices=("auto", "bars", "lines", "none"),
-        default="auto",
-        help="bars on a terminal, lines elsewhere (auto)",
-    )
-    train.set_defaults(run=_train)  # fmt: skip
-
-
-def _add_evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser(
-        "evaluate", help="loss and accuracy of a checkpoint on the test images"
-    )
-    add = evaluate.add_argument
-    add("checkpoint", help="checkpoint file or folder of a run")
-    add("--data", metavar="PATH", help="default: the data the model was trained on")
-    add("--part", choices=("test", "train"), default="test", help="which images (test)")
-    add("--batch-size", type=int, default=256, metavar="N", help="images at a time (256)")
-    add("--threads", type=int, metavar="N")
-    evaluate.set_defaults(run=_evaluate)
-
-
-def _add_predict(commands: Any) -> None:
-    predict = commands.add_parser("predict", help="classes and probabilities of images")
-    add = predict.add_argument
-    add("checkpoint", help="checkpoint file or folder of a run")
-    add("images", nargs="+", metavar="IMAGE", help=_IMAGE_SUFFIX_HELP)
-    add("--top", type=int, default=3, metavar="K", help="how many classes to show (3)")
-    add("--invert", action="store_true", help="dark on light to light on dark (image files)")
-    add("--threads", type=int, metavar="N")
-    predict.set_defaults(run=_predict)
 
 
 @contextlib.contextmanager
@@ -209,14 +105,14 @@ def _train(options: argparse.Namespace) -> int:
     else:
         source = options.data or "digits"
         dataset = load_dataset(source, options.image_size)
-        config = replace(recipes.recipe(source, dataset.name), **_given(options))
+        config = replace(recipes.recipe(source, dataset), **_given(options))
         folder = _new_folder(options.output, dataset.name, config.model)
     with _threads(options.threads):
-        run = Run(dataset, config, folder)
+        run = Run(dataset, config, folder, checkpoint_every=options.checkpoint_every)
         run.restore() if options.resume else run.start()
         print(_headline(dataset, config, run.model), file=sys.stderr)
         with StopRequest() as stop:
-            run.train(stop, display, options.checkpoint_every)
+            run.train(stop, display)
     return _finish(run, folder, stop.signal)
 
 
@@ -234,7 +130,9 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     if folder is None:
         model = options.model or recipe(options.data or "digits").model
         stem = _stem(Path(options.data or "digits").name, model)
-        found = [f for f in Path(_RUNS).glob(f"{stem}*") if (f / _checkpoint_name()).is_file()]
+        same = re.compile(re.escape(stem) + r"(-\d+)?")
+        runs = [f for f in Path(_RUNS).glob("*") if same.fullmatch(f.name)]
+        found = [f for f in runs if (f / _checkpoint_name()).is_file()]
         if not found:
             raise ValueError(f"--resume: no run in {_RUNS}/{stem}; name its folder with --output")
         folder = max(found, key=lambda f: (f / _checkpoint_name()).stat().st_mtime)
@@ -444,3 +342,6 @@ def _checkpoint_info(path: str) -> int:
     shown = {k: v for k, v in config.to_json().items() if k not in ("data", "model")}
     print(f"options     {', '.join(f'{k} {v}' for k, v in shown.items() if v is not None)}")
     return 0
+
+
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "info": _info}

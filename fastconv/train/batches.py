@@ -75,7 +75,7 @@ def augment(
     rng : Generator
         Draws the shifts of all images, then the flips.
     shift : int
-        Up to this many pixels along each axis, in both directions.
+        Up to this many pixels along each axis, in both directions; less than H and W.
     pad_mode : "zeros" or "reflect"
     flip : bool
 
@@ -83,18 +83,11 @@ def augment(
     -------
     ndarray
         Of the same shape and dtype, over channels-last memory.
-
-    Raises
-    ------
-    ValueError
-        If `shift` is not smaller than the image (reflect needs that).
     """
     count, _, height, width = images.shape
     pixels = images.transpose(0, 2, 3, 1)
-    if shift >= min(height, width):
-        raise ValueError(f"augment: shift is {shift}, images are {height}x{width}: too large")
     offsets = rng.integers(0, 2 * shift + 1, size=(count, 2)) if shift else None
-    mirrored = rng.random(count) < 0.5 if flip else np.zeros(count, dtype=np.bool_)
+    mirrored = rng.integers(0, 2 if flip else 1, size=(count,))
     if offsets is not None:
         border = ((0, 0), (shift, shift), (shift, shift), (0, 0))
         padded = np.pad(pixels, border, mode="reflect" if pad_mode == "reflect" else "constant")

@@ -124,7 +124,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     ImportError
         If safetensors is missing.
     """
-    tensors = {key: np.ascontiguousarray(value) for key, value in checkpoint.model.items()}
+    tensors = {key: np.asarray(value, order="C") for key, value in checkpoint.model.items()}
     meta = {**checkpoint.meta, "format": FORMAT}
     meta["optimizer"] = _pack(checkpoint.optimizer, _PREFIX, tensors)
     text = json.dumps(meta, allow_nan=False)
@@ -193,7 +193,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 def _pack(value: Any, key: str, tensors: dict[str, Array]) -> Any:
     """Turn nested dicts and lists into JSON; arrays go to `tensors` and leave their key behind."""
     if isinstance(value, np.ndarray):
-        tensors[key] = np.ascontiguousarray(value).reshape(value.shape)
+        tensors[key] = np.asarray(value, order="C")
         return {"tensor": key}
     if isinstance(value, dict):
         return {"dict": [[k, _pack(v, f"{key}{k}/", tensors)] for k, v in value.items()]}

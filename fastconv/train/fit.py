@@ -104,18 +104,16 @@ def fit(
     The first SIGINT or SIGTERM ends the run after the current step, with a checkpoint; a second
     one raises KeyboardInterrupt and leaves the last checkpoint as it is.
     """
-    if checkpoint_every < 0:
-        raise ValueError(f"fit: checkpoint_every is {checkpoint_every}, expected >= 0")
     if resume and folder is None:
         raise ValueError("fit: resume needs the folder of the run")
     display = make_progress(progress) if isinstance(progress, str) else progress
-    run = Run(dataset, config, None if folder is None else Path(folder), model)
+    run = Run(dataset, config, None if folder is None else Path(folder), model, checkpoint_every)
     if resume:
         run.restore()
     else:
         run.start()
     with StopRequest() as stop:
-        run.train(stop, display, checkpoint_every)
+        run.train(stop, display)
     run.model.eval()
     return FitResult(run.model, run.history, stop.signal)
 
@@ -124,10 +122,23 @@ class Run:
     """The state of one training run: what a checkpoint holds, and the loop that advances it."""
 
     def __init__(
-        self, dataset: Dataset, config: TrainConfig, folder: Path | None, model: Any = None
+        self,
+        dataset: Dataset,
+        config: TrainConfig,
+        folder: Path | None,
+        model: Any = None,
+        checkpoint_every: int = 0,
     ) -> None:
         from fastconv import nn, optim
 
+        if checkpoint_every < 0:
+            raise ValueError(f"checkpoint_every is {checkpoint_every}, expected >= 0")
+        self.checkpoint_every = checkpoint_every
+        _, height, width = dataset.image_shape
+        if config.shift >= min(height, width):
+            raise ValueError(
+                f"shift is {config.shift}, expected less than the images of {height}x{width}"
+            )
         self.dataset, self.config, self.folder = dataset, config, folder
         if model is None:
             model = create_model(config, dataset.image_shape, len(dataset.classes))
@@ -136,14 +147,16 @@ class Run:
         self.bounds = batch_bounds(len(dataset.train_labels), config.batch_size)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.optimizer = optim.SGD(
-            model.parameters(),
+            optim.weight_decay_groups(model, config.weight_decay),
             lr=config.lr,
             momentum=config.momentum,
-            weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
         self.scheduler = optim.OneCycleLR(
-            self.optimizer, max_lr=config.lr, total_steps=config.epochs * len(self.bounds)
+            self.optimizer,
+            max_lr=config.lr,
+            total_steps=config.epochs * len(self.bounds),
+            cycle_momentum=False,
         )
         self.rng = np.random.Generator(np.random.PCG64([config.seed, 1]))
         self.epoch, self.step = 0, 0
@@ -249,19 +262,17 @@ class Run:
 
     # --- the loop ----------------------------------------------------------------------------
 
-    def train(self, stop: StopRequest, display: Progress, checkpoint_every: int = 0) -> None:
+    def train(self, stop: StopRequest, display: Progress) -> None:
         """Train to the last epoch, or until a stop is requested; save in both cases."""
         try:
             while self.epoch < self.config.epochs and not stop.signal:
-                record = self._train_epoch(stop, display, checkpoint_every)
+                record = self._train_epoch(stop, display)
                 display.end_epoch(record)
                 self.save()
         finally:
             display.end_epoch(None)
 
-    def _train_epoch(
-        self, stop: StopRequest, display: Progress, checkpoint_every: int
-    ) -> dict[str, Any] | None:
+    def _train_epoch(self, stop: StopRequest, display: Progress) -> dict[str, Any] | None:
         """Finish the current epoch; None if it was broken off."""
         shuffle = np.random.Generator(np.random.PCG64())
         shuffle.bit_generator.state = self.epoch_rng_state
@@ -281,12 +292,12 @@ class Run:
             display.step(end - start, self.loss_sum / end, self.correct / end)
             if stop.signal:
                 return None
-            if checkpoint_every and self.scheduler_steps % checkpoint_every == 0:
+            if self.checkpoint_every and self.steps_done % self.checkpoint_every == 0:
                 self.save()
         return self._finish_epoch(stop)
 
     @property
-    def scheduler_steps(self) -> int:
+    def steps_done(self) -> int:
         """Steps since the start of the run."""
         return self.epoch * len(self.bounds) + self.step
 
@@ -311,7 +322,7 @@ class Run:
 
     def _finish_epoch(self, stop: StopRequest) -> dict[str, Any] | None:
         """Evaluate, append the epoch's record and move on; None if a stop came in between."""
-        data, count = self.dataset, len(self.dataset.train_labels)
+        config, data, count = self.config, self.dataset, len(self.dataset.train_labels)
         result = evaluate(
             self.model, data.test_images, data.test_labels, self.normalise,
             after_batch=lambda _: not stop.signal,
@@ -320,7 +331,7 @@ class Run:
             return None
         record = {
             "epoch": self.epoch + 1,
-            "lr": float(self.optimizer.lr),
+            "lr": self.scheduler.lr(config.lr, self.scheduler.last_step - 1),
             "train_loss": self.loss_sum / count,
             "train_accuracy": self.correct / count,
             "test_loss": result.loss,

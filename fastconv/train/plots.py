@@ -34,7 +34,7 @@ def require_matplotlib() -> Any:
 
 
 def plot_curves(history: list[dict[str, Any]], path: str | Path, title: str = "") -> None:
-    """Draw loss, error rate and learning rate over the epochs into a PNG file.
+    """Draw loss and error rate over the epochs into a PNG file.
 
     Parameters
     ----------
@@ -57,28 +57,32 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path, title: str = ""
     for part, colour in (("train", _TRAIN), ("test", _TEST)):
         style: dict[str, Any] = {"color": colour, "label": part, "marker": marker, "markersize": 3}
         loss.plot(epochs, [r[f"{part}_loss"] for r in history], **style)
-        # Half an image keeps a faultless epoch on the logarithmic axis.
         error.plot(epochs, [100 * (1 - r[f"{part}_accuracy"]) for r in history], **style)
     loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    loss.yaxis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(_ticker().FuncFormatter(lambda value, _: f"{value:g}"))
+    loss.minorticks_off()
+    # Linear below 1 %, so that a faultless epoch has a place.
     error.set(xlabel="epoch", ylabel="error (%)")
     error.set_yscale("symlog", linthresh=1)
     error.set_ylim(bottom=0)
     ticks = [t for t in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= 1.3 * error.get_ylim()[1]]
     error.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
     error.minorticks_off()
-    best = 100 * history[-1]["test_accuracy"]
-    error.annotate(
-        f"{best:.2f} % right", (epochs[-1], 100 - best), xytext=(-4, 8), ha="right",
-        textcoords="offset points", color=_TEST,
-    )  # fmt: skip
     for axes in (loss, error):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
     loss.legend(frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=11)
+    right = f"{100 * history[-1]['test_accuracy']:.2f} % of the test images right"
+    figure.suptitle(f"{title}: {right}" if title else right, fontsize=11)
     _save(figure, path)
+
+
+def _ticker() -> Any:
+    from matplotlib import ticker
+
+    return ticker
 
 
 def first_filters(state: dict[str, Array], image_shape: tuple[int, int, int]) -> Array:

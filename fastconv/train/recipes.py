@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastconv.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class TrainConfig:
     momentum : float
         Nesterov momentum of SGD.
     weight_decay : float
+        Of the weights; biases and batch norms are not decayed.
     label_smoothing : float
     shift : int
         Random shift by up to this many pixels along each axis.
@@ -118,19 +122,23 @@ _RECIPES: dict[str, TrainConfig] = {
 }  # fmt: skip
 
 
-def recipe(data: str, kind: str = "") -> TrainConfig:
+def recipe(data: str, dataset: Dataset | None = None) -> TrainConfig:
     """The default configuration for a data set.
 
     Parameters
     ----------
     data : str
         What `fastconv.data.load_dataset` was given.
-    kind : str
-        The name of the data set it returned, e.g. "cifar10".
+    dataset : Dataset, optional
+        What it returned: tells CIFAR from other paths, and bounds the shift for tiny images.
 
     Returns
     -------
     TrainConfig
     """
-    name = data if data in _RECIPES else "cifar" if kind in ("cifar10", "cifar100") else ""
-    return replace(_RECIPES[name], data=data)
+    is_cifar = dataset is not None and dataset.name in ("cifar10", "cifar100")
+    config = _RECIPES[data if data in _RECIPES else "cifar" if is_cifar else ""]
+    shift = (
+        config.shift if dataset is None else min(config.shift, min(dataset.image_shape[1:]) // 8)
+    )
+    return replace(config, data=data, shift=shift)
