@@ -99,7 +99,7 @@ def _read_stream(stream: IO[bytes], path: Path, size: int, *, packed: bool) -> A
 
 def read_into(stream: IO[bytes], data: Array) -> int:
     """Fill the bytes of `data` from `stream`; return how many there were."""
-    view = memoryview(data).cast("B")
+    view = memoryview(data.data).cast("B")
     reader: Any = stream
     filled = 0
     while filled < len(view):

@@ -6,7 +6,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def read_npy(stream: IO[bytes], size: int, source: str) -> Array:
         raise ValueError(f"{source}: header promises shape {shape} of {dtype}, {count} bytes; "
                          f"there are {size - stream.tell()}")  # fmt: skip
     data = np.empty(count, dtype=np.uint8)
-    if read_into(cast(IO[bytes], stream), data) < count or stream.read(1):
+    if read_into(stream, data) < count or stream.read(1):
         raise ValueError(f"{source}: truncated or too long for shape {shape} of {dtype}")
     array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)
