@@ -103,7 +103,7 @@ def gratings(n, classes, rng, size=28):
     return images[:, None].astype(np.float32), labels
 
 
-def train(conv_layer, x, labels, steps=12, rate=2.0):
+def train(conv_layer, x, labels, steps=10, rate=0.2):
     """Losses of `steps` full-batch steps, the last gradients, and seconds per step."""
     net = TinyNet(conv_layer, 4, np.random.default_rng(0))
     losses, start = [], time.perf_counter()
@@ -116,7 +116,7 @@ def train(conv_layer, x, labels, steps=12, rate=2.0):
 
 
 def main():
-    x, labels = gratings(64, 4, np.random.default_rng(1))
+    x, labels = gratings(48, 4, np.random.default_rng(1))
     first, first_gradients, first_seconds = train(CourseConv2d, x, labels)
     second, second_gradients, second_seconds = train(FastConv2d, x, labels)
     print("step   course layer   fastconv")

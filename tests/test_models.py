@@ -185,9 +185,17 @@ def test_summary_of_lenet():
     assert max(map(len, lines)) <= 80
 
 
+def test_summary_depth_limits_the_rows_not_the_totals():
+    model = models.resnet20(rng=0)
+    short = models.summary(model, (3, 32, 32), depth=1)
+    assert [row.name for row in short.layers] == [name for name, _ in model.named_children()]
+    assert short.macs == models.summary(model, (3, 32, 32)).macs
+    assert short.parameters == 269_722
+
+
 def test_receptive_fields():
     rows = {r.name: r for r in models.summary(models.resnet18(rng=0), (3, 224, 224)).layers}
-    # Araujo et al. 2019 give 435 for ResNet-18 and 483 for ResNet-50 (v1) before pooling
+    # 7 + 2 * 2 (pool) + stage by stage 3x3 windows: 4 * 2 * 4 + 2 * (4 + 3 * 8) + ... = 435
     assert rows["layer4.1.activation"].field.size == (435, 435)
     assert rows["layer4.1.activation"].field.stride == (32, 32)
     assert rows["layer2.0.downsample.1"].field.size == (43, 43)

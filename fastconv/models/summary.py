@@ -78,8 +78,11 @@ class Summary:
         return "\n".join([lines[0], rule, *lines[1:], rule, *totals])
 
 
-def summary(model: Module, input_shape: Shape) -> Summary:
+def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summary:
     """Describe `model` for one input of `input_shape`, which has no batch axis: `(3, 224, 224)`.
+
+    `depth` limits the rows to that many levels of containers (1: the model's own children); the
+    totals are those of the whole model.
 
     MACs are the multiply-accumulates of convolutions and Linear layers, taps in the padding
     included; the other layers count 0. A layer that is not of fastconv.nn is run once on zeros to
@@ -99,7 +102,7 @@ def summary(model: Module, input_shape: Shape) -> Summary:
     leaves = [layer for layer in layers if layer.leaf]
     itemsize = parameters[0].dtype.itemsize if parameters else 4
     return Summary(
-        layers=layers[1:] if len(layers) > 1 else layers,
+        layers=_rows(layers, depth),
         input_shape=tuple(input_shape),
         parameters=sum(p.size for p in parameters),
         trainable=sum(p.size for p in parameters if p.requires_grad),
@@ -107,6 +110,12 @@ def summary(model: Module, input_shape: Shape) -> Summary:
         parameter_bytes=sum(a.nbytes for a in arrays),
         activation_bytes=sum(math.prod(layer.output_shape) for layer in leaves) * itemsize,
     )
+
+
+def _rows(layers: list[LayerSummary], depth: int | None) -> list[LayerSummary]:
+    """The rows to show: not the model itself, unless it is a single layer."""
+    rows = layers[1:] if len(layers) > 1 else layers
+    return [row for row in rows if depth is None or row.depth <= depth]
 
 
 def _visit(
@@ -198,7 +207,7 @@ def _join(prefix: str, name: str) -> str:
 
 def _cells(row: LayerSummary) -> tuple[str, ...]:
     name = "  " * (row.depth - 1) + row.name.rpartition(".")[2]
-    field = (str(row.field), row.field.stride_str()) if row.leaf else ("", "")
+    field = str(row.field), row.field.stride_str()
     macs = _si(row.macs) if row.macs else ""
     parameters = f"{row.parameters:,}" if row.parameters else ""
     return name or row.type, row.type, str(row.output_shape), parameters, macs, *field
