@@ -1,1 +1,128 @@
 # Bindings of pooling, normalisation and elementwise kernels; included by _core.pyx.
+from libc.stdint cimport uint8_t
+
+
+cdef extern from "fastconv.h" nogil:
+    ctypedef struct fc_pool_axis:
+        int64_t kernel, stride, dilation, pad_before, pad_after
+
+    ctypedef struct fc_pool:
+        fc_pool_axis h, w
+        int adaptive
+        int count_include_pad
+        int64_t divisor
+
+    fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index,
+                            uint8_t *tap)
+    fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap,
+                                     const fc_view *grad_x)
+    fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y)
+    fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x)
+    fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
+    fc_status fc_index_set(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
+    fc_status fc_index_get(fc_dtype, const fc_view *plane, const fc_view *index, const fc_view *value)
+
+
+cdef int _pool(fc_pool *pool, tuple axes, bint include_pad, int64_t divisor) except -1:
+    """axes: (kernel, stride, dilation, pad_before, pad_after) of h and of w in one tuple; empty for adaptive windows."""
+    pool.adaptive = len(axes) == 0
+    pool.count_include_pad = include_pad
+    pool.divisor = divisor
+    if axes:
+        (pool.h.kernel, pool.h.stride, pool.h.dilation, pool.h.pad_before, pool.h.pad_after,
+         pool.w.kernel, pool.w.stride, pool.w.dilation, pool.w.pad_before, pool.w.pad_after) = axes
+    return 0
+
+
+def max_pool2d(x, y, index, tap, tuple axes):
+    """index: int64 array of y's shape or None; tap: C-contiguous uint8 (N, H, W, C) or None."""
+    cdef fc_view vx, vy, vi, vt
+    cdef fc_pool pool
+    cdef fc_status status
+    cdef const fc_view *wanted = NULL
+    cdef uint8_t *taps = NULL
+    _pool(&pool, axes, False, 0)
+    _read(x, &vx)
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    if index is not None:
+        _write(index, &vi)
+        wanted = &vi
+    if tap is not None:
+        _write(tap, &vt)
+        taps = <uint8_t *>vt.data
+    with nogil:
+        status = fc_max_pool2d(dtype, &pool, &vx, &vy, wanted, taps)
+    _check(status)
+
+
+def max_pool2d_tap_grad(grad_y, tap, grad_x, tuple axes):
+    cdef fc_view vy, vt, vx
+    cdef fc_pool pool
+    cdef fc_status status
+    _pool(&pool, axes, False, 0)
+    _read(grad_y, &vy)
+    _read(tap, &vt)
+    cdef fc_dtype dtype = _dtype(_write(grad_x, &vx))
+    with nogil:
+        status = fc_max_pool2d_tap_grad(dtype, &pool, &vy, <const uint8_t *>vt.data, &vx)
+    _check(status)
+
+
+def avg_pool2d(x, y, tuple axes, bint include_pad, int64_t divisor):
+    cdef fc_view vx, vy
+    cdef fc_pool pool
+    cdef fc_status status
+    _pool(&pool, axes, include_pad, divisor)
+    _read(x, &vx)
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    with nogil:
+        status = fc_avg_pool2d(dtype, &pool, &vx, &vy)
+    _check(status)
+
+
+def avg_pool2d_grad(grad_y, grad_x, tuple axes, bint include_pad, int64_t divisor):
+    cdef fc_view vy, vx
+    cdef fc_pool pool
+    cdef fc_status status
+    _pool(&pool, axes, include_pad, divisor)
+    _read(grad_y, &vy)
+    cdef fc_dtype dtype = _dtype(_write(grad_x, &vx))
+    with nogil:
+        status = fc_avg_pool2d_grad(dtype, &pool, &vy, &vx)
+    _check(status)
+
+
+def index_add(value, index, plane):
+    """False when an index lies outside its plane."""
+    cdef fc_view vv, vi, vp
+    cdef fc_status status
+    _read(value, &vv)
+    _read(index, &vi)
+    cdef fc_dtype dtype = _dtype(_write(plane, &vp))
+    with nogil:
+        status = fc_index_add(dtype, &vv, &vi, &vp)
+    return status != FC_EINDEX
+
+
+def index_set(value, index, plane):
+    """False when an index lies outside its plane."""
+    cdef fc_view vv, vi, vp
+    cdef fc_status status
+    _read(value, &vv)
+    _read(index, &vi)
+    cdef fc_dtype dtype = _dtype(_write(plane, &vp))
+    with nogil:
+        status = fc_index_set(dtype, &vv, &vi, &vp)
+    return status != FC_EINDEX
+
+
+def index_get(plane, index, value):
+    """False when an index lies outside its plane."""
+    cdef fc_view vp, vi, vv
+    cdef fc_status status
+    _read(plane, &vp)
+    _read(index, &vi)
+    cdef fc_dtype dtype = _dtype(_write(value, &vv))
+    with nogil:
+        status = fc_index_get(dtype, &vp, &vi, &vv)
+    return status != FC_EINDEX

@@ -1,1 +1,40 @@
 /* fastconv_pool_norm.h: pooling, normalisation and elementwise entry points; included by fastconv.h. */
+#ifndef FC_POOL_NORM_H
+#define FC_POOL_NORM_H
+
+/* ---- pooling (ops/pool.c) ------------------------------------------------------------------------------------------
+ * Window (i, j) holds the positions h = i * h.stride - h.pad_before + u * h.dilation of x with 0 <= h < height, u < h.kernel,
+ * and w likewise; every window holds at least one. adaptive: it holds i*H/out_H <= h < ceil((i+1)*H/out_H) instead. */
+typedef struct {
+    int64_t kernel, stride, dilation, pad_before, pad_after;
+} fc_pool_axis;
+
+typedef struct {
+    fc_pool_axis h, w;
+    int adaptive;          /* the axes are not read */
+    int count_include_pad; /* average: divide by the area inside the padded input, not by the number of positions */
+    int64_t divisor;       /* average: divide by this instead, unless 0 */
+} fc_pool;
+
+/* y[n][c][i][j] = max of the window: the first maximum in row-major order; a NaN beats every number, the last NaN the
+ * others. Either of (NULL: not wanted)
+ *     index[n][c][i][j] int64_t, position h * width + w of the winner
+ *     tap[n][i][j][c]   uint8_t, dense, winner as u * w.kernel + v; h.kernel * w.kernel <= 256, not adaptive */
+fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index, uint8_t *tap);
+/* grad_x[n][c][h][w] = sum of grad_y over the windows whose tap[n][i][j][c] names this position */
+fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, const fc_view *grad_x);
+
+/* y[n][c][i][j] = sum of the window / divisor */
+fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y);
+fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x);
+
+/* ---- positions given by the caller (ops/pool_index.c) --------------------------------------------------------------
+ * A plane is addressed by position: its view needs stride_h == w * stride_w. FC_EINDEX when an index[n][c][i][j] (int64_t)
+ * is negative or >= the plane's h * w; the output is then unspecified. */
+/* plane = 0, then in row-major order of (i, j): plane[n][c][index] += value[n][c][i][j] */
+fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane);
+/* the same with = in place of +=, so that of equal indices the last one stays */
+fc_status fc_index_set(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane);
+/* value[n][c][i][j] = plane[n][c][index] */
+fc_status fc_index_get(fc_dtype, const fc_view *plane, const fc_view *index, const fc_view *value);
+#endif

@@ -1,0 +1,274 @@
+/* pool.c: maximum and average pooling and their gradients by window.
+ *
+ * Kernels know contiguous channels only. Where all arrays have them they are used in place; otherwise a tile of one cache
+ * line of channels (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache
+ * and transposed out. Every output is computed by one kernel call from its window alone, so blocking and threads do not
+ * show in the result.
+ */
+#include "../scratch.h"
+#include "../threads.h"
+#include "windows.h"
+
+typedef struct {
+    const fc_kernels *k;
+    size_t item;
+    fc_view in, out, index; /* in: x, or grad_y; out: y, or grad_x */
+    uint8_t *tap;
+    int64_t tap_row, tap_col;
+    int direct, wants_index;
+    fc_blocks blocks;
+    fc_block_axis h, w;
+    fc_pool_task forward;
+    fc_pool_grad_task grad;
+    void (*run)(const fc_pool_task *);
+    void (*run_grad)(const fc_pool_grad_task *);
+    char *slots;
+    size_t slot_bytes, in_bytes, out_bytes;
+} pool_call;
+
+static size_t aligned(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
+
+static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, int64_t w)
+{
+    return (char *)v->data + (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * (int64_t)item;
+}
+
+/* Decides between in place and tiles, and cuts the output. */
+static void plan(pool_call *call, int64_t work)
+{
+    fc_view *const views[] = {&call->in, &call->out, &call->index};
+    const int count = call->wants_index ? 3 : 2;
+    call->direct = 1;
+    for (int i = 0; i < count; i++)
+        call->direct &= views[i]->stride_c == 1;
+    if ((!call->direct || call->out.c == 1) && !call->tap && fc_merge_images(views, count))
+        call->direct = 0;
+    call->direct |= call->out.c == 1; /* a stride between channels is never used then */
+    const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
+    call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
+    if (call->direct)
+        return;
+    const int64_t outputs = call->blocks.rows * call->blocks.cols;
+    call->in_bytes = aligned(fc_block_reach(&call->h, call->blocks.rows) * fc_block_reach(&call->w, call->blocks.cols) *
+                             FC_TILE_BYTES);
+    call->out_bytes = aligned(outputs * FC_TILE_BYTES);
+    call->slot_bytes = call->in_bytes + call->out_bytes + (call->wants_index ? aligned(outputs * tile_lanes * 8) : 0);
+}
+
+/* ---- forward -----------------------------------------------------------------------------------------------------*/
+static void forward_task(void *context, int64_t task, int slot)
+{
+    const pool_call *call = context;
+    const fc_block b = fc_block_at(&call->blocks, &call->out, task);
+    if (!b.rows)
+        return;
+    fc_pool_task t = call->forward;
+    fc_block in = b;
+    int64_t bottom, right;
+    t.rows += b.row, t.cols += b.col;
+    t.n_rows = b.rows, t.n_cols = b.cols, t.channels = b.lanes;
+    fc_window_range(t.rows, b.rows, t.step_h, &in.row, &bottom);
+    fc_window_range(t.cols, b.cols, t.step_w, &in.col, &right);
+    in.rows = bottom - in.row, in.cols = right - in.col;
+    t.top = in.row, t.left = in.col;
+    if (call->tap) {
+        t.index = call->tap + (b.n * call->out.h + b.row) * call->tap_row + b.col * call->tap_col + b.lane;
+        t.index_row = call->tap_row, t.index_col = call->tap_col;
+    }
+    if (call->direct) {
+        t.x = at(&call->in, call->item, b.n, b.lane, in.row, in.col);
+        t.x_row = call->in.stride_h, t.x_col = call->in.stride_w;
+        t.y = at(&call->out, call->item, b.n, b.lane, b.row, b.col);
+        t.y_row = call->out.stride_h, t.y_col = call->out.stride_w;
+        if (call->wants_index) {
+            t.index = at(&call->index, 8, b.n, b.lane, b.row, b.col);
+            t.index_row = call->index.stride_h, t.index_col = call->index.stride_w;
+        }
+        call->run(&t);
+        return;
+    }
+    const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
+    char *x = call->slots + (size_t)slot * call->slot_bytes, *y = x + call->in_bytes, *index = y + call->out_bytes;
+    fc_tile_load(call->k, call->item, &call->in, &in, x, lanes);
+    t.x = x, t.x_row = in.cols * lanes, t.x_col = lanes;
+    t.y = y, t.y_row = b.cols * lanes, t.y_col = lanes;
+    if (call->wants_index)
+        t.index = index, t.index_row = b.cols * lanes, t.index_col = lanes;
+    call->run(&t);
+    fc_tile_store(call->k, call->item, &call->out, &b, y, lanes);
+    if (call->wants_index)
+        fc_tile_store(fc_get_kernels(FC_F64), 8, &call->index, &b, index, lanes);
+}
+
+static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
+                         uint8_t *tap, int mean)
+{
+    if (y->n == 0 || y->c == 0)
+        return FC_OK;
+    const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, x->h, y->h);
+    const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, x->w, y->w);
+    pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *x, .out = *y, .tap = tap,
+                      .tap_row = y->w * y->c, .tap_col = y->c, .wants_index = index != NULL};
+    if (index)
+        call.index = *index;
+    call.h = (fc_block_axis){y->h, h.stride, 1, (h.kernel - 1) * h.dilation + 1, x->h};
+    call.w = (fc_block_axis){y->w, w.stride, 1, (w.kernel - 1) * w.dilation + 1, x->w};
+    plan(&call, fc_lesser(h.kernel, x->h) * fc_lesser(w.kernel, x->w));
+    const fc_pool_kernels *kernels = call.k->pool;
+    call.run = mean ? kernels->mean : tap ? kernels->max_code : index ? kernels->max_index : kernels->max;
+
+    const size_t table = aligned((y->h + y->w) * (int64_t)sizeof(fc_span));
+    char *scratch = fc_scratch_acquire(table + (size_t)fc_parallel_slots(call.blocks.tasks) * call.slot_bytes);
+    if (!scratch)
+        return FC_ENOMEM;
+    fc_span *rows = (fc_span *)scratch, *cols = rows + y->h;
+    fc_window_spans(&pool->h, pool->adaptive, pool->count_include_pad, x->h, y->h, rows);
+    fc_window_spans(&pool->w, pool->adaptive, pool->count_include_pad, x->w, y->w, cols);
+    call.slots = scratch + table;
+    call.forward = (fc_pool_task){.rows = rows, .cols = cols, .step_h = h.dilation, .step_w = w.dilation, .width = x->w,
+                                  .kernel_w = w.kernel, .divisor = (double)pool->divisor};
+    fc_parallel(call.blocks.tasks, forward_task, &call);
+    fc_scratch_release(scratch);
+    return FC_OK;
+}
+
+fc_status fc_max_pool2d(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
+                        uint8_t *tap)
+{
+    return forward(dtype, pool, x, y, index, tap, 0);
+}
+
+fc_status fc_avg_pool2d(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y)
+{
+    return forward(dtype, pool, x, y, NULL, NULL, 1);
+}
+
+/* ---- gradients ---------------------------------------------------------------------------------------------------*/
+/* First and one past the last window of `count` covers. */
+static void window_range(const fc_cover *covers, int64_t count, const fc_pair *pairs, int64_t *begin, int64_t *end)
+{
+    *begin = INT64_MAX, *end = 0;
+    for (int64_t h = 0; h < count; h++) {
+        if (!covers[h].count)
+            continue;
+        const int64_t last = covers[h].first + covers[h].count - 1;
+        *begin = fc_lesser(*begin, pairs ? pairs[covers[h].first].window : covers[h].first);
+        *end = fc_greater(*end, (pairs ? pairs[last].window : last) + 1);
+    }
+    if (*end == 0) /* no window sees these positions */
+        *begin = 0;
+}
+
+static void grad_task(void *context, int64_t task, int slot)
+{
+    const pool_call *call = context;
+    const fc_block b = fc_block_at(&call->blocks, &call->out, task);
+    if (!b.rows)
+        return;
+    fc_pool_grad_task t = call->grad;
+    fc_block in = b;
+    int64_t bottom, right;
+    t.rows += b.row, t.cols += b.col;
+    t.n_rows = b.rows, t.n_cols = b.cols, t.channels = b.lanes;
+    window_range(t.rows, b.rows, t.row_pairs, &in.row, &bottom);
+    window_range(t.cols, b.cols, t.col_pairs, &in.col, &right);
+    in.rows = bottom - in.row, in.cols = right - in.col;
+    t.first_i = in.row, t.first_j = in.col;
+    if (call->tap) {
+        t.code = call->tap + (b.n * call->in.h + in.row) * call->tap_row + in.col * call->tap_col + b.lane;
+        t.code_row = call->tap_row, t.code_col = call->tap_col;
+    }
+    if (call->direct) {
+        t.grad_y = at(&call->in, call->item, b.n, b.lane, in.row, in.col);
+        t.grad_y_row = call->in.stride_h, t.grad_y_col = call->in.stride_w;
+        t.grad_x = at(&call->out, call->item, b.n, b.lane, b.row, b.col);
+        t.grad_x_row = call->out.stride_h, t.grad_x_col = call->out.stride_w;
+        call->run_grad(&t);
+        return;
+    }
+    const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
+    char *grad_y = call->slots + (size_t)slot * call->slot_bytes, *grad_x = grad_y + call->in_bytes;
+    if (in.rows > 0 && in.cols > 0)
+        fc_tile_load(call->k, call->item, &call->in, &in, grad_y, lanes);
+    t.grad_y = grad_y, t.grad_y_row = in.cols * lanes, t.grad_y_col = lanes;
+    t.grad_x = grad_x, t.grad_x_row = b.cols * lanes, t.grad_x_col = lanes;
+    call->run_grad(&t);
+    fc_tile_store(call->k, call->item, &call->out, &b, grad_x, lanes);
+}
+
+/* Windows that can meet b neighbouring positions: those of a stretch of b + reach - 1 starts, one per stride. */
+static fc_block_axis grad_axis(const fc_pool_axis *a, int adaptive, int64_t in, int64_t out)
+{
+    if (adaptive)
+        return (fc_block_axis){in, out, in, out / in + 4, out};
+    return (fc_block_axis){in, 1, a->stride, (a->kernel - 1) * a->dilation / a->stride + 2, out};
+}
+
+static int64_t held(const fc_span *spans, int64_t count)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += spans[i].count;
+    return sum;
+}
+
+static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,
+                          const fc_view *grad_x)
+{
+    if (grad_x->n == 0 || grad_x->c == 0)
+        return FC_OK;
+    const int64_t in_h = grad_x->h, in_w = grad_x->w, out_h = grad_y->h, out_w = grad_y->w;
+    const int64_t windows = (out_h + out_w) * (int64_t)sizeof(fc_span), positions = (in_h + in_w) * (int64_t)sizeof(fc_cover);
+    fc_span *rows = fc_scratch_acquire((size_t)windows);
+    if (!rows)
+        return FC_ENOMEM;
+    fc_span *cols = rows + out_h;
+    fc_window_spans(&pool->h, pool->adaptive, pool->count_include_pad, in_h, out_h, rows);
+    fc_window_spans(&pool->w, pool->adaptive, pool->count_include_pad, in_w, out_w, cols);
+    const int64_t row_held = held(rows, out_h), col_held = held(cols, out_w);
+    const int64_t pairs = tap ? (row_held + col_held) * (int64_t)sizeof(fc_pair) : 0;
+
+    const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, in_h, out_h);
+    const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, in_w, out_w);
+    pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *grad_y, .out = *grad_x,
+                      .tap = (uint8_t *)tap, .tap_row = out_w * grad_y->c, .tap_col = grad_y->c};
+    call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
+    call.w = grad_axis(&w, pool->adaptive, in_w, out_w);
+    plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
+    call.run_grad = tap ? call.k->pool->max_grad : call.k->pool->mean_grad;
+
+    const size_t table = aligned(positions + pairs);
+    char *scratch = fc_scratch_acquire(table + (size_t)fc_parallel_slots(call.blocks.tasks) * call.slot_bytes);
+    if (!scratch) {
+        fc_scratch_release(rows);
+        return FC_ENOMEM;
+    }
+    fc_cover *row_covers = (fc_cover *)scratch, *col_covers = row_covers + in_h;
+    fc_pair *row_pairs = (fc_pair *)(col_covers + in_w), *col_pairs = row_pairs + row_held;
+    call.slots = scratch + table;
+    call.grad = (fc_pool_grad_task){.kernel_w = w.kernel, .rows = row_covers, .cols = col_covers, .row_windows = rows,
+                                    .col_windows = cols, .divisor = (double)pool->divisor};
+    if (tap) {
+        fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
+        fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);
+        call.grad.row_pairs = row_pairs, call.grad.col_pairs = col_pairs;
+    } else {
+        fc_window_covers(rows, in_h, out_h, row_covers);
+        fc_window_covers(cols, in_w, out_w, col_covers);
+    }
+    fc_parallel(call.blocks.tasks, grad_task, &call);
+    fc_scratch_release(scratch);
+    fc_scratch_release(rows);
+    return FC_OK;
+}
+
+fc_status fc_max_pool2d_tap_grad(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,
+                                 const fc_view *grad_x)
+{
+    return gradient(dtype, pool, grad_y, tap, grad_x);
+}
+
+fc_status fc_avg_pool2d_grad(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const fc_view *grad_x)
+{
+    return gradient(dtype, pool, grad_y, NULL, grad_x);
+}

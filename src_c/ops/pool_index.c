@@ -1,0 +1,75 @@
+/* pool_index.c: max-pool gradients and unpooling with positions given by the caller.
+ *
+ * A task is a group of planes, or the channels of one image where they lie together; within a plane everything happens in
+ * row-major order of the outputs, whatever the threads.
+ */
+#include "../kernels/kernels.h"
+#include "../threads.h"
+#include "windows.h"
+
+#include <stdatomic.h>
+
+enum {
+    TASK_INDICES = 1 << 15, /* indices per task: about 50 us */
+    CHANNELS = 64,          /* of a task of few large images with their channels together */
+};
+
+typedef struct {
+    fc_view value, index, plane;
+    size_t item;
+    int (*run)(const fc_pool_index_task *);
+    int64_t channels, channel_parts, items, group;
+    _Atomic int outside;
+} index_call;
+
+static void index_task(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    index_call *call = context;
+    const fc_view *value = &call->value, *index = &call->index, *plane = &call->plane;
+    const int64_t size = (int64_t)call->item;
+    for (int64_t i = task * call->group; i < fc_lesser(call->items, (task + 1) * call->group); i++) {
+        const int64_t n = i / call->channel_parts, c = i % call->channel_parts * call->channels;
+        const fc_pool_index_task t = {
+            .plane = (char *)plane->data + (n * plane->stride_n + c * plane->stride_c) * size,
+            .plane_step = plane->stride_w, .plane_size = plane->h * plane->w, .plane_channel = plane->stride_c,
+            .index = (const int64_t *)index->data + n * index->stride_n + c * index->stride_c,
+            .index_row = index->stride_h, .index_col = index->stride_w, .index_channel = index->stride_c,
+            .value = (char *)value->data + (n * value->stride_n + c * value->stride_c) * size,
+            .value_row = value->stride_h, .value_col = value->stride_w, .value_channel = value->stride_c,
+            .n_rows = value->h, .n_cols = value->w, .channels = fc_lesser(call->channels, value->c - c),
+        };
+        if (call->run(&t))
+            atomic_store(&call->outside, 1);
+    }
+}
+
+static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *), const fc_view *value, const fc_view *index,
+                          const fc_view *plane)
+{
+    if (plane->n == 0 || plane->c == 0)
+        return FC_OK;
+    index_call call = {.value = *value, .index = *index, .plane = *plane, .item = dtype == FC_F32 ? 4 : 8, .run = run};
+    call.channels = plane->stride_c != 1 ? 1 : plane->n >= 8 ? plane->c : fc_lesser(plane->c, CHANNELS);
+    call.channel_parts = fc_parts(plane->c, call.channels);
+    call.items = plane->n * call.channel_parts;
+    call.group = fc_greater(1, TASK_INDICES / fc_greater(1, value->h * value->w * call.channels));
+    atomic_init(&call.outside, 0);
+    fc_parallel(fc_parts(call.items, call.group), index_task, &call);
+    return atomic_load(&call.outside) ? FC_EINDEX : FC_OK;
+}
+
+fc_status fc_index_add(fc_dtype dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
+{
+    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_add, value, index, plane);
+}
+
+fc_status fc_index_set(fc_dtype dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
+{
+    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_set, value, index, plane);
+}
+
+fc_status fc_index_get(fc_dtype dtype, const fc_view *plane, const fc_view *index, const fc_view *value)
+{
+    return by_index(dtype, fc_get_kernels(dtype)->pool->gather, value, index, plane);
+}
