@@ -137,7 +137,11 @@ int fc_parallel_slots(int64_t tasks)
 
 void fc_parallel(int64_t tasks, fc_task *run, void *context)
 {
-    int threads = fc_parallel_slots(tasks);
+    fc_parallel_in(fc_parallel_slots(tasks), tasks, run, context);
+}
+
+void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
+{
     if (threads == 1 || atomic_exchange(&pool.taken, true)) {
         for (int64_t task = 0; task < tasks; task++)
             run(context, task, 0);

@@ -7,8 +7,11 @@ typedef void fc_task(void *context, int64_t task, int slot);
 
 /* Like
  *     for (task = 0; task < tasks; task++) run(context, task, 0);
- * but in any order and on up to fc_parallel_slots(tasks) threads. Tasks that run at the same time have different slots,
- * 0 <= slot < fc_parallel_slots(tasks). Runs serially inside another parallel call and when the pool is taken. */
-void fc_parallel(int64_t tasks, fc_task *run, void *context);
+ * but in any order and on up to `slots` threads. Tasks that run at the same time have different slots, 0 <= slot < slots.
+ * Runs serially inside another parallel call and when the pool is taken.
+ * A driver asks fc_parallel_slots once and sizes its per-thread memory by the answer: the setting may change meanwhile. */
+void fc_parallel_in(int slots, int64_t tasks, fc_task *run, void *context);
 int fc_parallel_slots(int64_t tasks);
+/* For tasks that ignore their slot. */
+void fc_parallel(int64_t tasks, fc_task *run, void *context);
 #endif

@@ -24,7 +24,7 @@ typedef struct {
 } fc_gemm;
 
 /* The same product with the reduction over the rows of both sides (gradients of weights):
- *     c[i][col] += sum_{l < lines} sum_{p < depth} a[l * a_line + p * a_step + i] * b[l * b_line + p * b_step + col]
+ *     c[i][col] (+)= sum_{l < lines} sum_{p < depth} a[l * a_line + p * a_step + i] * b[l * b_line + p * b_step + col]
  * for i < rows and col < columns (any number of each). */
 typedef struct {
     const void *a;
@@ -35,6 +35,7 @@ typedef struct {
     void *c;
     int64_t c_row;
     int64_t rows, columns;
+    int accumulate; /* start from c instead of 0 */
 } fc_gemm_at;
 
 typedef struct {

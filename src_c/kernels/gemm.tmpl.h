@@ -126,7 +126,10 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
     vec acc[FC_MR][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last) : vload(c + i * c_row + j * VL);
+            if (!g->accumulate)
+                acc[i][j] = (vec){0};
+            else
+                acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last) : vload(c + i * c_row + j * VL);
     for (int64_t l = 0; l < g->lines; l++) {
         const T *p = a + l * g->a_line, *q = b + l * g->b_line;
         for (int64_t d = 0; d < g->depth; d++, p += a_step, q += b_step) {

@@ -8,6 +8,7 @@
 #define FC_KERNELS_H
 #include "../fastconv.h"
 
+#include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "norm.h"
@@ -18,6 +19,7 @@ typedef struct {
     /* to[column][row] = from[row][column]; either side may have any row pitch */
     void (*transpose)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
     const fc_gemm_kernels *gemm;
+    const fc_depthwise_kernels *depthwise;
     const fc_pool_kernels *pool;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;

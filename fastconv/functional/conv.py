@@ -1,0 +1,512 @@
+"""Convolution in one and two dimensions, its gradients, and the transposed convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .. import _core
+from . import _checks as check
+from ._checks import Array, Pads
+
+Algorithm = Literal["auto", "direct", "winograd"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
+Gradients = tuple[Array | None, Array | None, Array | None]
+
+_ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
+_NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
+
+
+class _Call(NamedTuple):
+    """A checked call: arrays with a batch axis, resolved geometry."""
+
+    input: Array
+    weight: Array
+    had_batch: bool
+    stride: tuple[int, ...]
+    pads: Pads
+    dilation: tuple[int, ...]
+    groups: int
+    output_shape: tuple[int, ...]
+    geometry: tuple[int, int, int, int, int, int, int, int]
+    extra_pads: Pads  # of a padding_mode other than "zeros": applied to input beforehand
+
+
+def _geometry(
+    stride: tuple[int, ...], dilation: tuple[int, ...], pads: Pads, groups: int, algorithm: str
+) -> tuple[int, int, int, int, int, int, int, int]:
+    """What the extension takes: a 1-D problem is a 2-D one with height 1."""
+    if len(stride) == 2:
+        (sh, sw), (dh, dw), (top, left) = stride, dilation, (pads[0][0], pads[1][0])
+    else:
+        (sh, sw), (dh, dw), (top, left) = (1, stride[0]), (1, dilation[0]), (0, pads[0][0])
+    return (sh, sw, dh, dw, top, left, groups, _ALGORITHMS[algorithm])
+
+
+def _weight(function: str, value: Any, axes: int, layout: str) -> Array:
+    weight = check.float_array(function, "weight", value)
+    if weight.ndim != axes + 2:
+        raise ValueError(f"{function}: weight must have shape {layout}, got {weight.shape}")
+    if 0 in weight.shape:
+        raise ValueError(f"{function}: weight must not have an axis of size 0, got {weight.shape}")
+    return weight
+
+
+def _layout(axes: int, transposed: bool = False) -> str:
+    names = "in_channels, out_channels/groups" if transposed else "out_channels, in_channels/groups"
+    return f"({names}, {'kH, kW' if axes == 2 else 'k'})"
+
+
+def _bias(function: str, bias: Any, weight: Array, channels: int) -> Array | None:
+    if bias is None:
+        return None
+    bias = check.float_array(function, "bias", bias)
+    check.same_dtype(function, "bias", bias, "weight", weight)
+    if bias.shape != (channels,):
+        raise ValueError(f"{function}: bias must have shape ({channels},), one per output channel, got {bias.shape}")
+    return bias if bias.flags.c_contiguous else np.ascontiguousarray(bias)
+
+
+def _check_algorithm(function: str, algorithm: Any) -> None:
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
+        raise ValueError(f"{function}: algorithm must be one of {tuple(_ALGORITHMS)}, got {algorithm!r}")
+
+
+def _prepare(
+    function: str,
+    axes: int,
+    input: Any,
+    weight: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    algorithm: Any,
+) -> _Call:
+    x = check.float_array(function, "input", input)
+    w = _weight(function, weight, axes, _layout(axes))
+    check.same_dtype(function, "weight", w, "input", x)
+    x, had_batch = check.batched(function, "input", x, axes)
+    groups = check.integer(function, "groups", groups, 1)
+    _check_algorithm(function, algorithm)
+    if x.shape[1] != w.shape[1] * groups:
+        raise ValueError(
+            f"{function}: weight expects {w.shape[1]} input channels per group, input has {x.shape[1]} channels in "
+            f"{groups} groups (input {x.shape}, weight {w.shape}, groups {groups})"
+        )
+    if w.shape[0] % groups:
+        raise ValueError(f"{function}: groups must divide out_channels, got groups {groups}, weight {w.shape}")
+    stride = check.per_axis(function, "stride", stride, axes)
+    dilation = check.per_axis(function, "dilation", dilation, axes)
+    sizes, kernel = x.shape[2:], w.shape[2:]
+    pads = check.conv_padding(function, padding, sizes, kernel, stride, dilation)
+    if 0 in sizes:
+        raise ValueError(f"{function}: input must not have an empty spatial axis, got {x.shape}")
+    out_sizes = [
+        check.output_size(function, name, *args)
+        for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
+    ]
+    extra_pads = _NO_PADS[axes]
+    if padding_mode != "zeros":
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}")
+        pads, extra_pads = extra_pads, pads
+    return _Call(
+        x,
+        w,
+        had_batch,
+        stride,
+        pads,
+        dilation,
+        groups,
+        (x.shape[0], w.shape[0], *out_sizes),
+        _geometry(stride, dilation, pads, groups, algorithm),
+        extra_pads,
+    )
+
+
+def _pad_argument(pads: Pads) -> tuple[int, ...]:
+    """Per-axis pairs -> the flat, last-axis-first form of `pad`."""
+    return tuple(p for pair in reversed(pads) for p in pair)
+
+
+def _is_padded(pads: Pads) -> bool:
+    return any(p for pair in pads for p in pair)
+
+
+def _padded_input(call: _Call, padding_mode: str) -> Array:
+    if not _is_padded(call.extra_pads):
+        return call.input
+    from .padding import pad
+
+    return pad(call.input, _pad_argument(call.extra_pads), mode=padding_mode)
+
+
+def _output(function: str, out: Any, shape: tuple[int, ...], had_batch: bool, like: Array, **inputs: Array | None) -> Array:
+    """The array a forward function writes: `out` with a batch axis, or a new one in the format of `like`."""
+    if out is None:
+        return check.empty(function, shape, like.dtype, check.is_channels_last(like))
+    result = check.check_out(function, out, shape if had_batch else shape[1:], like.dtype)
+    check.no_overlap(function, result, **inputs)
+    return result if had_batch else result[None]
+
+
+def _forward(
+    function: str,
+    axes: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    algorithm: Any,
+    out: Any,
+) -> Array:
+    call = _prepare(function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm)
+    b = _bias(function, bias, call.weight, call.weight.shape[0])
+    y = _output(
+        function, out, call.output_shape, call.had_batch, call.input, input=call.input, weight=call.weight, bias=b
+    )
+    x = call.input if padding_mode == "zeros" else _padded_input(call, padding_mode)
+    _core.conv2d(x, call.weight, b, y, call.geometry)
+    if out is not None:
+        return out  # type: ignore[no-any-return]
+    return y if call.had_batch else y[0]
+
+
+def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
+    if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
+        raise ValueError(f"{function}: output_mask must be three bools (input, weight, bias), got {output_mask!r}")
+    return bool(output_mask[0]), bool(output_mask[1]), bool(output_mask[2])
+
+
+def _grad_output(function: str, grad_output: Any, like: Array, had_batch: bool, shape: tuple[int, ...]) -> Array:
+    g = check.float_array(function, "grad_output", grad_output)
+    check.same_dtype(function, "grad_output", g, "input", like)
+    expected = shape if had_batch else shape[1:]
+    if g.shape != expected:
+        raise ValueError(f"{function}: grad_output must have the shape of the output, {expected}, got {g.shape}")
+    return g if had_batch else g[None]
+
+
+def _channel_sum(g: Array) -> Array:
+    total = np.empty(g.shape[1], g.dtype)
+    _core.channel_sum(g, total)
+    return total
+
+
+def _backward(
+    function: str,
+    axes: int,
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    algorithm: Any,
+    output_mask: Any,
+) -> Gradients:
+    want_input, want_weight, want_bias = _mask(function, output_mask)
+    call = _prepare(function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm)
+    g = _grad_output(function, grad_output, call.input, call.had_batch, call.output_shape)
+    x = _padded_input(call, padding_mode) if want_weight else call.input
+    grad_input = grad_weight = None
+    if want_weight:
+        grad_weight = np.empty(call.weight.shape, call.weight.dtype)
+        _core.conv2d_grad_weight(g, x, grad_weight, call.geometry)
+    if want_input:
+        grad_input = _input_gradient(function, call, g, padding_mode)
+        if not call.had_batch:
+            grad_input = grad_input[0]
+    return grad_input, grad_weight, _channel_sum(g) if want_bias else None
+
+
+def _input_gradient(function: str, call: _Call, g: Array, padding_mode: str) -> Array:
+    """In the format of the input. With a padding mode: the padded input's gradient, folded back."""
+    sizes = tuple(s + sum(p) for s, p in zip(call.input.shape[2:], call.extra_pads, strict=True))
+    last = check.is_channels_last(call.input)
+    grad = check.empty(function, (*call.input.shape[:2], *sizes), g.dtype, last)
+    _core.conv2d_grad_input(g, call.weight, None, grad, call.geometry)
+    if not _is_padded(call.extra_pads):
+        return grad
+    from .padding import pad_backward
+
+    return pad_backward(grad, call.input.shape, _pad_argument(call.extra_pads), mode=padding_mode)
+
+
+def conv1d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    algorithm: Algorithm = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Cross-correlate signals with kernels: what networks call a 1-D convolution.
+
+    ``y[n, k, i] = bias[k] + sum_{c, u} weight[k, c, u] * x[n, c, i * stride + u * dilation - before]``
+
+    Parameters
+    ----------
+    input : ndarray, shape (N, C, L) or (C, L), float32 or float64
+    weight : ndarray, shape (K, C / groups, k)
+    bias : ndarray, shape (K,), optional
+    stride, dilation : int
+    padding : int, ((before, after),), "valid", "same", "same_lower", "full" or "causal"
+        "same" gives ``ceil(L / stride)`` outputs, the odd element of padding at the end (ONNX SAME_UPPER);
+        "causal" pads ``dilation * (k - 1)`` before, so that output i sees inputs up to ``i * stride``.
+    groups : int
+        Divides C and K; output group g sees input group g.
+    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
+    algorithm : {"auto", "direct", "winograd"}
+    out : ndarray, optional
+        Written and returned.
+
+    Returns
+    -------
+    ndarray, shape (N, K, L_out) or (K, L_out)
+        ``L_out = floor((L + before + after - dilation * (k - 1) - 1) / stride) + 1``, in the memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An argument is no float32 or float64 array, dtypes differ, or an integer argument is no int.
+    ValueError
+        Shapes do not fit each other, or the kernel does not fit the padded input.
+
+    Examples
+    --------
+    >>> x = np.array([[[1.0, 2.0, 3.0, 4.0]]])
+    >>> conv1d(x, np.array([[[1.0, 0.0, -1.0]]]))
+    array([[[-2., -2.]]])
+    """
+    return _forward(
+        "conv1d", 1, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
+
+
+def conv1d_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    algorithm: Algorithm = "auto",
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+) -> Gradients:
+    """Gradients of `conv1d` with respect to input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (N, K, L_out) or (K, L_out)
+    input, weight, stride, padding, dilation, groups, padding_mode, algorithm
+        As given to `conv1d`.
+    output_mask : three bools
+        Which of (grad_input, grad_weight, grad_bias) to compute; the others are None.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Shapes of input, weight and (K,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv1d`; also when `grad_output` does not have the shape of the output.
+    """
+    return _backward(
+        "conv1d_backward",
+        1,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        algorithm,
+        output_mask,
+    )
+
+
+def conv2d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    algorithm: Algorithm = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Cross-correlate images with kernels: what networks call a 2-D convolution.
+
+    ``y[n, k, i, j] = bias[k] + sum_{c, u, v} weight[k, c, u, v] * x[n, c, i * sh + u * dh - top, j * sw + v * dw - left]``
+
+    Parameters
+    ----------
+    input : ndarray, shape (N, C, H, W) or (C, H, W), float32 or float64
+    weight : ndarray, shape (K, C / groups, kH, kW)
+    bias : ndarray, shape (K,), optional
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower" or "full"
+        "same" gives ``ceil(size / stride)`` outputs, the odd row and column of padding at the end
+        (ONNX SAME_UPPER, TensorFlow; torch at stride 1).
+    groups : int
+        Divides C and K; output group g sees input group g. ``groups == C`` is a depthwise convolution.
+    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
+    algorithm : {"auto", "direct", "winograd"}
+        "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error.
+    out : ndarray, optional
+        Written and returned.
+
+    Returns
+    -------
+    ndarray, shape (N, K, H_out, W_out) or (K, H_out, W_out)
+        ``H_out = floor((H + top + bottom - dh * (kH - 1) - 1) / sh) + 1``, in the memory format of `input`:
+        channels-last when the channels of `input` lie next to each other.
+
+    Raises
+    ------
+    TypeError
+        An argument is no float32 or float64 array, dtypes differ, or an integer argument is no int.
+    ValueError
+        Shapes do not fit each other, the kernel does not fit the padded input, or the algorithm cannot serve them.
+    """
+    return _forward(
+        "conv2d", 2, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
+
+
+def conv2d_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    algorithm: Algorithm = "auto",
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+) -> Gradients:
+    """Gradients of `conv2d` with respect to input, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (N, K, H_out, W_out) or (K, H_out, W_out)
+    input, weight, stride, padding, dilation, groups, padding_mode, algorithm
+        As given to `conv2d`.
+    output_mask : three bools
+        Which of (grad_input, grad_weight, grad_bias) to compute; the others are None.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Shapes of input, weight and (K,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`; also when `grad_output` does not have the shape of the output.
+    """
+    return _backward(
+        "conv2d_backward",
+        2,
+        grad_output,
+        input,
+        weight,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        algorithm,
+        output_mask,
+    )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `conv2d` does for some shapes."""
+
+    algorithm: str
+    reason: str
+    isa: str
+    macs: int
+    flops: int
+    input_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    scratch_bytes: int
+    output_shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:14} {value}" for name, value in self.__dict__.items())
+
+
+def explain_conv2d(
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    dtype: Any = np.float32,
+    algorithm: Algorithm = "auto",
+) -> Explanation:
+    """Tell what `conv2d` would do for channels-last arrays of these shapes, without doing it.
+
+    Parameters
+    ----------
+    input_shape : (N, C, H, W)
+    weight_shape : (K, C / groups, kH, kW)
+    stride, padding, dilation, groups, algorithm
+        As for `conv2d`.
+    dtype : float32 or float64
+
+    Returns
+    -------
+    Explanation
+        algorithm and reason, instruction set, multiply-adds, bytes of the arrays, scratch bytes of one thread.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+    """
+    function = "explain_conv2d"
+    x = np.broadcast_to(np.zeros(1, dtype), input_shape)
+    w = np.broadcast_to(np.zeros(1, dtype), weight_shape)
+    call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
+    shapes = call.input.shape, call.weight.shape, call.output_shape
+    found, reason, macs, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
+    in_bytes, weight_bytes, out_bytes = (int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes)
+    return Explanation(
+        found, reason, _core.isa(), macs, 2 * macs, in_bytes, weight_bytes, out_bytes, scratch, call.output_shape
+    )

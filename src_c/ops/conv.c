@@ -1,0 +1,263 @@
+/* conv.c: the entry points: what kind of problem it is, and who solves it.
+ *
+ *     fc_conv2d              the problem as it stands
+ *     fc_conv2d_grad_input   stride_h * stride_w problems of stride 1, one per output phase, with the kernel flipped
+ *     fc_conv2d_grad_weight  the problem with the weight as the output
+ */
+#include "conv.h"
+
+#include <string.h>
+#include <unistd.h>
+
+int64_t fc_l2_bytes(void)
+{
+    static int64_t bytes; /* benign race: every thread writes the same value */
+    int64_t known = __atomic_load_n(&bytes, __ATOMIC_RELAXED);
+    if (!known) {
+        known = 1 << 20;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+        const long told = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        if (told >= 128 << 10)
+            known = told;
+#endif
+        __atomic_store_n(&bytes, known, __ATOMIC_RELAXED);
+    }
+    return known;
+}
+
+static const fc_epilogue identity = {.lower = -__builtin_inf(), .upper = __builtin_inf()};
+
+static fc_problem make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
+{
+    const int64_t out = w->n / c->groups;
+    return (fc_problem){
+        .k = fc_get_kernels(dtype),
+        .item = dtype == FC_F32 ? sizeof(float) : sizeof(double),
+        .x = *x,
+        .y = *y,
+        .groups = c->groups,
+        .in_channels = w->c,
+        .out_channels = out,
+        .kernel_h = w->h,
+        .kernel_w = w->w,
+        .stride_h = c->stride_h,
+        .stride_w = c->stride_w,
+        .dilation_h = c->dilation_h,
+        .dilation_w = c->dilation_w,
+        .pad_top = c->pad_top,
+        .pad_left = c->pad_left,
+        .weight = w->data,
+        .weight_g = out * w->stride_n,
+        .weight_k = w->stride_n,
+        .weight_c = w->stride_c,
+        .weight_u = w->stride_h,
+        .weight_v = w->stride_w,
+        .epilogue = identity,
+    };
+}
+
+/* ---- the same problem in an easier shape ---------------------------------------------------------------------------*/
+static void swap(int64_t *a, int64_t *b)
+{
+    const int64_t t = *a;
+    *a = *b;
+    *b = t;
+}
+
+static void transpose_view(fc_view *v)
+{
+    swap(&v->h, &v->w);
+    swap(&v->stride_h, &v->stride_w);
+}
+
+/* The kernels run along rows: a tall, narrow image is turned on its side. */
+static void lay_down(fc_problem *p)
+{
+    enum { NARROW = 8 };
+    if (p->y.w >= NARROW || p->y.h <= p->y.w || p->epilogue.residual)
+        return;
+    transpose_view(&p->x);
+    transpose_view(&p->y);
+    swap(&p->kernel_h, &p->kernel_w);
+    swap(&p->stride_h, &p->stride_w);
+    swap(&p->dilation_h, &p->dilation_w);
+    swap(&p->pad_top, &p->pad_left);
+    swap(&p->weight_u, &p->weight_v);
+}
+
+/* A view whose rows (and images) follow each other without gaps is one long row. */
+static int rows_join(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
+static int images_join(const fc_view *v) { return v->n == 1 || v->stride_n == v->h * v->w * v->stride_w; }
+static void join_rows(fc_view *v)
+{
+    v->w *= v->h;
+    v->h = 1;
+}
+static void join_images(fc_view *v)
+{
+    v->w *= v->n;
+    v->n = 1;
+}
+
+/* A 1x1 convolution with stride 1 does not know where rows end. */
+static void unroll_rows(fc_problem *p)
+{
+    if (p->kernel_h * p->kernel_w != 1 || p->stride_h * p->stride_w != 1 || p->pad_top || p->pad_left ||
+        p->x.h != p->y.h || p->x.w != p->y.w || p->epilogue.residual || !rows_join(&p->x) || !rows_join(&p->y))
+        return;
+    join_rows(&p->x);
+    join_rows(&p->y);
+    if (images_join(&p->x) && images_join(&p->y)) {
+        join_images(&p->x);
+        join_images(&p->y);
+    }
+}
+
+/* ---- choice: a pure function of the shape --------------------------------------------------------------------------*/
+static int is_depthwise(const fc_problem *p)
+{
+    return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1;
+}
+
+static fc_status run_forward(fc_problem *p)
+{
+    lay_down(p);
+    if (is_depthwise(p))
+        return fc_conv_depthwise(p);
+    unroll_rows(p);
+    return fc_conv_direct(p);
+}
+
+static int is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
+
+fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_epilogue *epilogue,
+                    const fc_view *y)
+{
+    if (is_empty(y))
+        return FC_OK;
+    fc_problem p = make_problem(dtype, c, x, w, y);
+    p.epilogue = *epilogue;
+    return run_forward(&p);
+}
+
+/* ---- gradient of the input -------------------------------------------------------------------------------------------
+ * Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
+ * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
+ * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
+ *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
+ * is a convolution of stride 1. */
+typedef struct {
+    int64_t first, count;       /* inputs of the phase */
+    int64_t taps, last, step;   /* taps last, last - step, ... */
+    int64_t dilation, pad;
+} phase;
+
+static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
+
+static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
+{
+    const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
+    phase f = {.first = first, .count = (size - first + stride - 1) / stride, .step = stride / common, .dilation = dilation / common};
+    int64_t u0 = 0;
+    while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
+        u0++;
+    if (u0 == fc_min(f.step, kernel))
+        return f;
+    f.taps = (kernel - 1 - u0) / f.step + 1;
+    f.last = u0 + (f.taps - 1) * f.step;
+    f.pad = (f.taps - 1) * f.dilation - (f.first + pad - u0 * dilation) / stride;
+    return f;
+}
+
+static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase *w)
+{
+    fc_view s = *v;
+    s.data = (char *)v->data + (h->first * v->stride_h + w->first * v->stride_w) * (int64_t)item;
+    s.h = h->count, s.w = w->count;
+    return s;
+}
+
+static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
+{
+    static const double nothing[1]; /* inputs that no output saw: one tap of weight zero */
+    fc_problem p = *whole;
+    p.y = sample(&whole->y, whole->item, h, w);
+    p.y.stride_h *= c->stride_h;
+    p.y.stride_w *= c->stride_w;
+    p.stride_h = p.stride_w = 1;
+    if (h->taps == 0 || w->taps == 0) {
+        p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
+        p.pad_top = p.pad_left = 0;
+        p.x.h = p.x.w = 0; /* every read is padding */
+        p.weight = (const char *)nothing;
+        p.weight_g = p.weight_k = p.weight_c = p.weight_u = p.weight_v = 0;
+        return run_forward(&p);
+    }
+    p.kernel_h = h->taps, p.kernel_w = w->taps;
+    p.dilation_h = h->dilation, p.dilation_w = w->dilation;
+    p.pad_top = h->pad, p.pad_left = w->pad;
+    p.weight = whole->weight + (h->last * whole->weight_u + w->last * whole->weight_v) * (int64_t)whole->item;
+    p.weight_u = -h->step * whole->weight_u;
+    p.weight_v = -w->step * whole->weight_v;
+    return run_forward(&p);
+}
+
+fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
+                               const fc_epilogue *epilogue, const fc_view *grad_x)
+{
+    if (is_empty(grad_x))
+        return FC_OK;
+    fc_problem p = make_problem(dtype, c, grad_y, w, grad_x);
+    p.epilogue = *epilogue;
+    swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
+    swap(&p.weight_k, &p.weight_c);
+    for (int64_t i = 0; i < fc_min(c->stride_h, grad_x->h); i++) {
+        const phase h = make_phase(i, grad_x->h, w->h, c->stride_h, c->dilation_h, c->pad_top);
+        for (int64_t j = 0; j < fc_min(c->stride_w, grad_x->w); j++) {
+            const phase v = make_phase(j, grad_x->w, w->w, c->stride_w, c->dilation_w, c->pad_left);
+            const fc_status status = run_phase(&p, c, &h, &v);
+            if (status != FC_OK)
+                return status;
+        }
+    }
+    return FC_OK;
+}
+
+/* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
+fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
+                                const fc_view *grad_weight)
+{
+    fc_problem p = make_problem(dtype, c, x, grad_weight, grad_y);
+    if (is_empty(grad_y) || is_empty(x)) {
+        const int64_t item = (int64_t)p.item;
+        for (int64_t k = 0; k < grad_weight->n; k++)
+            for (int64_t i = 0; i < grad_weight->c; i++)
+                for (int64_t u = 0; u < grad_weight->h; u++)
+                    for (int64_t v = 0; v < grad_weight->w; v++)
+                        memset((char *)grad_weight->data + (k * grad_weight->stride_n + i * grad_weight->stride_c +
+                                                            u * grad_weight->stride_h + v * grad_weight->stride_w) * item, 0, p.item);
+        return FC_OK;
+    }
+    lay_down(&p);
+    return is_depthwise(&p) ? fc_conv_depthwise_grad_weight(&p) : fc_conv_direct_grad_weight(&p);
+}
+
+/* ---- introspection ---------------------------------------------------------------------------------------------------*/
+fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
+                            fc_explanation *e)
+{
+    fc_problem p = make_problem(dtype, c, x, w, y);
+    e->macs = y->n * y->h * y->w * w->n * w->c * w->h * w->w;
+    lay_down(&p);
+    if (is_depthwise(&p)) {
+        e->algorithm = "depthwise";
+        e->reason = "one input and one output channel per group: lanes are channels";
+        e->scratch_bytes = fc_conv_depthwise_scratch(&p);
+        return FC_OK;
+    }
+    unroll_rows(&p);
+    e->algorithm = "direct";
+    e->reason = "matrix products over taps and channels, accumulated in registers";
+    e->scratch_bytes = fc_conv_direct_scratch(&p);
+    return FC_OK;
+}

@@ -1,0 +1,46 @@
+/* conv.h: one convolution as its drivers see it, and the drivers. */
+#ifndef FC_OPS_CONV_H
+#define FC_OPS_CONV_H
+#include "../fastconv.h"
+#include "../kernels/kernels.h"
+#include "image.h"
+
+/* y[n][g * K + k][i][j] = sum_{c,u,v} weight[g][k][c][u][v]
+ *                                     * x[n][g * C + c][i * stride_h + u * dilation_h - pad_top][j * ... - pad_left]
+ * with x zero outside. The weight is a view of its own, so that flipped, transposed and sampled kernels (gradients, output
+ * phases) are the same problem with other strides. pad_top and pad_left may be negative. */
+typedef struct {
+    const fc_kernels *k;
+    size_t item; /* sizeof(T) */
+    fc_view x, y;
+    int64_t groups, in_channels, out_channels; /* channels per group: C and K */
+    int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    const char *weight;
+    int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
+    fc_epilogue epilogue;
+} fc_problem;
+
+static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
+
+/* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */
+int64_t fc_l2_bytes(void);
+
+/* to[u][v][c][column] = weight[column][c][u][v] for `channels` input channels and `columns` output channels of the weight
+ * that starts at `from`; rows of `to` are `width` wide. */
+void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int64_t columns, char *to, int64_t width);
+
+/* Forward: writes y. Each runs the whole problem in parallel. */
+fc_status fc_conv_direct(const fc_problem *);
+fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
+
+/* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
+fc_status fc_conv_direct_grad_weight(const fc_problem *);
+fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
+
+/* Scratch bytes of one thread */
+int64_t fc_conv_direct_scratch(const fc_problem *);
+int64_t fc_conv_depthwise_scratch(const fc_problem *);
+#endif

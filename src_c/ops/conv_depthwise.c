@@ -1,0 +1,288 @@
+/* conv_depthwise.c: one input and one output channel per group; lanes are channels.
+ *
+ * Channels-last x is read in place: rows in the padding are left out of the kernel's row list and the outputs whose window
+ * leaves the row on the left or right run one by one with fewer taps. Any other layout is loaded into zero-padded
+ * channels-last strips, a block of channels at a time.
+ */
+#include "../scratch.h"
+#include "../threads.h"
+#include "conv.h"
+
+#include <string.h>
+
+enum {
+    STRIP_BYTES = 256 << 10, /* strip and output tile of a task: a quarter of a 1 MiB second-level cache */
+    CHANNEL_BLOCK = 64,      /* 256 B of float32: whole cache lines whatever the vector */
+    MAX_SLICES = 16,
+    SLICE_PIXELS = 512,
+    TASKS_PER_THREAD = 4,
+};
+
+typedef struct {
+    const fc_problem *p;
+    int x_in_place, y_in_place;
+    int64_t channels, block_c, count_c, block_h, count_h;
+    int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
+    int64_t x_bytes, y_bytes, thread_bytes;
+    char *weights, *threads; /* weights[u][v][channel] */
+    int64_t slices, buffer_slice;
+    char *buffer;
+} plan;
+
+static int64_t extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+}
+
+/* in_place_x: whether the caller can work on x itself. */
+static plan make_plan(const fc_problem *p, int in_place_x)
+{
+    const int64_t item = (int64_t)p->item;
+    plan s = {.p = p, .channels = p->groups};
+    s.x_in_place = in_place_x && p->x.stride_c == 1;
+    s.y_in_place = p->y.stride_c == 1;
+    s.columns = extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w);
+    s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
+    const int64_t row = fc_max(p->stride_h * s.columns, p->y.w) * s.block_c * item;
+    s.block_h = fc_max(1, fc_min(p->y.h, STRIP_BYTES / fc_max(1, row)));
+    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    s.count_c = fc_ceil_div(s.channels, s.block_c);
+    while (s.block_h > 2 && p->y.n * s.count_c * fc_ceil_div(p->y.h, s.block_h) < wanted)
+        s.block_h = fc_ceil_div(s.block_h, 2);
+    s.count_h = fc_ceil_div(p->y.h, s.block_h);
+    s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
+    s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
+    s.y_row = p->y.w * s.block_c;
+    if (!s.x_in_place)
+        s.x_bytes = fc_round_up(extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
+    if (!s.y_in_place)
+        s.y_bytes = fc_round_up(s.block_h * s.y_row * item, 64);
+    s.thread_bytes = s.x_bytes + s.y_bytes;
+    return s;
+}
+
+static void pack_weights(const plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        for (int64_t v = 0; v < p->kernel_w; v++)
+            for (int64_t c = 0; c < s->channels; c++)
+                memcpy(s->weights + ((u * p->kernel_w + v) * s->channels + c) * item,
+                       p->weight + (c * p->weight_g + u * p->weight_u + v * p->weight_v) * item, p->item);
+}
+
+typedef struct {
+    int64_t n, h, rows, c, channels;
+} block;
+
+static block decode(const plan *s, int64_t task)
+{
+    block b;
+    b.c = task % s->count_c * s->block_c, task /= s->count_c;
+    b.h = task % s->count_h * s->block_h, b.n = task / s->count_h;
+    b.channels = fc_min(s->block_c, s->channels - b.c);
+    b.rows = fc_min(s->block_h, s->p->y.h - b.h);
+    return b;
+}
+
+static void load_strip(const plan *s, const block *b, char *to)
+{
+    const fc_problem *p = s->p;
+    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
+    const fc_window window = {b->h * p->stride_h - p->pad_top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
+                              -p->pad_left, s->columns, 1};
+    fc_load_window(p->k, p->item, &x, &window, to, s->x_pixel, s->x_row);
+}
+
+/* The taps t with 0 <= start + t * dilation < size. */
+typedef struct {
+    int64_t first, end;
+} range;
+
+static range valid_taps(int64_t start, int64_t dilation, int64_t taps, int64_t size)
+{
+    range r = {start < 0 ? fc_min(taps, fc_ceil_div(-start, dilation)) : 0, taps};
+    if (start + (taps - 1) * dilation >= size)
+        r.end = start >= size ? 0 : fc_min(taps, fc_ceil_div(size - start, dilation));
+    if (r.end < r.first)
+        r.end = r.first;
+    return r;
+}
+
+/* Outputs [first, first + count) of a row. x and weights point at output 0 and tap (u, 0), u the first row of d. */
+static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first, int64_t count,
+                        range v)
+{
+    const int64_t item = (int64_t)s->p->item;
+    d.x = x + (first * d.step + v.first * d.tap) * item;
+    d.weights = weights + v.first * d.weight_tap * item;
+    d.taps_w = v.end - v.first;
+    d.y = y + first * d.y_pixel * item;
+    d.count = count;
+    s->p->k->depthwise->row(&d);
+}
+
+/* One output row; row h of the image, x at its first tap row. The outputs whose window lies inside [0, w) run together. */
+static void run_row(const plan *s, const fc_depthwise *d, const char *x, const char *weights, char *y)
+{
+    const fc_problem *p = s->p;
+    const range all = {0, p->kernel_w};
+    int64_t begin = 0, end = p->y.w;
+    if (s->x_in_place) {
+        begin = fc_min(p->y.w, p->pad_left > 0 ? fc_ceil_div(p->pad_left, p->stride_w) : 0);
+        const int64_t room = p->x.w - 1 + p->pad_left - (p->kernel_w - 1) * p->dilation_w;
+        end = fc_max(begin, fc_min(p->y.w, room < 0 ? 0 : room / p->stride_w + 1));
+    }
+    for (int64_t j = 0; j < begin; j++)
+        run_columns(s, *d, x, weights, y, j, 1, valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+    if (end > begin)
+        run_columns(s, *d, x, weights, y, begin, end - begin, all);
+    for (int64_t j = end; j < p->y.w; j++)
+        run_columns(s, *d, x, weights, y, j, 1, valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+}
+
+static const char *at_channel(const void *base, int64_t channel, int64_t item)
+{
+    return base ? (const char *)base + channel * item : NULL;
+}
+
+static void run_block(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    const block b = decode(s, task);
+    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
+    if (!s->x_in_place)
+        load_strip(s, &b, strip);
+    fc_depthwise d = {
+        .x_row = p->dilation_h * s->x_row,
+        .step = p->stride_w * s->x_pixel,
+        .tap = p->dilation_w * s->x_pixel,
+        .weight_row = p->kernel_w * s->channels,
+        .weight_tap = s->channels,
+        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
+        .channels = b.channels,
+        .scale = at_channel(p->epilogue.scale, b.c, item),
+        .bias = at_channel(p->epilogue.bias, b.c, item),
+        .lower = p->epilogue.lower,
+        .upper = p->epilogue.upper,
+    };
+    for (int64_t h = 0; h < b.rows; h++) {
+        const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
+        range u = {0, p->kernel_h};
+        const char *x = strip + h * p->stride_h * s->x_row * item;
+        if (s->x_in_place) {
+            u = valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
+            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h - p->pad_left * p->x.stride_w) * item;
+        }
+        d.rows = u.end - u.first;
+        char *y = s->y_in_place ? (char *)p->y.data + (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h) * item
+                                : tile + h * s->y_row * item;
+        run_row(s, &d, x, s->weights + (b.c + u.first * d.weight_row) * item, y);
+    }
+    if (!s->y_in_place) {
+        const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
+        const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
+        fc_store_window(p->k, p->item, &y, &window, tile, s->block_c, s->y_row);
+    }
+}
+
+int64_t fc_conv_depthwise_scratch(const fc_problem *p)
+{
+    const plan s = make_plan(p, 1);
+    return s.thread_bytes + p->kernel_h * p->kernel_w * s.channels * (int64_t)p->item;
+}
+
+fc_status fc_conv_depthwise(const fc_problem *p)
+{
+    plan s = make_plan(p, 1);
+    const int64_t tasks = p->y.n * s.count_h * s.count_c;
+    const int64_t weights = fc_round_up(p->kernel_h * p->kernel_w * s.channels * (int64_t)p->item, 64);
+    const int slots = fc_parallel_slots(tasks);
+    s.weights = fc_scratch_acquire((size_t)(weights + slots * s.thread_bytes));
+    if (!s.weights)
+        return FC_ENOMEM;
+    s.threads = s.weights + weights;
+    pack_weights(&s);
+    fc_parallel_in(slots, tasks, run_block, &s);
+    fc_scratch_release(s.weights);
+    return FC_OK;
+}
+
+/* ---- gradient of the weight ----------------------------------------------------------------------------------------
+ * Output rows of the batch in slices fixed by the shape; each slice sums into its own buffer[slice][u][v][channel]. */
+static void run_slice(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, c = task % s->count_c * s->block_c, slice = task / s->count_c;
+    const int64_t lines = p->y.n * p->y.h, begin = slice * lines / s->slices, end = (slice + 1) * lines / s->slices;
+    block b = {.c = c, .channels = fc_min(s->block_c, s->channels - c)};
+    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
+    fc_depthwise_at d = {
+        .rows = p->kernel_h,
+        .taps_w = p->kernel_w,
+        .x_row = p->dilation_h * s->x_row,
+        .step = p->stride_w * s->x_pixel,
+        .tap = p->dilation_w * s->x_pixel,
+        .count = p->y.w,
+        .channels = b.channels,
+        .c = s->buffer + (slice * s->buffer_slice + c) * item,
+        .c_row = p->kernel_w * s->channels,
+        .c_tap = s->channels,
+        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
+    };
+    for (int64_t i = 0; i < p->kernel_h * p->kernel_w; i++)
+        memset((char *)d.c + i * s->channels * item, 0, (size_t)(b.channels * item));
+    for (int64_t line = begin; line < end; line += b.rows) {
+        b.n = line / p->y.h, b.h = line % p->y.h;
+        b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
+        load_strip(s, &b, strip);
+        if (!s->y_in_place) {
+            const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
+            const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
+            fc_load_window(p->k, p->item, &y, &window, tile, s->block_c, s->y_row);
+        }
+        for (int64_t h = 0; h < b.rows; h++) {
+            d.x = strip + h * p->stride_h * s->x_row * item;
+            d.y = s->y_in_place ? (char *)p->y.data + (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h) * item
+                                : tile + h * s->y_row * item;
+            p->k->depthwise->at(&d);
+        }
+    }
+}
+
+#define ADD_SLICES(type)                                                                                                   for (int64_t c = 0; c < s->channels; c++) {                                                                                const type *b = (const type *)s->buffer + (u * p->kernel_w + v) * s->channels + c;                                     type sum = b[0];                                                                                                       for (int64_t i = 1; i < s->slices; i++)                                                                                    sum += b[i * s->buffer_slice];                                                                                     ((type *)p->weight)[c * p->weight_g + u * p->weight_u + v * p->weight_v] = sum;                                    }
+
+static void finish(const plan *s)
+{
+    const fc_problem *p = s->p;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        for (int64_t v = 0; v < p->kernel_w; v++) {
+            if (p->item == 4) {
+                ADD_SLICES(float)
+            } else {
+                ADD_SLICES(double)
+            }
+        }
+}
+
+fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
+{
+    plan s = make_plan(p, 0);
+    const int64_t lines = p->y.n * p->y.h;
+    s.slices = fc_max(1, fc_min(fc_min(MAX_SLICES, lines), lines * p->y.w / SLICE_PIXELS));
+    s.buffer_slice = fc_round_up(p->kernel_h * p->kernel_w * s.channels, 16);
+    const int64_t tasks = s.slices * s.count_c, buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
+    const int slots = fc_parallel_slots(tasks);
+    s.buffer = fc_scratch_acquire((size_t)(buffer + slots * s.thread_bytes));
+    if (!s.buffer)
+        return FC_ENOMEM;
+    s.threads = s.buffer + buffer;
+    fc_parallel_in(slots, tasks, run_slice, &s);
+    finish(&s);
+    fc_scratch_release(s.buffer);
+    return FC_OK;
+}

@@ -1,0 +1,310 @@
+/* conv_direct.c: direct convolution on the tile kernel of kernels/gemm.h.
+ *
+ * The output is cut into blocks (images x rows x columns) whose input window, the strip, stays in the second-level cache.
+ * A strip is x itself when its channels are contiguous and no output looks outside; otherwise it is a zero-padded
+ * channels-last copy. For each panel of output channels the packed weights of the panel then meet every row of the block:
+ *
+ *     for panel: for channel chunk: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
+ *
+ * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
+ */
+#include "../scratch.h"
+#include "../threads.h"
+#include "conv.h"
+
+#include <string.h>
+
+enum {
+    /* A panel's weights are read once per output row: keep them to half of a small (1 MiB) second-level cache. Also fixes
+     * the order of the sum, so it is a constant. */
+    PANEL_BYTES = 512 << 10,
+    /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows in
+     * two sets still fit 8 ways). */
+    ALIASING_BYTES = 2048,
+    PITCH_PAD_BYTES = 64,
+    TASKS_PER_THREAD = 4,
+};
+
+typedef struct {
+    const fc_problem *p;
+    int64_t lanes, panel, panels, chunk;   /* columns of a panel, number of panels, channels per chunk */
+    int64_t block_n, block_h, block_w;     /* block of outputs */
+    int64_t count_n, count_h, count_w;     /* number of blocks */
+    int64_t parts;                         /* pieces of the panel loop */
+    int in_place, dense_y;
+    int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
+    int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
+    int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
+    char *weights;
+    int64_t weights_group;                 /* elements of one group's packed weights */
+    char *threads;
+    int64_t strip_bytes, thread_bytes;
+} plan;
+
+static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
+
+/* Input rows (or columns) a block of `outputs` outputs looks at. One tap needs only the sampled ones. */
+static int64_t strip_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return kernel == 1 ? outputs : (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+}
+
+static int looks_outside(int64_t outputs, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
+{
+    return pad > 0 || (outputs - 1) * stride + (kernel - 1) * dilation - pad >= size || -pad >= size;
+}
+
+static int can_run_in_place(const fc_problem *p)
+{
+    return p->x.stride_c == 1 && p->x.stride_w * (int64_t)p->item % ALIASING_BYTES != 0 &&
+           !looks_outside(p->y.h, p->x.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top) &&
+           !looks_outside(p->y.w, p->x.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left);
+}
+
+static void set_strip(plan *s)
+{
+    const fc_problem *p = s->p;
+    if (s->in_place) {
+        s->strip_pixel = p->x.stride_w;
+        s->strip_row = p->x.stride_h;
+        s->strip_image = p->x.stride_n;
+        s->strip_step_h = p->stride_h;
+        s->strip_step_w = p->stride_w;
+        s->strip_bytes = 0;
+        return;
+    }
+    const int64_t item = (int64_t)p->item, columns = strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    s->strip_pixel = p->in_channels;
+    if (p->in_channels * item % ALIASING_BYTES == 0)
+        s->strip_pixel += PITCH_PAD_BYTES / item;
+    s->strip_row = columns * s->strip_pixel;
+    s->strip_image = strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
+    s->strip_step_h = p->kernel_h == 1 ? 1 : p->stride_h;
+    s->strip_step_w = p->kernel_w == 1 ? 1 : p->stride_w;
+    s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
+}
+
+/* Bytes a block keeps in the cache: its strip (copied or not) and its outputs of one panel. */
+static int64_t block_bytes(const plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t rows = strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
+    const int64_t columns = strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    return s->block_n * (int64_t)p->item *
+           (rows * columns * p->in_channels + s->block_h * s->block_w * (s->dense_y ? s->panel : p->out_channels));
+}
+
+/* The largest block that fits the budget: columns first, then rows, then images. */
+static void choose_block(plan *s, int64_t budget)
+{
+    const fc_problem *p = s->p;
+    const int64_t group = p->k->gemm->max_rows;
+    s->block_n = s->block_h = 1;
+    s->block_w = p->y.w;
+    while (block_bytes(s) > budget && s->block_w > group)
+        s->block_w = fc_max(group, fc_round_up(s->block_w / 2, group));
+    if (s->block_w >= p->y.w) {
+        while (s->block_h < p->y.h && (s->block_h++, block_bytes(s) <= budget))
+            ;
+        if (block_bytes(s) > budget && s->block_h > 1)
+            s->block_h--;
+        s->block_h = fc_ceil_div(p->y.h, fc_ceil_div(p->y.h, s->block_h)); /* near-equal blocks */
+    }
+    if (s->block_w >= p->y.w && s->block_h >= p->y.h) {
+        while (s->block_n < p->y.n && (s->block_n++, block_bytes(s) <= budget))
+            ;
+        if (block_bytes(s) > budget && s->block_n > 1)
+            s->block_n--;
+    }
+}
+
+static int64_t blocks(plan *s)
+{
+    s->count_n = fc_ceil_div(s->p->y.n, s->block_n);
+    s->count_h = fc_ceil_div(s->p->y.h, s->block_h);
+    s->count_w = fc_ceil_div(s->p->y.w, s->block_w);
+    return s->count_n * s->count_h * s->count_w * s->p->groups;
+}
+
+/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. */
+static void share_out(plan *s)
+{
+    const int threads = fc_parallel_slots(INT64_MAX);
+    const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
+    while (blocks(s) < wanted && s->block_n > 1)
+        s->block_n = fc_ceil_div(s->block_n, 2);
+    while (blocks(s) < wanted && s->block_h > 4)
+        s->block_h = fc_ceil_div(s->block_h, 2);
+    while (blocks(s) < wanted && s->block_w > 4 * s->p->k->gemm->max_rows)
+        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), s->p->k->gemm->max_rows);
+    s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
+}
+
+static plan make_plan(const fc_problem *p)
+{
+    plan s = {.p = p, .lanes = p->k->vector_lanes};
+    s.panel = 2 * s.lanes;
+    s.panels = fc_ceil_div(p->out_channels, s.panel);
+    const int64_t column = taps(p) * s.panel * (int64_t)p->item;
+    s.chunk = p->in_channels;
+    if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
+        s.chunk = fc_max(s.lanes, PANEL_BYTES / column / s.lanes * s.lanes);
+    s.in_place = can_run_in_place(p);
+    s.dense_y = p->y.stride_c == 1;
+    choose_block(&s, fc_l2_bytes() / 4);
+    share_out(&s);
+    set_strip(&s);
+    s.tile_pixel = p->out_channels;
+    const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
+    s.thread_bytes = s.strip_bytes + fc_round_up(tile, 64);
+    s.weights_group = taps(p) * p->in_channels * fc_round_up(p->out_channels, s.lanes);
+    return s;
+}
+
+/* ---- weights: [group][panel][chunk][u][v][c in chunk][column], zero beyond the last output channel ----------------*/
+static void pack_panel(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, group = task / s->panels, k0 = task % s->panels * s->panel;
+    const int64_t columns = fc_min(s->panel, p->out_channels - k0), width = columns > s->lanes ? s->panel : s->lanes;
+    const char *from = p->weight + (group * p->weight_g + k0 * p->weight_k) * item;
+    char *to = s->weights + (group * s->weights_group + k0 * taps(p) * p->in_channels) * item;
+    if (columns < width)
+        memset(to, 0, (size_t)(taps(p) * p->in_channels * width * item));
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
+        fc_pack_weights(p, from + c0 * p->weight_c * item, chunk, columns, to + c0 * taps(p) * width * item, width);
+    }
+}
+
+/* ---- one block ---------------------------------------------------------------------------------------------------*/
+typedef struct {
+    int64_t n, g, h, w, images, rows, columns, part;
+} block;
+
+static block decode(const plan *s, int64_t task)
+{
+    block b;
+    b.part = task % s->parts, task /= s->parts;
+    b.w = task % s->count_w * s->block_w, task /= s->count_w;
+    b.h = task % s->count_h * s->block_h, task /= s->count_h;
+    b.g = task % s->p->groups, task /= s->p->groups;
+    b.n = task * s->block_n;
+    b.images = fc_min(s->block_n, s->p->y.n - b.n);
+    b.rows = fc_min(s->block_h, s->p->y.h - b.h);
+    b.columns = fc_min(s->block_w, s->p->y.w - b.w);
+    return b;
+}
+
+static const char *load_strip(const plan *s, const block *b, char *strip)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
+    if (s->in_place)
+        return (char *)p->x.data + (b->n * p->x.stride_n + b->g * p->in_channels + top * p->x.stride_h + left * p->x.stride_w) * item;
+    const fc_window window = {
+        top, strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        left, strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
+    };
+    for (int64_t i = 0; i < b->images; i++) {
+        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, b->g * p->in_channels, p->in_channels);
+        fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, s->strip_pixel, s->strip_row);
+    }
+    return strip;
+}
+
+static const char *offset(const void *base, int64_t elements, int64_t item)
+{
+    return base ? (const char *)base + elements * item : NULL;
+}
+
+/* All rows of the block for one panel; y and its pitches are of the block's first output. */
+static void run_panel(const plan *s, const block *b, int64_t panel, const char *strip, char *y, int64_t y_image, int64_t y_row,
+                      int64_t y_pixel)
+{
+    const fc_problem *p = s->p;
+    const fc_epilogue *e = &p->epilogue;
+    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, channel = b->g * p->out_channels + k0;
+    const int64_t columns = fc_min(s->panel, p->out_channels - k0), width = columns > s->lanes ? s->panel : s->lanes;
+    const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels;
+    const char *weights = s->weights + (b->g * s->weights_group + k0 * taps(p) * p->in_channels) * item;
+    const fc_view *r = e->residual;
+    fc_gemm tile = {
+        .a_row = s->strip_step_w * s->strip_pixel,
+        .taps_h = p->kernel_h,
+        .taps_w = merged ? 1 : p->kernel_w,
+        .step_h = p->dilation_h * s->strip_row,
+        .step_w = p->dilation_w * s->strip_pixel,
+        .y_row = y_pixel,
+        .columns = (int)columns,
+        .scale = offset(e->scale, channel, item),
+        .bias = offset(e->bias, channel, item),
+        .residual_row = r ? r->stride_w : 0,
+        .lower = e->lower,
+        .upper = e->upper,
+    };
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
+        tile.length = merged ? p->kernel_w * chunk : chunk;
+        tile.b = weights + c0 * taps(p) * width * item;
+        tile.accumulate = c0 > 0;
+        tile.finish = c0 + chunk == p->in_channels;
+        for (int64_t i = 0; i < b->images; i++)
+            for (int64_t h = 0; h < b->rows; h++) {
+                tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
+                tile.y = y + (i * y_image + h * y_row + k0) * item;
+                if (r)
+                    tile.residual = (const char *)r->data + ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
+                p->k->gemm->rows(&tile, b->columns);
+            }
+    }
+}
+
+static void run_block(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    const block b = decode(s, task);
+    char *scratch = s->threads + slot * s->thread_bytes, *tile = scratch + s->strip_bytes;
+    const char *strip = load_strip(s, &b, scratch);
+    const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
+    if (s->dense_y) {
+        char *y = (char *)p->y.data + (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) * item;
+        for (int64_t panel = first; panel < last; panel++)
+            run_panel(s, &b, panel, strip, y, p->y.stride_n, p->y.stride_h, p->y.stride_w);
+        return;
+    }
+    const int64_t row = b.columns * s->tile_pixel, image = b.rows * row;
+    for (int64_t panel = first; panel < last; panel++)
+        run_panel(s, &b, panel, strip, tile, image, row, s->tile_pixel);
+    const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;
+    const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
+    for (int64_t i = 0; i < b.images; i++) {
+        const fc_image y = fc_image_of(&p->y, p->item, b.n + i, b.g * p->out_channels + k0, channels);
+        fc_store_window(p->k, p->item, &y, &window, tile + (i * image + k0) * item, s->tile_pixel, row);
+    }
+}
+
+int64_t fc_conv_direct_scratch(const fc_problem *p)
+{
+    const plan s = make_plan(p);
+    return s.thread_bytes + p->groups * s.weights_group * (int64_t)p->item;
+}
+
+fc_status fc_conv_direct(const fc_problem *p)
+{
+    plan s = make_plan(p);
+    const int64_t tasks = blocks(&s) * s.parts, weights = fc_round_up(p->groups * s.weights_group * (int64_t)p->item, 64);
+    const int slots = fc_parallel_slots(tasks);
+    s.weights = fc_scratch_acquire((size_t)(weights + slots * s.thread_bytes));
+    if (!s.weights)
+        return FC_ENOMEM;
+    s.threads = s.weights + weights;
+    fc_parallel(p->groups * s.panels, pack_panel, &s);
+    fc_parallel_in(slots, tasks, run_block, &s);
+    fc_scratch_release(s.weights);
+    return FC_OK;
+}

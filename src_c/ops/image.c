@@ -1,0 +1,97 @@
+/* image.c: rectangles between layouts. Channels-last rows are memcpy, channels-first rows go through the register
+ * transpose, anything else element by element. */
+#include "image.h"
+
+#include <string.h>
+
+fc_image fc_image_of(const fc_view *v, size_t item, int64_t n, int64_t channel, int64_t channels)
+{
+    return (fc_image){(char *)v->data + (n * v->stride_n + channel * v->stride_c) * (int64_t)item,
+                      v->h, v->w, channels, v->stride_h, v->stride_w, v->stride_c};
+}
+
+static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, int64_t from_pixel,
+                          int64_t from_channel, char *to, int64_t to_pixel, int64_t to_channel)
+{
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t c = 0; c < channels; c++) {
+            const char *f = from + (p * from_pixel + c * from_channel) * (int64_t)item;
+            char *t = to + (p * to_pixel + c * to_channel) * (int64_t)item;
+            if (item == 4)
+                *(uint32_t *)t = *(const uint32_t *)f;
+            else
+                *(uint64_t *)t = *(const uint64_t *)f;
+        }
+}
+
+/* to[p][c] = from[p][c] for any strides */
+static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t channels, const char *from,
+                     int64_t from_pixel, int64_t from_channel, char *to, int64_t to_pixel, int64_t to_channel)
+{
+    const int64_t size = (int64_t)item;
+    if (from_channel == 1 && to_channel == 1) {
+        if ((from_pixel == channels && to_pixel == channels) || pixels == 1) {
+            memcpy(to, from, (size_t)(pixels * channels) * item);
+            return;
+        }
+        if (channels >= 4) {
+            for (int64_t p = 0; p < pixels; p++)
+                memcpy(to + p * to_pixel * size, from + p * from_pixel * size, (size_t)channels * item);
+            return;
+        }
+    }
+    if (from_pixel == 1 && to_channel == 1 && channels >= 4)
+        k->transpose(channels, pixels, from, from_channel, to, to_pixel);
+    else if (from_channel == 1 && to_pixel == 1 && channels >= 4)
+        k->transpose(pixels, channels, from, from_pixel, to, to_channel);
+    else
+        copy_elements(item, pixels, channels, from, from_pixel, from_channel, to, to_pixel, to_channel);
+}
+
+static void zero(size_t item, int64_t pixels, int64_t channels, char *to, int64_t pixel)
+{
+    if (pixel == channels)
+        memset(to, 0, (size_t)(pixels * channels) * item);
+    else
+        for (int64_t p = 0; p < pixels; p++)
+            memset(to + p * pixel * (int64_t)item, 0, (size_t)channels * item);
+}
+
+/* The first i >= 0 with start + i * step >= bound, at most count. */
+static int64_t first_at(int64_t start, int64_t step, int64_t bound, int64_t count)
+{
+    const int64_t i = start >= bound ? 0 : (bound - start + step - 1) / step;
+    return i < count ? i : count;
+}
+
+void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_, int64_t pixel,
+                    int64_t row)
+{
+    const int64_t size = (int64_t)item;
+    const int64_t begin = first_at(win->left, win->column_step, 0, win->columns);
+    const int64_t end = first_at(win->left, win->column_step, x->w, win->columns);
+    for (int64_t r = 0; r < win->rows; r++) {
+        char *to = (char *)to_ + r * row * size;
+        const int64_t h = win->top + r * win->row_step;
+        if (h < 0 || h >= x->h || begin >= end) {
+            zero(item, win->columns, x->c, to, pixel);
+            continue;
+        }
+        zero(item, begin, x->c, to, pixel);
+        const int64_t w = win->left + begin * win->column_step;
+        copy_row(k, item, end - begin, x->c, x->data + (h * x->stride_h + w * x->stride_w) * size,
+                 x->stride_w * win->column_step, x->stride_c, to + begin * pixel * size, pixel, 1);
+        zero(item, win->columns - end, x->c, to + end * pixel * size, pixel);
+    }
+}
+
+void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const fc_window *win, const void *from_,
+                     int64_t pixel, int64_t row)
+{
+    const int64_t size = (int64_t)item;
+    for (int64_t r = 0; r < win->rows; r++) {
+        const char *from = (const char *)from_ + r * row * size;
+        char *to = y->data + ((win->top + r * win->row_step) * y->stride_h + win->left * y->stride_w) * size;
+        copy_row(k, item, win->columns, y->c, from, pixel, 1, to, y->stride_w * win->column_step, y->stride_c);
+    }
+}

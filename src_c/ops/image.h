@@ -1,0 +1,30 @@
+/* image.h: moving rectangles of images between layouts; the only code that knows about padding and channels-first. */
+#ifndef FC_IMAGE_H
+#define FC_IMAGE_H
+#include "../fastconv.h"
+#include "../kernels/kernels.h"
+
+/* data[h][w][c], strides in elements */
+typedef struct {
+    char *data;
+    int64_t h, w, c;
+    int64_t stride_h, stride_w, stride_c;
+} fc_image;
+
+/* A rectangle of an image: rows top, top + row_step, ...; columns left, left + column_step, ... */
+typedef struct {
+    int64_t top, rows, row_step;
+    int64_t left, columns, column_step;
+} fc_window;
+
+/* Image n of a view, channels [channel, channel + channels). */
+fc_image fc_image_of(const fc_view *, size_t item, int64_t n, int64_t channel, int64_t channels);
+
+/* to[row][column][c] = image[top + row * row_step][left + column * column_step][c], zero outside the image.
+ * to has pixel pitch `pixel` and row pitch `row` (elements). */
+void fc_load_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, void *to, int64_t pixel,
+                    int64_t row);
+/* image[top + row * row_step][left + column * column_step][c] = from[row][column][c]; the window lies inside. */
+void fc_store_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, const void *from, int64_t pixel,
+                     int64_t row);
+#endif
