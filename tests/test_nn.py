@@ -181,6 +181,14 @@ def test_loss_reduction_none_needs_a_gradient():
         loss.backward()
 
 
+def test_class_weights_take_the_inputs_dtype():
+    loss = nn.CrossEntropyLoss(weight=[1, 2, 3])
+    x = np.eye(3, dtype=np.float32)
+    assert np.asarray(loss(x, np.arange(3))).dtype == np.float32
+    assert loss.backward().dtype == np.float32
+    assert list(loss.state_dict()) == ["weight"]
+
+
 def test_gradients_accumulate_and_zero_grad_forgets(rng):
     layer, x, g = nn.Linear(4, 3, **seeded), rng.standard_normal((5, 4)), np.ones((5, 3))
     layer(x)

@@ -33,9 +33,16 @@ class _Loss(Module):
         return {"reduction": self.reduction}
 
     def forward(self, input: Array, target: Array) -> Any:
-        value = self.function(input, target, **self._options())
+        value = self.function(input, target, **self._cast_options(input))
         self._keep(input, target)
         return value
+
+    def _cast_options(self, input: Array) -> dict[str, Any]:
+        """The options, their arrays in the input's dtype."""
+        return {
+            name: value.astype(input.dtype) if isinstance(value, np.ndarray) else value
+            for name, value in self._options().items()
+        }
 
     def backward(self, grad: Any = None) -> Array:
         """Gradient of the input; `grad` is that of the loss (1 if not given)."""
@@ -46,7 +53,7 @@ class _Loss(Module):
             )
         input, target = self._take()
         grad_input: Array = self.gradient(
-            1.0 if grad is None else grad, input, target, **self._options()
+            1.0 if grad is None else grad, input, target, **self._cast_options(input)
         )
         return grad_input
 
@@ -58,7 +65,7 @@ class CrossEntropyLoss(_Loss):
     """-log softmax(input)[target]: input `(N, C)` or `(N, C, ...)`, as torch.nn's.
 
     `target` holds class indices `(N, ...)`, or probabilities of the input's shape. `weight` has
-    one entry per class.
+    one entry per class; it is cast to the input's dtype.
     """
 
     function, gradient = staticmethod(F.cross_entropy), staticmethod(F.cross_entropy_backward)
@@ -76,7 +83,7 @@ class CrossEntropyLoss(_Loss):
             raise ValueError(
                 f"CrossEntropyLoss: label_smoothing must be in 0 to 1, got {label_smoothing}"
             )
-        self.register_buffer("weight", None if weight is None else np.asarray(weight))
+        self.register_buffer("weight", _floats(weight))
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
@@ -92,7 +99,8 @@ class CrossEntropyLoss(_Loss):
 class BCEWithLogitsLoss(_Loss):
     """Binary cross entropy of sigmoid(input): input and target of one shape, target in 0..1.
 
-    `weight` multiplies every term, `pos_weight` the terms of positive targets; both broadcast.
+    `weight` multiplies every term, `pos_weight` the terms of positive targets; both broadcast and
+    are cast to the input's dtype.
     """
 
     function = staticmethod(F.binary_cross_entropy_with_logits)
@@ -107,8 +115,8 @@ class BCEWithLogitsLoss(_Loss):
         pos_weight: npt.ArrayLike | None = None,
     ) -> None:
         super().__init__(reduction)
-        self.register_buffer("weight", None if weight is None else np.asarray(weight))
-        self.register_buffer("pos_weight", None if pos_weight is None else np.asarray(pos_weight))
+        self.register_buffer("weight", _floats(weight))
+        self.register_buffer("pos_weight", _floats(pos_weight))
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -122,3 +130,7 @@ class MSELoss(_Loss):
     """(input - target)^2, for input and target of one shape."""
 
     function, gradient = staticmethod(F.mse_loss), staticmethod(F.mse_loss_backward)
+
+
+def _floats(values: npt.ArrayLike | None) -> Array | None:
+    return None if values is None else np.array(values, dtype=np.float64)
