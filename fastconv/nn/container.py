@@ -146,7 +146,7 @@ class Residual(Module):
                 f"Residual: the body gives shape {y.shape}, the shortcut {bypass.shape} "
                 f"(input {x.shape})"
             )
-        total = np.add(y, bypass)
+        total = np.add(y, bypass, out=y if self._body_is_fresh(-1) else None)
         return total if self.activation is None else self._activated(total)
 
     def _activated(self, total: Array) -> Array:
@@ -157,7 +157,12 @@ class Residual(Module):
         if self.activation is not None:
             grad = self.activation.backward(grad)
         grad_bypass = grad if self.shortcut is None else self.shortcut.backward(grad)
-        return np.add(self.body.backward(grad), grad_bypass)
+        grad_x = self.body.backward(grad)
+        return np.add(grad_x, grad_bypass, out=grad_x if self._body_is_fresh(0) else None)
+
+    def _body_is_fresh(self, position: int) -> bool:
+        """Whether the array from that end of the body may be written over with the sum."""
+        return len(self.body) > 0 and self.body[position].fresh
 
     def backward_parameters(self, grad: Array) -> None:
         if self.activation is not None:

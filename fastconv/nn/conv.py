@@ -21,6 +21,7 @@ class _Conv(Module):
     function: ClassVar[Any]  # the pair in fastconv.functional
     gradient: ClassVar[Any]
     transposed: ClassVar[bool] = False
+    fresh = True
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower", "full")
     bias: Parameter | None
 

@@ -15,6 +15,7 @@ class Linear(Module):
     """y = x W^T + b: `(..., in_features)` -> `(..., out_features)`, as torch.nn.Linear."""
 
     bias: Parameter | None
+    fresh = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ There is no tape. A layer in training mode keeps what its backward needs in one 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,7 @@ class Module:
 
     training: bool = True
     recording: bool = True
+    fresh: ClassVar[bool] = False  # forward and backward return new arrays and do not keep them
     _saved: Any = None
     _buffers: tuple[str, ...] = ()
 

@@ -19,6 +19,7 @@ class _BatchNorm(Module):
     """
 
     ranks: ClassVar[tuple[int, ...]]
+    fresh = True
     weight: Parameter | None
     bias: Parameter | None
     running_mean: Array | None

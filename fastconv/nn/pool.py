@@ -11,6 +11,7 @@ class _Pool(Module):
     axes: ClassVar[int]
     function: ClassVar[Any]
     gradient: ClassVar[Any]
+    fresh = True
 
     def _spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != self.axes + 2:
