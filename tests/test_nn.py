@@ -569,3 +569,19 @@ def test_repr_is_torchs():
     )
     assert repr(nn.ReLU()) == "ReLU()"
     assert repr(nn.CrossEntropyLoss()) == "CrossEntropyLoss()"
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_memory_format_changes_no_value(channels_last, rng):
+    """A channels-last view gives the numbers of a contiguous array, forward and backward."""
+    x = rng.standard_normal((2, 2, 8, 8))
+    plain, other = small_resnet(), small_resnet()
+    view = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    grad = rng.standard_normal((2, 3))
+    # the sums run in another order: eps times the square root of some 100 terms, through 6 layers
+    tolerance = 6 * 10 * np.finfo(np.float64).eps * 16
+    y = plain(x)
+    np.testing.assert_allclose(other(view if channels_last else x), y, rtol=0, atol=tolerance)
+    grad_x, grad_view = plain.backward(grad), other.backward(grad)
+    scale = np.abs(grad_x).max()
+    np.testing.assert_allclose(grad_view, grad_x, rtol=0, atol=tolerance * scale)
