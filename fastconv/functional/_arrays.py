@@ -85,7 +85,7 @@ def empty_ordered(
 
 def in_order(array: Array, order: tuple[int, ...]) -> Array:
     """`array` with its axes in memory in `order`: itself, or a copy."""
-    moved = array.transpose(order)
+    moved = np.asarray(array).transpose(order)
     if moved.flags.c_contiguous:
-        return array
+        return np.asarray(array)
     return np.ascontiguousarray(moved).transpose(np.argsort(order))

@@ -76,8 +76,10 @@ def unfold(
         no_overlap("unfold", out, input=input)
         if not out.flags.c_contiguous:
             out[...] = _gather("unfold", x, windows).reshape(wanted)
-            return out
-    return _gather("unfold", x, windows, out).reshape(wanted)
+        else:
+            _gather("unfold", x, windows, out)
+        return out
+    return _gather("unfold", x, windows).reshape(wanted)
 
 
 def unfold_backward(

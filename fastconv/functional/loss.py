@@ -9,7 +9,6 @@ log softmax(x)[c] = x[c] - m - log(sum_k exp(x[k] - m)) with m = max(x): no expo
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -365,7 +364,7 @@ def _softmax_parts(rows: Array) -> tuple[Array, Array, Array]:
 
 
 def _share(function: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(
             f"{function}: label_smoothing must be a float, got {type(value).__name__} {value!r}"
         )

@@ -15,7 +15,6 @@ folds the borders back in the opposite order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -190,7 +189,7 @@ def _check_pair(function: str, axis: int, size: int, pair: Pair, mode: str) -> N
 
 def _fill_value(dtype: np.dtype[Any], value: Any) -> Any:
     """`value` as a number of `dtype`; integer dtypes refuse what they cannot hold."""
-    if not isinstance(value, Real):
+    if not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"pad: value must be a real number, got {type(value).__name__} {value!r}")
     if dtype.kind == "f":
         return dtype.type(value)
