@@ -11,3 +11,16 @@ from .conv_transpose import (
     conv_transpose2d,
     conv_transpose2d_backward,
 )
+from .adaptive_pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool1d_backward,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+)
+from .avg_pool import avg_pool1d, avg_pool1d_backward, avg_pool2d, avg_pool2d_backward
+from .pool import max_pool1d, max_pool1d_backward, max_pool2d, max_pool2d_backward
+from .unpool import max_unpool1d, max_unpool1d_backward, max_unpool2d, max_unpool2d_backward
