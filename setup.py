@@ -8,6 +8,7 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 # -std=gnu11: ISO mode (-std=c11) would turn -ffp-contract off, and with it fused multiply-add.
 # -fno-trapping-math: comparisons and selects may be vectorised; NaN and infinity keep their meaning.
@@ -37,17 +38,16 @@ class BuildExt(build_ext):
     """Compiles the ISA files one by one, each with its own flags, and links them as extra objects."""
 
     def build_extension(self, ext: Extension) -> None:
-        ext.extra_objects = [
-            obj
-            for source in isa_sources()
-            for obj in self.compiler.compile(
-                [source],
-                output_dir=self.build_temp,
-                extra_postargs=ext.extra_compile_args + ISA_FLAGS[os.path.basename(source)[:-2]],
-                depends=ext.depends,
-            )
-        ]
+        ext.extra_objects = [self.isa_object(ext, source) for source in isa_sources()]
         super().build_extension(ext)
+
+    def isa_object(self, ext: Extension, source: str) -> str:
+        """Compiles one ISA file, unless its object is newer than all that it is made of."""
+        (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        if self.force or newer_group([source, "setup.py", *ext.depends], target, "newer"):
+            flags = ext.extra_compile_args + ISA_FLAGS[os.path.basename(source)[:-2]]
+            self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends)
+        return target
 
 
 sanitize = [flag for flag in DEVELOP_FLAGS[DEVELOP] if flag.startswith("-fsanitize")]

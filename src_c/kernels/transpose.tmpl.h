@@ -1,7 +1,7 @@
 /* transpose.tmpl.h: to[column][row] = from[row][column], VL x VL blocks in registers.
  *
  * A block is log2(VL) butterfly stages: stage d swaps, for rows i and i + d, the lanes that differ in bit d.
- * VL * log2(VL) shuffles for VL^2 elements: 0.25 shuffle per element at VL = 16. Edges go element by element.
+ * VL * log2(VL) shuffles for VL^2 elements: 0.25 shuffle per element at VL = 16. Edges load and store partial vectors.
  */
 #define FC_LOW(l, d) (((l) & (d)) ? VL + (l) - (d) : (l))
 #define FC_HIGH(l, d) (((l) & (d)) ? VL + (l) : (l) + (d))
@@ -27,10 +27,8 @@
         r[i] = low;                                                                                                    \
     }
 
-INLINE void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t to_pitch)
+INLINE void N(transpose_registers)(vec *r)
 {
-    vec r[VL];
-    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) r[i] = vload(from + i * from_pitch);
     FC_STAGE(1)
 #if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 4
     FC_STAGE(2)
@@ -41,31 +39,111 @@ INLINE void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t
 #if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 16
     FC_STAGE(8)
 #endif
-    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) vstore(to + i * to_pitch, r[i]);
 }
 
-INLINE void N(transpose_edge)(int64_t rows, int64_t columns, const T *from, int64_t from_pitch, T *to, int64_t to_pitch)
+#define FC_EACH_LANE(i) _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++)
+
+static void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t to_pitch)
 {
-    for (int64_t j = 0; j < columns; j++)
-        for (int64_t i = 0; i < rows; i++)
-            to[j * to_pitch + i] = from[i * from_pitch + j];
+    vec r[VL];
+    FC_EACH_LANE(i) r[i] = vload(from + i * from_pitch);
+    N(transpose_registers)(r);
+    FC_EACH_LANE(i) vstore(to + i * to_pitch, r[i]);
 }
+
+/* to[j][i] = from[i][j] for i < rows, j < columns, both at most VL; the rows of both sides given by pointers */
+static void N(transpose_rows)(int rows, int columns, const T *const *from, T *const *to)
+{
+    vec r[VL];
+    FC_EACH_LANE(i) r[i] = i >= rows ? (vec){0} : columns == VL ? vload(from[i]) : vload_tail(from[i], columns);
+    N(transpose_registers)(r);
+    FC_EACH_LANE(i)
+    {
+        if (i < columns && rows == VL)
+            vstore(to[i], r[i]);
+        else if (i < columns)
+            vstore_tail(to[i], r[i], rows);
+    }
+}
+
+static void N(transpose_edge)(int rows, int columns, const T *from, int64_t from_pitch, T *to, int64_t to_pitch)
+{
+    const T *f[VL];
+    T *t[VL];
+    for (int i = 0; i < rows; i++)
+        f[i] = from + i * from_pitch;
+    for (int i = 0; i < columns; i++)
+        t[i] = to + i * to_pitch;
+    N(transpose_rows)(rows, columns, f, t);
+}
+
+#define FC_UP_TO_VL(n) ((n) < VL ? (int)(n) : VL)
 
 static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
 {
     const T *from = from_;
     T *to = to_;
-    const int64_t block_columns = columns / VL * VL;
-    int64_t i = 0;
-    for (; i + VL <= rows; i += VL) {
-        const T *f = from + i * from_pitch;
-        for (int64_t j = 0; j < block_columns; j += VL)
-            N(transpose_block)(f + j, from_pitch, to + j * to_pitch + i, to_pitch);
-        N(transpose_edge)(VL, columns - block_columns, f + block_columns, from_pitch, to + block_columns * to_pitch + i,
-                          to_pitch);
-    }
-    N(transpose_edge)(rows - i, columns, from + i * from_pitch, from_pitch, to + i, to_pitch);
+    for (int64_t i = 0; i < rows; i += VL)
+        for (int64_t j = 0; j < columns; j += VL) {
+            const T *f = from + i * from_pitch + j;
+            T *t = to + j * to_pitch + i;
+            if (i + VL <= rows && j + VL <= columns)
+                N(transpose_block)(f, from_pitch, t, to_pitch);
+            else
+                N(transpose_edge)(FC_UP_TO_VL(rows - i), FC_UP_TO_VL(columns - j), f, from_pitch, t, to_pitch);
+        }
 }
+
+/* One run (c, tap) of a weight is `channels * taps` long; panel[tap][c][k] has rows of `width`. */
+static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from_, int64_t pitch, void *panel_,
+                         int64_t width)
+{
+    const T *from = from_;
+    T *panel = panel_;
+    const int64_t length = channels * taps;
+    for (int64_t k = 0; k < columns; k += VL) {
+        const T *f[VL];
+        T *t[VL];
+        for (int i = 0; i < FC_UP_TO_VL(columns - k); i++)
+            f[i] = from + (k + i) * pitch;
+        for (int64_t j = 0, c = 0, tap = 0; j < length; j += VL) {
+            for (int i = 0; i < FC_UP_TO_VL(length - j); i++) {
+                t[i] = panel + (tap * channels + c) * width + k;
+                if (++tap == taps)
+                    tap = 0, c++;
+            }
+            N(transpose_rows)(FC_UP_TO_VL(columns - k), FC_UP_TO_VL(length - j), f, t);
+            for (int i = 0; i < FC_UP_TO_VL(columns - k); i++)
+                f[i] += VL;
+        }
+    }
+}
+
+static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *panel_, int64_t width, int64_t tap_pitch,
+                           void *to_, int64_t pitch)
+{
+    const T *panel = panel_;
+    T *to = to_;
+    const int64_t length = channels * taps;
+    for (int64_t k = 0; k < columns; k += VL) {
+        const T *f[VL];
+        T *t[VL];
+        for (int i = 0; i < FC_UP_TO_VL(columns - k); i++)
+            t[i] = to + (k + i) * pitch;
+        for (int64_t j = 0, c = 0, tap = 0; j < length; j += VL) {
+            for (int i = 0; i < FC_UP_TO_VL(length - j); i++) {
+                f[i] = panel + tap * tap_pitch + c * width + k;
+                if (++tap == taps)
+                    tap = 0, c++;
+            }
+            N(transpose_rows)(FC_UP_TO_VL(length - j), FC_UP_TO_VL(columns - k), f, t);
+            for (int i = 0; i < FC_UP_TO_VL(columns - k); i++)
+                t[i] += VL;
+        }
+    }
+}
+#undef FC_EACH_LANE
+#undef FC_UP_TO_VL
 #undef FC_LOW
 #undef FC_HIGH
 #undef FC_LANES2

@@ -4,6 +4,8 @@
  *     fc_conv2d_grad_input   stride_h * stride_w problems of stride 1, one per output phase, with the kernel flipped
  *     fc_conv2d_grad_weight  the problem with the weight as the output
  */
+#include "../scratch.h"
+#include "../threads.h"
 #include "conv.h"
 
 #include <string.h>
@@ -186,7 +188,7 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.y.stride_w *= c->stride_w;
     p.stride_h = p.stride_w = 1;
     if (h->taps == 0 || w->taps == 0) {
-        p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
+        p.in_channels = p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
         p.pad_top = p.pad_left = 0;
         p.x.h = p.x.w = 0; /* every read is padding */
         p.weight = (const char *)nothing;
@@ -202,6 +204,58 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     return run_forward(&p);
 }
 
+/* Copies the weight to [group][k][u][v][c], c innermost: the panels of every phase are then copies of its rows. */
+typedef struct {
+    const fc_problem *p;
+    char *to;
+} weight_copy;
+
+static void copy_channel(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const weight_copy *w = context;
+    const fc_problem *p = w->p;
+    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w, channels = p->out_channels;
+    const int64_t group = task / p->in_channels, k = task % p->in_channels;
+    const char *from = p->weight + (group * p->weight_g + k * p->weight_c) * item;
+    char *to = w->to + task * taps * channels * item;
+    for (int64_t u = 0; u < p->kernel_h; u++) /* row u is a kernel_w x channels transpose when its taps are contiguous */
+        if (p->weight_v == 1)
+            p->k->transpose(channels, p->kernel_w, from + u * p->weight_u * item, p->weight_k, to + u * p->kernel_w * channels * item, channels);
+        else
+            for (int64_t v = 0; v < p->kernel_w; v++)
+                for (int64_t c = 0; c < channels; c++)
+                    memcpy(to + ((u * p->kernel_w + v) * channels + c) * item,
+                           from + (c * p->weight_k + u * p->weight_u + v * p->weight_v) * item, p->item);
+}
+
+static void use_copied_weight(fc_problem *p, char *to)
+{
+    weight_copy job = {p, to};
+    fc_parallel(p->groups * p->in_channels, copy_channel, &job);
+    const int64_t channels = p->out_channels;
+    p->weight = to;
+    p->weight_k = 1;
+    p->weight_v = channels;
+    p->weight_u = p->kernel_w * channels;
+    p->weight_c = p->kernel_h * p->weight_u;
+    p->weight_g = p->in_channels * p->weight_c;
+}
+
+static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    for (int64_t i = 0; i < fc_min(c->stride_h, grad_x->h); i++) {
+        const phase h = make_phase(i, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+        for (int64_t j = 0; j < fc_min(c->stride_w, grad_x->w); j++) {
+            const phase w = make_phase(j, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+            const fc_status status = run_phase(p, c, &h, &w);
+            if (status != FC_OK)
+                return status;
+        }
+    }
+    return FC_OK;
+}
+
 fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
                                const fc_epilogue *epilogue, const fc_view *grad_x)
 {
@@ -211,16 +265,16 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     p.epilogue = *epilogue;
     swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     swap(&p.weight_k, &p.weight_c);
-    for (int64_t i = 0; i < fc_min(c->stride_h, grad_x->h); i++) {
-        const phase h = make_phase(i, grad_x->h, w->h, c->stride_h, c->dilation_h, c->pad_top);
-        for (int64_t j = 0; j < fc_min(c->stride_w, grad_x->w); j++) {
-            const phase v = make_phase(j, grad_x->w, w->w, c->stride_w, c->dilation_w, c->pad_left);
-            const fc_status status = run_phase(&p, c, &h, &v);
-            if (status != FC_OK)
-                return status;
-        }
+    char *copy = NULL;
+    if (c->stride_h * c->stride_w > 1 && w->h * w->w > 1 && p.out_channels > 1) {
+        copy = fc_scratch_acquire((size_t)(w->n * w->c * w->h * w->w) * p.item);
+        if (!copy)
+            return FC_ENOMEM;
+        use_copied_weight(&p, copy);
     }
-    return FC_OK;
+    const fc_status status = run_phases(&p, c, grad_x);
+    fc_scratch_release(copy);
+    return status;
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/

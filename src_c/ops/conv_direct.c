@@ -35,10 +35,11 @@ typedef struct {
     int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
+    int pack_late;                         /* each task packs the panels it uses, into its own memory */
     char *weights;
     int64_t weights_group;                 /* elements of one group's packed weights */
     char *threads;
-    int64_t strip_bytes, thread_bytes;
+    int64_t strip_bytes, tile_bytes, thread_bytes;
 } plan;
 
 static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
@@ -126,18 +127,22 @@ static int64_t blocks(plan *s)
     return s->count_n * s->count_h * s->count_w * s->p->groups;
 }
 
-/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. */
+/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. Where
+ * the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
 static void share_out(plan *s)
 {
+    const fc_problem *p = s->p;
     const int threads = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
+    const int heavy = p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
     while (blocks(s) < wanted && s->block_n > 1)
         s->block_n = fc_ceil_div(s->block_n, 2);
-    while (blocks(s) < wanted && s->block_h > 4)
+    while (!heavy && blocks(s) < wanted && s->block_h > 4)
         s->block_h = fc_ceil_div(s->block_h, 2);
-    while (blocks(s) < wanted && s->block_w > 4 * s->p->k->gemm->max_rows)
-        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), s->p->k->gemm->max_rows);
+    while (!heavy && blocks(s) < wanted && s->block_w > 4 * p->k->gemm->max_rows)
+        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
     s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
+    s->pack_late = blocks(s) == p->groups;
 }
 
 static plan make_plan(const fc_problem *p)
@@ -156,27 +161,49 @@ static plan make_plan(const fc_problem *p)
     set_strip(&s);
     s.tile_pixel = p->out_channels;
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
-    s.thread_bytes = s.strip_bytes + fc_round_up(tile, 64);
-    s.weights_group = taps(p) * p->in_channels * fc_round_up(p->out_channels, s.lanes);
+    s.tile_bytes = fc_round_up(tile, 64);
+    s.weights_group = s.pack_late ? 0 : taps(p) * p->in_channels * fc_round_up(p->out_channels, s.lanes);
+    s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column, 64) : 0);
     return s;
 }
 
 /* ---- weights: [group][panel][chunk][u][v][c in chunk][column], zero beyond the last output channel ----------------*/
+typedef struct {
+    int64_t first, columns, width; /* output channels first .. first + columns - 1, packed in rows of width */
+} panel_range;
+
+static panel_range panel_at(const plan *s, int64_t panel)
+{
+    panel_range r = {.first = panel * s->panel};
+    r.columns = fc_min(s->panel, s->p->out_channels - r.first);
+    r.width = r.columns > s->lanes ? s->panel : s->lanes;
+    return r;
+}
+
+static void pack_chunk(const plan *s, int64_t group, const panel_range *r, int64_t c0, int64_t channels, char *to)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    if (r->columns < r->width)
+        memset(to, 0, (size_t)(taps(p) * channels * r->width * item));
+    fc_pack_weights(p, p->weight + (group * p->weight_g + r->first * p->weight_k + c0 * p->weight_c) * item, channels,
+                    r->columns, to, r->width);
+}
+
+static char *packed_chunk(const plan *s, int64_t group, const panel_range *r, int64_t c0)
+{
+    const int64_t chunk = taps(s->p) * (r->first * s->p->in_channels + c0 * r->width);
+    return s->weights + (group * s->weights_group + chunk) * (int64_t)s->p->item;
+}
+
 static void pack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, group = task / s->panels, k0 = task % s->panels * s->panel;
-    const int64_t columns = fc_min(s->panel, p->out_channels - k0), width = columns > s->lanes ? s->panel : s->lanes;
-    const char *from = p->weight + (group * p->weight_g + k0 * p->weight_k) * item;
-    char *to = s->weights + (group * s->weights_group + k0 * taps(p) * p->in_channels) * item;
-    if (columns < width)
-        memset(to, 0, (size_t)(taps(p) * p->in_channels * width * item));
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
-        const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
-        fc_pack_weights(p, from + c0 * p->weight_c * item, chunk, columns, to + c0 * taps(p) * width * item, width);
-    }
+    const int64_t group = task / s->panels, channels = s->p->in_channels;
+    const panel_range r = panel_at(s, task % s->panels);
+    for (int64_t c0 = 0; c0 < channels; c0 += s->chunk)
+        pack_chunk(s, group, &r, c0, fc_min(s->chunk, channels - c0), packed_chunk(s, group, &r, c0));
 }
 
 /* ---- one block ---------------------------------------------------------------------------------------------------*/
@@ -220,16 +247,20 @@ static const char *offset(const void *base, int64_t elements, int64_t item)
     return base ? (const char *)base + elements * item : NULL;
 }
 
-/* All rows of the block for one panel; y and its pitches are of the block's first output. */
-static void run_panel(const plan *s, const block *b, int64_t panel, const char *strip, char *y, int64_t y_image, int64_t y_row,
-                      int64_t y_pixel)
+/* Where a block's outputs go: y itself, or a dense tile. */
+typedef struct {
+    char *data;
+    int64_t image, row, pixel;
+} target;
+
+/* All rows of the block for one panel. late: memory for one packed chunk, or NULL. */
+static void run_panel(const plan *s, const block *b, int64_t panel, const char *strip, const target *y, char *late)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, channel = b->g * p->out_channels + k0;
-    const int64_t columns = fc_min(s->panel, p->out_channels - k0), width = columns > s->lanes ? s->panel : s->lanes;
+    const panel_range k = panel_at(s, panel);
+    const int64_t item = (int64_t)p->item, channel = b->g * p->out_channels + k.first;
     const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels;
-    const char *weights = s->weights + (b->g * s->weights_group + k0 * taps(p) * p->in_channels) * item;
     const fc_view *r = e->residual;
     fc_gemm tile = {
         .a_row = s->strip_step_w * s->strip_pixel,
@@ -237,8 +268,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
         .taps_w = merged ? 1 : p->kernel_w,
         .step_h = p->dilation_h * s->strip_row,
         .step_w = p->dilation_w * s->strip_pixel,
-        .y_row = y_pixel,
-        .columns = (int)columns,
+        .y_row = y->pixel,
+        .columns = (int)k.columns,
         .scale = offset(e->scale, channel, item),
         .bias = offset(e->bias, channel, item),
         .residual_row = r ? r->stride_w : 0,
@@ -248,13 +279,15 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
         const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
         tile.length = merged ? p->kernel_w * chunk : chunk;
-        tile.b = weights + c0 * taps(p) * width * item;
+        if (late)
+            pack_chunk(s, b->g, &k, c0, chunk, late);
+        tile.b = late ? late : packed_chunk(s, b->g, &k, c0);
         tile.accumulate = c0 > 0;
         tile.finish = c0 + chunk == p->in_channels;
         for (int64_t i = 0; i < b->images; i++)
             for (int64_t h = 0; h < b->rows; h++) {
                 tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
-                tile.y = y + (i * y_image + h * y_row + k0) * item;
+                tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
                 if (r)
                     tile.residual = (const char *)r->data + ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
                 p->k->gemm->rows(&tile, b->columns);
@@ -269,22 +302,23 @@ static void run_block(void *context, int64_t task, int slot)
     const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
     char *scratch = s->threads + slot * s->thread_bytes, *tile = scratch + s->strip_bytes;
+    char *late = s->pack_late ? tile + s->tile_bytes : NULL;
     const char *strip = load_strip(s, &b, scratch);
     const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
-    if (s->dense_y) {
-        char *y = (char *)p->y.data + (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) * item;
-        for (int64_t panel = first; panel < last; panel++)
-            run_panel(s, &b, panel, strip, y, p->y.stride_n, p->y.stride_h, p->y.stride_w);
-        return;
-    }
-    const int64_t row = b.columns * s->tile_pixel, image = b.rows * row;
+    const int64_t row = b.columns * s->tile_pixel;
+    target y = {tile, b.rows * row, row, s->tile_pixel};
+    if (s->dense_y)
+        y = (target){(char *)p->y.data + (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) * item,
+                     p->y.stride_n, p->y.stride_h, p->y.stride_w};
     for (int64_t panel = first; panel < last; panel++)
-        run_panel(s, &b, panel, strip, tile, image, row, s->tile_pixel);
+        run_panel(s, &b, panel, strip, &y, late);
+    if (s->dense_y)
+        return;
     const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;
     const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
     for (int64_t i = 0; i < b.images; i++) {
-        const fc_image y = fc_image_of(&p->y, p->item, b.n + i, b.g * p->out_channels + k0, channels);
-        fc_store_window(p->k, p->item, &y, &window, tile + (i * image + k0) * item, s->tile_pixel, row);
+        const fc_image out = fc_image_of(&p->y, p->item, b.n + i, b.g * p->out_channels + k0, channels);
+        fc_store_window(p->k, p->item, &out, &window, tile + (i * y.image + k0) * item, s->tile_pixel, row);
     }
 }
 
@@ -303,7 +337,8 @@ fc_status fc_conv_direct(const fc_problem *p)
     if (!s.weights)
         return FC_ENOMEM;
     s.threads = s.weights + weights;
-    fc_parallel(p->groups * s.panels, pack_panel, &s);
+    if (!s.pack_late)
+        fc_parallel(p->groups * s.panels, pack_panel, &s);
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(s.weights);
     return FC_OK;

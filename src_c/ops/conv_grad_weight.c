@@ -19,6 +19,7 @@ enum {
     SLICE_PIXELS = 256,           /* below this, loading and adding the buffers costs more than the sum */
     /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
     BLOCK_PIXELS = 256,
+    ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
     TASKS_PER_THREAD = 4,
 };
 
@@ -167,28 +168,48 @@ static void run_slice(void *context, int64_t task, int slot)
 
 /* ---- buffer[slice][group][u][v][c][k] -> grad_weight[k][c][u][v] ---------------------------------------------------*/
 #define ADD_SLICES(type)                                                                                               \
-    for (int64_t u = 0; u < p->kernel_h; u++)                                                                          \
-        for (int64_t v = 0; v < p->kernel_w; v++) {                                                                    \
-            const type *b = (const type *)s->buffer + group * s->buffer_group + ((u * p->kernel_w + v) * p->in_channels + c) * p->out_channels; \
-            type *w = (type *)p->weight + group * p->weight_g + c * p->weight_c + u * p->weight_u + v * p->weight_v;   \
-            for (int64_t k = 0; k < p->out_channels; k++) {                                                            \
-                type sum = b[k];                                                                                       \
-                for (int64_t i = 1; i < s->slices; i++)                                                                \
-                    sum += b[i * s->buffer_slice + k];                                                                 \
-                w[k * p->weight_k] = sum;                                                                              \
-            }                                                                                                          \
-        }
+    for (int64_t i = 1; i < s->slices; i++) {                                                                          \
+        type *restrict sum = (type *)s->buffer;                                                                        \
+        const type *restrict part = (const type *)s->buffer + i * s->buffer_slice;                                     \
+        for (int64_t e = begin; e < end; e++)                                                                          \
+            sum[e] += part[e];                                                                                         \
+    }
 
-static void finish(void *context, int64_t task, int slot)
+static void add_slices(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const int64_t begin = task * ADD_ELEMENTS, end = fc_min(begin + ADD_ELEMENTS, s->buffer_slice);
+    if (s->p->item == 4) {
+        ADD_SLICES(float)
+    } else {
+        ADD_SLICES(double)
+    }
+}
+
+#define UNPACK(type)                                                                                                   \
+    for (int64_t c = 0; c < p->in_channels; c++)                                                                       \
+        for (int64_t u = 0; u < p->kernel_h; u++)                                                                      \
+            for (int64_t v = 0; v < p->kernel_w; v++)                                                                  \
+                for (int64_t k = 0; k < columns; k++)                                                                  \
+                    ((type *)to)[k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v] =              \
+                        ((const type *)from)[((u * p->kernel_w + v) * p->in_channels + c) * p->out_channels + k];
+
+static void unpack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
     const fc_problem *p = s->p;
-    const int64_t group = task / p->in_channels, c = task % p->in_channels;
-    if (p->item == 4) {
-        ADD_SLICES(float)
+    const int64_t item = (int64_t)p->item, group = task / s->panels, k0 = task % s->panels * 2 * s->lanes;
+    const int64_t columns = fc_min(2 * s->lanes, p->out_channels - k0), taps = p->kernel_h * p->kernel_w;
+    const char *from = s->buffer + (group * s->buffer_group + k0) * item;
+    char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k) * item;
+    if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
+        p->k->unpack_runs(columns, p->in_channels, taps, from, p->out_channels, p->in_channels * p->out_channels, to, p->weight_k);
+    else if (p->item == 4) {
+        UNPACK(float)
     } else {
-        ADD_SLICES(double)
+        UNPACK(double)
     }
 }
 
@@ -203,7 +224,9 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *p)
         return FC_ENOMEM;
     s.threads = s.buffer + buffer;
     fc_parallel_in(slots, tasks, run_slice, &s);
-    fc_parallel(p->groups * p->in_channels, finish, &s);
+    if (s.slices > 1)
+        fc_parallel(fc_ceil_div(s.buffer_slice, ADD_ELEMENTS), add_slices, &s);
+    fc_parallel(p->groups * s.panels, unpack_panel, &s);
     fc_scratch_release(s.buffer);
     return FC_OK;
 }

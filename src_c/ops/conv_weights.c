@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-enum { PIECE = 64 /* columns transposed at a time: 64 x 32 floats = 8 KiB, a quarter of L1 */ };
-
 /* One copy per element size; the compiler cannot vectorise the gather, so 8 columns at a time keep 8 lines in use. */
 #define PACK(type)                                                                                                     \
     for (int64_t k0 = 0; k0 < columns; k0 += 8)                                                                        \
@@ -26,33 +24,40 @@ static void pack_any(const fc_problem *p, const char *from, int64_t channels, in
     }
 }
 
-/* weight[k] is one run over (c, u, v): transpose pieces of it in registers, then put each row where its tap belongs. */
-static void pack_runs(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
+/* weight[.][c] of neighbouring output channels are runs of taps that follow each other (gradients of the input, where the
+ * roles of the channels are swapped); taps may run backwards. One input channel at a time is a transpose. */
+static void pack_taps(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
-    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w, length = channels * taps;
-    if (taps == 1) {
-        p->k->transpose(columns, channels, from, p->weight_k, to, width);
-        return;
+    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w, backwards = p->weight_v < 0 || p->weight_u < 0;
+    const int64_t tap_pitch = channels * width;
+    for (int64_t c = 0; c < channels; c++) {
+        const char *f = from + (c * p->weight_c - (backwards ? taps - 1 : 0)) * item;
+        char *t = to + (c * width + (backwards ? (taps - 1) * tap_pitch : 0)) * item;
+        p->k->transpose(columns, taps, f, taps, t, backwards ? -tap_pitch : tap_pitch);
     }
-    _Alignas(64) char piece[PIECE * 32 * sizeof(double)];
-    for (int64_t j0 = 0; j0 < length; j0 += PIECE) {
-        const int64_t count = fc_min(PIECE, length - j0);
-        p->k->transpose(columns, count, from + j0 * item, p->weight_k, piece, width);
-        int64_t c = j0 / taps, tap = j0 % taps;
-        for (int64_t j = 0; j < count; j++) {
-            memcpy(to + (tap * channels + c) * width * item, piece + j * width * item, (size_t)(columns * item));
-            if (++tap == taps)
-                tap = 0, c++;
-        }
-    }
+}
+
+/* Output channels lie next to each other: rows are copied. */
+static void pack_rows(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
+{
+    const int64_t item = (int64_t)p->item;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        for (int64_t v = 0; v < p->kernel_w; v++)
+            for (int64_t c = 0; c < channels; c++, to += width * item)
+                memcpy(to, from + (c * p->weight_c + u * p->weight_u + v * p->weight_v) * item, (size_t)(columns * item));
 }
 
 void fc_pack_weights(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
-    const int run = (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w) &&
-                    p->weight_c == p->kernel_h * p->kernel_w;
-    if (run && columns >= 4)
-        pack_runs(p, from, channels, columns, to, width);
+    const int64_t taps = p->kernel_h * p->kernel_w, direction = p->weight_v < 0 || p->weight_u < 0 ? -1 : 1;
+    const int taps_run = (p->kernel_w == 1 || p->weight_v == direction) &&
+                         (p->kernel_h == 1 || p->weight_u == direction * p->kernel_w);
+    if (p->weight_k == 1)
+        pack_rows(p, from, channels, columns, to, width);
+    else if (taps_run && (direction > 0 || taps == 1) && p->weight_c == taps)
+        p->k->pack_runs(columns, channels, taps, from, p->weight_k, to, width);
+    else if (taps_run && p->weight_k == taps)
+        pack_taps(p, from, channels, columns, to, width);
     else
         pack_any(p, from, channels, columns, to, width);
 }
