@@ -170,7 +170,8 @@ def _operands(
             rule = "at least one entry" if axes == 1 else "at least two axes and one entry"
             raise ValueError(f"{function}: {name} must have {rule}, got shape {array.shape}")
     try:
-        np.broadcast_shapes(arrays[0].shape[:-axes], arrays[1].shape[:-axes])
+        if arrays[0].ndim > axes or arrays[1].ndim > axes:
+            np.broadcast_shapes(arrays[0].shape[:-axes], arrays[1].shape[:-axes])
     except ValueError:
         raise ValueError(
             f"{function}: the batch axes of {names[0]} {arrays[0].shape} and {names[1]} "
