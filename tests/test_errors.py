@@ -10,7 +10,6 @@ import pytest
 
 import fastconv.functional as F
 
-BIG = 2**62
 f64, f32 = np.zeros, lambda *shape: np.zeros(*shape, dtype=np.float32)
 image, signal = f64((1, 3, 8, 8)), f64((1, 3, 8))
 kernel2, kernel1 = f64((4, 3, 3, 3)), f64((4, 3, 3))
@@ -30,7 +29,11 @@ PADDING = [
     (lambda: F.pad(f64(3), (True, 1)), T, "pad: pad int bool"),
     (lambda: F.pad(f64(3), (1, 1), "mirror"), V, "pad: mode 'reflect' 'mirror'"),
     (lambda: F.pad(f64(3), (1, 1), None), T, "pad: mode str NoneType"),
-    (lambda: F.pad(f64(3), (3, 0), "reflect"), V, "pad: pad (3, 0) 'reflect' axis 0 size 3 at most 2"),
+    (
+        lambda: F.pad(f64(3), (3, 0), "reflect"),
+        V,
+        "pad: pad (3, 0) 'reflect' axis 0 size 3 at most 2",
+    ),
     (lambda: F.pad(f64(3), (0, 4), "circular"), V, "pad: pad (0, 4) 'circular' at most 3"),
     (lambda: F.pad(f64(3), (4, 0), "symmetric"), V, "pad: pad (4, 0) 'symmetric' at most 3"),
     (lambda: F.pad(f64(0), (1, 0), "replicate"), V, "pad: pad (1, 0) 'replicate' size 0"),
@@ -38,6 +41,7 @@ PADDING = [
     (lambda: F.pad(f64(3), (-2, -2)), V, "pad: pad (-2, -2) crops 3 axis 0"),
     (lambda: F.pad(f64(3), (2**63, 0)), V, "pad: pad at most 9223372036854775808"),
     (lambda: F.pad(f64((2, 2, 2)), (2**31 - 1,) * 6), M, "pad: shape bytes"),
+    (lambda: F.pad(f64((4, 4)), (2**24,) * 4), M, "pad: (33554436, 33554436) bytes"),
     (lambda: F.pad(f64(3), (1, 1), value="0"), T, "pad: value number str '0'"),
     (lambda: F.pad(np.zeros(3, np.uint8), (1, 1), value=256), V, "pad: value 0 255 uint8 256"),
     (lambda: F.pad(np.zeros(3, np.int32), (1, 1), value=0.5), V, "pad: value integer int32 0.5"),
@@ -216,9 +220,173 @@ SIGNAL = [
     ),
 ]
 
+CONV = [
+    (lambda: F.conv2d(f64((8, 8)), kernel2), V, "conv2d: input (N, C, H, W) (8, 8)"),
+    (lambda: F.conv2d([[1.0]], kernel2), T, "conv2d: input numpy.ndarray list"),
+    (lambda: F.conv2d(image.astype(int), kernel2), T, "conv2d: input float32 int64 astype"),
+    (lambda: F.conv2d(image, kernel1), V, "conv2d: weight out_channels kH (4, 3, 3)"),
+    (lambda: F.conv2d(image, f32((4, 3, 3, 3))), T, "conv2d: weight float32 input float64 astype"),
+    (
+        lambda: F.conv2d(image, f64((4, 4, 3, 3))),
+        V,
+        "conv2d: weight 4 input channels 3 (1, 3, 8, 8) (4, 4, 3, 3) groups 1",
+    ),
+    (lambda: F.conv2d(image, kernel2, groups=2), V, "conv2d: weight groups 2 (1, 3, 8, 8)"),
+    (lambda: F.conv2d(image, kernel2, groups=0), V, "conv2d: groups at least 1 0"),
+    (lambda: F.conv2d(image, f64((4, 1, 3, 3)), groups=3), V, "conv2d: groups divide 3"),
+    (lambda: F.conv2d(image, kernel2, f64(3)), V, "conv2d: bias (4,) (3,)"),
+    (lambda: F.conv2d(image, kernel2, f32(4)), T, "conv2d: bias float32 float64"),
+    (lambda: F.conv2d(image, kernel2, stride=0), V, "conv2d: stride at least 1 0"),
+    (lambda: F.conv2d(image, kernel2, stride=(-1, 1)), V, "conv2d: stride at least 1 -1"),
+    (lambda: F.conv2d(image, kernel2, stride=1.5), T, "conv2d: stride int float 1.5"),
+    (lambda: F.conv2d(image, kernel2, stride=True), T, "conv2d: stride int bool"),
+    (lambda: F.conv2d(image, kernel2, stride=(1, 1, 1)), V, "conv2d: stride 2 ints (1, 1, 1)"),
+    (lambda: F.conv2d(image, kernel2, padding=2**63 - 1), V, "conv2d: padding at most 2147483647"),
+    (lambda: F.conv2d(image, kernel2, padding=2**31 - 1), M, "conv2d: shape bytes"),
+    (lambda: F.conv2d(image, kernel2, padding="causal"), V, "conv2d: padding 'same' 'causal'"),
+    (lambda: F.conv2d(image, kernel2, dilation=2**31), V, "conv2d: dilation at most 2147483648"),
+    (lambda: F.conv2d(image, kernel2, dilation=4), V, "conv2d: kernel axis H 8 dilation 4"),
+    (lambda: F.conv2d(image, f64((4, 3, 3, 9))), V, "conv2d: kernel axis W 8 9"),
+    (
+        lambda: F.conv2d(image, kernel2, padding=1, padding_mode="mirror"),
+        V,
+        "conv2d: padding_mode 'reflect' 'mirror'",
+    ),
+    (lambda: F.conv2d(image, kernel2, algorithm="fast"), V, "conv2d: algorithm 'auto' 'fast'"),
+    (lambda: F.conv2d(image, kernel2, out=image), V, "conv2d: out (1, 4, 6, 6) (1, 3, 8, 8)"),
+    (lambda: F.conv2d(image, kernel2, out=f32((1, 4, 6, 6))), T, "conv2d: out float64 float32"),
+    (lambda: F.conv2d(image, f64((3, 3, 1, 1)), out=image), V, "conv2d: out memory input"),
+    (lambda: F.conv2d(image, f64((0, 3, 3, 3))), V, "conv2d: weight size 0 (0, 3, 3, 3)"),
+    (lambda: F.conv2d(f64((1, 3, 0, 8)), kernel2), V, "conv2d: input empty (1, 3, 0, 8)"),
+    (
+        lambda: F.conv2d_backward(f64((1, 4, 5, 6)), image, kernel2),
+        V,
+        "conv2d_backward: grad_output (1, 4, 6, 6) (1, 4, 5, 6)",
+    ),
+    (
+        lambda: F.conv2d_backward(f64((1, 4, 6, 6)), image, kernel2, output_mask=(True,)),
+        V,
+        "conv2d_backward: output_mask three (True,)",
+    ),
+    (lambda: F.conv1d(image, kernel1), V, "conv1d: input (N, C, L) (1, 3, 8, 8)"),
+    (lambda: F.conv1d(signal, f64((4, 3, 9))), V, "conv1d: kernel axis L 8 9"),
+    (
+        lambda: F.conv_transpose2d(f64((1, 4, 5, 5)), kernel2, stride=2, output_padding=2),
+        V,
+        "conv_transpose2d: output_padding less 2 stride dilation",
+    ),
+    (
+        lambda: F.conv_transpose2d(image, kernel2),
+        V,
+        "conv_transpose2d: weight 4 input channels 3 (1, 3, 8, 8)",
+    ),
+    (
+        lambda: F.conv_transpose2d(f64((1, 4, 2, 2)), kernel2, padding=3),
+        V,
+        "conv_transpose2d: output -2 padding",
+    ),
+    (
+        lambda: F.conv_transpose2d(f64((1, 4, 5, 5)), kernel2, padding="same"),
+        V,
+        "conv_transpose2d: padding 'valid' 'same'",
+    ),
+    (
+        lambda: F.conv_transpose2d(f64((1, 4, 5, 5)), kernel2, stride=2**31 - 1),
+        M,
+        "conv_transpose2d: shape bytes",
+    ),
+    (
+        lambda: F.conv_transpose1d(f64((1, 4, 5)), kernel1, f64(4)),
+        V,
+        "conv_transpose1d: bias (3,) (4,)",
+    ),
+    (
+        lambda: F.conv_transpose2d_backward(image, f64((1, 4, 5, 5)), kernel2),
+        V,
+        "conv_transpose2d_backward: grad_output (1, 3, 7, 7) (1, 3, 8, 8)",
+    ),
+]
+
+pooled = f64((1, 3, 4, 4))
+POOL = [
+    (lambda: F.max_pool2d(image, 3, padding=2), V, "max_pool2d: padding half (2, 2) 3"),
+    (lambda: F.max_pool2d(image, 0), V, "max_pool2d: kernel_size at least 1 0"),
+    (lambda: F.max_pool2d(image, 9), V, "max_pool2d: window axis 8 9"),
+    (lambda: F.max_pool2d(image, 3, stride=0), V, "max_pool2d: stride at least 1 0"),
+    (lambda: F.max_pool2d(image, 3, dilation=(4, 1)), V, "max_pool2d: window dilation 4"),
+    (lambda: F.max_pool2d(image * 1j, 3), T, "max_pool2d: input complex128"),
+    (lambda: F.max_pool1d(image, 3), V, "max_pool1d: input (N, C, L) (1, 3, 8, 8)"),
+    (lambda: F.max_pool2d(f64((1, 3, 0, 4)), 1), V, "max_pool2d: size at least 1 (0, 4)"),
+    (lambda: F.max_pool2d(image, 2, out=f64(3)), V, "max_pool2d: out (1, 3, 4, 4) (3,)"),
+    (
+        lambda: F.max_pool2d_backward(pooled, index + 64, image.shape),
+        V,
+        "max_pool2d_backward: indices 0..63 64",
+    ),
+    (
+        lambda: F.max_pool2d_backward(pooled, index - 1, image.shape),
+        V,
+        "max_pool2d_backward: indices 0..63 -1",
+    ),
+    (
+        lambda: F.max_pool2d_backward(pooled, pooled, image.shape),
+        T,
+        "max_pool2d_backward: indices int64 float64",
+    ),
+    (
+        lambda: F.max_pool2d_backward(pooled, index[..., 1:], image.shape),
+        V,
+        "max_pool2d_backward: indices (1, 3, 4, 4) (1, 3, 4, 3)",
+    ),
+    (
+        lambda: F.max_pool2d_backward(pooled, index, (1, 2, 8, 8)),
+        V,
+        "max_pool2d_backward: grad_output input_shape (1, 2, 8, 8) (1, 3, 4, 4)",
+    ),
+    (
+        lambda: F.max_pool2d_backward(pooled, index, (8, 8)),
+        V,
+        "max_pool2d_backward: input_shape (8, 8)",
+    ),
+    (lambda: F.max_unpool2d(pooled, index + 64, 2), V, "max_unpool2d: indices 0..63 64"),
+    (
+        lambda: F.max_unpool2d(pooled, index, 2, output_size=(11, 8)),
+        V,
+        "max_unpool2d: output_size between 6 10 11",
+    ),
+    (
+        lambda: F.avg_pool2d(image, 2, divisor_override=0),
+        V,
+        "avg_pool2d: divisor_override at least 1 0",
+    ),
+    (lambda: F.avg_pool2d(image, 2, padding=2), V, "avg_pool2d: padding half (2, 2)"),
+    (lambda: F.avg_pool2d(image.astype(int), 2), T, "avg_pool2d: input float32 int64"),
+    (
+        lambda: F.avg_pool2d_backward(f64((1, 3, 4, 5)), image.shape, 2),
+        V,
+        "avg_pool2d_backward: grad_output (4, 4) (4, 5)",
+    ),
+    (lambda: F.adaptive_avg_pool2d(image, 0), V, "adaptive_avg_pool2d: output_size at least 1 0"),
+    (
+        lambda: F.adaptive_avg_pool2d(image, (1, 2, 3)),
+        V,
+        "adaptive_avg_pool2d: output_size 2 ints (1, 2, 3)",
+    ),
+    (
+        lambda: F.adaptive_max_pool1d(signal, -1),
+        V,
+        "adaptive_max_pool1d: output_size at least 1 -1",
+    ),
+    (
+        lambda: F.adaptive_avg_pool2d_backward(f64((1, 2, 4, 4)), image.shape),
+        V,
+        "adaptive_avg_pool2d_backward: grad_output (1, 3, 8, 8) (1, 2, 4, 4)",
+    ),
+]
+
 ALL = [
     pytest.param(*row, id=f"{row[2]}"[:60])
-    for row in [*PADDING, *FOLD, *LINEAR, *LOSS, *SIGNAL]
+    for row in [*PADDING, *FOLD, *LINEAR, *LOSS, *SIGNAL, *CONV, *POOL]
 ]
 
 

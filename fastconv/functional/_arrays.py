@@ -76,11 +76,15 @@ def empty_ordered(
     count = dtype.itemsize
     for size in shape:
         count *= size
-    if count >= 2**62 or max(shape, default=0) >= 2**62:
-        raise MemoryError(f"{function}: an output of shape {shape} would need {count} bytes")
-    if order == tuple(range(len(order))):
-        return np.empty(shape, dtype)
-    return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+    try:
+        if count >= 2**62 or max(shape, default=0) >= 2**62:
+            raise MemoryError
+        if order == tuple(range(len(order))):
+            return np.empty(shape, dtype)
+        return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+    except MemoryError:
+        message = f"{function}: an output of shape {shape} would need {count} bytes"
+        raise MemoryError(message) from None
 
 
 def in_order(array: Array, order: tuple[int, ...]) -> Array:

@@ -167,23 +167,23 @@ def _pairs(function: str, size: tuple[int, ...], pad: Any, mode: str) -> list[Pa
     for k in range(len(entries) // 2):
         axis = len(size) - 1 - k
         pairs[axis] = entries[2 * k], entries[2 * k + 1]
-        _check_pair(function, axis, size[axis], pairs[axis], mode)
+        check_pair(function, "pad", axis, size[axis], pairs[axis], mode)
     return pairs
 
 
-def _check_pair(function: str, axis: int, size: int, pair: Pair, mode: str) -> None:
+def check_pair(function: str, name: str, axis: int, size: int, pair: Pair, mode: str) -> None:
     """Reflect shows size - 1 more entries at each end, symmetric and circular `size`."""
     if mode == "constant":
         if size + min(pair[0], 0) + min(pair[1], 0) < 0:
             raise ValueError(
-                f"{function}: pad {pair} crops more than the {size} entries of axis {axis}"
+                f"{function}: {name} {pair} crops more than the {size} entries of axis {axis}"
             )
         return
     most = {"reflect": size - 1, "replicate": LIMIT if size else 0}.get(mode, size)
     if max(pair) > max(most, 0):
         raise ValueError(
-            f"{function}: pad {pair} is too large for mode {mode!r} on axis {axis} of size {size}, "
-            f"at most {max(most, 0)}"
+            f"{function}: {name} {pair} is too large for mode {mode!r} on axis {axis} of size "
+            f"{size}, at most {max(most, 0)}"
         )
 
 
