@@ -52,7 +52,9 @@ class Conv:
 
     @property
     def output_shape(self) -> Sizes:
-        geometry = zip(self.sizes, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        geometry = zip(
+            self.sizes, self.kernel, self.stride, self.padding, self.dilation, strict=True
+        )
         if self.transposed:
             sizes = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in geometry]
         else:
@@ -122,11 +124,22 @@ def conv(
 
     pad = spread(kernel)[0] // 2 if padding is None else padding
     return Conv(
-        name, batch, channels, outputs, spread(sizes), spread(kernel), spread(stride), spread(pad), spread(dilation), **others
+        name,
+        batch,
+        channels,
+        outputs,
+        spread(sizes),
+        spread(kernel),
+        spread(stride),
+        spread(pad),
+        spread(dilation),
+        **others,
     )
 
 
-def conv1d(name: str, batch: int, channels: int, outputs: int, length: int, kernel: int, **others: Any) -> Conv:
+def conv1d(
+    name: str, batch: int, channels: int, outputs: int, length: int, kernel: int, **others: Any
+) -> Conv:
     return conv(name, batch, channels, outputs, length, kernel, axes=1, **others)
 
 
@@ -163,14 +176,32 @@ CONVS: tuple[Conv, ...] = (
     conv1d("conv1d k9 s2 32->64@2000 b16", 16, 32, 64, 2000, 9, stride=2),
     conv1d("conv1d depthwise k31 256@500 b8", 8, 256, 256, 500, 31, groups=256),
     conv("transposed 4x4 s2 128->64@16 b8", 8, 128, 64, 16, 4, 2, 1, transposed=True),
-    conv1d("transposed1d k16 s8 256->128@100 b4", 4, 256, 128, 100, 16, stride=8, padding=4, transposed=True),
+    conv1d(
+        "transposed1d k16 s8 256->128@100 b4",
+        4,
+        256,
+        128,
+        100,
+        16,
+        stride=8,
+        padding=4,
+        transposed=True,
+    ),
     conv("float64 3x3 64@56", 1, 64, 64, 56, 3, dtype="float64"),
     conv("float64 3x3 16@32 b128 (CIFAR)", 128, 16, 16, 32, 3, dtype="float64"),
 )
 
 POOLS: tuple[Pool, ...] = (
     Pool("max_pool2d 3x3 s2 64@112 b16", "max", (16, 64, 112, 112), (3, 3), (2, 2), (1, 1)),
-    Pool("max_pool2d 3x3 s2 64@112 b16 +indices", "max", (16, 64, 112, 112), (3, 3), (2, 2), (1, 1), True),
+    Pool(
+        "max_pool2d 3x3 s2 64@112 b16 +indices",
+        "max",
+        (16, 64, 112, 112),
+        (3, 3),
+        (2, 2),
+        (1, 1),
+        True,
+    ),
     Pool("max_pool2d 2x2 64@112 b16", "max", (16, 64, 112, 112), (2, 2), (2, 2), (0, 0)),
     Pool("max_pool2d 2x2 6@28 b64 (LeNet)", "max", (64, 6, 28, 28), (2, 2), (2, 2), (0, 0)),
     Pool("avg_pool2d 2x2 64@56 b16", "avg", (16, 64, 56, 56), (2, 2), (2, 2), (0, 0)),
@@ -197,6 +228,11 @@ def formatted(array: Array, layout: Layout) -> Array:
 
 def normal(shape: Sizes, dtype: str, seed: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape, dtype=dtype)  # type: ignore[arg-type]
+
+
+def pool_output_shape(case: Pool) -> Sizes:
+    geometry = zip(case.shape[2:], case.kernel, case.stride, case.padding, strict=True)
+    return (*case.shape[:2], *((n + 2 * p - k) // s + 1 for n, k, s, p in geometry))
 
 
 @dataclass

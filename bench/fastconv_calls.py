@@ -1,4 +1,4 @@
-"""The layers of `cases.py` in fastconv: one zero-argument call per operation, each returning one array."""
+"""The layers of `cases.py` in fastconv: one call per operation, each returning one array."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def norm_parameters(case: Norm) -> dict[str, Array]:
     }
 
 
-def norm_calls(case: Norm, x: Array, g: Array, parameters: dict[str, Array], functions: Any = F) -> Calls:
+def norm_calls(
+    case: Norm, x: Array, g: Array, parameters: dict[str, Array], functions: Any = F
+) -> Calls:
     if case.kind == "relu":
         return {
             "forward": lambda: functions.relu(x),

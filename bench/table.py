@@ -22,24 +22,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cases import CONVS, NORMS, POOLS, Array, Conv, ConvArrays, Layout, Norm, Pool, formatted, normal
+from cases import (
+    CONVS,
+    NORMS,
+    POOLS,
+    Conv,
+    ConvArrays,
+    Layout,
+    Norm,
+    Pool,
+    formatted,
+    normal,
+    pool_output_shape,
+)
 
 OPERATIONS = ("forward", "grad_input", "grad_weight")
 Row = dict[str, Any]
 Calls = dict[str, Callable[[], Any]]
 
 
-# --- the worker: one process, one thread count -----------------------------------------------------
+# --- the worker: one process, one thread count ---------------------------------------------------
 
 
-def tolerance(terms: int, dtype: str) -> float:
-    """Largest error accepted, relative to the rms of the result: two sums of `terms` rounded products."""
-    import numpy as np
-
-    return float(32 * np.finfo(dtype).eps * math.sqrt(terms + 8))
-
-
-def candidates(case: Conv | Pool | Norm, layout: Layout) -> tuple[Callable[[], Calls], dict[str, Calls]]:
+def candidates(
+    case: Conv | Pool | Norm, layout: Layout
+) -> tuple[Callable[[], Calls], dict[str, Calls]]:
     """A function that makes fastconv's calls, and torch's calls in both formats."""
     import fastconv_calls as ours
     import torch_calls as theirs
@@ -50,10 +57,10 @@ def candidates(case: Conv | Pool | Norm, layout: Layout) -> tuple[Callable[[], C
         return lambda: ours.conv_calls(arrays), {f: theirs.conv_calls(arrays, f) for f in formats}
     x = formatted(normal(case.shape, "float32", 1), layout)
     if isinstance(case, Pool):
-        sizes = zip(case.shape[2:], case.kernel, case.stride, case.padding, strict=True)
-        out = (*case.shape[:2], *((n + 2 * p - k) // s + 1 for n, k, s, p in sizes))
-        g = formatted(normal(out, "float32", 3), layout)
-        return lambda: ours.pool_calls(case, x, g), {f: theirs.pool_calls(case, x, g, f) for f in formats}
+        g = formatted(normal(pool_output_shape(case), "float32", 3), layout)
+        return lambda: ours.pool_calls(case, x, g), {
+            f: theirs.pool_calls(case, x, g, f) for f in formats
+        }
     g = formatted(normal(case.shape, "float32", 3), layout)
     parameters = ours.norm_parameters(case)
     return (
@@ -62,47 +69,32 @@ def candidates(case: Conv | Pool | Norm, layout: Layout) -> tuple[Callable[[], C
     )
 
 
-def error(ours: Array, theirs: Array) -> float:
-    """Largest difference relative to the rms of torch's result; infinite for a wrong shape or dtype."""
-    import numpy as np
-
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return math.inf
-    rms = math.sqrt(float(np.square(theirs, dtype=np.float64).mean()))
-    difference = float(np.abs(ours - theirs).max()) / rms
-    return difference if difference == difference else math.inf
-
-
-def measure(case: Conv | Pool | Norm, layout: Layout, operations: list[str], budget: float, threads: int) -> Iterator[Row]:
+def measure(
+    case: Conv | Pool | Norm, layout: Layout, operations: list[str], budget: float, threads: int
+) -> Iterator[Row]:
     """One row per operation of `case`."""
     import torch_calls
+    from harness import relative_error, tolerance
     from timing import interleaved
 
     make_ours, torch_by_format = candidates(case, layout)
-    try:
-        ours = make_ours()
-    except (AttributeError, ValueError, TypeError) as problem:
-        ours, trouble = {}, f"{type(problem).__name__}: {problem}"
+    ours = make_ours()
     for operation in operations:
         if operation not in torch_by_format["channels_first"]:
             continue
         row: Row = {"case": case.name, "layout": layout, "operation": operation, "threads": threads}
         calls = {f"torch {f}": c[operation] for f, c in torch_by_format.items()}
-        if operation in ours:
-            result = ours[operation]()
-            expected = torch_calls.to_numpy(calls["torch channels_first"](), result.shape)
-            terms = case.terms(operation) if isinstance(case, Conv) else 2000
-            row["error"] = error(result, expected)
-            row["correct"] = row["error"] <= tolerance(terms, str(expected.dtype))
-            calls["fastconv"] = ours[operation]
-            del result, expected
-        else:
-            row["trouble"] = trouble
+        result = ours[operation]()
+        expected = torch_calls.to_numpy(calls["torch channels_first"](), result.shape)
+        terms = case.terms(operation) if isinstance(case, Conv) else 2000
+        row["error"] = relative_error(result, expected)
+        row["correct"] = row["error"] <= tolerance(terms, expected.dtype)
+        calls["fastconv"] = ours[operation]
+        del result, expected
         best = interleaved(calls, budget, settle=threads > 1)
         row["seconds"] = best
         row["torch"] = min(seconds for name, seconds in best.items() if name.startswith("torch"))
-        if "fastconv" in best:
-            row["ratio"] = row["torch"] / best["fastconv"]
+        row["ratio"] = row["torch"] / best["fastconv"]
         if isinstance(case, Conv):
             row["flops"] = case.flops
         yield row
@@ -122,11 +114,15 @@ def work(options: argparse.Namespace) -> None:
     print(json.dumps({"about": versions}), flush=True)
     with torch.inference_mode():
         for case, layout in selected(options):
-            for row in measure(case, layout, options.operations, options.budget, options.worker):
-                print(json.dumps(row), flush=True)
+            settings = (layout, options.operations, options.budget, options.worker)
+            try:
+                for row in measure(case, *settings):
+                    print(json.dumps(row), flush=True)
+            except (AttributeError, ValueError, TypeError) as problem:
+                print(json.dumps({"trouble": f"{case.name}: {problem}"}), flush=True)
 
 
-# --- the parent: chooses, collects, prints ---------------------------------------------------------
+# --- the parent: chooses, collects, prints -------------------------------------------------------
 
 
 def selected(options: argparse.Namespace) -> Iterator[tuple[Conv | Pool | Norm, Layout]]:
@@ -159,11 +155,13 @@ def rows_of(options: argparse.Namespace, threads: int) -> Iterator[Row]:
         for line in process.stdout:
             yield json.loads(line)
     if process.returncode:
-        raise SystemExit(f"table: the process with {threads} threads failed with status {process.returncode}")
+        raise SystemExit(
+            f"table: the process with {threads} threads failed with status {process.returncode}"
+        )
 
 
 class Printer:
-    """Prints one line per case: milliseconds of torch and of fastconv, and their ratio, per operation."""
+    """One line per case: milliseconds of torch, of fastconv, and their ratio, per operation."""
 
     def __init__(self, markdown: bool, operations: list[str]) -> None:
         self.markdown, self.operations = markdown, operations
@@ -172,7 +170,8 @@ class Printer:
 
     def header(self, about: Row, threads: int) -> None:
         title = (
-            f"{threads} thread{'s' * (threads > 1)}: fastconv {about['version']} ({about['isa']}), torch {about['torch']}; "
+            f"{threads} thread{'s' * (threads > 1)}: "
+            f"fastconv {about['version']} ({about['isa']}), torch {about['torch']}; "
             f"ms torch, ms fastconv, ratio torch/fastconv"
         )
         columns = [f"{operation:>25}" for operation in self.operations]
@@ -191,58 +190,60 @@ class Printer:
         if key != self.pending:
             self.flush()
             self.pending = key
-        ours = row["seconds"].get("fastconv")
+        ours = row["seconds"]["fastconv"]
         mark = "" if row.get("correct") else " FAIL"
-        cell = f"{row['torch'] * 1e3:.3f}"
-        cell += f" {ours * 1e3:9.3f} {row['ratio']:6.2f}{mark}" if ours else " (none)"
+        cell = f"{row['torch'] * 1e3:.3f} {ours * 1e3:9.3f} {row['ratio']:6.2f}{mark}"
         self.cells[row["operation"]] = f"{cell:>25}"
 
     def flush(self) -> None:
         if self.pending:
-            name = self.pending[0] + (" (channels-first)" if self.pending[1] == "channels_first" else "")
-            self.line(f"{name:52}", [self.cells.get(operation, " " * 25) for operation in self.operations])
+            name = self.pending[0] + (
+                " (channels-first)" if self.pending[1] == "channels_first" else ""
+            )
+            self.line(
+                f"{name:52}", [self.cells.get(operation, " " * 25) for operation in self.operations]
+            )
         self.pending, self.cells = None, {}
+
+
+def geometric_mean(ratios: list[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def summarise(rows: list[Row], threads: int, operations: list[str]) -> None:
     """Geometric means, how many are below 1, and those, worst first."""
     rows = [row for row in rows if row["threads"] == threads]
-    ratios = [row["ratio"] for row in rows if "ratio" in row]
-    if not ratios:
-        return
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    below = sorted((row for row in rows if row.get("ratio", 1) < 1), key=lambda row: row["ratio"])
-    print(f"\n{threads} thread{'s' * (threads > 1)}: geometric mean {mean:.2f} over {len(ratios)}, {len(below)} below 1.0")
-    for operation in operations:
-        some = [row["ratio"] for row in rows if row["operation"] == operation and "ratio" in row]
-        if some:
+    for title, chosen in (("all", operations), *((name, [name]) for name in operations)):
+        ratios = [row["ratio"] for row in rows if row["operation"] in chosen]
+        if ratios:
             print(
-                f"    {operation}: geometric mean {math.exp(sum(map(math.log, some)) / len(some)):.2f}, "
-                f"smallest {min(some):.2f}, {sum(r < 1 for r in some)} of {len(some)} below 1.0"
+                f"{threads} thread{'s' * (threads > 1)}, {title}: geometric mean "
+                f"{geometric_mean(ratios):.2f} of {len(ratios)}, smallest {min(ratios):.2f}, "
+                f"{sum(ratio < 1 for ratio in ratios)} below 1.0"
             )
-    for row in below:
-        print(
-            f"    {row['ratio']:5.2f}  {row['case']} {row['operation']} ({row['layout'].replace('_', '-')}): "
-            f"torch {row['torch'] * 1e3:.3f} ms, fastconv {row['seconds']['fastconv'] * 1e3:.3f} ms"
-        )
-    wrong = [row for row in rows if row.get("correct") is False]
-    for row in wrong:
-        print(f"    FAIL {row['case']} {row['operation']} ({row['layout']}): error {row['error']:.2e} of the rms")
-    for problem in sorted({f"{row['case']}: {row['trouble']}" for row in rows if "trouble" in row}):
-        print(f"    none: {problem}")
+    for row in sorted(rows, key=lambda row: row["ratio"]):
+        name = f"{row['case']} {row['operation']} ({row['layout'].replace('_', '-')})"
+        if not row["correct"]:
+            print(f"    FAIL  {name}: error {row['error']:.2e} of the rms")
+        elif row["ratio"] < 1:
+            print(
+                f"    {row['ratio']:5.2f}  {name}: torch {row['torch'] * 1e3:.3f} ms, "
+                f"fastconv {row['seconds']['fastconv'] * 1e3:.3f} ms"
+            )
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--threads", default="1,2", help="thread counts, comma-separated (default 1,2)")
-    parser.add_argument("--filter", default="", metavar="REGEX", help="only layers whose name matches")
-    parser.add_argument("--operations", default=",".join(OPERATIONS), help="which of " + ", ".join(OPERATIONS))
-    parser.add_argument("--budget", type=float, default=0.5, metavar="SECONDS", help="per layer and operation (0.5)")
-    parser.add_argument("--isa", default="", metavar="NAME", help="instruction set of fastconv, e.g. avx2")
-    parser.add_argument("--channels-first", action="store_true", help="give fastconv channels-first arrays")
-    parser.add_argument("--json", metavar="FILE", help="also write every row to FILE")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--threads", default="1,2", help="comma-separated (default 1,2)")
+    add("--filter", default="", metavar="REGEX", help="only layers whose name matches")
+    add("--operations", default=",".join(OPERATIONS), help="default: all three")
+    add("--budget", type=float, default=0.5, metavar="SECONDS", help="per row and operation")
+    add("--isa", default="", metavar="NAME", help="instruction set of fastconv, e.g. avx2")
+    add("--channels-first", action="store_true", help="give fastconv channels-first arrays")
+    add("--json", metavar="FILE", help="also write every row to FILE")
+    add("--markdown", action="store_true", help="print Markdown tables")
+    add("--worker", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.operations = options.operations.split(",")
     unknown = set(options.operations) - set(OPERATIONS)
@@ -262,11 +263,15 @@ def main(arguments: list[str]) -> int:
         print(f"table: torch is not installed for {sys.executable}", file=sys.stderr)
         return 2
     rows: list[Row] = []
+    troubles: list[str] = []
     for threads in map(int, options.threads.split(",")):
         printer = Printer(options.markdown, options.operations)
         for row in rows_of(options, threads):
             if "about" in row:
                 printer.header(row["about"], threads)
+                continue
+            if "trouble" in row:
+                troubles.append(row["trouble"])
                 continue
             rows.append(row)
             printer.add(row)
@@ -274,7 +279,9 @@ def main(arguments: list[str]) -> int:
         summarise(rows, threads, options.operations)
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
-    return 1 if any(row.get("correct") is False for row in rows) else 0
+    for trouble in sorted(set(troubles)):
+        print(f"not measured: {trouble}")
+    return 1 if troubles or not all(row["correct"] for row in rows) else 0
 
 
 if __name__ == "__main__":

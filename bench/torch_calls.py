@@ -43,12 +43,18 @@ def conv_calls(arrays: ConvArrays, layout: Layout) -> Calls:
     def per_axis(sizes: tuple[int, ...], filler: int) -> list[int]:
         return [filler, *sizes] if raised else list(sizes)
 
-    stride, padding, dilation = per_axis(case.stride, 1), per_axis(case.padding, 0), per_axis(case.dilation, 1)
+    stride, padding, dilation = (
+        per_axis(case.stride, 1),
+        per_axis(case.padding, 0),
+        per_axis(case.dilation, 1),
+    )
     rest = (case.transposed, [0] * len(stride), case.groups)
 
     def gradient(which: int) -> Callable[[], torch.Tensor]:
         mask = [which == 0, which == 1, False]
-        return lambda: aten.convolution_backward(g, x, w, None, stride, padding, dilation, *rest, mask)[which]
+        return lambda: aten.convolution_backward(
+            g, x, w, None, stride, padding, dilation, *rest, mask
+        )[which]
 
     return {
         "forward": lambda: torch.convolution(x, w, None, stride, padding, dilation, *rest),
@@ -69,7 +75,9 @@ def pool_calls(case: Pool, x_array: Array, g_array: Array, layout: Layout) -> Ca
     if case.kind == "avg":
         return {
             "forward": lambda: aten.avg_pool2d(x, kernel, stride, padding),
-            "grad_input": lambda: aten.avg_pool2d_backward(g, x, kernel, stride, padding, False, True, None),
+            "grad_input": lambda: aten.avg_pool2d_backward(
+                g, x, kernel, stride, padding, False, True, None
+            ),
         }
     indices = aten.max_pool2d_with_indices(x, kernel, stride, padding)[1]
 
@@ -87,7 +95,7 @@ def pool_calls(case: Pool, x_array: Array, g_array: Array, layout: Layout) -> Ca
 
 
 def _pool_calls_3d(case: Pool, x: torch.Tensor, g: torch.Tensor) -> Calls:
-    """Rank 3: the forward functions of torch; their gradients run as images of height 1 in torch too."""
+    """Rank 3; torch itself runs these gradients as images of height 1."""
     (kernel,), (stride,), (padding,) = case.kernel, case.stride, case.padding
     x4, g4, shape = x.unsqueeze(2), g.unsqueeze(2), ([1, kernel], [1, stride], [0, padding])
     if case.kind == "avg":
@@ -98,11 +106,15 @@ def _pool_calls_3d(case: Pool, x: torch.Tensor, g: torch.Tensor) -> Calls:
     indices = aten.max_pool2d_with_indices(x4, *shape)[1]
     return {
         "forward": lambda: torch.max_pool1d(x, kernel, stride, padding),
-        "grad_input": lambda: aten.max_pool2d_with_indices_backward(g4, x4, *shape, [1, 1], False, indices),
+        "grad_input": lambda: aten.max_pool2d_with_indices_backward(
+            g4, x4, *shape, [1, 1], False, indices
+        ),
     }
 
 
-def norm_calls(case: Norm, x_array: Array, g_array: Array, parameters: dict[str, Array], layout: Layout) -> Calls:
+def norm_calls(
+    case: Norm, x_array: Array, g_array: Array, parameters: dict[str, Array], layout: Layout
+) -> Calls:
     x, g = tensor(x_array, layout, 2), tensor(g_array, layout, 2)
     if case.kind == "relu":
         return {
