@@ -69,9 +69,9 @@ def _fft_pays(x: Array, w: Array, count: Sizes) -> bool:
     k, rate = w.shape[-2:], 45 if x.itemsize == 4 else 25
     blocked = prod(count) * prod(k) / rate
     if k[0] == 1:
-        return 60_000 + 12 * prod(count) < blocked
+        return bool(60_000 + 12 * prod(count) < blocked)
     points = (x.shape[-2] + k[0]) * (x.shape[-1] + k[1])
-    return 60_000 + 1.3 * points * log2(points) < 2 * blocked
+    return bool(60_000 + 1.3 * points * log2(points) < 2 * blocked)
 
 
 def _plain(x: Array, w: Array, start: Sizes, count: Sizes) -> Array:
