@@ -79,7 +79,7 @@ def expected_of(layer: str, operation: str) -> Array:
     """The float64 oracle: vectorised NumPy on the same numbers."""
     arrays = ConvArrays(LAYERS[layer], "channels_first")
     for name in ("input", "weight", "grad_output"):
-        setattr(arrays, name, getattr(arrays, name).astype(np.float64))
+        setattr(arrays, name, getattr(arrays, name).astype("float64"))
     return numpy_calls.vectorised_calls(arrays)[operation]()
 
 

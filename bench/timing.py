@@ -38,7 +38,7 @@ def interleaved(
     """Best seconds per call of each candidate.
 
     Candidates run A B C A B C ... until `budget` seconds are spent, three turns each or more. Of
-    the candidates whose name starts with `rivals`, one that is far behind the best of them drops out.
+    those whose name starts with `rivals`, one that is far behind the best of them drops out.
     """
     best = {name: max(_sample(call, 1), 1e-7) for name, call in calls.items()}
     start, turns = time.perf_counter(), 0
