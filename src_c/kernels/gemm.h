@@ -24,14 +24,15 @@ typedef struct {
 } fc_gemm;
 
 /* The same product with the reduction over the rows of both sides (gradients of weights):
- *     c[i][col] (+)= sum_{l < lines} sum_{p < depth} a[l * a_line + p * a_step + i] * b[l * b_line + p * b_step + col]
+ *     c[i][col] (+)= sum_{m < images} sum_{l < lines} sum_{p < depth}
+ *                        a[m * a_image + l * a_line + p * a_step + i] * b[m * b_image + l * b_line + p * b_step + col]
  * for i < rows and col < columns (any number of each). */
 typedef struct {
     const void *a;
-    int64_t a_line, a_step;
+    int64_t a_image, a_line, a_step;
     const void *b;
-    int64_t b_line, b_step;
-    int64_t lines, depth;
+    int64_t b_image, b_line, b_step;
+    int64_t images, lines, depth;
     void *c;
     int64_t c_row;
     int64_t rows, columns;

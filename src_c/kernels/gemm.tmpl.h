@@ -130,20 +130,21 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
                 acc[i][j] = (vec){0};
             else
                 acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last) : vload(c + i * c_row + j * VL);
-    for (int64_t l = 0; l < g->lines; l++) {
-        const T *p = a + l * g->a_line, *q = b + l * g->b_line;
-        for (int64_t d = 0; d < g->depth; d++, p += a_step, q += b_step) {
-            vec b0 = tail && vectors == 1 ? vload_tail(q, last) : vload(q);
-            vec b1 = vectors == 1 ? b0 : tail ? vload_tail(q + VL, last) : vload(q + VL);
-            FC_UNROLL for (int i = 0; i < rows; i++)
-            {
-                vec ai = vset1(p[i]);
-                acc[i][0] += ai * b0;
-                if (vectors > 1)
-                    acc[i][1] += ai * b1;
+    for (int64_t m = 0; m < g->images; m++)
+        for (int64_t l = 0; l < g->lines; l++) {
+            const T *p = a + m * g->a_image + l * g->a_line, *q = b + m * g->b_image + l * g->b_line;
+            for (int64_t d = 0; d < g->depth; d++, p += a_step, q += b_step) {
+                vec b0 = tail && vectors == 1 ? vload_tail(q, last) : vload(q);
+                vec b1 = vectors == 1 ? b0 : tail ? vload_tail(q + VL, last) : vload(q + VL);
+                FC_UNROLL for (int i = 0; i < rows; i++)
+                {
+                    vec ai = vset1(p[i]);
+                    acc[i][0] += ai * b0;
+                    if (vectors > 1)
+                        acc[i][1] += ai * b1;
+                }
             }
         }
-    }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
             if (tail && j == vectors - 1)

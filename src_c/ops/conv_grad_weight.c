@@ -2,10 +2,11 @@
  *
  *     grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][i][j][k] * x[n][i * stride_h + ..u][j * stride_w + ..v][c]
  *
- * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, a number that depends on the shape only. A task
- * owns one slice and one part of the weight, sums into its own piece of a buffer[slice][group][u][v][c][k], and the
- * slices are added in order at the end: no two threads share an output and the bits do not depend on their number.
- * Within a slice, blocks of output rows small enough for the caches are loaded as strips (see conv_direct.c).
+ * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, a number that depends on the shape
+ * only. A task owns one slice and one part of the weight, sums into its own piece of a buffer[slice][group][u][v][c][k], and
+ * the slices are added in order at the end: no two threads share an output and the bits do not depend on their number.
+ * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
+ * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -25,15 +26,16 @@ enum {
 
 typedef struct {
     const fc_problem *p;
-    int64_t lanes, slices, lines;     /* lines = batch * out_h * pieces */
-    int64_t pieces, block_w;          /* pieces of one output row and the outputs in a piece */
-    int64_t block_h;                  /* output rows per block; 1 when rows are cut */
-    int64_t row_parts, column_parts;  /* pieces of the taps (u, or u and v) and of the panels of k */
-    int64_t row_units, panels;
-    int x_in_place, y_in_place, merged;
-    int64_t x_pixel, x_row, x_step_h, x_step_w, y_pixel, y_row; /* pitches of the strips, elements */
-    int64_t x_bytes, thread_bytes;
-    int64_t buffer_group, buffer_slice; /* elements */
+    int64_t taps, panel, panels;             /* columns of a panel, number of panels */
+    int64_t slices, lines, pieces;           /* lines = batch * out_h * pieces, pieces of one output row */
+    int64_t block_n, block_h, block_w;       /* images, rows and columns of a block */
+    int single;                              /* one block holds everything */
+    int64_t row_parts, column_parts;         /* pieces of the taps (u, or u and v) and of the panels */
+    int64_t row_units;                       /* kernel_h or taps */
+    int x_in_place, y_in_place, merged;      /* merged: (v, c) is one axis */
+    int64_t x_pixel, x_row, x_image, x_step_h, x_step_w, y_pixel, y_row, y_image; /* pitches of the strips, elements */
+    int64_t x_bytes, y_bytes, thread_bytes;
+    int64_t buffer_group, buffer_slice;      /* elements */
     char *buffer, *threads;
 } plan;
 
@@ -49,124 +51,208 @@ static int inside(const fc_problem *p)
            (p->y.w - 1) * p->stride_w + (p->kernel_w - 1) * p->dilation_w - p->pad_left < p->x.w;
 }
 
+static void choose_block(plan *s)
+{
+    const fc_problem *p = s->p;
+    s->pieces = p->y.w > 2 * BLOCK_PIXELS ? fc_ceil_div(p->y.w, BLOCK_PIXELS) : 1;
+    s->block_w = fc_ceil_div(p->y.w, s->pieces);
+    s->pieces = fc_ceil_div(p->y.w, s->block_w);
+    s->lines = p->y.n * p->y.h * s->pieces;
+    s->block_h = s->pieces > 1 ? 1 : fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w));
+    s->block_n = s->block_h == p->y.h && s->pieces == 1 ? fc_min(p->y.n, fc_ceil_div(BLOCK_PIXELS, p->y.h * p->y.w)) : 1;
+    s->single = s->lines == s->block_n * s->block_h;
+}
+
+static void set_strips(plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, rows = extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
+    s->x_in_place = p->x.stride_c == 1 && inside(p);
+    s->y_in_place = p->y.stride_c == 1;
+    s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
+    s->x_row = s->x_in_place ? p->x.stride_h : extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
+    s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
+    s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
+    s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
+    s->y_pixel = s->y_in_place ? p->y.stride_w : p->out_channels;
+    s->y_row = s->y_in_place ? p->y.stride_h : s->block_w * s->y_pixel;
+    s->y_image = s->y_in_place ? p->y.stride_n : s->block_h * s->y_row;
+    s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
+    s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
+    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->y_image * item, 64);
+}
+
 static plan make_plan(const fc_problem *p)
 {
-    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w;
-    plan s = {.p = p, .lanes = p->k->vector_lanes, .pieces = 1, .block_w = p->y.w};
-    if (p->y.w > 2 * BLOCK_PIXELS) {
-        s.pieces = fc_ceil_div(p->y.w, BLOCK_PIXELS);
-        s.block_w = fc_ceil_div(p->y.w, s.pieces);
-        s.pieces = fc_ceil_div(p->y.w, s.block_w);
-    }
-    s.lines = p->y.n * p->y.h * s.pieces;
-    s.buffer_group = taps * p->in_channels * p->out_channels;
+    const int64_t item = (int64_t)p->item;
+    plan s = {.p = p, .taps = p->kernel_h * p->kernel_w, .panel = 2 * p->k->vector_lanes};
+    choose_block(&s);
+    set_strips(&s);
+    s.panels = fc_ceil_div(p->out_channels, s.panel);
+    s.row_units = s.merged ? p->kernel_h : s.taps;
+    s.buffer_group = s.taps * p->in_channels * p->out_channels;
     s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
     s.slices = fc_min(MAX_SLICES, SLICE_BUFFER_BYTES / fc_max(1, s.buffer_slice * item));
-    s.slices = fc_min(s.slices, s.lines * s.block_w / SLICE_PIXELS);
-    s.slices = fc_max(1, fc_min(s.slices, s.lines));
-
-    s.x_in_place = p->x.stride_c == 1 && inside(p);
-    s.y_in_place = p->y.stride_c == 1;
-    s.block_h = s.pieces > 1 ? 1 : fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w));
-    const int64_t columns = extent(s.block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    s.x_pixel = s.x_in_place ? p->x.stride_w : p->in_channels;
-    s.x_row = s.x_in_place ? p->x.stride_h : columns * s.x_pixel;
-    s.x_step_h = s.x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
-    s.x_step_w = s.x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
-    s.y_pixel = s.y_in_place ? p->y.stride_w : p->out_channels;
-    s.y_row = s.y_in_place ? p->y.stride_h : s.block_w * s.y_pixel;
-    s.merged = p->dilation_w == 1 && s.x_pixel == p->in_channels;
-
-    s.x_bytes = s.x_in_place ? 0 : fc_round_up(extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
-    s.thread_bytes = s.x_bytes + (s.y_in_place ? 0 : fc_round_up(s.block_h * s.y_row * item, 64));
+    s.slices = s.single ? 1 : fc_max(1, fc_min(fc_min(s.slices, s.lines * s.block_w / SLICE_PIXELS), s.lines));
 
     const int threads = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
-    s.panels = fc_ceil_div(p->out_channels, 2 * s.lanes);
-    s.row_units = s.merged ? p->kernel_h : taps;
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
-    s.row_parts = fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
+    s.row_parts = s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
+    s.thread_bytes = s.x_bytes + s.y_bytes;
+    if (s.single) {
+        s.buffer_slice = 0;
+        s.thread_bytes += fc_round_up(s.taps * p->in_channels * s.panel * item, 64);
+    }
     return s;
 }
 
+/* ---- strips ----------------------------------------------------------------------------------------------------------*/
 typedef struct {
-    int64_t slice, group, row_part, column_part;
-} task_id;
-
-/* Output rows [h, h + rows) and columns [w, w + columns) of image n. */
-typedef struct {
-    int64_t n, h, w, rows, columns;
+    int64_t n, h, w, images, rows, columns; /* of outputs */
 } block;
 
-/* Adds one block to the task's part of the weight. */
-static void add_block(const plan *s, const task_id *t, const block *b, char *scratch, int accumulate)
+typedef struct {
+    const char *x, *y; /* of the block's first output */
+} strips;
+
+static strips load_strips(const plan *s, int64_t group, const block *b, char *scratch)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, n = b->n;
+    const int64_t item = (int64_t)p->item, x_channel = group * p->in_channels, y_channel = group * p->out_channels;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
-    const int64_t x_channel = t->group * p->in_channels, y_channel = t->group * p->out_channels;
-    const char *x = (char *)p->x.data + (n * p->x.stride_n + x_channel + top * p->x.stride_h + left * p->x.stride_w) * item;
-    const char *y = (char *)p->y.data + (n * p->y.stride_n + y_channel + b->h * p->y.stride_h + b->w * p->y.stride_w) * item;
-    if (!s->x_in_place) {
-        const fc_image image = fc_image_of(&p->x, p->item, n, x_channel, p->in_channels);
-        const fc_window window = {top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
-                                  left, extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1};
-        fc_load_window(p->k, p->item, &image, &window, scratch, s->x_pixel, s->x_row);
-        x = scratch;
+    const fc_window x_window = {
+        top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        left, extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
+    };
+    const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
+    for (int64_t i = 0; i < b->images; i++) {
+        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, x_channel, p->in_channels);
+        const fc_image y = fc_image_of(&p->y, p->item, b->n + i, y_channel, p->out_channels);
+        if (!s->x_in_place)
+            fc_load_window(p->k, p->item, &x, &x_window, scratch + i * s->x_image * item, s->x_pixel, s->x_row);
+        if (!s->y_in_place)
+            fc_load_window(p->k, p->item, &y, &y_window, scratch + s->x_bytes + i * s->y_image * item, s->y_pixel, s->y_row);
     }
-    if (!s->y_in_place) {
-        const fc_image image = fc_image_of(&p->y, p->item, n, y_channel, p->out_channels);
-        const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
-        fc_load_window(p->k, p->item, &image, &window, scratch + s->x_bytes, s->y_pixel, s->y_row);
-        y = scratch + s->x_bytes;
-    }
-    const int64_t k0 = t->column_part * s->panels / s->column_parts * 2 * s->lanes;
-    const int64_t k1 = fc_min(p->out_channels, (t->column_part + 1) * s->panels / s->column_parts * 2 * s->lanes);
-    const int64_t first = t->row_part * s->row_units / s->row_parts, last = (t->row_part + 1) * s->row_units / s->row_parts;
-    char *buffer = s->buffer + (t->slice * s->buffer_slice + t->group * s->buffer_group + k0) * item;
+    strips t = {scratch, scratch + s->x_bytes};
+    if (s->x_in_place)
+        t.x = (char *)p->x.data + (b->n * p->x.stride_n + x_channel + top * p->x.stride_h + left * p->x.stride_w) * item;
+    if (s->y_in_place)
+        t.y = (char *)p->y.data + (b->n * p->y.stride_n + y_channel + b->h * p->y.stride_h + b->w * p->y.stride_w) * item;
+    return t;
+}
+
+/* c[unit][..][k] (+)= the block's products for tap units [first, last) and output channels [k0, k0 + columns). */
+static void add_products(const plan *s, const block *b, const strips *t, int64_t first, int64_t last, int64_t k0, int64_t columns,
+                         char *c, int64_t c_row, int accumulate)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
     fc_gemm_at product = {
+        .a_image = s->x_image,
         .a_line = s->x_step_h * s->x_row,
         .a_step = s->x_step_w * s->x_pixel,
-        .b = y + k0 * item,
+        .b = t->y + k0 * item,
+        .b_image = s->y_image,
         .b_line = s->y_row,
         .b_step = s->y_pixel,
+        .images = b->images,
         .lines = b->rows,
         .depth = b->columns,
-        .c_row = p->out_channels,
+        .c_row = c_row,
         .rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels,
-        .columns = k1 - k0,
+        .columns = columns,
         .accumulate = accumulate,
     };
     for (int64_t unit = first; unit < last; unit++) {
         const int64_t u = s->merged ? unit : unit / p->kernel_w, v = s->merged ? 0 : unit % p->kernel_w;
-        product.a = x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel) * item;
-        product.c = buffer + unit * product.rows * p->out_channels * item;
+        product.a = t->x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel) * item;
+        product.c = c + unit * product.rows * c_row * item;
         p->k->gemm->at(&product);
     }
+}
+
+/* ---- panel[u][v][c][k] -> grad_weight[k][c][u][v] ------------------------------------------------------------------*/
+#define UNPACK(type)                                                                                                   \
+    for (int64_t c = 0; c < p->in_channels; c++)                                                                       \
+        for (int64_t u = 0; u < p->kernel_h; u++)                                                                      \
+            for (int64_t v = 0; v < p->kernel_w; v++)                                                                  \
+                for (int64_t k = 0; k < columns; k++)                                                                  \
+                    ((type *)to)[k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v] =              \
+                        ((const type *)panel)[((u * p->kernel_w + v) * p->in_channels + c) * width + k];
+
+static void unpack(const plan *s, int64_t group, int64_t k0, int64_t columns, const char *panel, int64_t width)
+{
+    const fc_problem *p = s->p;
+    char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k) * (int64_t)p->item;
+    if (p->weight_c == s->taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
+        p->k->unpack_runs(columns, p->in_channels, s->taps, panel, width, p->in_channels * width, to, p->weight_k);
+    else if (p->item == 4) {
+        UNPACK(float)
+    } else {
+        UNPACK(double)
+    }
+}
+
+static void unpack_panel(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
+    unpack(s, group, k0, fc_min(s->panel, width - k0), s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item, width);
+}
+
+/* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
+static void run_single(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t part = task % s->column_parts, group = task / s->column_parts;
+    const block all = {0, 0, 0, p->y.n, p->y.h, p->y.w};
+    char *scratch = s->threads + slot * s->thread_bytes, *sum = scratch + s->x_bytes + s->y_bytes;
+    const strips t = load_strips(s, group, &all, scratch);
+    for (int64_t panel = part * s->panels / s->column_parts; panel < (part + 1) * s->panels / s->column_parts; panel++) {
+        const int64_t k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
+        add_products(s, &all, &t, 0, s->row_units, k0, columns, sum, s->panel, 0);
+        unpack(s, group, k0, columns, sum, s->panel);
+    }
+}
+
+/* ---- many blocks: (slice, group, part of the panels, part of the taps) ----------------------------------------------*/
+static block block_at(const plan *s, int64_t line, int64_t end)
+{
+    const fc_problem *p = s->p;
+    const int64_t row = line / s->pieces;
+    block b = {.n = row / p->y.h, .h = row % p->y.h, .w = line % s->pieces * s->block_w, .images = 1, .rows = 1};
+    b.columns = fc_min(s->block_w, p->y.w - b.w);
+    if (s->pieces > 1)
+        return b;
+    b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
+    if (b.rows == p->y.h)
+        b.images = fc_min(s->block_n, (end - line) / p->y.h);
+    return b;
 }
 
 static void run_slice(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
-    task_id t;
-    t.row_part = task % s->row_parts, task /= s->row_parts;
-    t.column_part = task % s->column_parts, task /= s->column_parts;
-    t.group = task % p->groups;
-    t.slice = task / p->groups;
-    const int64_t begin = t.slice * s->lines / s->slices, end = (t.slice + 1) * s->lines / s->slices;
+    const int64_t row_part = task % s->row_parts, column_part = task / s->row_parts % s->column_parts;
+    const int64_t group = task / (s->row_parts * s->column_parts) % p->groups;
+    const int64_t slice = task / (s->row_parts * s->column_parts * p->groups);
+    const int64_t k0 = column_part * s->panels / s->column_parts * s->panel;
+    const int64_t k1 = fc_min(p->out_channels, (column_part + 1) * s->panels / s->column_parts * s->panel);
+    const int64_t first = row_part * s->row_units / s->row_parts, last = (row_part + 1) * s->row_units / s->row_parts;
+    const int64_t begin = slice * s->lines / s->slices, end = (slice + 1) * s->lines / s->slices;
+    char *sum = s->buffer + (slice * s->buffer_slice + group * s->buffer_group + k0) * (int64_t)p->item;
     for (int64_t line = begin; line < end;) {
-        const int64_t piece = line % s->pieces, row = line / s->pieces;
-        block b = {row / p->y.h, row % p->y.h, piece * s->block_w, 1, 0};
-        b.columns = fc_min(s->block_w, p->y.w - b.w);
-        if (s->pieces == 1)
-            b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
-        add_block(s, &t, &b, s->threads + slot * s->thread_bytes, line > begin);
-        line += b.rows;
+        const block b = block_at(s, line, end);
+        const strips t = load_strips(s, group, &b, s->threads + slot * s->thread_bytes);
+        add_products(s, &b, &t, first, last, k0, k1 - k0, sum, p->out_channels, line > begin);
+        line += b.images * b.rows;
     }
 }
 
-/* ---- buffer[slice][group][u][v][c][k] -> grad_weight[k][c][u][v] ---------------------------------------------------*/
 #define ADD_SLICES(type)                                                                                               \
     for (int64_t i = 1; i < s->slices; i++) {                                                                          \
         type *restrict sum = (type *)s->buffer;                                                                        \
@@ -179,37 +265,11 @@ static void add_slices(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t begin = task * ADD_ELEMENTS, end = fc_min(begin + ADD_ELEMENTS, s->buffer_slice);
+    const int64_t begin = task * ADD_ELEMENTS, end = fc_min(begin + ADD_ELEMENTS, s->p->groups * s->buffer_group);
     if (s->p->item == 4) {
         ADD_SLICES(float)
     } else {
         ADD_SLICES(double)
-    }
-}
-
-#define UNPACK(type)                                                                                                   \
-    for (int64_t c = 0; c < p->in_channels; c++)                                                                       \
-        for (int64_t u = 0; u < p->kernel_h; u++)                                                                      \
-            for (int64_t v = 0; v < p->kernel_w; v++)                                                                  \
-                for (int64_t k = 0; k < columns; k++)                                                                  \
-                    ((type *)to)[k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v] =              \
-                        ((const type *)from)[((u * p->kernel_w + v) * p->in_channels + c) * p->out_channels + k];
-
-static void unpack_panel(void *context, int64_t task, int slot)
-{
-    (void)slot;
-    const plan *s = context;
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, group = task / s->panels, k0 = task % s->panels * 2 * s->lanes;
-    const int64_t columns = fc_min(2 * s->lanes, p->out_channels - k0), taps = p->kernel_h * p->kernel_w;
-    const char *from = s->buffer + (group * s->buffer_group + k0) * item;
-    char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k) * item;
-    if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
-        p->k->unpack_runs(columns, p->in_channels, taps, from, p->out_channels, p->in_channels * p->out_channels, to, p->weight_k);
-    else if (p->item == 4) {
-        UNPACK(float)
-    } else {
-        UNPACK(double)
     }
 }
 
@@ -223,10 +283,14 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *p)
     if (!s.buffer)
         return FC_ENOMEM;
     s.threads = s.buffer + buffer;
-    fc_parallel_in(slots, tasks, run_slice, &s);
-    if (s.slices > 1)
-        fc_parallel(fc_ceil_div(s.buffer_slice, ADD_ELEMENTS), add_slices, &s);
-    fc_parallel(p->groups * s.panels, unpack_panel, &s);
+    if (s.single) {
+        fc_parallel_in(slots, tasks, run_single, &s);
+    } else {
+        fc_parallel_in(slots, tasks, run_slice, &s);
+        if (s.slices > 1)
+            fc_parallel(fc_ceil_div(p->groups * s.buffer_group, ADD_ELEMENTS), add_slices, &s);
+        fc_parallel(p->groups * s.panels, unpack_panel, &s);
+    }
     fc_scratch_release(s.buffer);
     return FC_OK;
 }
