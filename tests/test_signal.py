@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from array_variants import variants
 
+import fastconv
 import fastconv.functional as F
 import fastconv.reference as R
 
 MODES = ("full", "same", "valid")
 METHODS = ("auto", "direct", "fft")
-ONE = [(1, 1), (5, 1), (1, 5), (7, 3), (3, 7), (8, 4), (4, 8), (6, 6), (5, 5), (40, 9), (300, 64)]
+ONE = [(1, 1), (5, 1), (1, 5), (7, 3), (3, 7), (8, 4), (4, 8), (6, 6), (5, 5), (40, 9)]
+ONE += [(20_000, 7), (3000, 40), (700, 2000), (1500, 1499)]  # as matrix products, and transforms
 TWO = [
     ((5, 6), (3, 3)),
     ((5, 6), (2, 4)),
@@ -21,6 +23,11 @@ TWO = [
     ((6, 2), (3, 5)),
     ((1, 1), (3, 2)),
     ((30, 25), (8, 9)),
+    ((60, 71), (9, 4)),  # matrix products along either axis
+    ((70, 30), (3, 17)),
+    ((40, 40), (1, 50)),
+    ((90, 5), (91, 3)),
+    ((3, 3), (80, 90)),
 ]
 
 
@@ -95,6 +102,13 @@ def test_batch_axes_broadcast(method, batch_a, batch_v):
         check_batch(name, (*batch_a, *sizes[1]), (*batch_v, *sizes[0]), 2, method)
 
 
+@pytest.mark.parametrize("method", ["direct", "fft"])
+def test_batches_of_large_items(method):
+    for batch_a, batch_v in [((3,), ()), ((), (2,)), ((2, 1), (1, 2))]:
+        check_batch("convolve", (*batch_a, 900), (*batch_v, 80), 1, method)
+        check_batch("correlate2d", (*batch_a, 40, 30), (*batch_v, 9, 8), 2, method)
+
+
 def check_batch(name, shape_a, shape_v, axes, method):
     a, v = integers(shape_a), integers(shape_v, seed=1)
     batch = np.broadcast_shapes(shape_a[:-axes], shape_v[:-axes])
@@ -123,6 +137,19 @@ def test_the_choice_of_method_is_symmetric():
         np.testing.assert_array_equal(F.convolve(a, v), F.convolve(v, a))
 
 
+@pytest.mark.parametrize(("m", "n"), [(50, 7), (4000, 60), (4000, 3000)])
+def test_bits_do_not_depend_on_batch_or_threads(m, n):
+    rng = np.random.default_rng(0)
+    a, v = rng.standard_normal((5, m)).astype(np.float32), rng.standard_normal(n).astype(np.float32)
+    y = F.convolve(a, v)
+    with fastconv.num_threads(1):
+        np.testing.assert_array_equal(F.convolve(a, v), y)
+    np.testing.assert_array_equal(F.convolve(a[2:3], v)[0], y[2])
+    np.testing.assert_array_equal(F.convolve(a[2], v), y[2])
+    a[1, 3] = np.nan  # neither on the values of another item
+    np.testing.assert_array_equal(F.convolve(a, v)[[0, 2, 3, 4]], y[[0, 2, 3, 4]])
+
+
 def test_dtypes():
     f32, f64 = np.ones(3, np.float32), np.ones(3)
     assert F.convolve(f32, f32).dtype == np.float32
@@ -141,6 +168,21 @@ def test_nan_and_infinity_stay_where_they_belong():
     y = F.convolve(a, v)
     np.testing.assert_array_equal(np.isnan(y), [1000 <= t < 1700 for t in range(4699)])
     np.testing.assert_array_equal(np.isposinf(y), [3500 <= t < 4200 for t in range(4699)])
+
+
+def test_nan_and_infinity_in_an_image():
+    a, v = np.zeros((2, 60, 50)), np.ones((12, 20))
+    a[1, 30, 25], a[1, 5, 5] = np.nan, -np.inf
+    y = F.convolve2d(a, v)
+    expected = np.zeros(y.shape)
+    expected[1, 5:17, 5:25] = -np.inf
+    expected[1, 30:42, 25:45] = np.nan
+    np.testing.assert_array_equal(y, expected)
+    w = v.copy()
+    w[0, 0] = np.inf
+    for a in (np.zeros((60, 50)), np.zeros((3, 2))):
+        assert np.isnan(F.convolve2d(a, w)).sum() == a.size
+        assert np.isnan(F.convolve2d(w, a)).sum() == a.size
 
 
 @pytest.mark.parametrize("method", METHODS)

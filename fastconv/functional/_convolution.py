@@ -32,7 +32,7 @@ def window_of_full(
     """full[start : start + count] of x (..., n) and w (..., k), the batch axes broadcast.
 
     NaN and infinities reach only the entries they belong to, unless method is "fft": items that
-    hold any are computed by "plain", where no zero of padding or Toeplitz matrix meets them.
+    hold any are computed again by `_shifted_sums`, where no zero meets them that is not data.
     """
     if len(start) == 1:
         x, w = x[..., np.newaxis, :], w[..., np.newaxis, :]
@@ -41,21 +41,21 @@ def window_of_full(
     if 0 in batch:
         return np.empty((*batch, *count), x.dtype)
     by_fft = method == "fft" or (method == "auto" and _fft_pays(x, w, count))
-    if not by_fft and prod(count) * prod(w.shape[-2:]) < _SMALL:
-        return _plain(x, w, start, count)
     with np.errstate(all="ignore"):
-        if not by_fft:
+        if not by_fft and prod(count) * prod(w.shape[-2:]) < _SMALL:
+            y = _plain(x, w, start, count)
+        elif not by_fft:
             y = _blocked(x, w, start, count)
         elif w.shape[-2] == 1:
             y = _overlap_save(function, x, w, start[1], count[1])
         else:
             y = _fft2(function, x, w, start, count)
-    if method != "fft":
-        finite = np.isfinite(x).all(axis=(-2, -1)) & np.isfinite(w).all(axis=(-2, -1))
-        if not finite.all():
-            bad = ~np.broadcast_to(finite, batch)
-            x, w = (np.broadcast_to(a, (*batch, *a.shape[-2:]))[bad] for a in (x, w))
-            y[bad] = _plain(x, w, start, count)
+        if method != "fft":
+            finite = np.isfinite(x).all(axis=(-2, -1)) & np.isfinite(w).all(axis=(-2, -1))
+            if not finite.all():
+                bad = ~np.broadcast_to(finite, batch)
+                x, w = (np.broadcast_to(a, (*batch, *a.shape[-2:]))[bad] for a in (x, w))
+                y[bad] = _shifted_sums(x, w, start, count)
     return y
 
 
@@ -90,6 +90,20 @@ def _plain(x: Array, w: Array, start: Sizes, count: Sizes) -> Array:
         kernel = np.broadcast_to(kernel, (*batch, *k)).reshape(groups, 1, *k)
     y = conv2d(x, kernel, padding=padding, groups=groups, algorithm="direct")
     return y.reshape(*batch, *count)
+
+
+def _shifted_sums(x: Array, w: Array, start: Sizes, count: Sizes) -> Array:
+    """The sum over the kernel's entries of the entry times the shifted x: no padding at all."""
+    y = np.zeros((len(x), *count), x.dtype)
+    for entry in np.ndindex(w.shape[-2:]):
+        to, of = [], []
+        for j, n, s, c in zip(entry, x.shape[-2:], start, count, strict=True):
+            low = max(s, j)
+            high = max(min(s + c, j + n), low)
+            to.append(slice(low - s, high - s))
+            of.append(slice(low - j, high - j))
+        y[:, to[0], to[1]] += w[:, *entry, np.newaxis, np.newaxis] * x[:, of[0], of[1]]
+    return y
 
 
 def _margins(n: int, k: int, start: int, count: int) -> tuple[int, int]:
