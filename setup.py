@@ -12,7 +12,7 @@ from setuptools.modified import newer_group
 
 # -std=gnu11: ISO mode (-std=c11) would turn -ffp-contract off, and with it fused multiply-add.
 # -fno-trapping-math: comparisons and selects may be vectorised; NaN and infinity keep their meaning.
-BASE_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+BASE_FLAGS = ["-O3", "-g0", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 ISA_FLAGS = {
     "generic": [],
     "avx2": ["-march=x86-64-v3"],

@@ -12,6 +12,7 @@
 #include "elementwise.h"
 #include "gemm.h"
 #include "norm.h"
+#include "pixels.h"
 #include "pool.h"
 
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct {
                         void *to, int64_t pitch);
     const fc_gemm_kernels *gemm;
     const fc_depthwise_kernels *depthwise;
+    const fc_pixels_kernels *pixels;
     const fc_pool_kernels *pool;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;

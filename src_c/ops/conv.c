@@ -121,11 +121,21 @@ static int is_depthwise(const fc_problem *p)
     return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1;
 }
 
+/* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
+ * provided that rows are not shorter than that. */
+static int has_few_outputs(const fc_problem *p)
+{
+    return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
+           p->y.w >= p->k->vector_lanes / 2 && !p->epilogue.residual;
+}
+
 static fc_status run_forward(fc_problem *p)
 {
     lay_down(p);
     if (is_depthwise(p))
         return fc_conv_depthwise(p);
+    if (has_few_outputs(p))
+        return fc_conv_pixels(p);
     unroll_rows(p);
     return fc_conv_direct(p);
 }
@@ -219,10 +229,10 @@ static void copy_channel(void *context, int64_t task, int slot)
     const int64_t group = task / p->in_channels, k = task % p->in_channels;
     const char *from = p->weight + (group * p->weight_g + k * p->weight_c) * item;
     char *to = w->to + task * taps * channels * item;
-    for (int64_t u = 0; u < p->kernel_h; u++) /* row u is a kernel_w x channels transpose when its taps are contiguous */
-        if (p->weight_v == 1)
-            p->k->transpose(channels, p->kernel_w, from + u * p->weight_u * item, p->weight_k, to + u * p->kernel_w * channels * item, channels);
-        else
+    if (p->weight_k == taps && p->weight_v == 1 && p->weight_u == p->kernel_w)
+        p->k->transpose(channels, taps, from, taps, to, channels);
+    else
+        for (int64_t u = 0; u < p->kernel_h; u++)
             for (int64_t v = 0; v < p->kernel_w; v++)
                 for (int64_t c = 0; c < channels; c++)
                     memcpy(to + ((u * p->kernel_w + v) * channels + c) * item,
@@ -307,6 +317,12 @@ fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
         e->algorithm = "depthwise";
         e->reason = "one input and one output channel per group: lanes are channels";
         e->scratch_bytes = fc_conv_depthwise_scratch(&p);
+        return FC_OK;
+    }
+    if (has_few_outputs(&p)) {
+        e->algorithm = "pixels";
+        e->reason = "few output channels per group: lanes are neighbouring outputs of a row";
+        e->scratch_bytes = fc_conv_pixels_scratch(&p);
         return FC_OK;
     }
     unroll_rows(&p);

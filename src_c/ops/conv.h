@@ -35,6 +35,7 @@ void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int
 /* Forward: writes y. Each runs the whole problem in parallel. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
+fc_status fc_conv_pixels(const fc_problem *);    /* out_channels <= FC_PIXELS_MAX_CHANNELS, no residual */
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
@@ -43,4 +44,5 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 /* Scratch bytes of one thread */
 int64_t fc_conv_direct_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
+int64_t fc_conv_pixels_scratch(const fc_problem *);
 #endif

@@ -92,7 +92,7 @@ static void load_strip(const plan *s, const block *b, char *to)
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
     const fc_window window = {b->h * p->stride_h - p->pad_top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
                               -p->pad_left, s->columns, 1};
-    fc_load_window(p->k, p->item, &x, &window, to, s->x_pixel, s->x_row);
+    fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
 /* The taps t with 0 <= start + t * dilation < size. */
@@ -185,7 +185,7 @@ static void run_block(void *context, int64_t task, int slot)
     if (!s->y_in_place) {
         const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
         const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
-        fc_store_window(p->k, p->item, &y, &window, tile, s->block_c, s->y_row);
+        fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
     }
 }
 
@@ -243,7 +243,7 @@ static void run_slice(void *context, int64_t task, int slot)
         if (!s->y_in_place) {
             const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
             const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
-            fc_load_window(p->k, p->item, &y, &window, tile, s->block_c, s->y_row);
+            fc_load_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
         }
         for (int64_t h = 0; h < b.rows; h++) {
             d.x = strip + h * p->stride_h * s->x_row * item;

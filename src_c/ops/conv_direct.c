@@ -235,9 +235,10 @@ static const char *load_strip(const plan *s, const block *b, char *strip)
         top, strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
         left, strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
+    const fc_pitch pitch = {s->strip_row, s->strip_pixel, 1};
     for (int64_t i = 0; i < b->images; i++) {
         const fc_image x = fc_image_of(&p->x, p->item, b->n + i, b->g * p->in_channels, p->in_channels);
-        fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, s->strip_pixel, s->strip_row);
+        fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, &pitch);
     }
     return strip;
 }
@@ -316,9 +317,10 @@ static void run_block(void *context, int64_t task, int slot)
         return;
     const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;
     const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
+    const fc_pitch pitch = {row, s->tile_pixel, 1};
     for (int64_t i = 0; i < b.images; i++) {
         const fc_image out = fc_image_of(&p->y, p->item, b.n + i, b.g * p->out_channels + k0, channels);
-        fc_store_window(p->k, p->item, &out, &window, tile + (i * y.image + k0) * item, s->tile_pixel, row);
+        fc_store_window(p->k, p->item, &out, &window, tile + (i * y.image + k0) * item, &pitch);
     }
 }
 

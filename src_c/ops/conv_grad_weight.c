@@ -126,13 +126,14 @@ static strips load_strips(const plan *s, int64_t group, const block *b, char *sc
         left, extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
+    const fc_pitch x_pitch = {s->x_row, s->x_pixel, 1}, y_pitch = {s->y_row, s->y_pixel, 1};
     for (int64_t i = 0; i < b->images; i++) {
         const fc_image x = fc_image_of(&p->x, p->item, b->n + i, x_channel, p->in_channels);
         const fc_image y = fc_image_of(&p->y, p->item, b->n + i, y_channel, p->out_channels);
         if (!s->x_in_place)
-            fc_load_window(p->k, p->item, &x, &x_window, scratch + i * s->x_image * item, s->x_pixel, s->x_row);
+            fc_load_window(p->k, p->item, &x, &x_window, scratch + i * s->x_image * item, &x_pitch);
         if (!s->y_in_place)
-            fc_load_window(p->k, p->item, &y, &y_window, scratch + s->x_bytes + i * s->y_image * item, s->y_pixel, s->y_row);
+            fc_load_window(p->k, p->item, &y, &y_window, scratch + s->x_bytes + i * s->y_image * item, &y_pitch);
     }
     strips t = {scratch, scratch + s->x_bytes};
     if (s->x_in_place)

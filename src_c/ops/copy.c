@@ -28,9 +28,10 @@ static void copy_row(void *context, int64_t task, int slot)
     const fc_image from = fc_image_of(x, j->item, n, 0, x->c), into = fc_image_of(y, j->item, n, 0, y->c);
     const fc_window window = {h, 1, 1, 0, x->w, 1};
     if (y->stride_c == 1)
-        fc_load_window(j->k, j->item, &from, &window, to, y->stride_w, 0);
+        fc_load_window(j->k, j->item, &from, &window, to, &(fc_pitch){0, y->stride_w, 1});
     else if (x->stride_c == 1)
-        fc_store_window(j->k, j->item, &into, &window, (const char *)x->data + (n * x->stride_n + h * x->stride_h) * item, x->stride_w, 0);
+        fc_store_window(j->k, j->item, &into, &window, (const char *)x->data + (n * x->stride_n + h * x->stride_h) * item,
+                        &(fc_pitch){0, x->stride_w, 1});
     else
         for (int64_t c = 0; c < x->c; c++)
             for (int64_t w = 0; w < x->w; w++)
@@ -85,7 +86,7 @@ static void sum_slice(void *context, int64_t slice, int slot)
                 int64_t pitch = x->stride_w;
                 if (x->stride_c != 1) {
                     const fc_window window = {line % x->h, 1, 1, w, pixels, 1};
-                    fc_load_window(j->k, j->item, &image, &window, block, channels, 0);
+                    fc_load_window(j->k, j->item, &image, &window, block, &(fc_pitch){0, channels, 1});
                     from = block, pitch = channels;
                 }
                 if (item == 4)

@@ -40,21 +40,30 @@ static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t c
             return;
         }
     }
-    if (from_pixel == 1 && to_channel == 1 && channels >= 4)
+    if (from_pixel == 1 && to_pixel == 1) {
+        for (int64_t c = 0; c < channels; c++)
+            memcpy(to + c * to_channel * size, from + c * from_channel * size, (size_t)pixels * item);
+        return;
+    }
+    if (from_pixel == 1 && to_channel == 1 && channels > 1)
         k->transpose(channels, pixels, from, from_channel, to, to_pixel);
-    else if (from_channel == 1 && to_pixel == 1 && channels >= 4)
+    else if (from_channel == 1 && to_pixel == 1 && channels > 1)
         k->transpose(pixels, channels, from, from_pixel, to, to_channel);
     else
         copy_elements(item, pixels, channels, from, from_pixel, from_channel, to, to_pixel, to_channel);
 }
 
-static void zero(size_t item, int64_t pixels, int64_t channels, char *to, int64_t pixel)
+static void zero(size_t item, int64_t pixels, int64_t channels, char *to, const fc_pitch *pitch)
 {
-    if (pixel == channels)
+    const int64_t size = (int64_t)item;
+    if (pitch->pixel == channels)
         memset(to, 0, (size_t)(pixels * channels) * item);
+    else if (pitch->pixel == 1)
+        for (int64_t c = 0; c < channels; c++)
+            memset(to + c * pitch->channel * size, 0, (size_t)pixels * item);
     else
         for (int64_t p = 0; p < pixels; p++)
-            memset(to + p * pixel * (int64_t)item, 0, (size_t)channels * item);
+            memset(to + p * pitch->pixel * size, 0, (size_t)channels * item);
 }
 
 /* The first i >= 0 with start + i * step >= bound, at most count. */
@@ -64,34 +73,34 @@ static int64_t first_at(int64_t start, int64_t step, int64_t bound, int64_t coun
     return i < count ? i : count;
 }
 
-void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_, int64_t pixel,
-                    int64_t row)
+void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_, const fc_pitch *pitch)
 {
     const int64_t size = (int64_t)item;
     const int64_t begin = first_at(win->left, win->column_step, 0, win->columns);
     const int64_t end = first_at(win->left, win->column_step, x->w, win->columns);
     for (int64_t r = 0; r < win->rows; r++) {
-        char *to = (char *)to_ + r * row * size;
+        char *to = (char *)to_ + r * pitch->row * size;
         const int64_t h = win->top + r * win->row_step;
         if (h < 0 || h >= x->h || begin >= end) {
-            zero(item, win->columns, x->c, to, pixel);
+            zero(item, win->columns, x->c, to, pitch);
             continue;
         }
-        zero(item, begin, x->c, to, pixel);
+        zero(item, begin, x->c, to, pitch);
         const int64_t w = win->left + begin * win->column_step;
         copy_row(k, item, end - begin, x->c, x->data + (h * x->stride_h + w * x->stride_w) * size,
-                 x->stride_w * win->column_step, x->stride_c, to + begin * pixel * size, pixel, 1);
-        zero(item, win->columns - end, x->c, to + end * pixel * size, pixel);
+                 x->stride_w * win->column_step, x->stride_c, to + begin * pitch->pixel * size, pitch->pixel,
+                 pitch->channel);
+        zero(item, win->columns - end, x->c, to + end * pitch->pixel * size, pitch);
     }
 }
 
 void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const fc_window *win, const void *from_,
-                     int64_t pixel, int64_t row)
+                     const fc_pitch *pitch)
 {
     const int64_t size = (int64_t)item;
     for (int64_t r = 0; r < win->rows; r++) {
-        const char *from = (const char *)from_ + r * row * size;
+        const char *from = (const char *)from_ + r * pitch->row * size;
         char *to = y->data + ((win->top + r * win->row_step) * y->stride_h + win->left * y->stride_w) * size;
-        copy_row(k, item, win->columns, y->c, from, pixel, 1, to, y->stride_w * win->column_step, y->stride_c);
+        copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, y->stride_w * win->column_step, y->stride_c);
     }
 }

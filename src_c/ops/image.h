@@ -20,11 +20,13 @@ typedef struct {
 /* Image n of a view, channels [channel, channel + channels). */
 fc_image fc_image_of(const fc_view *, size_t item, int64_t n, int64_t channel, int64_t channels);
 
-/* to[row][column][c] = image[top + row * row_step][left + column * column_step][c], zero outside the image.
- * to has pixel pitch `pixel` and row pitch `row` (elements). */
-void fc_load_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, void *to, int64_t pixel,
-                    int64_t row);
+/* Pitches of a strip, in elements: strip[r * row + column * pixel + c * channel]. */
+typedef struct {
+    int64_t row, pixel, channel;
+} fc_pitch;
+
+/* to[row][column][c] = image[top + row * row_step][left + column * column_step][c], zero outside the image. */
+void fc_load_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, void *to, const fc_pitch *);
 /* image[top + row * row_step][left + column * column_step][c] = from[row][column][c]; the window lies inside. */
-void fc_store_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, const void *from, int64_t pixel,
-                     int64_t row);
+void fc_store_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, const void *from, const fc_pitch *);
 #endif

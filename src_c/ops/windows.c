@@ -150,12 +150,12 @@ void fc_tile_load(const fc_kernels *k, size_t item, const fc_view *v, const fc_b
 {
     fc_window window;
     const fc_image image = tile_image(item, v, b, &window);
-    fc_load_window(k, item, &image, &window, tile, pitch, b->cols * pitch);
+    fc_load_window(k, item, &image, &window, tile, &(fc_pitch){b->cols * pitch, pitch, 1});
 }
 
 void fc_tile_store(const fc_kernels *k, size_t item, const fc_view *v, const fc_block *b, const void *tile, int64_t pitch)
 {
     fc_window window;
     const fc_image image = tile_image(item, v, b, &window);
-    fc_store_window(k, item, &image, &window, tile, pitch, b->cols * pitch);
+    fc_store_window(k, item, &image, &window, tile, &(fc_pitch){b->cols * pitch, pitch, 1});
 }

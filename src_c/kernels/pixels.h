@@ -1,0 +1,25 @@
+/* pixels.h: convolution with few output channels; lanes are neighbouring outputs of a row. */
+#ifndef FC_KERNELS_PIXELS_H
+#define FC_KERNELS_PIXELS_H
+#include <stdint.h>
+
+enum { FC_PIXELS_MAX_CHANNELS = 8, FC_PIXELS_MAX_RUNS = 8 };
+
+/* y[r][k][lane] = sum_{c,u,v} weights[c][u][v][k] * x[r][c * plane + u * row + tap[v] + lane]
+ * for `runs` runs of vector_lanes outputs: x[r] and y[r] are where run r starts; channel k of y is k * y_channel further. */
+typedef struct {
+    const void *x[FC_PIXELS_MAX_RUNS];
+    void *y[FC_PIXELS_MAX_RUNS];
+    int64_t y_channel;
+    int64_t in_channels, kernel_h, kernel_w;
+    int64_t plane, row;
+    const int64_t *tap; /* [kernel_w] */
+    const void *weights;
+} fc_pixels;
+
+typedef struct {
+    int max_runs[FC_PIXELS_MAX_CHANNELS + 1];
+    /* [channels][runs] */
+    void (*tile[FC_PIXELS_MAX_CHANNELS + 1][FC_PIXELS_MAX_RUNS + 1])(const fc_pixels *);
+} fc_pixels_kernels;
+#endif

@@ -1,0 +1,167 @@
+/* conv_pixels.c: convolution with up to 8 output channels per group; lanes are neighbouring outputs of a row.
+ *
+ * A task's input window is loaded as strip[c][row][phase][q]: columns left + q * stride_w + phase, so that neighbouring
+ * outputs read neighbouring elements whatever the stride. Sums go to tile[k][row][column], then through the epilogue to y.
+ */
+#include "../scratch.h"
+#include "../threads.h"
+#include "conv.h"
+
+#include <string.h>
+
+enum {
+    STRIP_BYTES = 256 << 10, /* strip and tile of a task: a quarter of a 1 MiB second-level cache */
+    TASKS_PER_THREAD = 4,
+};
+
+typedef struct {
+    const fc_problem *p;
+    int64_t lanes, runs;                      /* vectors that cover an output row */
+    int64_t block_h, count_h;
+    int64_t phase, row, plane;                /* pitches of the strip */
+    int64_t tile_row, tile_channel;           /* pitches of the tile */
+    int64_t strip_bytes, thread_bytes;
+    int64_t *taps;                            /* [kernel_w] */
+    char *weights, *threads;                  /* weights[group][c][u][v][k] */
+} plan;
+
+static void set_pitches(plan *s, int64_t rows)
+{
+    const fc_problem *p = s->p;
+    /* the last vector of a row reads lanes that are no outputs: q goes up to runs * lanes + reach of the taps */
+    s->phase = fc_round_up(s->runs * s->lanes + (p->kernel_w - 1) * p->dilation_w / p->stride_w + 1, s->lanes);
+    s->row = p->stride_w * s->phase;
+    s->plane = ((rows - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1) * s->row;
+    s->tile_row = s->runs * s->lanes;
+    s->tile_channel = rows * s->tile_row;
+}
+
+static plan make_plan(const fc_problem *p)
+{
+    plan s = {.p = p, .lanes = p->k->vector_lanes};
+    const int64_t item = (int64_t)p->item;
+    s.runs = fc_ceil_div(p->y.w, s.lanes);
+    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    s.block_h = p->y.h;
+    for (;; s.block_h = fc_ceil_div(s.block_h, 2)) {
+        set_pitches(&s, s.block_h);
+        s.count_h = fc_ceil_div(p->y.h, s.block_h);
+        const int64_t bytes = (p->in_channels * s.plane + p->out_channels * s.tile_channel) * item;
+        if (s.block_h == 1 || (bytes <= STRIP_BYTES && (p->y.n * p->groups * s.count_h >= wanted || s.block_h <= 4)))
+            break;
+    }
+    s.strip_bytes = fc_round_up(p->in_channels * s.plane * item, 64);
+    s.thread_bytes = s.strip_bytes + fc_round_up(p->out_channels * s.tile_channel * item, 64);
+    return s;
+}
+
+static void pack(const plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    char *to = s->weights;
+    for (int64_t g = 0; g < p->groups; g++)
+        for (int64_t c = 0; c < p->in_channels; c++)
+            for (int64_t u = 0; u < p->kernel_h; u++)
+                for (int64_t v = 0; v < p->kernel_w; v++)
+                    for (int64_t k = 0; k < p->out_channels; k++, to += item)
+                        memcpy(to, p->weight + (g * p->weight_g + k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v) * item, p->item);
+    for (int64_t v = 0; v < p->kernel_w; v++)
+        s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
+}
+
+static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, char *strip)
+{
+    const fc_problem *p = s->p;
+    const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
+    const fc_pitch pitch = {s->row, 1, s->plane};
+    for (int64_t phase = 0; phase < p->stride_w; phase++) {
+        const fc_window window = {h * p->stride_h - p->pad_top, (rows - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1, 1,
+                                  phase - p->pad_left, s->phase, p->stride_w};
+        fc_load_window(p->k, p->item, &x, &window, strip + phase * s->phase * (int64_t)p->item, &pitch);
+    }
+}
+
+#define FINISH(type)                                                                                                   \
+    do {                                                                                                               \
+        type *t = (type *)tile + k * s->tile_channel;                                                                  \
+        const type scale = e->scale ? ((const type *)e->scale)[channel + k] : 1;                                       \
+        const type bias = e->bias ? ((const type *)e->bias)[channel + k] : 0;                                          \
+        const type lower = (type)e->lower, upper = (type)e->upper;                                                     \
+        for (int64_t i = 0; i < count; i++) {                                                                          \
+            type y = t[i] * scale + bias;                                                                              \
+            y = y < lower ? lower : y;                                                                                 \
+            t[i] = y > upper ? upper : y;                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+static void finish(const plan *s, int64_t g, int64_t rows, char *tile)
+{
+    const fc_epilogue *e = &s->p->epilogue;
+    const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
+    if (!e->scale && !e->bias && e->lower == -__builtin_inf() && e->upper == __builtin_inf())
+        return;
+    for (int64_t k = 0; k < s->p->out_channels; k++) {
+        if (s->p->item == 4)
+            FINISH(float);
+        else
+            FINISH(double);
+    }
+}
+
+static void run_block(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    const int64_t h = task % s->count_h * s->block_h, g = task / s->count_h % p->groups, n = task / s->count_h / p->groups;
+    const int64_t rows = fc_min(s->block_h, p->y.h - h), total = rows * s->runs;
+    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->strip_bytes;
+    load_strip(s, n, g, h, rows, strip);
+    const fc_pixels_kernels *k = p->k->pixels;
+    const int64_t most = k->max_runs[p->out_channels], groups = fc_ceil_div(total, most);
+    fc_pixels call = {
+        .y_channel = s->tile_channel,
+        .in_channels = p->in_channels,
+        .kernel_h = p->kernel_h,
+        .kernel_w = p->kernel_w,
+        .plane = s->plane,
+        .row = p->dilation_h * s->row,
+        .tap = s->taps,
+        .weights = s->weights + g * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item,
+    };
+    for (int64_t i = 0, run = 0; i < groups; i++) { /* near-equal groups of runs */
+        const int64_t count = (total - run + groups - i - 1) / (groups - i);
+        for (int64_t r = 0; r < count; r++, run++) {
+            const int64_t row = run / s->runs, column = run % s->runs * s->lanes;
+            call.x[r] = strip + (row * p->stride_h * s->row + column) * item;
+            call.y[r] = tile + (row * s->tile_row + column) * item;
+        }
+        k->tile[p->out_channels][count](&call);
+    }
+    finish(s, g, rows, tile);
+    const fc_image y = fc_image_of(&p->y, p->item, n, g * p->out_channels, p->out_channels);
+    const fc_window window = {h, rows, 1, 0, p->y.w, 1};
+    fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
+}
+
+int64_t fc_conv_pixels_scratch(const fc_problem *p) { return make_plan(p).thread_bytes; }
+
+fc_status fc_conv_pixels(const fc_problem *p)
+{
+    plan s = make_plan(p);
+    const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h;
+    const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
+    const int64_t weights = fc_round_up(p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item, 64);
+    const int slots = fc_parallel_slots(tasks);
+    char *scratch = fc_scratch_acquire((size_t)(taps + weights + slots * s.thread_bytes));
+    if (!scratch)
+        return FC_ENOMEM;
+    s.taps = (int64_t *)scratch;
+    s.weights = scratch + taps;
+    s.threads = s.weights + weights;
+    pack(&s);
+    fc_parallel_in(slots, tasks, run_block, &s);
+    fc_scratch_release(scratch);
+    return FC_OK;
+}
