@@ -4,13 +4,6 @@ Names and arguments follow `torch.nn.functional`; the backward of a function sta
 `_backward` appended, and takes `grad_output` first.
 """
 
-from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward, explain_conv2d
-from .conv_transpose import (
-    conv_transpose1d,
-    conv_transpose1d_backward,
-    conv_transpose2d,
-    conv_transpose2d_backward,
-)
 from .adaptive_pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
@@ -22,5 +15,78 @@ from .adaptive_pool import (
     adaptive_max_pool2d_backward,
 )
 from .avg_pool import avg_pool1d, avg_pool1d_backward, avg_pool2d, avg_pool2d_backward
+from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward, explain_conv2d
+from .conv_transpose import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+)
+from .fold import fold, fold_backward, unfold, unfold_backward
+from .linear import linear, linear_backward
+from .loss import cross_entropy, cross_entropy_backward, nll_loss, nll_loss_backward
+from .norm import batch_norm, batch_norm_backward
+from .padding import pad, pad_backward
+from .pair_loss import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    mse_loss,
+    mse_loss_backward,
+)
 from .pool import max_pool1d, max_pool1d_backward, max_pool2d, max_pool2d_backward
+from .signal import convolve, convolve2d, correlate, correlate2d
 from .unpool import max_unpool1d, max_unpool1d_backward, max_unpool2d, max_unpool2d_backward
+
+__all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool1d_backward",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "avg_pool1d",
+    "avg_pool1d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "convolve",
+    "convolve2d",
+    "correlate",
+    "correlate2d",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "explain_conv2d",
+    "fold",
+    "fold_backward",
+    "linear",
+    "linear_backward",
+    "max_pool1d",
+    "max_pool1d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_unpool1d",
+    "max_unpool1d_backward",
+    "max_unpool2d",
+    "max_unpool2d_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "nll_loss",
+    "nll_loss_backward",
+    "pad",
+    "pad_backward",
+    "unfold",
+    "unfold_backward",
+]
