@@ -40,3 +40,23 @@ def avg_pool2d_grad(
 def index_add(value: Array, index: Array, plane: Array) -> bool: ...
 def index_set(value: Array, index: Array, plane: Array) -> bool: ...
 def index_get(plane: Array, index: Array, value: Array) -> bool: ...
+def batch_norm(
+    x: Array,
+    y: Array,
+    by_channel: tuple[Array | None, Array | None, Array | None, Array | None],
+    training: bool,
+    momentum: float,
+    eps: float,
+    saved: Array | None,
+) -> None: ...
+def batch_norm_grad(
+    grad_y: Array,
+    x: Array,
+    grad_x: Array,
+    grad_weight: Array | None,
+    grad_bias: Array | None,
+    by_channel: tuple[Array | None, Array | None, Array | None, Array | None],
+    training: bool,
+    eps: float,
+    saved: Array | None,
+) -> None: ...

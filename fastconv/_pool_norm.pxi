@@ -126,3 +126,71 @@ def index_get(plane, index, value):
     with nogil:
         status = fc_index_get(dtype, &vp, &vi, &vv)
     return status != FC_EINDEX
+
+
+cdef extern from "fastconv.h" nogil:
+    ctypedef struct fc_batch_norm:
+        void *running_mean
+        void *running_var
+        const void *weight
+        const void *bias
+        int training
+        double momentum, eps
+        double *saved
+
+    fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *y)
+    fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x,
+                                 const fc_view *grad_x, void *grad_weight, void *grad_bias)
+
+
+cdef void *_data(object array, int flags) except? NULL:
+    """The data of a contiguous array, or NULL for None."""
+    cdef fc_view view
+    if array is None:
+        return NULL
+    _fill(array, &view, flags)
+    return view.data
+
+
+cdef int _norm(fc_batch_norm *norm, tuple by_channel, bint training, double momentum, double eps, object saved,
+               bint forward) except -1:
+    """by_channel: running_mean, running_var, weight, bias: contiguous 1-D arrays or None."""
+    cdef int running = PyBUF_STRIDED if forward and training else PyBUF_STRIDED_RO
+    norm.running_mean = _data(by_channel[0], running)
+    norm.running_var = _data(by_channel[1], running)
+    norm.weight = _data(by_channel[2], PyBUF_STRIDED_RO)
+    norm.bias = _data(by_channel[3], PyBUF_STRIDED_RO)
+    norm.training = training
+    norm.momentum = momentum
+    norm.eps = eps
+    norm.saved = <double *>_data(saved, PyBUF_STRIDED if forward else PyBUF_STRIDED_RO)
+    return 0
+
+
+def batch_norm(x, y, tuple by_channel, bint training, double momentum, double eps, saved):
+    """saved: contiguous float64 (2, C) to write, or None."""
+    cdef fc_view vx, vy
+    cdef fc_batch_norm norm
+    cdef fc_status status
+    _norm(&norm, by_channel, training, momentum, eps, saved, True)
+    _read(x, &vx)
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    with nogil:
+        status = fc_batch_norm_forward(dtype, &norm, &vx, &vy)
+    _check(status)
+
+
+def batch_norm_grad(grad_y, x, grad_x, grad_weight, grad_bias, tuple by_channel, bint training, double eps, saved):
+    """saved: what batch_norm wrote, or None; grad_weight, grad_bias: contiguous (C,) to write, or None."""
+    cdef fc_view vg, vx, vy
+    cdef fc_batch_norm norm
+    cdef fc_status status
+    _norm(&norm, by_channel, training, 0, eps, saved, False)
+    cdef void *weight = _data(grad_weight, PyBUF_STRIDED)
+    cdef void *bias = _data(grad_bias, PyBUF_STRIDED)
+    _read(grad_y, &vg)
+    _read(x, &vx)
+    cdef fc_dtype dtype = _dtype(_write(grad_x, &vy))
+    with nogil:
+        status = fc_batch_norm_grad(dtype, &norm, &vg, &vx, &vy, weight, bias)
+    _check(status)
