@@ -1,8 +1,8 @@
 """Batch normalisation, forward and backward (Ioffe & Szegedy 2015).
 
-y = (x - mean) / sqrt(var + eps) * weight + bias, by channel. Sums run in a fixed order, whatever the
-threads and the memory format, and are combined in float64: a mean that is large against the standard
-deviation costs no accuracy beyond that of the input itself.
+y = (x - mean) / sqrt(var + eps) * weight + bias, by channel. Sums run in a fixed order, whatever
+the threads and the memory format, and are combined in float64: a mean that is large against the
+standard deviation costs no accuracy beyond that of the input itself.
 """
 
 from __future__ import annotations
