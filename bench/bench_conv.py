@@ -1,14 +1,14 @@
 """Convolutions of known networks: fastconv, vectorised NumPy, loops, scipy.signal and torch.
 
     pytest bench/bench_conv.py                                  # every benchmark once, as a test
-    pytest bench/bench_conv.py --benchmark-enable -k "64@56"    # timed; one group per layer
+    pytest bench/bench_conv.py --benchmark-enable -k "64_56"    # timed; one group per layer
     pytest bench/bench_conv.py --benchmark-enable --isa all     # every instruction set
 
 Rows of a group: `fastconv` (per instruction set), `numpy` (im2col and a batched matrix product),
 `naive` (one Python loop per output axis, NumPy inside), `reference` (fastconv.reference), `scipy`
 (correlate2d, layers of one channel), `torch` (both memory formats, where installed). Loops run
 once, and only where that takes seconds rather than minutes. The seven nested loops of
-`test_python_loops` compute one output channel of 64; its `extra_info` has the time of the layer.
+`test_python_loops` compute one output channel of 64; its `extra_info` has 64 times that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import fastconv_calls
 import numpy_calls
 import pytest
-from cases import CONVS, Array, Conv, ConvArrays, Layout
+from cases import CONVS, Array, Conv, ConvArrays, Layout, identifier
 from harness import relative_error, run, tolerance
 
 import fastconv.reference
@@ -97,7 +97,7 @@ def _run(benchmark: Any, layer: str, operation: str, call: Any, **options: Any) 
 
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
-every_layer = pytest.mark.parametrize("layer", LAYERS)
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=identifier)
 
 
 @every_operation
@@ -120,7 +120,9 @@ def _skip_if_long(benchmark: Any, loops: int) -> None:
 
 
 @every_operation
-@pytest.mark.parametrize("layer", [name for name in LAYERS if 0 < _outputs(name) <= _MOST_OUTPUTS])
+@pytest.mark.parametrize(
+    "layer", [name for name in LAYERS if 0 < _outputs(name) <= _MOST_OUTPUTS], ids=identifier
+)
 def test_naive(benchmark: Any, layer: str, operation: str) -> None:
     _skip_if_long(benchmark, _outputs(layer))
     call = numpy_calls.naive_calls(arrays_of(layer, "channels_first"))[operation]
@@ -128,7 +130,9 @@ def test_naive(benchmark: Any, layer: str, operation: str) -> None:
 
 
 @every_operation
-@pytest.mark.parametrize("layer", [name for name in LAYERS if _windows(name) <= _MOST_WINDOWS])
+@pytest.mark.parametrize(
+    "layer", [name for name in LAYERS if _windows(name) <= _MOST_WINDOWS], ids=identifier
+)
 def test_reference(benchmark: Any, layer: str, operation: str) -> None:
     _skip_if_long(benchmark, _windows(layer))
     arrays = arrays_of(layer, "channels_first")
@@ -136,7 +140,9 @@ def test_reference(benchmark: Any, layer: str, operation: str) -> None:
     _run(benchmark, layer, operation, call, once=True)
 
 
-@pytest.mark.parametrize("layer", [n for n, c in LAYERS.items() if numpy_calls.scipy_applies(c)])
+@pytest.mark.parametrize(
+    "layer", [n for n, c in LAYERS.items() if numpy_calls.scipy_applies(c)], ids=identifier
+)
 def test_scipy(benchmark: Any, layer: str) -> None:
     pytest.importorskip("scipy.signal")
     arrays = arrays_of(layer, "channels_first")

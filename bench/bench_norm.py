@@ -17,7 +17,7 @@ from typing import Any
 import fastconv_calls
 import numpy as np
 import pytest
-from cases import NORMS, Array, Layout, Norm, formatted, normal
+from cases import NORMS, Array, Layout, Norm, formatted, identifier, normal
 from fastconv_calls import norm_parameters
 from harness import relative_error, run, tolerance
 
@@ -93,7 +93,7 @@ def _run(benchmark: Any, layer: str, operation: str, call: Any, **options: Any) 
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 every_operation = pytest.mark.parametrize("operation", ["forward", "grad_input"])
-every_layer = pytest.mark.parametrize("layer", LAYERS)
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=identifier)
 
 
 @every_layout

@@ -17,7 +17,7 @@ from typing import Any
 import fastconv_calls
 import numpy as np
 import pytest
-from cases import POOLS, Array, Layout, Pool, formatted, normal, pool_output_shape
+from cases import POOLS, Array, Layout, Pool, formatted, identifier, normal, pool_output_shape
 from harness import relative_error, run, tolerance
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -100,7 +100,7 @@ def _run(benchmark: Any, layer: str, operation: str, call: Any, **options: Any) 
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 every_operation = pytest.mark.parametrize("operation", ["forward", "grad_input"])
-every_layer = pytest.mark.parametrize("layer", LAYERS)
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=identifier)
 
 
 @every_layout

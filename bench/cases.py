@@ -8,6 +8,7 @@ layers have one spatial size and one-element tuples. `CONVS`, `POOLS` and `NORMS
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -217,6 +218,11 @@ NORMS: tuple[Norm, ...] = (
     Norm("batch_norm eval 64@56 b16", "batch_norm_eval", (16, 64, 56, 56)),
     Norm("relu 64@56 b16", "relu", (16, 64, 56, 56)),
 )
+
+
+def identifier(name: str) -> str:
+    """A name that pytest's `-k` can take: "3x3 64@56" becomes "3x3_64_56"."""
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def formatted(array: Array, layout: Layout) -> Array:

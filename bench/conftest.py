@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-
-import fastconv
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,10 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
+    for library in ("OPENBLAS", "MKL", "OMP"):  # read when NumPy is imported, which is later
+        os.environ[f"{library}_NUM_THREADS"] = str(config.getoption("--threads"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Benchmarks that take `isa` run once for each chosen instruction set."""
+    import fastconv
+
     if "isa" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--isa") or fastconv.config()["isa"]
         names = fastconv.isas() if chosen == "all" else chosen.split(",")
@@ -29,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    import fastconv
+
     count: int = request.config.getoption("--threads")
     try:
         import torch

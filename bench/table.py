@@ -6,7 +6,8 @@
 One process per thread count. In it the candidates (torch in both memory formats, fastconv) take
 turns, A B C A B C, and the minimum of all samples counts; torch's better format is compared. Every
 result is compared with torch's before anything is timed: `FAIL` marks a wrong one. Both sides
-allocate their results. Rows below 1 are repeated at the end.
+allocate their results. Rows below 1 are repeated at the end, with how busy other processes kept
+the machine: two threads on two CPUs wait for each other, so those numbers need an idle machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,15 @@ def measure(
         yield row
 
 
+def busy_seconds() -> float:
+    """CPU seconds that all processes of the machine have used; 0 where that cannot be read."""
+    try:
+        ticks = list(map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+    except OSError:
+        return 0.0
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # without idle, iowait
+
+
 def work(options: argparse.Namespace) -> None:
     """Measure every selected case and write each row to standard output as one line of JSON."""
     import torch
@@ -112,6 +123,7 @@ def work(options: argparse.Namespace) -> None:
         fastconv.use_isa(options.isa)
     versions = {"torch": torch.__version__, **fastconv.config()}
     print(json.dumps({"about": versions}), flush=True)
+    busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
     with torch.inference_mode():
         for case, layout in selected(options):
             settings = (layout, options.operations, options.budget, options.worker)
@@ -120,6 +132,8 @@ def work(options: argparse.Namespace) -> None:
                     print(json.dumps(row), flush=True)
             except (AttributeError, ValueError, TypeError) as problem:
                 print(json.dumps({"trouble": f"{case.name}: {problem}"}), flush=True)
+    others = (busy_seconds() - busy) - (time.process_time() - own)
+    print(json.dumps({"others": others / (time.perf_counter() - start)}), flush=True)
 
 
 # --- the parent: chooses, collects, prints -------------------------------------------------------
@@ -264,11 +278,15 @@ def main(arguments: list[str]) -> int:
         return 2
     rows: list[Row] = []
     troubles: list[str] = []
+    others = 0.0
     for threads in map(int, options.threads.split(",")):
         printer = Printer(options.markdown, options.operations)
         for row in rows_of(options, threads):
             if "about" in row:
                 printer.header(row["about"], threads)
+                continue
+            if "others" in row:
+                others = row["others"]
                 continue
             if "trouble" in row:
                 troubles.append(row["trouble"])
@@ -276,6 +294,8 @@ def main(arguments: list[str]) -> int:
             rows.append(row)
             printer.add(row)
         printer.flush()
+        print(f"\nother processes kept {max(others, 0.0):.1f} CPUs busy meanwhile", end="")
+        print("" if others < 0.1 else ": with as many threads as CPUs, barriers wait for them")
         summarise(rows, threads, options.operations)
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
