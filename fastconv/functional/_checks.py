@@ -153,6 +153,20 @@ def output_size(
     return room // stride + 1
 
 
+def addressable(
+    function: str, sizes: Sequence[int], pads: Pads, channels: int, weight: Array
+) -> None:
+    """Byte offsets in the padded image and in the packed weight fit in 64 bits, rounding up included."""
+    count = channels
+    for size, (before, after) in zip(sizes, pads, strict=True):
+        count *= size + before + after
+    if max(count, weight.size) * weight.itemsize >= 2**58:
+        raise MemoryError(
+            f"{function}: the padded image of {channels} channels would need {count * weight.itemsize} bytes, "
+            f"the weight {weight.size * weight.itemsize} (sizes {tuple(sizes)}, padding {pads}, weight {weight.shape})"
+        )
+
+
 def is_channels_last(array: Array) -> bool:
     """Whether the channels of an (N, C, ...) array lie next to each other."""
     return array.strides[1] == array.itemsize and array.shape[1:].count(1) < array.ndim - 1

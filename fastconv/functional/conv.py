@@ -110,6 +110,7 @@ def _prepare(
         check.output_size(function, name, *args)
         for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
     ]
+    check.addressable(function, sizes, pads, max(x.shape[1], w.shape[0]), w)
     extra_pads = _NO_PADS[axes]
     if padding_mode != "zeros":
         if padding_mode not in _PADDING_MODES:
@@ -505,7 +506,8 @@ def explain_conv2d(
     w = np.broadcast_to(np.zeros(1, dtype), weight_shape)
     call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
     shapes = call.input.shape, call.weight.shape, call.output_shape
-    found, reason, macs, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
+    found, reason, _, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
+    macs = int(np.prod((*call.output_shape, *call.weight.shape[1:]), dtype=object))
     in_bytes, weight_bytes, out_bytes = (int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes)
     return Explanation(
         found, reason, _core.isa(), macs, 2 * macs, in_bytes, weight_bytes, out_bytes, scratch, call.output_shape

@@ -66,6 +66,7 @@ def _prepare(
                 f"+ 1 + output_padding must be at least 1 (input {x.shape}, weight {w.shape}, padding {pads})"
             )
     shape = (x.shape[0], w.shape[1] * groups, *sizes)
+    check.addressable(function, sizes, pads, max(x.shape[1], shape[1]), w)
     return _Call(x, w, had_batch, shape, _geometry(stride, dilation, pads, groups, "auto"))
 
 
