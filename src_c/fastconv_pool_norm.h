@@ -56,4 +56,21 @@ fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *
  * statistics are only read. When x is empty the sums are 0. */
 fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x, const fc_view *grad_x,
                              void *grad_weight, void *grad_bias);
+
+/* ---- elementwise functions (ops/elementwise.c) ----------------------------------------------------------------------
+ * Over `count` contiguous values; y may be x. NaN gives NaN. alpha: the slope of leaky_relu. */
+typedef enum {
+    FC_RELU,       /* max(x, 0); slope 0 where x <= 0 */
+    FC_RELU6,      /* min(max(x, 0), 6); slope 0 where x <= 0 or x >= 6 */
+    FC_LEAKY_RELU, /* x > 0 ? x : alpha x; slope alpha where x <= 0 */
+    FC_SIGMOID,    /* 1 / (1 + exp(-x)) */
+    FC_TANH,
+    FC_SILU,      /* x / (1 + exp(-x)) */
+    FC_GELU,      /* x Phi(x) */
+    FC_GELU_TANH, /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 */
+} fc_elementwise;
+
+void fc_elementwise_map(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *x, void *y);
+void fc_elementwise_grad(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x,
+                         void *grad_x);
 #endif

@@ -4,6 +4,9 @@
 #include <stdint.h>
 
 typedef struct {
-    int unused;
+    /* y[i] = f(x[i]); y may be x */
+    void (*map)(fc_elementwise, int64_t count, double alpha, const void *x, void *y);
+    /* grad_x[i] = f'(x[i]) * grad_y[i] */
+    void (*grad)(fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x, void *grad_x);
 } fc_elementwise_kernels;
 #endif

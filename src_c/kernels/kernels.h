@@ -14,6 +14,7 @@
 #include "norm.h"
 #include "pixels.h"
 #include "pool.h"
+#include "winograd.h"
 
 typedef struct {
     int vector_lanes; /* T per vector */
@@ -28,6 +29,7 @@ typedef struct {
     const fc_gemm_kernels *gemm;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;
+    const fc_winograd_kernels *winograd;
     const fc_pool_kernels *pool;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;

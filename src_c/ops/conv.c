@@ -55,6 +55,7 @@ static fc_problem make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *
         .weight_u = w->stride_h,
         .weight_v = w->stride_w,
         .epilogue = identity,
+        .algorithm = (fc_algorithm)c->algorithm,
     };
 }
 
@@ -116,6 +117,21 @@ static void unroll_rows(fc_problem *p)
 }
 
 /* ---- choice: a pure function of the shape --------------------------------------------------------------------------*/
+typedef struct {
+    const char *name, *reason;
+    fc_status (*run)(const fc_problem *);
+    int64_t (*scratch)(const fc_problem *);
+} method;
+
+static const method depthwise = {"depthwise", "one input and one output channel per group: lanes are channels",
+                                 fc_conv_depthwise, fc_conv_depthwise_scratch};
+static const method pixels = {"pixels", "few output channels per group: lanes are neighbouring outputs of a row",
+                              fc_conv_pixels, fc_conv_pixels_scratch};
+static const method winograd = {"winograd", "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
+                                fc_conv_winograd, fc_conv_winograd_scratch};
+static const method direct = {"direct", "matrix products over taps and channels, accumulated in registers",
+                              fc_conv_direct, fc_conv_direct_scratch};
+
 static int is_depthwise(const fc_problem *p)
 {
     return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1;
@@ -129,15 +145,41 @@ static int has_few_outputs(const fc_problem *p)
            p->y.w >= p->k->vector_lanes / 2 && !p->epilogue.residual;
 }
 
-static fc_status run_forward(fc_problem *p)
+/* Per tile and pair of channels Winograd multiplies 36 times and direct 9 * (outputs of the tile); the transforms cost about
+ * 150 vector operations per tile and vector of input channels, and 125 per vector of output channels. */
+static int winograd_pays(const fc_problem *p)
+{
+    enum { INPUT_OPS = 150, OUTPUT_OPS = 125 };
+    if (!fc_conv_winograd_serves(p))
+        return 0;
+    const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
+    const int64_t tiles = fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
+    const int64_t by_tiles = tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) +
+                                      OUTPUT_OPS * fc_ceil_div(out, lanes));
+    const int64_t by_taps = 9 * p->y.h * p->y.w * in * fc_ceil_div(out, lanes);
+    return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
+}
+
+/* Lays the problem out and picks its method; NULL when the algorithm asked for cannot serve it. */
+static const method *choose(fc_problem *p)
 {
     lay_down(p);
+    if (p->algorithm == FC_WINOGRAD)
+        return fc_conv_winograd_serves(p) ? &winograd : NULL;
     if (is_depthwise(p))
-        return fc_conv_depthwise(p);
+        return &depthwise;
     if (has_few_outputs(p))
-        return fc_conv_pixels(p);
+        return &pixels;
+    if (p->algorithm == FC_AUTO && winograd_pays(p))
+        return &winograd;
     unroll_rows(p);
-    return fc_conv_direct(p);
+    return &direct;
+}
+
+static fc_status run_forward(fc_problem *p)
+{
+    const method *m = choose(p);
+    return m ? m->run(p) : FC_EALGORITHM;
 }
 
 static int is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
@@ -198,6 +240,7 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.y.stride_w *= c->stride_w;
     p.stride_h = p.stride_w = 1;
     if (h->taps == 0 || w->taps == 0) {
+        p.algorithm = FC_DIRECT;
         p.in_channels = p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
         p.pad_top = p.pad_left = 0;
         p.x.h = p.x.w = 0; /* every read is padding */
@@ -312,22 +355,11 @@ fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 {
     fc_problem p = make_problem(dtype, c, x, w, y);
     e->macs = y->n * y->h * y->w * w->n * w->c * w->h * w->w;
-    lay_down(&p);
-    if (is_depthwise(&p)) {
-        e->algorithm = "depthwise";
-        e->reason = "one input and one output channel per group: lanes are channels";
-        e->scratch_bytes = fc_conv_depthwise_scratch(&p);
-        return FC_OK;
-    }
-    if (has_few_outputs(&p)) {
-        e->algorithm = "pixels";
-        e->reason = "few output channels per group: lanes are neighbouring outputs of a row";
-        e->scratch_bytes = fc_conv_pixels_scratch(&p);
-        return FC_OK;
-    }
-    unroll_rows(&p);
-    e->algorithm = "direct";
-    e->reason = "matrix products over taps and channels, accumulated in registers";
-    e->scratch_bytes = fc_conv_direct_scratch(&p);
+    const method *m = choose(&p);
+    if (!m)
+        return FC_EALGORITHM;
+    e->algorithm = m->name;
+    e->reason = m->reason;
+    e->scratch_bytes = m->scratch(&p);
     return FC_OK;
 }

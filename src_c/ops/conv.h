@@ -18,6 +18,7 @@ typedef struct {
     const char *weight;
     int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
     fc_epilogue epilogue;
+    fc_algorithm algorithm;
 } fc_problem;
 
 static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -35,6 +36,8 @@ void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int
 /* Forward: writes y. Each runs the whole problem in parallel. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
+fc_status fc_conv_winograd(const fc_problem *);  /* where fc_conv_winograd_serves */
+int fc_conv_winograd_serves(const fc_problem *); /* 3x3, stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *);    /* out_channels <= FC_PIXELS_MAX_CHANNELS, no residual */
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
@@ -44,5 +47,6 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 /* Scratch bytes of one thread */
 int64_t fc_conv_direct_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
+int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
 #endif

@@ -1,0 +1,49 @@
+/* elementwise.c: elementwise functions over contiguous values, cut into tasks. */
+#include "../kernels/kernels.h"
+#include "../threads.h"
+
+enum {
+    CHEAP = 1 << 16,     /* values per task of a comparison: 256 KiB, about 20 us */
+    EXPENSIVE = 1 << 14, /* of an exponential */
+};
+
+typedef struct {
+    const fc_elementwise_kernels *kernels;
+    fc_elementwise function;
+    double alpha;
+    int64_t count, step, item;
+    const char *grad_y, *x;
+    char *y;
+} elementwise_call;
+
+static void elementwise_task(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const elementwise_call *call = context;
+    const int64_t begin = task * call->step, rest = call->count - begin;
+    const int64_t count = rest < call->step ? rest : call->step, at = begin * call->item;
+    if (call->grad_y)
+        call->kernels->grad(call->function, count, call->alpha, call->grad_y + at, call->x + at, call->y + at);
+    else
+        call->kernels->map(call->function, count, call->alpha, call->x + at, call->y + at);
+}
+
+static void run(fc_dtype dtype, elementwise_call call)
+{
+    call.kernels = fc_get_kernels(dtype)->elementwise;
+    call.item = dtype == FC_F32 ? 4 : 8;
+    call.step = call.function <= FC_LEAKY_RELU ? CHEAP : EXPENSIVE;
+    fc_parallel((call.count + call.step - 1) / call.step, elementwise_task, &call);
+}
+
+void fc_elementwise_map(fc_dtype dtype, fc_elementwise function, int64_t count, double alpha, const void *x, void *y)
+{
+    run(dtype, (elementwise_call){.function = function, .alpha = alpha, .count = count, .x = x, .y = y});
+}
+
+void fc_elementwise_grad(fc_dtype dtype, fc_elementwise function, int64_t count, double alpha, const void *grad_y,
+                         const void *x, void *grad_x)
+{
+    run(dtype, (elementwise_call){.function = function, .alpha = alpha, .count = count, .grad_y = grad_y, .x = x,
+                                  .y = grad_x});
+}
