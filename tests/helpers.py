@@ -26,13 +26,11 @@ def to_format(x, layout):
     if layout == "fortran":
         return np.asfortranarray(x)
     if layout == "strided":
-        spaced = np.full([2 * size + 1 for size in x.shape], np.nan, x.dtype)[_EVERY_SECOND[: x.ndim]]
+        base = np.full([2 * size + 1 for size in x.shape], np.nan, x.dtype)
+        spaced = base[(slice(1, None, 2),) * x.ndim]
         spaced[...] = x
         return spaced
     raise ValueError(f"unknown layout {layout!r}")
-
-
-_EVERY_SECOND = (slice(1, None, 2),) * 5
 
 
 def poisoned(*shape, dtype=np.float32, layout="channels_first"):
@@ -51,10 +49,10 @@ def eps(dtype):
 def tolerance(terms, dtype):
     """A bound of the error of a sum of `terms` products, relative to the sum of their magnitudes.
 
-    lambda * sqrt(terms) * u with the unit roundoff u = eps / 2 and lambda = 2 (Higham and Mary 2019,
-    "A new approach to probabilistic rounding error analysis"). For terms of random sign the sums on
-    the way are about sqrt(terms) times smaller than the sum of magnitudes, and so is the error: no
-    output comes near the bound by chance.
+    lambda * sqrt(terms) * u with the unit roundoff u = eps / 2 and lambda = 2 (Higham and Mary
+    2019, "A new approach to probabilistic rounding error analysis"). For terms of random sign the
+    sums on the way are about sqrt(terms) times smaller than the sum of magnitudes, and so is the
+    error: no output comes near the bound by chance.
     """
     return eps(dtype) * np.sqrt(terms)
 

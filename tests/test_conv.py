@@ -4,7 +4,7 @@ Whole numbers make every sum exact, so "direct" must equal the float64 reference
 value; normal data are held to a bound derived from the number of terms.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ def functions(module, x_shape):
     return getattr(module, f"conv{axes}d"), getattr(module, f"conv{axes}d_backward")
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem(name):
     """(x, weight, bias, grad_output), (y, grad_x, grad_weight, grad_bias), arguments."""
     x_shape, w_shape, arguments = ALL[name]
@@ -205,7 +205,7 @@ def test_mixed_layouts(isa, name, dtype, layout, layout_g):
         assert same_bits(result, expected)
 
 
-@lru_cache(maxsize=None)
+@cache
 def normal_problem(name, dtype):
     """Arrays of normal data, their results in wider floats, and the sums of magnitudes."""
     inputs, _, arguments = problem(name)

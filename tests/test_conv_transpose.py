@@ -1,6 +1,6 @@
 """conv_transpose1d and conv_transpose2d with gradients, for every instruction set."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def functions(module, x_shape):
     return getattr(module, name), getattr(module, f"{name}_backward")
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem(name):
     """(x, weight, bias, grad_output), (y, grad_x, grad_weight, grad_bias), arguments."""
     x_shape, w_shape, arguments = ALL[name]

@@ -48,9 +48,11 @@ def _prepare(
     stride = check.per_axis(function, "stride", stride, axes)
     dilation = check.per_axis(function, "dilation", dilation, axes)
     extra = check.per_axis(function, "output_padding", output_padding, axes, 0)
-    if isinstance(padding, str) and padding != "valid":
-        raise ValueError(f"{function}: padding must be an int, a tuple or 'valid', got {padding!r}")
-    pads = check.explicit_padding(function, 0 if padding == "valid" else padding, axes)
+    if isinstance(padding, str):
+        if padding != "valid":
+            raise ValueError(f"{function}: padding must be an int, a tuple or 'valid', got {padding!r}")
+        padding = 0
+    pads = check.explicit_padding(function, padding, axes)
     sizes = []
     for size, k, s, d, e, (before, after) in zip(
         x.shape[2:], w.shape[2:], stride, dilation, extra, pads, strict=True

@@ -1,0 +1,371 @@
+"""Arguments of convolutions that must be refused: which exception, and what its message says."""
+
+import numpy as np
+import pytest
+from helpers import same_bits
+
+import fastconv.functional as F
+
+FORWARD = {
+    "conv1d": (F.conv1d, (2, 4, 9), (6, 4, 3)),
+    "conv2d": (F.conv2d, (2, 4, 9, 8), (6, 4, 3, 3)),
+    "conv_transpose1d": (F.conv_transpose1d, (2, 4, 9), (4, 6, 3)),
+    "conv_transpose2d": (F.conv_transpose2d, (2, 4, 9, 8), (4, 6, 3, 3)),
+}
+BACKWARD = {
+    f"{name}_backward": (getattr(F, f"{name}_backward"), x, w)
+    for name, (_, x, w) in FORWARD.items()
+}
+BAD_NUMBERS = {
+    "zero": (0, ValueError),
+    "negative": (-1, ValueError),
+    "2**31": (2**31, ValueError),
+    "2**63 - 1": (2**63 - 1, ValueError),
+    "2**63": (2**63, ValueError),
+    "2**64 + 1": (2**64 + 1, ValueError),
+    "-2**63": (-(2**63), ValueError),
+    "float": (1.0, TypeError),
+    "nan": (float("nan"), TypeError),
+    "bool": (True, TypeError),
+    "numpy bool": (np.True_, TypeError),
+    "numpy float": (np.float32(1), TypeError),
+    "complex": (1j, TypeError),
+    "str": ("1", (TypeError, ValueError)),
+    "bytes": (b"1", TypeError),
+    "None": (None, TypeError),
+    "array": (np.array([1, 1]), TypeError),
+    "dict": ({}, TypeError),
+    "too many": ((1, 1, 1), ValueError),
+    "none of them": ((), ValueError),
+}
+
+
+def call(name, arguments):
+    function, x, w = {**FORWARD, **BACKWARD}[name]
+    x, w = np.ones(x), np.ones(w)
+    if name.endswith("_backward"):
+        y = FORWARD[name.removesuffix("_backward")][0](x, w)
+        return function(y, x, w, **arguments)
+    return function(x, w, **arguments)
+
+
+def refused():
+    """(function, argument, bad number) where the function has the argument and must refuse it."""
+    for name in (*FORWARD, *BACKWARD):
+        for argument in ("stride", "dilation", "padding", "groups", "output_padding"):
+            if argument == "output_padding" and "transpose" not in name:
+                continue
+            for bad in BAD_NUMBERS:
+                if bad != "zero" or "padding" not in argument:
+                    yield name, argument, bad
+
+
+@pytest.mark.parametrize(("name", "argument", "bad"), list(refused()))
+def test_bad_number(name, argument, bad):
+    """The message names the function and the argument."""
+    value, error = BAD_NUMBERS[bad]
+    if argument == "groups" and isinstance(value, tuple):
+        error = TypeError
+    with pytest.raises(error, match=rf"^{name}: .*{argument}"):
+        call(name, {argument: value})
+    if argument == "groups" or isinstance(value, tuple):
+        return
+    axes = 1 if "1d" in name else 2
+    inside = (1,) * (axes - 1) + (value,)
+    if isinstance(value, str):
+        error = TypeError
+    with pytest.raises(error, match=rf"^{name}: .*{argument}"):
+        call(name, {argument: inside})
+
+
+@pytest.mark.parametrize("value", [np.int8(2), np.uint8(2), np.int64(2), np.uint64(2), np.array(2)],
+                         ids=["int8", "uint8", "int64", "uint64", "0-d array"])  # fmt: skip
+def test_numpy_integers_are_integers(value):
+    x, w = np.arange(64.0).reshape(1, 1, 8, 8), np.ones((2, 1, 3, 3))
+    wanted = F.conv2d(x, w, None, 2, 2, 2)
+    assert same_bits(F.conv2d(x, w, None, value, value, value), wanted)
+    assert same_bits(F.conv2d(x, w, None, (value, 2), (2, value), [value, value]), wanted)
+    assert same_bits(F.conv2d(x, w, None, 2, ((2, value), (value, 2)), 2), wanted)
+
+
+PADDINGS = {
+    "unknown word": ("SAME", ValueError),
+    "causal in two dimensions": ("causal", ValueError),
+    "three pairs": (((0, 0),) * 3, ValueError),
+    "a triple": (((0, 0, 0), (0, 0)), ValueError),
+    "pair and number": (((0, 0), 1), ValueError),
+    "negative in a pair": (((0, -1), (0, 0)), ValueError),
+    "float in a pair": (((0, 1.0), (0, 0)), TypeError),
+    "bool in a pair": (((0, True), (0, 0)), TypeError),
+    "2**63 in a pair": (((0, 2**63), (0, 0)), ValueError),
+}
+
+
+@pytest.mark.parametrize("bad", PADDINGS)
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_backward", "conv_transpose2d"])
+def test_bad_padding(name, bad):
+    value, error = PADDINGS[bad]
+    with pytest.raises(error, match=f"^{name}: .*padding"):
+        call(name, {"padding": value})
+
+
+ONES = np.ones
+BAD_ARRAYS = {
+    "list": (lambda: F.conv2d([[[[1.0]]]], ONES((1, 1, 1, 1))), TypeError, "input.*list"),
+    "int array": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3), int), ONES((1, 1, 1, 1))),
+        TypeError,
+        "int64",
+    ),
+    "float16": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3), np.float16), ONES((1, 1, 1, 1), np.float16)),
+        TypeError,
+        "float16",
+    ),
+    "complex": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3), complex), ONES((1, 1, 1, 1))),
+        TypeError,
+        "complex",
+    ),
+    "object": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3), object), ONES((1, 1, 1, 1))),
+        TypeError,
+        "object",
+    ),
+    "two dtypes": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1), np.float32)),
+        TypeError,
+        "weight.*float32.*float64",
+    ),
+    "bias of another dtype": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), ONES(1, np.float32)),
+        TypeError,
+        "bias.*float32.*float64",
+    ),
+    "bias of another size": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((2, 1, 1, 1)), ONES(3)),
+        ValueError,
+        r"bias.*\(2,\).*\(3,\)",
+    ),
+    "bias of rank 2": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((2, 1, 1, 1)), ONES((2, 1))),
+        ValueError,
+        "bias",
+    ),
+    "scalar bias": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), 1.0),
+        TypeError,
+        "bias",
+    ),
+    "rank 2": (lambda: F.conv2d(ONES((3, 3)), ONES((1, 1, 1, 1))), ValueError, "input"),
+    "rank 5": (lambda: F.conv2d(ONES((1, 1, 1, 3, 3)), ONES((1, 1, 1, 1))), ValueError, "input"),
+    "weight of rank 3": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1))),
+        ValueError,
+        "weight",
+    ),
+    "empty weight": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 0, 1))),
+        ValueError,
+        "weight",
+    ),
+    "no outputs": (lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((0, 1, 1, 1))), ValueError, "weight"),
+    "no channels": (lambda: F.conv2d(ONES((1, 0, 3, 3)), ONES((1, 0, 1, 1))), ValueError, "weight"),
+    "no rows": (
+        lambda: F.conv2d(ONES((1, 1, 0, 3)), ONES((1, 1, 1, 1)), padding=1),
+        ValueError,
+        "input",
+    ),
+    "other channels": (
+        lambda: F.conv2d(ONES((1, 3, 8, 8)), ONES((8, 4, 3, 3))),
+        ValueError,
+        r"4 input channels.*3.*\(1, 3, 8, 8\).*\(8, 4, 3, 3\)",
+    ),
+    "groups do not divide outputs": (
+        lambda: F.conv2d(ONES((1, 4, 3, 3)), ONES((3, 2, 1, 1)), groups=2),
+        ValueError,
+        "groups",
+    ),
+    "groups do not divide inputs": (
+        lambda: F.conv2d(ONES((1, 5, 3, 3)), ONES((4, 2, 1, 1)), groups=2),
+        ValueError,
+        "groups",
+    ),
+    "more groups than channels": (
+        lambda: F.conv2d(ONES((1, 4, 3, 3)), ONES((4, 4, 1, 1)), groups=2**31 - 1),
+        ValueError,
+        "groups",
+    ),
+    "kernel larger than the image": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 4, 1))),
+        ValueError,
+        "kernel.*fit.*3.*4",
+    ),
+    "dilated kernel larger than the image": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 2)), dilation=2**31 - 1),
+        ValueError,
+        "kernel.*fit",
+    ),
+    "padding mode": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding_mode="mirror"),
+        ValueError,
+        "padding_mode.*mirror",
+    ),
+    "padding mode None": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding_mode=None),
+        (TypeError, ValueError),
+        "padding_mode",
+    ),
+    "unhashable padding mode": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding_mode=["zeros"]),
+        (TypeError, ValueError),
+        "padding_mode",
+    ),
+    "reflect further than the image": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding=3, padding_mode="reflect"),
+        ValueError,
+        "reflect",
+    ),
+    "algorithm": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), algorithm="im2col"),
+        ValueError,
+        "algorithm.*im2col",
+    ),
+    "algorithm None": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), algorithm=None),
+        (TypeError, ValueError),
+        "algorithm",
+    ),
+    "winograd with stride": (
+        lambda: F.conv2d(ONES((1, 1, 5, 5)), ONES((1, 1, 3, 3)), stride=2, algorithm="winograd"),
+        ValueError,
+        "algorithm",
+    ),
+    "winograd of 1x1": (
+        lambda: F.conv2d(ONES((1, 1, 5, 5)), ONES((1, 1, 1, 1)), algorithm="winograd"),
+        ValueError,
+        "algorithm",
+    ),
+    "out of another shape": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), out=ONES((1, 1, 3, 4))),
+        ValueError,
+        r"out.*\(1, 1, 3, 3\).*\(1, 1, 3, 4\)",
+    ),
+    "out of another dtype": (
+        lambda: F.conv2d(
+            ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), out=ONES((1, 1, 3, 3), np.float32)
+        ),
+        TypeError,
+        "out",
+    ),
+    "out byte-swapped": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), out=ONES((1, 1, 3, 3), ">f8")),
+        TypeError,
+        "out",
+    ),
+    "out a list": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), out=[]),
+        TypeError,
+        "out",
+    ),
+    "out read-only": (
+        lambda: F.conv2d(
+            ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), out=np.broadcast_to(1.0, (1, 1, 3, 3))
+        ),
+        ValueError,
+        "out.*read-only",
+    ),
+    "output too large": (
+        lambda: F.conv2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding=2**31 - 1),
+        MemoryError,
+        "conv2d.*bytes",
+    ),
+    "grad_output of another shape": (
+        lambda: F.conv2d_backward(ONES((1, 1, 3, 4)), ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1))),
+        ValueError,
+        r"grad_output.*\(1, 1, 3, 3\).*\(1, 1, 3, 4\)",
+    ),
+    "grad_output of another dtype": (
+        lambda: F.conv2d_backward(
+            ONES((1, 1, 3, 3), np.float32), ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1))
+        ),
+        TypeError,
+        "grad_output",
+    ),
+    "output_mask": (
+        lambda: F.conv2d_backward(
+            ONES((1, 1, 3, 3)), ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), output_mask=(True, True)
+        ),
+        ValueError,
+        "output_mask",
+    ),
+    "output_padding as large as stride": (
+        lambda: F.conv_transpose2d(
+            ONES((1, 1, 3, 3)), ONES((1, 1, 3, 3)), stride=2, output_padding=2
+        ),
+        ValueError,
+        "output_padding",
+    ),
+    "nothing left of a transposed convolution": (
+        lambda: F.conv_transpose2d(ONES((1, 1, 3, 3)), ONES((1, 1, 1, 1)), padding=2),
+        ValueError,
+        "padding",
+    ),
+    "same of a transposed convolution": (
+        lambda: F.conv_transpose2d(ONES((1, 1, 3, 3)), ONES((1, 1, 3, 3)), padding="same"),
+        ValueError,
+        "padding",
+    ),
+    "channels of a transposed convolution": (
+        lambda: F.conv_transpose2d(ONES((1, 3, 3, 3)), ONES((4, 1, 3, 3))),
+        ValueError,
+        "4 input channels.*3",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ARRAYS)
+def test_bad_argument(bad):
+    function, error, words = BAD_ARRAYS[bad]
+    with pytest.raises(error, match=words):
+        function()
+
+
+def test_out_may_not_share_memory_with_an_input():
+    x = np.ones((1, 1, 3, 3))
+    with pytest.raises(ValueError, match="out shares memory with input"):
+        F.conv2d(x, np.ones((1, 1, 1, 1)), out=x)
+    w = np.ones((1, 1, 3, 3))
+    with pytest.raises(ValueError, match="out shares memory with weight"):
+        F.conv2d(x, w, padding=1, out=w)
+
+
+L = 2**31 - 1
+WRAPPING = {
+    "image": lambda: F.conv2d(ONES((1, 4, 1, 1)), ONES((3, 4, 2, 2)), None, 1, ((L, 0), (L, 0)), L),
+    "grad": lambda: F.conv2d_backward(
+        ONES((1, 3, 1, 1)), ONES((1, 4, 1, 1)), ONES((3, 4, 2, 2)), 1, ((L, 0), (L, 0)), L
+    ),
+    "depthwise": lambda: F.conv2d(
+        ONES((1, 4, 1, 1)), ONES((4, 1, 2, 2)), None, 1, ((L, 0), (L, 0)), L, 4
+    ),
+    "transposed": lambda: F.conv_transpose2d(
+        ONES((1, 4, 1, 1)), ONES((4, 3, 2, 2)), None, 1, ((L, 0), (L, 0)), 0, 1, L
+    ),
+    "transposed grad": lambda: F.conv_transpose2d_backward(
+        ONES((1, 3, 1, 1)), ONES((1, 4, 1, 1)), ONES((4, 3, 2, 2)), 1, ((L, 0), (L, 0)), 0, 1, L
+    ),
+    "stride": lambda: F.conv2d(ONES((1, 4, 2, 2)), ONES((3, 4, 2, 2)), None, L, L, L),
+    "weight": lambda: F.conv2d(
+        np.broadcast_to(1.0, (1, 2**18, 1, 1)),
+        np.broadcast_to(1.0, (2, 2**18, 2**20, 2**20)),
+        padding=((2**20 - 1, 0), (2**20 - 1, 0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPING)
+def test_sizes_whose_product_wraps_64_bits(name):
+    """(2**31)**2 pixels of 4 channels of 4 bytes are 0 modulo 2**64: MemoryError, no crash."""
+    with pytest.raises(MemoryError):
+        WRAPPING[name]()
