@@ -23,6 +23,7 @@ enum {
     CHUNK = 64,
     /* Pitches grow by a cache line so that the 36 streams of a transform fall into different L1 sets. */
     PAD_BYTES = 64,
+    MAX_V_BYTES = 16 << 20, /* the largest v kept for all tiles */
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -58,14 +59,17 @@ static plan make_plan(const fc_problem *p)
     s.v_row = fc_round_up(p->in_channels, s.lanes) + pad;
     s.m_row = s.panel + pad;
 
-    const int64_t l2 = fc_l2_bytes(), v_tile = POINTS * s.v_row * item;
-    s.by_panels = s.tiles * v_tile <= l2 / 2 && s.tiles * s.v_row < p->in_channels * p->out_channels;
-    s.block = s.tiles;
-    s.count = 1;
-    if (!s.by_panels) {
+    /* Bytes read beyond the second-level cache: all of u once per block of tiles, or all of v once per panel. */
+    const int64_t l2 = fc_l2_bytes(), v_tile = POINTS * s.v_row * item, v = s.tiles * v_tile;
+    const int64_t u = POINTS * p->in_channels * s.width_total * item;
+    s.block = fc_max(8, fc_min(MAX_TILES, l2 * 2 / 5 / v_tile));
+    s.count = fc_ceil_div(s.tiles, s.block);
+    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES && (v <= l2 / 2 || s.panels * v < s.count * u);
+    if (s.by_panels) {
+        s.block = s.tiles;
+        s.count = 1;
+    } else {
         const int64_t threads = fc_parallel_slots(INT64_MAX);
-        s.block = fc_max(8, fc_min(MAX_TILES, l2 * 2 / 5 / v_tile));
-        s.count = fc_ceil_div(s.tiles, s.block);
         if (s.count < 8 * threads) /* a multiple of the threads, so that none waits */
             s.count = fc_round_up(s.count, threads);
         s.block = fc_ceil_div(s.tiles, s.count);
