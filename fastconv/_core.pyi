@@ -60,3 +60,15 @@ def batch_norm_grad(
     eps: float,
     saved: Array | None,
 ) -> None: ...
+
+RELU: int
+RELU6: int
+LEAKY_RELU: int
+SIGMOID: int
+TANH: int
+SILU: int
+GELU: int
+GELU_TANH: int
+
+def elementwise(function: int, x: Array, y: Array, alpha: float) -> None: ...
+def elementwise_grad(function: int, grad_y: Array, x: Array, grad_x: Array, alpha: float) -> None: ...

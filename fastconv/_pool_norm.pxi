@@ -194,3 +194,57 @@ def batch_norm_grad(grad_y, x, grad_x, grad_weight, grad_bias, tuple by_channel,
     with nogil:
         status = fc_batch_norm_grad(dtype, &norm, &vg, &vx, &vy, weight, bias)
     _check(status)
+
+
+cdef extern from "fastconv.h" nogil:
+    ctypedef enum fc_elementwise:
+        FC_RELU
+        FC_RELU6
+        FC_LEAKY_RELU
+        FC_SIGMOID
+        FC_TANH
+        FC_SILU
+        FC_GELU
+        FC_GELU_TANH
+
+    void fc_elementwise_map(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *x, void *y)
+    void fc_elementwise_grad(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x,
+                             void *grad_x)
+
+RELU, RELU6, LEAKY_RELU, SIGMOID = FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SIGMOID
+TANH, SILU, GELU, GELU_TANH = FC_TANH, FC_SILU, FC_GELU, FC_GELU_TANH
+
+
+cdef int _flat(object array, int flags, void **data, int64_t *count) except -1:
+    """The values of an array that fills its memory without gaps, in memory order; returns the itemsize."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, flags)
+    cdef int size = <int>buffer.itemsize
+    data[0] = buffer.buf
+    count[0] = buffer.len // size
+    PyBuffer_Release(&buffer)
+    return size
+
+
+def elementwise(int function, x, y, double alpha):
+    """x and y: gapless, of the same strides."""
+    cdef void *px
+    cdef void *py
+    cdef int64_t count
+    _flat(x, PyBUF_STRIDED_RO, &px, &count)
+    cdef fc_dtype dtype = _dtype(_flat(y, PyBUF_STRIDED, &py, &count))
+    with nogil:
+        fc_elementwise_map(dtype, <fc_elementwise>function, count, alpha, px, py)
+
+
+def elementwise_grad(int function, grad_y, x, grad_x, double alpha):
+    """grad_y, x and grad_x: gapless, of the same strides."""
+    cdef void *pg
+    cdef void *px
+    cdef void *py
+    cdef int64_t count
+    _flat(grad_y, PyBUF_STRIDED_RO, &pg, &count)
+    _flat(x, PyBUF_STRIDED_RO, &px, &count)
+    cdef fc_dtype dtype = _dtype(_flat(grad_x, PyBUF_STRIDED, &py, &count))
+    with nogil:
+        fc_elementwise_grad(dtype, <fc_elementwise>function, count, alpha, pg, px, py)

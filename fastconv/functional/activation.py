@@ -1,0 +1,257 @@
+"""Activations and their gradients, element by element. A NaN goes through all of them.
+
+Common to all: `input` is a float32 or float64 array of any shape; the result has its shape, dtype
+and memory format; `out` may be `input` itself. A backward function takes the gradient of the result
+and the input of the forward one, of equal shape and dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastconv import _core
+from fastconv.functional._checks import Array, check_out, float_array, same_dtype
+
+
+def relu(input: Array, *, out: Array | None = None) -> Array:
+    """max(x, 0).
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Of input's shape.
+
+    Raises
+    ------
+    TypeError
+        An input that is not float32 or float64.
+    """
+    return _map("relu", _core.RELU, input, out)
+
+
+def relu_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `relu`: 0 where input <= 0. The result of `relu` may stand for its input."""
+    return _grad("relu_backward", _core.RELU, grad_output, input)
+
+
+def relu6(input: Array, *, out: Array | None = None) -> Array:
+    """min(max(x, 0), 6); parameters as in `relu`."""
+    return _map("relu6", _core.RELU6, input, out)
+
+
+def relu6_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `relu6`: 0 where input <= 0 or input >= 6."""
+    return _grad("relu6_backward", _core.RELU6, grad_output, input)
+
+
+def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
+    """x where x > 0, else negative_slope * x; other parameters as in `relu`."""
+    slope = _number("leaky_relu", "negative_slope", negative_slope)
+    return _map("leaky_relu", _core.LEAKY_RELU, input, out, slope)
+
+
+def leaky_relu_backward(grad_output: Array, input: Array, negative_slope: float = 0.01) -> Array:
+    """Gradient of `leaky_relu`: negative_slope where input <= 0."""
+    slope = _number("leaky_relu_backward", "negative_slope", negative_slope)
+    return _grad("leaky_relu_backward", _core.LEAKY_RELU, grad_output, input, slope)
+
+
+def sigmoid(input: Array, *, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-x)); parameters as in `relu`."""
+    return _map("sigmoid", _core.SIGMOID, input, out)
+
+
+def sigmoid_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `sigmoid`: s * (1 - s)."""
+    return _grad("sigmoid_backward", _core.SIGMOID, grad_output, input)
+
+
+def tanh(input: Array, *, out: Array | None = None) -> Array:
+    """Hyperbolic tangent; parameters as in `relu`."""
+    return _map("tanh", _core.TANH, input, out)
+
+
+def tanh_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `tanh`: 1 - tanh(x)**2."""
+    return _grad("tanh_backward", _core.TANH, grad_output, input)
+
+
+def silu(input: Array, *, out: Array | None = None) -> Array:
+    """x / (1 + exp(-x)) (Elfwing, Uchibe & Doya 2018); parameters as in `relu`."""
+    return _map("silu", _core.SILU, input, out)
+
+
+def silu_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `silu`: s + x * s * (1 - s), s the sigmoid of x."""
+    return _grad("silu_backward", _core.SILU, grad_output, input)
+
+
+def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -> Array:
+    """x * Phi(x), Phi the normal distribution (Hendrycks & Gimpel 2016).
+
+    approximate="tanh": x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2. Other parameters
+    as in `relu`.
+    """
+    return _map("gelu", _gelu("gelu", approximate), input, out)
+
+
+def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
+    """Gradient of `gelu`: Phi(x) + x * phi(x), or the derivative of the tanh formula."""
+    return _grad("gelu_backward", _gelu("gelu_backward", approximate), grad_output, input)
+
+
+def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+    """exp(x) / sum(exp(x)) along the axis `dim`.
+
+    Parameters
+    ----------
+    input : ndarray
+        At least one axis, float32 or float64. A slice of -inf only gives NaN (torch).
+    dim : int
+        The axis along which the results sum to 1.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Of input's shape.
+
+    Raises
+    ------
+    ValueError
+        An axis that input does not have.
+    TypeError
+        An input that is not float32 or float64.
+    """
+    x, axis = _along("softmax", input, dim)
+    return _deliver("softmax", np.exp(_log_softmax(x, axis)), out)
+
+
+def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+    """Gradient of `softmax`: s * (g - sum(g * s))."""
+    x, axis = _along("softmax_backward", input, dim)
+    g = _gradient("softmax_backward", grad_output, x)
+    s = np.exp(_log_softmax(x, axis))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(s * (g - (g * s).sum(axis=axis, keepdims=True)))
+
+
+def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+    """x - log(sum(exp(x))) along the axis `dim`; parameters as in `softmax`."""
+    x, axis = _along("log_softmax", input, dim)
+    return _deliver("log_softmax", _log_softmax(x, axis), out)
+
+
+def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+    """Gradient of `log_softmax`: g - softmax(x) * sum(g)."""
+    x, axis = _along("log_softmax_backward", input, dim)
+    g = _gradient("log_softmax_backward", grad_output, x)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(g - np.exp(_log_softmax(x, axis)) * g.sum(axis=axis, keepdims=True))
+
+
+# ---- shared --------------------------------------------------------------------------------------
+
+
+def _number(function: str, name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{function}: {name} must be a number, got {type(value).__name__} {value!r}"
+        ) from None
+
+
+def _gelu(function: str, approximate: str) -> int:
+    if approximate == "none":
+        return _core.GELU
+    if approximate == "tanh":
+        return _core.GELU_TANH
+    raise ValueError(f"{function}: approximate must be 'none' or 'tanh', got {approximate!r}")
+
+
+def _gapless(x: Array) -> tuple[Array, Array]:
+    """x, or a copy of it, that fills its memory without gaps, and an empty array like it."""
+    y = np.empty_like(x, subok=False)
+    if x.flags.c_contiguous or x.strides == y.strides:
+        return x, y
+    copy = np.empty_like(x, subok=False)
+    copy[...] = x
+    return copy, y
+
+
+def _map(function: str, code: int, input: Array, out: Array | None, alpha: float = 0.0) -> Array:
+    x = float_array(function, "input", input)
+    if out is not None:
+        check_out(function, out, x.shape, x.dtype)
+        if out is x and (x.flags.c_contiguous or x.flags.f_contiguous):
+            _core.elementwise(code, x, x, alpha)
+            return out
+    x, y = _gapless(x)
+    if out is not None and out.strides == y.strides and not np.may_share_memory(out, x):
+        y = out
+    _core.elementwise(code, x, y, alpha)
+    if out is None:
+        return y
+    if y is not out:
+        out[...] = y
+    return out
+
+
+def _gradient(function: str, grad_output: Array, x: Array) -> Array:
+    g = float_array(function, "grad_output", grad_output)
+    same_dtype(function, "grad_output", g, "input", x)
+    if g.shape != x.shape:
+        raise ValueError(
+            f"{function}: grad_output must have shape {x.shape} as input, got {g.shape}"
+        )
+    return g
+
+
+def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: float = 0.0) -> Array:
+    x = float_array(function, "input", input)
+    g = _gradient(function, grad_output, x)
+    x, grad_input = _gapless(x)
+    if g.strides != x.strides:
+        copy = np.empty_like(x, subok=False)
+        copy[...] = g
+        g = copy
+    _core.elementwise_grad(code, g, x, grad_input, alpha)
+    return grad_input
+
+
+def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
+    x = float_array(function, "input", input)
+    if isinstance(dim, (bool, np.bool_)) or not hasattr(dim, "__index__"):
+        raise TypeError(f"{function}: dim must be an int, got {type(dim).__name__} {dim!r}")
+    axis = dim.__index__()
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {dim}")
+    return x, axis
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    if math.prod(x.shape) == 0:
+        return np.empty_like(x, subok=False)
+    with np.errstate(invalid="ignore"):  # -inf - -inf
+        shifted = x - x.max(axis=axis, keepdims=True)  # the greatest exponent is 0: no overflow
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+
+
+def _deliver(function: str, result: Array, out: Array | None) -> Array:
+    if out is None:
+        return result
+    check_out(function, out, result.shape, result.dtype)
+    out[...] = result
+    return out
