@@ -195,12 +195,12 @@ def _finish(run: Any, folder: Path, stopped: int) -> int:
     written = ["checkpoint.safetensors", "metrics.json"]
     if run.history:
         config, name = run.config, run.dataset.name
-        plots.plot_curves(run.history, folder / "curves.png", f"{config.model} on {name}")
+        title = f"{config.model} on {name}"
+        plots.plot_curves(run.history, folder / "curves.png", title, config.label_smoothing)
         written.append("curves.png")
         with contextlib.suppress(ValueError):  # a model whose first layer sees no pixels
             filters = plots.first_filters(run.model.state_dict(), run.dataset.image_shape)
-            title = f"first-layer filters, {config.model} on {name}"
-            plots.plot_filters(filters, folder / "filters.png", title)
+            plots.plot_filters(filters, folder / "filters.png", f"first-layer filters, {title}")
             written.append("filters.png")
         last, seconds = run.history[-1], sum(record["seconds"] for record in run.history)
         print(
@@ -306,8 +306,9 @@ def _info(options: argparse.Namespace) -> int:
         return _checkpoint_info(options.checkpoint)
     from importlib import metadata
 
-    from . import models, show_config
+    from . import show_config
     from .data import dataset_names, find_fashion_mnist
+    from .train.networks import model_names
 
     show_config()
     for package in ("numpy", "safetensors", "tqdm", "matplotlib", "pillow"):
@@ -316,7 +317,7 @@ def _info(options: argparse.Namespace) -> int:
         except metadata.PackageNotFoundError:
             version = 'not installed (pip install "fastconv[train]")'
         print(f"{package + ':':13}{version}")
-    print(f"{'models:':13}{', '.join(models.names())}")
+    print(f"{'models:':13}{', '.join(model_names())}")
     found = {"digits": "embedded", "fashion-mnist": str(find_fashion_mnist() or "not installed")}
     print(f"{'data:':13}{', '.join(f'{n} ({found[n]})' for n in dataset_names())}")
     return 0

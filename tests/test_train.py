@@ -170,7 +170,7 @@ def test_recipes():
     assert recipe("digits").data == "digits"
     assert recipe("fashion-mnist").flip
     assert recipe("some/folder", replace(load_digits(), name="cifar10")).pad_mode == "reflect"
-    assert recipe("some/folder", replace(load_digits(), name="other")).shift == 1
+    assert recipe("some/folder", replace(load_digits(), name="other")).model == "resnet8"
     assert recipe("some/folder").data == "some/folder"
     assert TrainConfig.from_json(recipe("digits").to_json()) == recipe("digits")
     with pytest.raises(ValueError, match="unknown training option 'x'"):
@@ -423,7 +423,7 @@ def test_model_must_fit_the_data():
         (flat, "lenet5", "at least 16"),
         (wide, "lenet5", "takes square images, these are 4x8"),
         (flat, "logistic_regression", "has no num_classes"),
-        (flat, "resnet1d", "x"),
+        (flat, "resnet1d", "3 axes"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(data, replace(CONFIG, model=model), progress="none")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .batches import Normalisation, ordered_batches
 from .checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from .networks import create_model
 from .recipes import TrainConfig
 
 Array = npt.NDArray[Any]
@@ -174,40 +175,11 @@ def trained_model(checkpoint: Checkpoint) -> TrainedModel:
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
         raise ValueError("normalisation does not fit the image shape")
     shape = (channels, height, width)
-    model = create_model(config, shape, len(classes))
+    rng = np.random.Generator(np.random.PCG64(0))  # the weights are replaced
+    model = create_model(config.model, shape, len(classes), rng)
     model.load_state_dict(checkpoint.model)
     model.eval()
     return TrainedModel(
         model, config, classes, shape, Normalisation(mean, std), float(data["max_value"]),
         checkpoint.meta,
     )  # fmt: skip
-
-
-def create_model(config: TrainConfig, image_shape: tuple[int, int, int], classes: int) -> Any:
-    """The model `config` names, for these images, with initial weights from `config.seed`.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown or the model cannot take such images.
-    """
-    from fastconv import models
-
-    channels, height, width = image_shape
-    known = models.options(config.model)
-    if "num_classes" not in known:
-        raise ValueError(f"{config.model} has no num_classes, so it is not trained here")
-    wanted = {
-        "num_classes": classes,
-        "in_channels": channels,
-        "in_features": channels * height * width,
-        "image_size": height,
-        "rng": np.random.Generator(np.random.PCG64([config.seed, 0])),
-    }
-    if "image_size" in known and "in_features" not in known and height != width:
-        raise ValueError(f"{config.model} takes square images, these are {height}x{width}")
-    model = models.create(config.model, **{k: v for k, v in wanted.items() if k in known})
-    shape = model.output_shape((1, *image_shape))
-    if shape != (1, classes):
-        raise ValueError(f"{config.model} maps images {image_shape} to {shape[1:]}, not to classes")
-    return model

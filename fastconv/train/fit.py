@@ -29,7 +29,8 @@ from .checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from .evaluate import create_model, evaluate
+from .evaluate import evaluate
+from .networks import create_model
 from .progress import Progress, make_progress
 from .recipes import TrainConfig
 from .signals import StopRequest
@@ -141,7 +142,8 @@ class Run:
             )
         self.dataset, self.config, self.folder = dataset, config, folder
         if model is None:
-            model = create_model(config, dataset.image_shape, len(dataset.classes))
+            rng = np.random.Generator(np.random.PCG64([config.seed, 0]))
+            model = create_model(config.model, dataset.image_shape, len(dataset.classes), rng)
         self.model = model
         self.normalise = Normalisation.of(dataset.train_images)
         self.bounds = batch_bounds(len(dataset.train_labels), config.batch_size)

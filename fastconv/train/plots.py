@@ -33,7 +33,9 @@ def require_matplotlib() -> Any:
     return Figure
 
 
-def plot_curves(history: list[dict[str, Any]], path: str | Path, title: str = "") -> None:
+def plot_curves(
+    history: list[dict[str, Any]], path: str | Path, title: str = "", label_smoothing: float = 0.0
+) -> None:
     """Draw loss and error rate over the epochs into a PNG file.
 
     Parameters
@@ -42,6 +44,8 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path, title: str = ""
         As in `FitResult.history`, at least one epoch.
     path : path
     title : str
+    label_smoothing : float
+        Named in the legend, because it raises the training loss but not the test loss.
 
     Raises
     ------
@@ -54,8 +58,10 @@ def plot_curves(history: list[dict[str, Any]], path: str | Path, title: str = ""
     loss, error = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) < 30 else ""
-    for part, colour in (("train", _TRAIN), ("test", _TEST)):
-        style: dict[str, Any] = {"color": colour, "label": part, "marker": marker, "markersize": 3}
+    smoothed = f" (label smoothing {label_smoothing:g})" if label_smoothing else ""
+    for part, note, colour in (("train", smoothed, _TRAIN), ("test", "", _TEST)):
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3}
+        style["label"] = part + note
         loss.plot(epochs, [r[f"{part}_loss"] for r in history], **style)
         error.plot(epochs, [100 * (1 - r[f"{part}_accuracy"]) for r in history], **style)
     loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
