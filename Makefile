@@ -1,0 +1,46 @@
+# One command each; `make check` is what must pass before a commit.
+PYTHON ?= python3
+PYTEST = $(PYTHON) -m pytest
+TESTS ?= tests
+C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
+CLANG_FORMAT ?= $(shell command -v clang-format || ls $(dir $(shell command -v $(PYTHON)))clang-format 2>/dev/null)
+
+.PHONY: help build test bench table lint format asan tsan check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build:  ## compile fastconv/_core in place, warnings are errors
+	FASTCONV_DEVELOP=warnings $(PYTHON) setup.py --quiet build_ext --inplace --build-temp build/warnings
+
+test: build  ## run the tests against the source tree
+	$(PYTEST)
+
+bench: build  ## time the kernels; narrow with BENCH="-k conv2d"
+	$(PYTEST) bench --benchmark-enable $(BENCH)
+
+table: build  ## print the ratios to torch; narrow with TABLE="--threads 1 --filter resnet"
+	$(PYTHON) bench/table.py $(TABLE)
+
+lint:  ## ruff, mypy, and clang-format if there is one
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check --quiet .
+	$(PYTHON) -m mypy
+	$(if $(CLANG_FORMAT),$(CLANG_FORMAT) --dry-run -Werror $(C_SOURCES),@echo "clang-format not found: C style not checked")
+
+format:  ## rewrite Python and C sources in the house style
+	$(PYTHON) -m ruff format .
+	$(CLANG_FORMAT) -i $(C_SOURCES)
+
+asan:  ## run the tests under AddressSanitizer and UBSan; narrow with TESTS="tests/test_conv.py"
+	PYTHON=$(PYTHON) .ci/sanitize address $(TESTS)
+
+tsan:  ## run the thread tests under ThreadSanitizer
+	PYTHON=$(PYTHON) .ci/sanitize thread $(TESTS)
+
+check: build lint  ## build, lint, tests, and every benchmark once
+	$(PYTEST)
+	$(PYTEST) bench
+
+clean:  ## remove what the builds made
+	rm -rf build dist *.egg-info fastconv/_core.c fastconv/*.so
