@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .. import _core
 from . import _checks as check
+from ._arrays import shape as shape_argument
 from ._checks import Array, Pads
 
 Algorithm = Literal["auto", "direct", "winograd"]
@@ -111,6 +113,11 @@ def _prepare(
         for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
     ]
     check.addressable(function, sizes, pads, max(x.shape[1], w.shape[0]), w)
+    if algorithm == "winograd" and (kernel, stride, dilation) != ((3, 3), (1, 1), (1, 1)):
+        raise ValueError(
+            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, got kernel {kernel}, "
+            f"stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
+        )
     extra_pads = _NO_PADS[axes]
     if padding_mode != "zeros":
         if padding_mode not in _PADDING_MODES:
@@ -470,6 +477,14 @@ class Explanation:
         return "\n".join(f"{name:14} {value}" for name, value in self.__dict__.items())
 
 
+def _stand_in(function: str, name: str, shape: Any, dtype: Any) -> Array:
+    """An array of this shape in the memory of one element."""
+    sizes = shape_argument(function, name, shape)
+    if prod(sizes) >= 2**59:
+        raise ValueError(f"{function}: {name} must have less than 2**59 elements, got {sizes}")
+    return np.broadcast_to(np.zeros(1, dtype), sizes)
+
+
 def explain_conv2d(
     input_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -502,8 +517,8 @@ def explain_conv2d(
         As `conv2d`.
     """
     function = "explain_conv2d"
-    x = np.broadcast_to(np.zeros(1, dtype), input_shape)
-    w = np.broadcast_to(np.zeros(1, dtype), weight_shape)
+    x = _stand_in(function, "input_shape", input_shape, dtype)
+    w = _stand_in(function, "weight_shape", weight_shape, dtype)
     call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
     shapes = call.input.shape, call.weight.shape, call.output_shape
     found, reason, _, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)

@@ -330,6 +330,15 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     return status;
 }
 
+/* The sums, 4 times the weight, are written and read once per call: with fewer tiles than this they cost more than the
+ * multiplications saved. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+static int winograd_gradient_pays(const fc_problem *p)
+{
+    enum { MIN_TILES = 32 };
+    const int64_t tiles = p->y.n * fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
+    return tiles >= MIN_TILES && winograd_pays(p);
+}
+
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
 fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight)
@@ -346,7 +355,11 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
         return FC_OK;
     }
     lay_down(&p);
-    return is_depthwise(&p) ? fc_conv_depthwise_grad_weight(&p) : fc_conv_direct_grad_weight(&p);
+    if (p.algorithm == FC_WINOGRAD)
+        return fc_conv_winograd_serves(&p) ? fc_conv_winograd_grad_weight(&p) : FC_EALGORITHM;
+    if (is_depthwise(&p))
+        return fc_conv_depthwise_grad_weight(&p);
+    return p.algorithm == FC_AUTO && winograd_gradient_pays(&p) ? fc_conv_winograd_grad_weight(&p) : fc_conv_direct_grad_weight(&p);
 }
 
 /* ---- introspection ---------------------------------------------------------------------------------------------------*/

@@ -33,6 +33,11 @@ int64_t fc_l2_bytes(void);
  * that starts at `from`; rows of `to` are `width` wide. */
 void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int64_t columns, char *to, int64_t width);
 
+/* The way back, for gradients: weight[group][k0 + k][c0 + c][u][v] = panel[(u * kernel_w + v) * tap_pitch + c * width + k],
+ * where problem->weight is the output. */
+void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t columns, int64_t c0, int64_t channels,
+                       const char *panel, int64_t width, int64_t tap_pitch);
+
 /* Forward: writes y. Each runs the whole problem in parallel. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
@@ -42,6 +47,7 @@ fc_status fc_conv_pixels(const fc_problem *);    /* out_channels <= FC_PIXELS_MA
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
+fc_status fc_conv_winograd_grad_weight(const fc_problem *);
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 
 /* Scratch bytes of one thread */

@@ -173,34 +173,13 @@ static void add_products(const plan *s, const block *b, const strips *t, int64_t
     }
 }
 
-/* ---- panel[u][v][c][k] -> grad_weight[k][c][u][v] ------------------------------------------------------------------*/
-#define UNPACK(type)                                                                                                   \
-    for (int64_t c = 0; c < p->in_channels; c++)                                                                       \
-        for (int64_t u = 0; u < p->kernel_h; u++)                                                                      \
-            for (int64_t v = 0; v < p->kernel_w; v++)                                                                  \
-                for (int64_t k = 0; k < columns; k++)                                                                  \
-                    ((type *)to)[k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v] =              \
-                        ((const type *)panel)[((u * p->kernel_w + v) * p->in_channels + c) * width + k];
-
-static void unpack(const plan *s, int64_t group, int64_t k0, int64_t columns, const char *panel, int64_t width)
-{
-    const fc_problem *p = s->p;
-    char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k) * (int64_t)p->item;
-    if (p->weight_c == s->taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
-        p->k->unpack_runs(columns, p->in_channels, s->taps, panel, width, p->in_channels * width, to, p->weight_k);
-    else if (p->item == 4) {
-        UNPACK(float)
-    } else {
-        UNPACK(double)
-    }
-}
-
 static void unpack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
     const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
-    unpack(s, group, k0, fc_min(s->panel, width - k0), s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item, width);
+    const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item;
+    fc_unpack_weights(s->p, group, k0, fc_min(s->panel, width - k0), 0, s->p->in_channels, from, width, s->p->in_channels * width);
 }
 
 /* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
@@ -215,7 +194,7 @@ static void run_single(void *context, int64_t task, int slot)
     for (int64_t panel = part * s->panels / s->column_parts; panel < (part + 1) * s->panels / s->column_parts; panel++) {
         const int64_t k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
         add_products(s, &all, &t, 0, s->row_units, k0, columns, sum, s->panel, 0);
-        unpack(s, group, k0, columns, sum, s->panel);
+        fc_unpack_weights(p, group, k0, columns, 0, p->in_channels, sum, s->panel, p->in_channels * s->panel);
     }
 }
 

@@ -1,4 +1,4 @@
-/* conv_weights.c: weights into the panels of the tile kernel. */
+/* conv_weights.c: weights into the panels of the tile kernel, and their gradients out of them. */
 #include "conv.h"
 
 #include <string.h>
@@ -60,4 +60,26 @@ void fc_pack_weights(const fc_problem *p, const char *from, int64_t channels, in
         pack_taps(p, from, channels, columns, to, width);
     else
         pack_any(p, from, channels, columns, to, width);
+}
+
+#define UNPACK(type)                                                                                                   \
+    for (int64_t c = 0; c < channels; c++)                                                                             \
+        for (int64_t u = 0; u < p->kernel_h; u++)                                                                      \
+            for (int64_t v = 0; v < p->kernel_w; v++)                                                                  \
+                for (int64_t k = 0; k < columns; k++)                                                                  \
+                    ((type *)to)[k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v] =              \
+                        ((const type *)panel)[(u * p->kernel_w + v) * tap_pitch + c * width + k];
+
+void fc_unpack_weights(const fc_problem *p, int64_t group, int64_t k0, int64_t columns, int64_t c0, int64_t channels,
+                       const char *panel, int64_t width, int64_t tap_pitch)
+{
+    const int64_t taps = p->kernel_h * p->kernel_w;
+    char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * (int64_t)p->item;
+    if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
+        p->k->unpack_runs(columns, channels, taps, panel, width, tap_pitch, to, p->weight_k);
+    else if (p->item == 4) {
+        UNPACK(float)
+    } else {
+        UNPACK(double)
+    }
 }

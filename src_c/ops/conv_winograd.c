@@ -11,33 +11,26 @@
  */
 #include "../scratch.h"
 #include "../threads.h"
-#include "conv.h"
+#include "winograd_tiles.h"
 
 #include <string.h>
 
 enum {
-    POINTS = FC_WINOGRAD_POINTS,
-    OUT = FC_WINOGRAD_OUT,
-    IN = FC_WINOGRAD_TILE,
     /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. */
     CHUNK = 64,
-    /* Pitches grow by a cache line so that the 36 streams of a transform fall into different L1 sets. */
-    PAD_BYTES = 64,
     MAX_V_BYTES = 16 << 20, /* the largest v kept for all tiles */
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
 typedef struct {
     const fc_problem *p;
-    int64_t lanes, panel, panels, width_total;
-    int64_t tiles_h, tiles_w, tiles; /* of all images */
+    fc_tiles tiles;
+    int64_t lanes, panel, panels;
     int64_t block, count;            /* tiles per block, blocks */
-    int by_panels, x_in_place, y_in_place;
-    int64_t v_row, v_point, m_row, m_point, u_point; /* pitches, elements */
+    int by_panels, y_in_place;
+    int64_t m_row, m_point, u_point; /* pitches, elements */
     int64_t chunk;
-    int64_t strip_row;                               /* of the strip of one run of tiles */
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
-    const char *zeros;
     char *u, *v, *threads;
     int64_t group; /* by panels: the current group */
 } plan;
@@ -46,47 +39,38 @@ static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(el
 
 static plan make_plan(const fc_problem *p)
 {
-    const int64_t item = (int64_t)p->item, pad = PAD_BYTES / item;
-    plan s = {.p = p, .lanes = p->k->vector_lanes};
+    const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
+    plan s = {.p = p, .tiles = fc_make_tiles(p), .lanes = p->k->vector_lanes, .y_in_place = p->y.stride_c == 1};
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.width_total = fc_round_up(p->out_channels, s.lanes);
-    s.tiles_h = fc_ceil_div(p->y.h, OUT);
-    s.tiles_w = fc_ceil_div(p->y.w, OUT);
-    s.tiles = p->y.n * s.tiles_h * s.tiles_w;
-    s.x_in_place = p->x.stride_c == 1;
-    s.y_in_place = p->y.stride_c == 1;
-    s.v_row = fc_round_up(p->in_channels, s.lanes) + pad;
     s.m_row = s.panel + pad;
 
     /* Bytes read beyond the second-level cache: all of u once per block of tiles, or all of v once per panel. */
-    const int64_t l2 = fc_l2_bytes(), v_tile = POINTS * s.v_row * item, v = s.tiles * v_tile;
-    const int64_t u = POINTS * p->in_channels * s.width_total * item;
+    const int64_t l2 = fc_l2_bytes(), v_tile = FC_POINTS * s.tiles.row * item, v = s.tiles.count * v_tile;
+    const int64_t u = FC_POINTS * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item;
     s.block = fc_max(8, fc_min(MAX_TILES, l2 * 2 / 5 / v_tile));
-    s.count = fc_ceil_div(s.tiles, s.block);
+    s.count = fc_ceil_div(s.tiles.count, s.block);
     s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES && (v <= l2 / 2 || s.panels * v < s.count * u);
     if (s.by_panels) {
-        s.block = s.tiles;
+        s.block = s.tiles.count;
         s.count = 1;
     } else {
         const int64_t threads = fc_parallel_slots(INT64_MAX);
         if (s.count < 8 * threads) /* a multiple of the threads, so that none waits */
             s.count = fc_round_up(s.count, threads);
-        s.block = fc_ceil_div(s.tiles, s.count);
-        s.count = fc_ceil_div(s.tiles, s.block);
+        s.block = fc_ceil_div(s.tiles.count, s.count);
+        s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    s.v_point = s.block * s.v_row + pad;
+    fc_set_block(&s.tiles, s.block);
     s.m_point = s.block * s.m_row + pad;
     s.chunk = s.by_panels ? fc_min(CHUNK, p->in_channels) : p->in_channels;
     s.u_point = s.chunk * s.panel + pad;
 
-    const int64_t run = fc_min(s.tiles_w, s.block); /* tiles loaded together */
-    s.strip_row = (OUT * run + IN - OUT) * p->in_channels;
-    s.strip_bytes = s.x_in_place ? 0 : bytes_of(&s, IN * s.strip_row);
-    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, OUT * OUT * run * s.panel);
-    s.v_bytes = bytes_of(&s, POINTS * s.v_point);
-    s.m_bytes = bytes_of(&s, POINTS * s.m_point);
-    s.u_bytes = bytes_of(&s, POINTS * s.u_point);
+    s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
+    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, FC_OUT * FC_OUT * s.tiles.longest_run * s.panel);
+    s.v_bytes = bytes_of(&s, FC_POINTS * s.tiles.point);
+    s.m_bytes = bytes_of(&s, FC_POINTS * s.m_point);
+    s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
     s.pack_bytes = bytes_of(&s, 9 * fc_min(CHUNK, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
@@ -139,59 +123,12 @@ static void store_weights(void *context, int64_t task, int slot)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-/* Tiles first .. first + count - 1 of one tile row. */
-typedef struct {
-    int64_t n, row, column, count;
-} run;
-
-static run run_at(const plan *s, int64_t tile, int64_t end)
-{
-    run r = {.n = tile / (s->tiles_h * s->tiles_w), .row = tile / s->tiles_w % s->tiles_h, .column = tile % s->tiles_w};
-    r.count = fc_min(s->tiles_w - r.column, end - tile);
-    return r;
-}
-
-/* v[e][t] for the tiles of a run. Pixels outside the image point at zeros. */
-static void transform_run(const plan *s, int64_t group, const run *r, char *strip, char *v)
-{
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    const int64_t top = r->row * OUT - p->pad_top, left = r->column * OUT - p->pad_left;
-    const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
-    const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
-    int64_t row = image.stride_h, pixel = image.stride_w;
-    if (!s->x_in_place) {
-        const fc_window window = {top, IN, 1, left, OUT * r->count + IN - OUT, 1};
-        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){s->strip_row, p->in_channels, 1});
-        base = strip, row = s->strip_row, pixel = p->in_channels;
-    }
-    for (int64_t t = 0; t < r->count; t++) {
-        const void *x[POINTS];
-        for (int64_t i = 0; i < IN; i++)
-            for (int64_t j = 0; j < IN; j++) {
-                const int64_t h = top + i, w = left + OUT * t + j;
-                const int inside = !s->x_in_place || (h >= 0 && h < p->x.h && w >= 0 && w < p->x.w);
-                x[IN * i + j] = inside ? base + (i * row + (OUT * t + j) * pixel) * item : s->zeros;
-            }
-        p->k->winograd->input(x, p->in_channels, v + t * s->v_row * item, s->v_point);
-    }
-}
-
-static void transform_tiles(const plan *s, int64_t group, int64_t first, int64_t end, char *strip, char *v)
-{
-    for (int64_t tile = first; tile < end;) {
-        const run r = run_at(s, tile, end);
-        transform_run(s, group, &r, strip, v + (tile - first) * s->v_row * (int64_t)s->p->item);
-        tile += r.count;
-    }
-}
-
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
 static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v, const char *u, char *m)
 {
     const int64_t item = (int64_t)s->p->item;
     fc_gemm product = {
-        .a_row = s->v_row,
+        .a_row = s->tiles.row,
         .taps_h = 1,
         .taps_w = 1,
         .length = channels,
@@ -199,8 +136,8 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .columns = (int)width,
         .accumulate = c0 > 0,
     };
-    for (int64_t e = 0; e < POINTS; e++) {
-        product.a = v + (e * s->v_point + c0) * item;
+    for (int64_t e = 0; e < FC_POINTS; e++) {
+        product.a = v + (e * s->tiles.point + c0) * item;
         product.b = u + e * s->u_point * item;
         product.y = m + e * s->m_point * item;
         s->p->k->gemm->rows(&product, tiles);
@@ -213,13 +150,13 @@ static const char *offset(const void *base, int64_t elements, int64_t item)
 }
 
 /* Output channels of one panel, for the tiles of a run; m at the run's first tile. */
-static void store_run(const plan *s, int64_t group, int64_t panel, const run *r, const char *m, char *tile)
+static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, const char *m, char *tile)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel, columns = panel_columns(s, panel);
-    const int64_t h = r->row * OUT, w = r->column * OUT, rows = fc_min(OUT, p->y.h - h);
-    const fc_pitch pitch = {OUT * r->count * s->panel, s->panel, 1};
+    const int64_t h = r->row * FC_OUT, w = r->column * FC_OUT, rows = fc_min(FC_OUT, p->y.h - h);
+    const fc_pitch pitch = {FC_OUT * r->count * s->panel, s->panel, 1};
     const fc_view *res = e->residual;
     char *y = tile;
     int64_t row = pitch.row, pixel = pitch.pixel;
@@ -228,14 +165,14 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const run *r,
         row = p->y.stride_h, pixel = p->y.stride_w;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const char *residual = res ? offset(res->data, r->n * res->stride_n + channel + h * res->stride_h + (w + OUT * t) * res->stride_w, item) : NULL;
+        const char *residual = res ? offset(res->data, r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item) : NULL;
         p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, offset(e->scale, channel, item),
                                offset(e->bias, channel, item), residual, res ? res->stride_h : 0, res ? res->stride_w : 0, e->lower,
-                               e->upper, y + OUT * t * pixel * item, row, pixel, (int)rows, (int)fc_min(OUT, p->y.w - w - OUT * t));
+                               e->upper, y + FC_OUT * t * pixel * item, row, pixel, (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
     }
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
-        const fc_window window = {h, rows, 1, w, fc_min(OUT * r->count, p->y.w - w), 1};
+        const fc_window window = {h, rows, 1, w, fc_min(FC_OUT * r->count, p->y.w - w), 1};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
 }
@@ -243,7 +180,7 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const run *r,
 static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t first, int64_t end, const char *m, char *tile_memory)
 {
     for (int64_t tile = first; tile < end;) {
-        const run r = run_at(s, tile, end);
+        const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
         store_run(s, group, panel, &r, m + (tile - first) * s->m_row * (int64_t)s->p->item, tile_memory);
         tile += r.count;
     }
@@ -254,8 +191,8 @@ static void run_tiles(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const memory t = thread_memory(s, slot);
-    const int64_t group = task / s->count, first = task % s->count * s->block, end = fc_min(first + s->block, s->tiles);
-    transform_tiles(s, group, first, end, t.strip, t.uv);
+    const int64_t group = task / s->count, first = task % s->count * s->block, end = fc_min(first + s->block, s->tiles.count);
+    fc_transform_inputs(&s->tiles, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
         multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
@@ -267,8 +204,8 @@ enum { TILES_PER_TASK = 4 };
 static void run_inputs(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t first = task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->tiles);
-    transform_tiles(s, s->group, first, end, thread_memory(s, slot).strip, s->v + first * s->v_row * (int64_t)s->p->item);
+    const int64_t first = task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->tiles.count);
+    fc_transform_inputs(&s->tiles, s->group, first, end, thread_memory(s, slot).strip, s->v + first * s->tiles.row * (int64_t)s->p->item);
 }
 
 static void run_panel(void *context, int64_t panel, int slot)
@@ -278,9 +215,9 @@ static void run_panel(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
         transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
-        multiply(s, s->tiles, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
+        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
     }
-    store_tiles(s, s->group, panel, 0, s->tiles, t.m, t.tile);
+    store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
 }
 
 int fc_conv_winograd_serves(const fc_problem *p)
@@ -303,12 +240,12 @@ fc_status fc_conv_winograd(const fc_problem *p)
     char *scratch = fc_scratch_acquire((size_t)(zeros + shared + slots * s.thread_bytes));
     if (!scratch)
         return FC_ENOMEM;
-    s.zeros = memset(scratch, 0, (size_t)zeros);
+    s.tiles.zeros = memset(scratch, 0, (size_t)zeros);
     s.u = s.v = scratch + zeros;
     s.threads = s.u + shared;
     if (s.by_panels) {
         for (s.group = 0; s.group < p->groups; s.group++) {
-            fc_parallel_in(slots, fc_ceil_div(s.tiles, TILES_PER_TASK), run_inputs, &s);
+            fc_parallel_in(slots, fc_ceil_div(s.tiles.count, TILES_PER_TASK), run_inputs, &s);
             fc_parallel_in(slots, s.panels, run_panel, &s);
         }
     } else {

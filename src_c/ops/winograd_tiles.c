@@ -1,0 +1,67 @@
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 36 pointers per tile, those
+ * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
+#include "winograd_tiles.h"
+
+fc_tiles fc_make_tiles(const fc_problem *p)
+{
+    fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
+    t.rows = fc_ceil_div(p->y.h, FC_OUT);
+    t.columns = fc_ceil_div(p->y.w, FC_OUT);
+    t.count = p->y.n * t.rows * t.columns;
+    t.row = fc_round_up(p->in_channels, p->k->vector_lanes) + FC_PITCH_PAD_BYTES / (int64_t)p->item;
+    return t;
+}
+
+void fc_set_block(fc_tiles *t, int64_t block)
+{
+    t->point = block * t->row + FC_PITCH_PAD_BYTES / (int64_t)t->p->item;
+    t->longest_run = fc_min(t->columns, block);
+}
+
+static int64_t strip_row(const fc_tiles *t) { return (FC_OUT * t->longest_run + FC_IN - FC_OUT) * t->p->in_channels; }
+
+int64_t fc_tiles_strip_bytes(const fc_tiles *t)
+{
+    return t->in_place ? 0 : fc_round_up(FC_IN * strip_row(t) * (int64_t)t->p->item, 64);
+}
+
+fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
+{
+    fc_tile_run r = {.n = tile / (t->rows * t->columns), .row = tile / t->columns % t->rows, .column = tile % t->columns};
+    r.count = fc_min(t->columns - r.column, end - tile);
+    return r;
+}
+
+static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
+{
+    const fc_problem *p = tiles->p;
+    const int64_t item = (int64_t)p->item, top = r->row * FC_OUT - p->pad_top, left = r->column * FC_OUT - p->pad_left;
+    const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
+    const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
+    int64_t row = image.stride_h, pixel = image.stride_w;
+    if (!tiles->in_place) {
+        const fc_window window = {top, FC_IN, 1, left, FC_OUT * r->count + FC_IN - FC_OUT, 1};
+        row = strip_row(tiles), pixel = p->in_channels;
+        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
+        base = strip;
+    }
+    for (int64_t t = 0; t < r->count; t++) {
+        const void *x[FC_POINTS];
+        for (int64_t i = 0; i < FC_IN; i++)
+            for (int64_t j = 0; j < FC_IN; j++) {
+                const int64_t h = top + i, w = left + FC_OUT * t + j;
+                const int inside = !tiles->in_place || (h >= 0 && h < p->x.h && w >= 0 && w < p->x.w);
+                x[FC_IN * i + j] = inside ? base + (i * row + (FC_OUT * t + j) * pixel) * item : tiles->zeros;
+            }
+        p->k->winograd->input(x, p->in_channels, v + t * tiles->row * item, tiles->point);
+    }
+}
+
+void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, char *strip, char *v)
+{
+    for (int64_t tile = first; tile < end;) {
+        const fc_tile_run r = fc_run_at(t, tile, end);
+        transform_run(t, group, &r, strip, v + (tile - first) * t->row * (int64_t)t->p->item);
+        tile += r.count;
+    }
+}

@@ -1,0 +1,34 @@
+/* winograd_tiles.h: the 4 x 4 output tiles of a batch and the transform of the inputs under them. */
+#ifndef FC_WINOGRAD_TILES_H
+#define FC_WINOGRAD_TILES_H
+#include "conv.h"
+
+enum { FC_POINTS = FC_WINOGRAD_POINTS, FC_OUT = FC_WINOGRAD_OUT, FC_IN = FC_WINOGRAD_TILE };
+
+/* Tiles are numbered through images, tile rows and tile columns. */
+typedef struct {
+    const fc_problem *p;
+    int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
+    int64_t row, point;           /* pitches of v[point][tile][channel], elements */
+    int64_t longest_run;          /* tiles of one row that are transformed together */
+    int in_place;                 /* x is channels-last */
+    const char *zeros;            /* in_channels of them: what lies outside x */
+} fc_tiles;
+
+/* Tiles of one tile row. */
+typedef struct {
+    int64_t n, row, column, count;
+} fc_tile_run;
+
+/* Pitches grow by this, a cache line, so that the 36 streams of a transform fall into different L1 sets. */
+enum { FC_PITCH_PAD_BYTES = 64 };
+
+fc_tiles fc_make_tiles(const fc_problem *);
+/* Sets the pitches of v for blocks of up to `block` tiles. */
+void fc_set_block(fc_tiles *, int64_t block);
+int64_t fc_tiles_strip_bytes(const fc_tiles *);
+/* The run that starts at `tile` and ends at `end` or at the end of its row. */
+fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
+/* v[e][t] = B' x B of tiles [first, end); strip: fc_tiles_strip_bytes of memory */
+void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, char *strip, char *v);
+#endif
