@@ -99,7 +99,7 @@ def use_isa(name: str) -> _Restore:
 def _use_isa(source: str, name: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"{source}: name must be a str, got {type(name).__name__}")
-    if _core.use_isa(name) != 0:
+    if name not in isas() or _core.use_isa(name) != 0:
         raise ValueError(f"{source}: unknown or unavailable instruction set {name!r}; this machine has {isas()}")
 
 
@@ -147,7 +147,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc
     except OSError:
         return None
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = (line.split(":", 2) + ["none", ""])[:3]
         if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
             continue
         base = root if controllers == "" else root / "cpu"
@@ -181,8 +181,9 @@ def _from_environment() -> None:
         value = os.environ.get(variable, "").split(",")[0].strip()
         if not value:
             continue
-        if value.isdigit() and int(value) > 0:
-            _core.set_num_threads(min(int(value), 256))
+        count = value.lstrip("0")
+        if value.isascii() and value.isdigit() and count:
+            _core.set_num_threads(min(int(count[:4]), 256))
             return
         if variable == "FASTCONV_NUM_THREADS":
             raise ValueError(f"{variable}: must be a positive integer, got {value!r}")
