@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import same_bits
+from helpers import same_bits, to_format
 
 import fastconv.functional as F
 
@@ -338,6 +338,20 @@ def test_out_may_not_share_memory_with_an_input():
     w = np.ones((1, 1, 3, 3))
     with pytest.raises(ValueError, match="out shares memory with weight"):
         F.conv2d(x, w, padding=1, out=w)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_out_may_lie_between_the_input(layout):
+    """Other channels of the same array, as a dense block writes them (arXiv:1608.06993)."""
+    rng = np.random.default_rng(0)
+    x = to_format(rng.standard_normal((2, 7, 5, 6)), layout)
+    w = rng.standard_normal((3, 4, 3, 3))
+    before, want = x.copy(), F.conv2d(x[:, :4].copy(), w, padding=1)
+    F.conv2d(x[:, :4], w, padding=1, out=x[:, 4:])
+    np.testing.assert_array_equal(x[:, :4], before[:, :4])
+    np.testing.assert_array_equal(x[:, 4:], want)
+    with pytest.raises(ValueError, match="out shares memory with input"):
+        F.conv2d(x[:, :4], w, padding=1, out=x[:, 3:6])
 
 
 L = 2**31 - 1
