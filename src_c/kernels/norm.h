@@ -16,8 +16,8 @@ typedef struct {
 } fc_norm_grad;
 
 typedef struct {
-    /* sum[c] = sum_p (x[p][c] - x[0][c]), square[c] = sum_p (x[p][c] - x[0][c])^2 */
-    void (*sums)(int64_t pixels, const void *x, int64_t pixel, int64_t channels, void *sum, void *square);
+    /* pivot[c]: a typical value; sum[c] = sum_p (x[p][c] - pivot[c]), square[c] = sum_p (x[p][c] - pivot[c])^2 */
+    void (*sums)(int64_t pixels, const void *x, int64_t pixel, int64_t channels, void *pivot, void *sum, void *square);
     /* sum[c] = sum_p g[p][c], product[c] = sum_p g[p][c] * (x[p][c] - centre[c]) */
     void (*grad_sums)(int64_t pixels, const void *g, int64_t g_pixel, const void *x, int64_t x_pixel, int64_t channels,
                       const void *centre, void *sum, void *product);

@@ -61,14 +61,29 @@ INLINE void N(norm_sums_block)(int64_t pixels, const T *x, int64_t pixel, const 
     }
 }
 
-static void N(norm_sums)(int64_t pixels, const void *x_, int64_t pixel, int64_t channels, void *sum_, void *square_)
+/* The pivot: the mean of the first pixels. */
+INLINE void N(norm_pivot_block)(int64_t pixels, const T *x, int64_t pixel, T *pivot_, const int streams, const int tail)
+{
+    vec pivot[FC_STREAMS];
+    FC_EACH_STREAM pivot[s] = (vec){0};
+    for (int64_t p = 0; p < pixels; p++, x += pixel)
+        FC_EACH_STREAM pivot[s] += FC_LOAD(x + s * VL);
+    FC_EACH_STREAM FC_STORE(pivot_ + s * VL, pivot[s] * vset1(1 / (T)pixels));
+}
+
+static void N(norm_sums)(int64_t pixels, const void *x_, int64_t pixel, int64_t channels, void *pivot_, void *sum_,
+                         void *square_)
 {
     const T *x = x_;
-    T *sum = sum_, *square = square_;
+    T *pivot = pivot_, *sum = sum_, *square = square_;
+#define FC_BLOCK(c, streams, tail)                                                                                     \
+    N(norm_pivot_block)(pixels < FC_SUB ? pixels : FC_SUB, x + c, pixel, pivot + c, streams, tail)
+    FC_CHANNELS(FC_BLOCK);
+#undef FC_BLOCK
     for (int64_t p = 0; p < pixels; p += FC_SUB) {
         const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
 #define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_sums_block)(count, x + p * pixel + c, pixel, x + c, sum + c, square + c, p == 0, streams, tail)
+    N(norm_sums_block)(count, x + p * pixel + c, pixel, pivot + c, sum + c, square + c, p == 0, streams, tail)
         FC_CHANNELS(FC_BLOCK);
 #undef FC_BLOCK
     }

@@ -1,13 +1,12 @@
 /* norm.c: batch normalisation, forward and gradient.
  *
  * Sums run over pixels q = n * height * width + h * width + w in chunks of CHUNK, in the array's precision and about a pivot
- * (the chunk's first pixel, or the mean), then over chunks in double precision: CHUNKS of them per task one after the
- * other, and the tasks in order. The same for every layout and number of threads.
+ * (the mean of the chunk's first 16 pixels, or of the batch), then over chunks in double precision: CHUNKS of them per task
+ * one after the other, and the tasks in order. The same for every layout and number of threads.
  *
- * The variance of a chunk is found from sums d and d^2 of the differences d to its first pixel, as (sum d^2 - (sum d)^2 / k)
- * / k. As the pivot is one of the k values, sum d^2 is at most (k + 1) times the part that remains (k (mean - pivot)^2 <=
- * k * sum (x - mean)^2): the relative error stays below about 257 eps, and near 2 eps when the pivot is a typical value,
- * however large the mean is.
+ * The sum of squares of a chunk is found from its k differences d to the pivot as sum d^2 - (sum d)^2 / k. What is
+ * subtracted is k (mean - pivot)^2 <= k / 16 * (sum of squares): at most 16 times what remains, whatever the mean is and
+ * wherever an outlier lies, and about 1/16 of it for values in no particular order.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -115,18 +114,19 @@ static void sum_task(void *context, int64_t task, int slot)
     const int64_t part = task / call->lane_parts, c = task % call->lane_parts * call->lanes;
     const int64_t lanes = fc_lesser(call->lanes, call->channels - c);
     const int64_t begin = part * CHUNK * CHUNKS, end = fc_lesser(call->pixels, begin + CHUNK * CHUNKS);
-    char *sum = call->slots + (size_t)slot * call->slot_bytes, *square = sum + aligned(call->lanes * (int64_t)call->item);
-    char *tile = square + aligned(call->lanes * (int64_t)call->item);
+    const size_t values = aligned(call->lanes * (int64_t)call->item);
+    char *sum = call->slots + (size_t)slot * call->slot_bytes, *square = sum + values, *pivot = square + values;
+    char *tile = pivot + values;
     double *mean = call->first + part * call->channels + c, *squares = call->second + part * call->channels + c;
     for (int64_t q = begin; q < end; q += CHUNK) {
         const int64_t count = fc_lesser(CHUNK, end - q);
         int64_t pixel;
         const char *x = read_pixels(call, &call->x, q, count, c, lanes, tile, &pixel);
-        call->k->norm->sums(count, x, pixel, lanes, sum, square);
+        call->k->norm->sums(count, x, pixel, lanes, pivot, sum, square);
         for (int64_t i = 0; i < lanes; i++) {
             const double s = value(call, sum, i) / (double)count;
             const double rest = value(call, square, i) - s * s * (double)count;
-            const double m = value(call, x, i) + s, r = rest < 0 ? 0 : rest;
+            const double m = value(call, pivot, i) + s, r = rest < 0 ? 0 : rest;
             if (q == begin)
                 mean[i] = m, squares[i] = r;
             else
@@ -199,7 +199,7 @@ static fc_status prepare(norm_call *call, const fc_view *const *views, int count
     call->lanes = fc_lesser(call->lanes, call->channels);
     call->lane_parts = fc_parts(call->channels, call->lanes);
     call->tile_bytes = together ? 0 : aligned(CHUNK * TILE_LANES * (int64_t)call->item);
-    call->slot_bytes = 2 * aligned(call->lanes * (int64_t)call->item) + 2 * call->tile_bytes;
+    call->slot_bytes = 3 * aligned(call->lanes * (int64_t)call->item) + 2 * call->tile_bytes;
 
     const size_t doubles = aligned(call->channels * 8), values = aligned(call->channels * (int64_t)call->item);
     const size_t parts = aligned(call->pixel_parts * call->channels * 8);
