@@ -1,4 +1,4 @@
-"""The Python blocks of README.md and docs/lecture.md run as they stand; paths and commands exist."""
+"""The Python blocks of README.md and docs/lecture.md run as they stand, and links lead to files."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(name, line, source, namespace):
     exec(compile("\n" * (line - 1) + source, str(ROOT / name), "exec"), namespace)
 
 
-@pytest.mark.parametrize("line, source", blocks("README.md"))
+@pytest.mark.parametrize(("line", "source"), blocks("README.md"))
 def test_readme_block_runs_alone(line, source):
     run("README.md", line, source, {"__name__": "readme"})
 
