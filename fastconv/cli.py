@@ -231,6 +231,13 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{dataset.name}: images are {dataset.image_shape}, the model was trained on "
             f"{trained.image_shape}"
         )
+    own, other = trained.classes[: len(dataset.classes)], dataset.classes
+    numbered = other == tuple(str(i) for i in range(len(other)))
+    if own != other and not numbered:
+        raise ValueError(
+            f"{dataset.name}: classes are {', '.join(other)}; the model knows "
+            f"{', '.join(trained.classes)}"
+        )
     test = options.part == "test"
     images = dataset.test_images if test else dataset.train_images
     labels = dataset.test_labels if test else dataset.train_labels
@@ -316,10 +323,10 @@ def _info(options: argparse.Namespace) -> int:
             version = metadata.version(package)
         except metadata.PackageNotFoundError:
             version = 'not installed (pip install "fastconv[train]")'
-        print(f"{package + ':':13}{version}")
-    print(f"{'models:':13}{', '.join(model_names())}")
+        print(f"{package:16} {version}")
+    print(f"{'models':16} {', '.join(model_names())}")
     found = {"digits": "embedded", "fashion-mnist": str(find_fashion_mnist() or "not installed")}
-    print(f"{'data:':13}{', '.join(f'{n} ({found[n]})' for n in dataset_names())}")
+    print(f"{'data':16} {', '.join(f'{n} ({found[n]})' for n in dataset_names())}")
     return 0
 
 
@@ -331,7 +338,7 @@ def _checkpoint_info(path: str) -> int:
     parameters = sum(p.size for p in trained.model.parameters())
     channels, height, width = trained.image_shape
     print(f"model       {config.model}, {parameters:,} parameters")
-    print(f"data        {meta['data']['name']} ({config.data}), {channels}x{height}x{width}, "
+    print(f"data        {config.data}, {channels}x{height}x{width}, "
           f"{len(trained.classes)} classes: {', '.join(trained.classes[:12])}"
           f"{' …' if len(trained.classes) > 12 else ''}")  # fmt: skip
     position = f", step {meta['step']} of the next" if meta["step"] else ""

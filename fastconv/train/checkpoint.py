@@ -25,6 +25,10 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 _KEY = "fastconv"
 _PREFIX = "optimizer/"
 _FIELDS = {"format": int, "config": dict, "data": dict, "epoch": int, "step": int, "history": list}
+_RECORD = (
+    "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds",
+    "images_per_second",
+)  # fmt: skip
 
 
 @dataclass
@@ -182,6 +186,10 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     for field, kind in _FIELDS.items():
         if not isinstance(meta, dict) or not isinstance(meta.get(field), kind):
             raise ValueError(f"{path}: corrupt training state, {field} is missing or malformed")
+    numbers = [r.get(name) if isinstance(r, dict) else None for r in meta["history"]
+               for name in _RECORD]  # fmt: skip
+    if not all(isinstance(value, (int, float)) for value in numbers):
+        raise ValueError(f"{path}: corrupt training state, history is malformed")
     if meta["format"] != FORMAT:
         raise ValueError(
             f"{path}: checkpoint format {meta['format']}, this fastconv reads format {FORMAT}"

@@ -244,7 +244,9 @@ class Run:
             self.rng.bit_generator.state = meta["rng"]
             self.epoch_rng_state = meta["epoch_rng"]
             set_rng_state(self.model, meta["model_rng"])
-            self.loss_sum, self.correct, self.seconds = meta["sums"]
+            loss_sum, correct, seconds = meta["sums"]
+            self.loss_sum, self.correct = float(loss_sum), int(correct)
+            self.seconds = float(seconds)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}: cannot resume from it ({error})") from None
         self.epoch, self.step, self.history = meta["epoch"], meta["step"], meta["history"]

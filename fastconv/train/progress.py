@@ -64,9 +64,8 @@ class Bars(Progress):
             initial=done,
             desc=f"epoch {epoch:{len(str(epochs))}d}/{epochs}",
             unit=" images",
-            unit_scale=images >= 10_000,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {rate_noinv_fmt}, {elapsed}"
-            "<{remaining}{postfix}",
+            unit_scale=True,
+            bar_format="{desc} |{bar}| {rate_noinv_fmt}, {remaining}{postfix}",
             file=sys.stderr,
             dynamic_ncols=True,
         )

@@ -38,4 +38,4 @@ class StopRequest:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        print("\nstopping after this step (once more: at once)", file=sys.stderr)
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
