@@ -40,18 +40,19 @@ typedef struct {
 } fc_pair;
 
 /* grad_x[h][w][c] = sum of grad_y over the windows that the position was the maximum of, or of grad_y / divisor over those
- * that hold it: gathered, so each grad_x is written once and its sum has one fixed order.
- * grad_y and code: [(i - first_i) * row + (j - first_j) * col + c]. */
+ * that hold it, in ascending order of the windows. grad_y and code: [(i - first_i) * row + (j - first_j) * col + c], for the
+ * windows_i x windows_j windows that meet the n_rows x n_cols positions from (top, left) on. */
 typedef struct {
     const void *grad_y;
-    int64_t grad_y_row, grad_y_col, first_i, first_j;
+    int64_t grad_y_row, grad_y_col, first_i, first_j, windows_i, windows_j;
     const uint8_t *code; /* taps, as fc_pool_task writes them */
     int64_t code_row, code_col, kernel_w;
     const fc_cover *rows, *cols;               /* of the n_rows x n_cols positions to compute */
     const fc_pair *row_pairs, *col_pairs;      /* maximum */
-    const fc_span *row_windows, *col_windows;  /* average */
-    double divisor;
-    int64_t n_rows, n_cols, channels;
+    const fc_span *row_windows, *col_windows;  /* all windows of the axis */
+    int64_t step_h, step_w;
+    double divisor; /* average */
+    int64_t top, left, n_rows, n_cols, channels;
     void *grad_x;
     int64_t grad_x_row, grad_x_col;
 } fc_pool_grad_task;

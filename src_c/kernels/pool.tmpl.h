@@ -165,7 +165,10 @@ static void N(pool_max_code)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POO
 static void N(pool_max_index)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_INDEX)); }
 static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VALUE)); }
 
-/* ---- gradients, gathered -----------------------------------------------------------------------------------------*/
+/* ---- gradients ---------------------------------------------------------------------------------------------------
+ * Many channels: gathered, each grad_x written once. Few vectors of channels (a tile, or an image of few channels; the
+ * block is in cache then): grad_x = 0, and each window adds to its taps, which has no loop per position. Both add in
+ * ascending order of the windows, to the same bits. */
 /* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each counted
  * where its code names this position */
 INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
@@ -243,38 +246,146 @@ INLINE void N(pool_grad)(const fc_pool_grad_task *p, const int mean)
         }
 }
 
-static void N(pool_max_grad)(const fc_pool_grad_task *p) { N(pool_grad)(p, 0); }
+/* The taps [*from, *to) of a window whose positions lie in [begin, begin + count). */
+INLINE void N(taps_within)(const fc_span *span, int64_t step, int64_t begin, int64_t count, int64_t *from, int64_t *to)
+{
+    *from = 0, *to = span->count;
+    while (*from < *to && span->begin + *from * step < begin)
+        ++*from;
+    while (*to > *from && span->begin + (*to - 1) * step >= begin + count)
+        --*to;
+}
+
+/* One window adds its gradient to rows x cols taps from x on, the first of which has the code `tap`. */
+INLINE void N(max_spread)(T *x, int64_t row, int64_t col, const uint8_t *code, uint8_t tap, int64_t kernel_w, vec g,
+                          const int64_t rows, const int64_t cols, const int tail)
+{
+    for (int64_t u = 0; u < rows; u++)
+        for (int64_t v = 0; v < cols; v++) {
+            T *at = x + u * row + v * col;
+            const vmask mine = vbytes_equal(code, (uint8_t)(tap + u * kernel_w + v));
+            if (tail)
+                vstore_tail(at, vadd_where(mine, vload_tail(at, tail), g), tail);
+            else
+                vstore(at, vadd_where(mine, vload(at), g));
+        }
+}
+
+INLINE void N(max_scatter_block)(const fc_pool_grad_task *p, int64_t c, const int tail)
+{
+    T *x = (T *)p->grad_x + c;
+    for (int64_t h = 0; h < p->n_rows; h++)
+        for (int64_t w = 0; w < p->n_cols; w++) {
+            T *at = x + h * p->grad_x_row + w * p->grad_x_col;
+            if (tail)
+                vstore_tail(at, (vec){0}, tail);
+            else
+                vstore(at, (vec){0});
+        }
+    const int64_t row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
+    for (int64_t i = 0; i < p->windows_i; i++) {
+        const fc_span *r = p->row_windows + p->first_i + i;
+        int64_t u0, u1;
+        N(taps_within)(r, p->step_h, p->top, p->n_rows, &u0, &u1);
+        for (int64_t j = 0; j < p->windows_j; j++) {
+            const fc_span *q = p->col_windows + p->first_j + j;
+            int64_t v0, v1;
+            N(taps_within)(q, p->step_w, p->left, p->n_cols, &v0, &v1);
+            const uint8_t *code = p->code + i * p->code_row + j * p->code_col + c;
+            const T *gy = (const T *)p->grad_y + i * p->grad_y_row + j * p->grad_y_col + c;
+            const vec g = FC_LOAD(gy);
+            T *at = x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
+                    (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
+            const uint8_t tap = (uint8_t)((r->tap + u0) * p->kernel_w + q->tap + v0);
+            uint8_t last[VL];
+            if (tail) {
+                for (int l = 0; l < VL; l++)
+                    last[l] = l < tail ? code[l] : 0;
+                code = last;
+            }
+            if (u1 - u0 == 3 && v1 - v0 == 3)
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, 3, 3, tail);
+            else if (u1 - u0 == 2 && v1 - v0 == 2)
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, 2, 2, tail);
+            else
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, u1 - u0, v1 - v0, tail);
+        }
+    }
+}
+
+static void N(pool_max_grad)(const fc_pool_grad_task *p)
+{
+    if (p->channels >= FC_STREAMS * VL) {
+        N(pool_grad)(p, 0);
+        return;
+    }
+    int64_t c = 0;
+    for (; c + VL <= p->channels; c += VL)
+        N(max_scatter_block)(p, c, 0);
+    if (c < p->channels)
+        N(max_scatter_block)(p, c, (int)(p->channels - c));
+}
+
 static void N(pool_mean_grad)(const fc_pool_grad_task *p) { N(pool_grad)(p, 1); }
 
 /* ---- positions given by the caller ---------------------------------------------------------------------------------*/
 enum { N(INDEX_ADD), N(INDEX_SET), N(INDEX_GET) };
 
-/* The greatest index of one row of outputs, or -1 when one lies outside the plane. */
-INLINE int64_t N(index_row_limit)(const fc_pool_index_task *p, const int64_t *index)
+/* The greatest of count indices, or -1 when one lies outside the plane. */
+INLINE int64_t N(index_limit)(const int64_t *index, int64_t count, int64_t step, int64_t plane_size)
 {
     uint64_t most = 0; /* a negative index is a huge unsigned one */
-    for (int64_t j = 0; j < p->n_cols; j++)
-        for (int64_t c = 0; c < p->channels; c++) {
-            const uint64_t k = (uint64_t)index[j * p->index_col + c * p->index_channel];
-            most = k > most ? k : most;
-        }
-    return most < (uint64_t)p->plane_size ? (int64_t)most : -1;
+    if (step == 1)
+        for (int64_t j = 0; j < count; j++)
+            most = (uint64_t)index[j] > most ? (uint64_t)index[j] : most;
+    else
+        for (int64_t j = 0; j < count; j++)
+            most = (uint64_t)index[j * step] > most ? (uint64_t)index[j * step] : most;
+    return most < (uint64_t)plane_size ? (int64_t)most : -1;
+}
+
+INLINE int64_t N(index_row_limit)(const fc_pool_index_task *p, const int64_t *index)
+{
+    if (p->channels == 1)
+        return N(index_limit)(index, p->n_cols, p->index_col, p->plane_size);
+    int64_t most = 0;
+    for (int64_t j = 0; j < p->n_cols && most >= 0; j++) {
+        const int64_t m = N(index_limit)(index + j * p->index_col, p->channels, p->index_channel, p->plane_size);
+        most = m < 0 || m > most ? m : most;
+    }
+    return most;
+}
+
+/* plane[index[j] * step + j * plane_j] and value[j], for j < count */
+INLINE void N(index_apply)(T *plane, int64_t step, int64_t plane_j, const int64_t *index, int64_t index_j, T *value,
+                           int64_t value_j, int64_t count, const int mode)
+{
+    for (int64_t j = 0; j < count; j++) {
+        T *at = plane + index[j * index_j] * step + j * plane_j, *v = value + j * value_j;
+        if (mode == N(INDEX_GET))
+            *v = *at;
+        else if (mode == N(INDEX_SET))
+            *at = *v;
+        else
+            *at += *v;
+    }
 }
 
 INLINE void N(index_row)(const fc_pool_index_task *p, const int64_t *index, T *value, const int mode)
 {
-    T *plane = p->plane;
-    for (int64_t j = 0; j < p->n_cols; j++)
-        for (int64_t c = 0; c < p->channels; c++) {
-            T *at = plane + index[j * p->index_col + c * p->index_channel] * p->plane_step + c * p->plane_channel;
-            T *v = value + j * p->value_col + c * p->value_channel;
-            if (mode == N(INDEX_GET))
-                *v = *at;
-            else if (mode == N(INDEX_SET))
-                *at = *v;
-            else
-                *at += *v;
-        }
+    if (p->channels == 1) {
+        if (p->plane_step == 1 && p->index_col == 1 && p->value_col == 1)
+            N(index_apply)(p->plane, 1, 0, index, 1, value, 1, p->n_cols, mode);
+        else
+            N(index_apply)(p->plane, p->plane_step, 0, index, p->index_col, value, p->value_col, p->n_cols, mode);
+        return;
+    }
+    for (int64_t j = 0; j < p->n_cols; j++, index += p->index_col, value += p->value_col)
+        if (p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1)
+            N(index_apply)(p->plane, p->plane_step, 1, index, 1, value, 1, p->channels, mode);
+        else
+            N(index_apply)(p->plane, p->plane_step, p->plane_channel, index, p->index_channel, value, p->value_channel,
+                           p->channels, mode);
 }
 
 INLINE void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)

@@ -173,7 +173,8 @@ static void grad_task(void *context, int64_t task, int slot)
     window_range(t.rows, b.rows, t.row_pairs, &in.row, &bottom);
     window_range(t.cols, b.cols, t.col_pairs, &in.col, &right);
     in.rows = bottom - in.row, in.cols = right - in.col;
-    t.first_i = in.row, t.first_j = in.col;
+    t.first_i = in.row, t.first_j = in.col, t.windows_i = in.rows, t.windows_j = in.cols;
+    t.top = b.row, t.left = b.col;
     if (call->tap) {
         t.code = call->tap + (b.n * call->in.h + in.row) * call->tap_row + in.col * call->tap_col + b.lane;
         t.code_row = call->tap_row, t.code_col = call->tap_col;
@@ -247,7 +248,7 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     fc_pair *row_pairs = (fc_pair *)(col_covers + in_w), *col_pairs = row_pairs + row_held;
     call.slots = scratch + table;
     call.grad = (fc_pool_grad_task){.kernel_w = w.kernel, .rows = row_covers, .cols = col_covers, .row_windows = rows,
-                                    .col_windows = cols, .divisor = (double)pool->divisor};
+                                    .col_windows = cols, .step_h = h.dilation, .step_w = w.dilation, .divisor = (double)pool->divisor};
     if (tap) {
         fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
         fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);
