@@ -1,4 +1,4 @@
-"""Builds fastconv._core: one abi3 extension; each file of src_c/isa gets the flags of its instruction set."""
+"""Builds fastconv._core: one abi3 extension; each file of src_c/isa has the flags of its ISA."""
 
 import os
 import platform
@@ -11,8 +11,16 @@ from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
 # -std=gnu11: ISO mode (-std=c11) would turn -ffp-contract off, and with it fused multiply-add.
-# -fno-trapping-math: comparisons and selects may be vectorised; NaN and infinity keep their meaning.
-BASE_FLAGS = ["-O3", "-g0", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# -fno-trapping-math: comparisons and selects may be vectorised; NaN and inf keep their meaning.
+BASE_FLAGS = [
+    "-O3",
+    "-g0",
+    "-std=gnu11",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 ISA_FLAGS = {
     "generic": [],
     "avx2": ["-march=x86-64-v3"],
@@ -24,7 +32,13 @@ DEVELOP = os.environ.get("FASTCONV_DEVELOP", "")  # "warnings", "address" or "th
 DEVELOP_FLAGS = {
     "": [],
     "warnings": ["-Wall", "-Wextra", "-Werror"],
-    "address": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+    "address": [
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-omit-frame-pointer",
+        "-fno-sanitize-recover=undefined",
+    ],
     "thread": ["-O1", "-g", "-fsanitize=thread"],
 }
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -36,7 +50,7 @@ def isa_sources() -> list[str]:
 
 
 class BuildExt(build_ext):
-    """Compiles the ISA files one by one, each with its own flags, and links them as extra objects."""
+    """Compiles the ISA files one by one, each with its flags, and links them as extra objects."""
 
     def build_extension(self, ext: Extension) -> None:
         ext.extra_objects = [self.isa_object(ext, source) for source in isa_sources()]
@@ -47,15 +61,25 @@ class BuildExt(build_ext):
         (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
         if self.force or newer_group([source, "setup.py", *ext.depends], target, "newer"):
             flags = ext.extra_compile_args + ISA_FLAGS[os.path.basename(source)[:-2]]
-            self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends)
+            self.compiler.compile(
+                [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
+            )
         return target
 
 
 sanitize = [flag for flag in DEVELOP_FLAGS[DEVELOP] if flag.startswith("-fsanitize")]
 core = Extension(
     "fastconv._core",
-    sources=["fastconv/_core.pyx", *sorted(glob("src_c/*.c") + glob("src_c/ops/*.c")), "src_c/isa/dispatch.c"],
-    depends=sorted(glob("src_c/**/*.h", recursive=True) + glob("src_c/**/*.inc", recursive=True) + glob("fastconv/*.pxi")),
+    sources=[
+        "fastconv/_core.pyx",
+        *sorted(glob("src_c/*.c") + glob("src_c/ops/*.c")),
+        "src_c/isa/dispatch.c",
+    ],
+    depends=sorted(
+        glob("src_c/**/*.h", recursive=True)
+        + glob("src_c/**/*.inc", recursive=True)
+        + glob("fastconv/*.pxi")
+    ),
     include_dirs=["src_c"],
     extra_compile_args=BASE_FLAGS + DEVELOP_FLAGS[DEVELOP],
     extra_link_args=["-pthread", *sanitize],
@@ -66,7 +90,11 @@ core = Extension(
 setup(
     ext_modules=cythonize(
         [core],
-        compiler_directives={"language_level": 3, "freethreading_compatible": True, "embedsignature": True},
+        compiler_directives={
+            "language_level": 3,
+            "freethreading_compatible": True,
+            "embedsignature": True,
+        },
     ),
     cmdclass={"build_ext": BuildExt},
     options={} if FREE_THREADED else {"bdist_wheel": {"py_limited_api": "cp311"}},

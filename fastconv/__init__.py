@@ -1,8 +1,8 @@
 """fastconv: convolutional networks on plain NumPy arrays.
 
-`fastconv.functional` holds the functions, `fastconv.nn` the layers, `fastconv.models` whole networks,
-`fastconv.optim` and `fastconv.train` the training loop, and `fastconv.reference` the same functions
-as naive NumPy loops. Subpackages are imported on first use.
+`fastconv.functional` holds the functions, `fastconv.nn` the layers, `fastconv.models` whole
+networks, `fastconv.optim` and `fastconv.train` the training loop, and `fastconv.reference` the same
+functions as naive NumPy loops. Subpackages are imported on first use.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ def _use_isa(source: str, name: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"{source}: name must be a str, got {type(name).__name__}")
     if name not in isas() or _core.use_isa(name) != 0:
-        raise ValueError(f"{source}: unknown or unavailable instruction set {name!r}; this machine has {isas()}")
+        raise ValueError(
+            f"{source}: unknown or unavailable instruction set {name!r}; this machine has {isas()}"
+        )
 
 
 def clear_workspace() -> None:
@@ -130,7 +132,7 @@ def show_config() -> None:
 
 
 def usable_cpus() -> int:
-    """CPUs this process may use: the smaller of its affinity mask and its cgroup quota, at least 1."""
+    """CPUs this process may use: the smaller of affinity mask and cgroup quota, at least 1."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -139,7 +141,9 @@ def usable_cpus() -> int:
     return max(1, min(cpus, int(quota))) if quota is not None else max(1, cpus)
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> float | None:
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")
+) -> float | None:
     """The tightest CPU quota (in CPUs) of the process's cgroup and its parents, or None."""
     quotas: list[float] = []
     try:
@@ -147,7 +151,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc
     except OSError:
         return None
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["none", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "none", ""][:3]
         if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
             continue
         base = root if controllers == "" else root / "cpu"

@@ -24,14 +24,16 @@ def float_array(function: str, name: str, value: Any) -> Array:
     """Return `value` as a native, aligned float32 or float64 array (a copy only when it is not)."""
     if not isinstance(value, np.ndarray):
         raise TypeError(
-            f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; use numpy.asarray({name})"
+            f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; "
+            f"use numpy.asarray({name})"
         )
     dtype = value.dtype
     if (dtype is F32 or dtype is F64) and value.flags.aligned:
         return value
     if dtype.newbyteorder("=") not in (F32, F64):
         raise TypeError(
-            f"{function}: {name} must be float32 or float64, got {dtype}; use {name}.astype(numpy.float32)"
+            f"{function}: {name} must be float32 or float64, got {dtype}; "
+            f"use {name}.astype(numpy.float32)"
         )
     return np.require(value, dtype=dtype.newbyteorder("="), requirements="A")
 
@@ -45,7 +47,7 @@ def same_dtype(function: str, name: str, value: Array, other_name: str, other: A
 
 
 def batched(function: str, name: str, value: Array, axes: int) -> tuple[Array, bool]:
-    """Return `value` with a batch axis, and whether it had one. axes: the number of spatial axes."""
+    """Return `value` with a batch axis, and whether it had one. axes: how many spatial axes."""
     if value.ndim == axes + 2:
         return value, True
     if value.ndim == axes + 1:
@@ -64,7 +66,9 @@ def integer(function: str, name: str, value: Any, minimum: int = 0, maximum: int
         try:
             value = operator.index(value)
         except TypeError:
-            raise TypeError(f"{function}: {name} must be an int, got {type(value).__name__} {value!r}") from None
+            raise TypeError(
+                f"{function}: {name} must be an int, got {type(value).__name__} {value!r}"
+            ) from None
     if not minimum <= value <= maximum:
         bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
         raise ValueError(f"{function}: {name} must be {bound}, got {value}")
@@ -81,7 +85,8 @@ def per_axis(function: str, name: str, value: Any, axes: int, minimum: int = 1) 
                 value = tuple(value) * axes
             else:
                 raise ValueError(
-                    f"{function}: {name} must be an int or {axes} ints, got {len(value)} values {tuple(value)}"
+                    f"{function}: {name} must be an int or {axes} ints, "
+                    f"got {len(value)} values {tuple(value)}"
                 )
         return tuple(integer(function, name, v, minimum) for v in value)
     return (integer(function, name, value, minimum),) * axes
@@ -92,9 +97,12 @@ def explicit_padding(function: str, value: Any, axes: int) -> Pads:
     if type(value) is int and 0 <= value <= LIMIT:
         return ((value, value),) * axes
     if isinstance(value, (tuple, list)) and any(isinstance(v, (tuple, list)) for v in value):
-        if len(value) != axes or any(not isinstance(v, (tuple, list)) or len(v) != 2 for v in value):
+        if len(value) != axes or any(
+            not isinstance(v, (tuple, list)) or len(v) != 2 for v in value
+        ):
             raise ValueError(
-                f"{function}: padding must be an int, {axes} ints or {axes} (before, after) pairs, got {value!r}"
+                f"{function}: padding must be an int, {axes} ints or {axes} (before, after) pairs, "
+                f"got {value!r}"
             )
         before_after = [per_axis(function, "padding", tuple(v), 2, 0) for v in value]
         return tuple((b, a) for b, a in before_after)
@@ -115,15 +123,17 @@ def conv_padding(
     """Resolve `padding` of a convolution into per-axis (before, after).
 
     "same": output = ceil(size / stride), the odd pixel at the end (ONNX SAME_UPPER, TensorFlow);
-    "same_lower": the odd pixel at the start; "full": dilated kernel - 1 on both sides; "causal" (1-D): dilated
-    kernel - 1 before.
+    "same_lower": the odd pixel at the start; "full": dilated kernel - 1 on both sides; "causal"
+    (1-D): dilated kernel - 1 before.
     """
     axes = len(sizes)
     if not isinstance(value, str):
         return explicit_padding(function, value, axes)
     if value not in _NAMED or (value == "causal" and axes != 1):
         names = ", ".join(repr(n) for n in _NAMED if n != "causal" or axes == 1)
-        raise ValueError(f"{function}: padding must be an int, a tuple or one of {names}, got {value!r}")
+        raise ValueError(
+            f"{function}: padding must be an int, a tuple or one of {names}, got {value!r}"
+        )
     pads = []
     for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
         reach = (k - 1) * d
@@ -141,14 +151,21 @@ def conv_padding(
 
 
 def output_size(
-    function: str, axis: str, size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int
+    function: str,
+    axis: str,
+    size: int,
+    kernel: int,
+    stride: int,
+    pads: tuple[int, int],
+    dilation: int,
 ) -> int:
     """floor((size + before + after - dilation * (kernel - 1) - 1) / stride) + 1, at least 1."""
     room = size + pads[0] + pads[1] - dilation * (kernel - 1) - 1
     if room < 0:
         raise ValueError(
-            f"{function}: the kernel does not fit: axis {axis} has {size} elements + padding {pads}, the dilated "
-            f"kernel has {dilation * (kernel - 1) + 1} (kernel {kernel}, dilation {dilation})"
+            f"{function}: the kernel does not fit: axis {axis} has {size} elements "
+            f"+ padding {pads}, the dilated kernel has {dilation * (kernel - 1) + 1} "
+            f"(kernel {kernel}, dilation {dilation})"
         )
     return room // stride + 1
 
@@ -156,14 +173,16 @@ def output_size(
 def addressable(
     function: str, sizes: Sequence[int], pads: Pads, channels: int, weight: Array
 ) -> None:
-    """Byte offsets in the padded image and in the packed weight fit in 64 bits, rounding up included."""
+    """Byte offsets in the padded image and the packed weight fit in 64 bits, rounded up."""
     count = channels
     for size, (before, after) in zip(sizes, pads, strict=True):
         count *= size + before + after
     if max(count, weight.size) * weight.itemsize >= 2**58:
         raise MemoryError(
-            f"{function}: the padded image of {channels} channels would need {count * weight.itemsize} bytes, "
-            f"the weight {weight.size * weight.itemsize} (sizes {tuple(sizes)}, padding {pads}, weight {weight.shape})"
+            f"{function}: the padded image of {channels} channels would need "
+            f"{count * weight.itemsize} bytes, "
+            f"the weight {weight.size * weight.itemsize} "
+            f"(shape {tuple(sizes)}, padding {pads}, weight {weight.shape})"
         )
 
 
@@ -172,13 +191,17 @@ def is_channels_last(array: Array) -> bool:
     return array.strides[1] == array.itemsize and array.shape[1:].count(1) < array.ndim - 1
 
 
-def empty(function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool) -> Array:
-    """An uninitialised (N, C, ...) array in the wanted memory format; MemoryError when it cannot exist."""
+def empty(
+    function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
+) -> Array:
+    """An uninitialised (N, C, ...) array in that memory format; MemoryError if it cannot be."""
     count = 1
     for size in shape:
         count *= size
     if count * dtype.itemsize >= 2**62:
-        raise MemoryError(f"{function}: an output of shape {shape} would need {count * dtype.itemsize} bytes")
+        raise MemoryError(
+            f"{function}: an output of shape {shape} would need {count * dtype.itemsize} bytes"
+        )
     if not channels_last:
         return np.empty(shape, dtype)
     if len(shape) == 4:
@@ -189,7 +212,7 @@ def empty(function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_
 
 
 def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An `out=` argument: an ndarray of this shape and dtype, writable, that does not overlap itself."""
+    """An `out=` argument: of this shape and dtype, writable, no two elements in one place."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
     if out.shape != shape:
@@ -215,6 +238,6 @@ def no_overlap(function: str, out: Array, **inputs: Array | None) -> None:
 def _overlap(a: Array, b: Array) -> bool:
     """Exact for slices of one array (other channels, other images); True where that is too hard."""
     try:
-        return bool(np.shares_memory(a, b, max_work=1000))
+        return bool(np.shares_memory(a, b, max_work=1000))  # type: ignore[arg-type]  # any int >= -1
     except np.exceptions.TooHardError:
         return True

@@ -68,13 +68,18 @@ def _bias(function: str, bias: Any, weight: Array, channels: int) -> Array | Non
     bias = check.float_array(function, "bias", bias)
     check.same_dtype(function, "bias", bias, "weight", weight)
     if bias.shape != (channels,):
-        raise ValueError(f"{function}: bias must have shape ({channels},), one per output channel, got {bias.shape}")
+        raise ValueError(
+            f"{function}: bias must have shape ({channels},), one per output channel, "
+            f"got {bias.shape}"
+        )
     return bias if bias.flags.c_contiguous else np.ascontiguousarray(bias)
 
 
 def _check_algorithm(function: str, algorithm: Any) -> None:
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise ValueError(f"{function}: algorithm must be one of {tuple(_ALGORITHMS)}, got {algorithm!r}")
+        raise ValueError(
+            f"{function}: algorithm must be one of {tuple(_ALGORITHMS)}, got {algorithm!r}"
+        )
 
 
 def _prepare(
@@ -97,11 +102,14 @@ def _prepare(
     _check_algorithm(function, algorithm)
     if x.shape[1] != w.shape[1] * groups:
         raise ValueError(
-            f"{function}: weight expects {w.shape[1]} input channels per group, input has {x.shape[1]} channels in "
-            f"{groups} groups (input {x.shape}, weight {w.shape}, groups {groups})"
+            f"{function}: weight expects {w.shape[1]} input channels per group, "
+            f"input has {x.shape[1]} channels in {groups} groups "
+            f"(input {x.shape}, weight {w.shape}, groups {groups})"
         )
     if w.shape[0] % groups:
-        raise ValueError(f"{function}: groups must divide out_channels, got groups {groups}, weight {w.shape}")
+        raise ValueError(
+            f"{function}: groups must divide out_channels, got groups {groups}, weight {w.shape}"
+        )
     stride = check.per_axis(function, "stride", stride, axes)
     dilation = check.per_axis(function, "dilation", dilation, axes)
     sizes, kernel = x.shape[2:], w.shape[2:]
@@ -115,13 +123,15 @@ def _prepare(
     check.addressable(function, sizes, pads, max(x.shape[1], w.shape[0]), w)
     if algorithm == "winograd" and (kernel, stride, dilation) != ((3, 3), (1, 1), (1, 1)):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, got kernel {kernel}, "
-            f"stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
+            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, "
+            f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]
     if padding_mode != "zeros":
         if padding_mode not in _PADDING_MODES:
-            raise ValueError(f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}")
+            raise ValueError(
+                f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}"
+            )
         pads, extra_pads = extra_pads, pads
     return _Call(
         x,
@@ -154,8 +164,15 @@ def _padded_input(call: _Call, padding_mode: str) -> Array:
     return pad(call.input, _pad_argument(call.extra_pads), mode=padding_mode)
 
 
-def _output(function: str, out: Any, shape: tuple[int, ...], had_batch: bool, like: Array, **inputs: Array | None) -> Array:
-    """The array a forward function writes: `out` with a batch axis, or a new one in the format of `like`."""
+def _output(
+    function: str,
+    out: Any,
+    shape: tuple[int, ...],
+    had_batch: bool,
+    like: Array,
+    **inputs: Array | None,
+) -> Array:
+    """What a forward function writes: `out` with a batch axis, or a new one in `like`'s format."""
     if out is None:
         return check.empty(function, shape, like.dtype, check.is_channels_last(like))
     result = check.check_out(function, out, shape if had_batch else shape[1:], like.dtype)
@@ -177,10 +194,19 @@ def _forward(
     algorithm: Any,
     out: Any,
 ) -> Array:
-    call = _prepare(function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm)
+    call = _prepare(
+        function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
+    )
     b = _bias(function, bias, call.weight, call.weight.shape[0])
     y = _output(
-        function, out, call.output_shape, call.had_batch, call.input, input=call.input, weight=call.weight, bias=b
+        function,
+        out,
+        call.output_shape,
+        call.had_batch,
+        call.input,
+        input=call.input,
+        weight=call.weight,
+        bias=b,
     )
     x = call.input if padding_mode == "zeros" else _padded_input(call, padding_mode)
     _core.conv2d(x, call.weight, b, y, call.geometry)
@@ -191,16 +217,23 @@ def _forward(
 
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
     if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
-        raise ValueError(f"{function}: output_mask must be three bools (input, weight, bias), got {output_mask!r}")
+        raise ValueError(
+            f"{function}: output_mask must be three bools (input, weight, bias), "
+            f"got {output_mask!r}"
+        )
     return bool(output_mask[0]), bool(output_mask[1]), bool(output_mask[2])
 
 
-def _grad_output(function: str, grad_output: Any, like: Array, had_batch: bool, shape: tuple[int, ...]) -> Array:
+def _grad_output(
+    function: str, grad_output: Any, like: Array, had_batch: bool, shape: tuple[int, ...]
+) -> Array:
     g = check.float_array(function, "grad_output", grad_output)
     check.same_dtype(function, "grad_output", g, "input", like)
     expected = shape if had_batch else shape[1:]
     if g.shape != expected:
-        raise ValueError(f"{function}: grad_output must have the shape of the output, {expected}, got {g.shape}")
+        raise ValueError(
+            f"{function}: grad_output must have the shape of the output, {expected}, got {g.shape}"
+        )
     return g if had_batch else g[None]
 
 
@@ -225,7 +258,9 @@ def _backward(
     output_mask: Any,
 ) -> Gradients:
     want_input, want_weight, want_bias = _mask(function, output_mask)
-    call = _prepare(function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm)
+    call = _prepare(
+        function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
+    )
     g = _grad_output(function, grad_output, call.input, call.had_batch, call.output_shape)
     x = _padded_input(call, padding_mode) if want_weight else call.input
     grad_input = grad_weight = None
@@ -267,7 +302,7 @@ def conv1d(
 ) -> Array:
     """Cross-correlate signals with kernels: what networks call a 1-D convolution.
 
-    ``y[n, k, i] = bias[k] + sum_{c, u} weight[k, c, u] * x[n, c, i * stride + u * dilation - before]``
+    ``y[n, k, i] = bias[k] + sum_{c, u} weight[k, c, u] * x[n, c, i*stride + u*dilation - before]``
 
     Parameters
     ----------
@@ -276,8 +311,9 @@ def conv1d(
     bias : ndarray, shape (K,), optional
     stride, dilation : int
     padding : int, ((before, after),), "valid", "same", "same_lower", "full" or "causal"
-        "same" gives ``ceil(L / stride)`` outputs, the odd element of padding at the end (ONNX SAME_UPPER);
-        "causal" pads ``dilation * (k - 1)`` before, so that output i sees inputs up to ``i * stride``.
+        "same" gives ``ceil(L / stride)`` outputs, the odd element of padding at the end
+        (ONNX SAME_UPPER); "causal" pads ``dilation * (k - 1)`` before, so that output i sees inputs
+        up to ``i * stride``.
     groups : int
         Divides C and K; output group g sees input group g.
     padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
@@ -288,7 +324,8 @@ def conv1d(
     Returns
     -------
     ndarray, shape (N, K, L_out) or (K, L_out)
-        ``L_out = floor((L + before + after - dilation * (k - 1) - 1) / stride) + 1``, in the memory format of `input`.
+        ``L_out = floor((L + before + after - dilation * (k - 1) - 1) / stride) + 1``, in the memory
+        format of `input`.
 
     Raises
     ------
@@ -304,7 +341,18 @@ def conv1d(
     array([[[-2., -2.]]])
     """
     return _forward(
-        "conv1d", 1, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out
+        "conv1d",
+        1,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        algorithm,
+        out,
     )
 
 
@@ -372,7 +420,8 @@ def conv2d(
 ) -> Array:
     """Cross-correlate images with kernels: what networks call a 2-D convolution.
 
-    ``y[n, k, i, j] = bias[k] + sum_{c, u, v} weight[k, c, u, v] * x[n, c, i * sh + u * dh - top, j * sw + v * dw - left]``
+    ``y[n, k, i, j] = bias[k] + sum_{c, u, v} weight[k, c, u, v]
+    * x[n, c, i * sh + u * dh - top, j * sw + v * dw - left]``
 
     Parameters
     ----------
@@ -380,11 +429,12 @@ def conv2d(
     weight : ndarray, shape (K, C / groups, kH, kW)
     bias : ndarray, shape (K,), optional
     stride, dilation : int or (int, int)
-    padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower" or "full"
+    padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same", "same_lower", "full"
         "same" gives ``ceil(size / stride)`` outputs, the odd row and column of padding at the end
         (ONNX SAME_UPPER, TensorFlow; torch at stride 1).
     groups : int
-        Divides C and K; output group g sees input group g. ``groups == C`` is a depthwise convolution.
+        Divides C and K; output group g sees input group g. ``groups == C`` is a depthwise
+        convolution.
     padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
     algorithm : {"auto", "direct", "winograd"}
         "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error.
@@ -394,18 +444,30 @@ def conv2d(
     Returns
     -------
     ndarray, shape (N, K, H_out, W_out) or (K, H_out, W_out)
-        ``H_out = floor((H + top + bottom - dh * (kH - 1) - 1) / sh) + 1``, in the memory format of `input`:
-        channels-last when the channels of `input` lie next to each other.
+        ``H_out = floor((H + top + bottom - dh * (kH - 1) - 1) / sh) + 1``, in the memory format of
+        `input`:         channels-last when the channels of `input` lie next to each other.
 
     Raises
     ------
     TypeError
         An argument is no float32 or float64 array, dtypes differ, or an integer argument is no int.
     ValueError
-        Shapes do not fit each other, the kernel does not fit the padded input, or the algorithm cannot serve them.
+        Shapes do not fit each other, the kernel does not fit the padded input, or the algorithm
+        cannot serve them.
     """
     return _forward(
-        "conv2d", 2, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out
+        "conv2d",
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        algorithm,
+        out,
     )
 
 
@@ -509,7 +571,8 @@ def explain_conv2d(
     Returns
     -------
     Explanation
-        algorithm and reason, instruction set, multiply-adds, bytes of the arrays, scratch bytes of one thread.
+        algorithm and reason, instruction set, multiply-adds, bytes of the arrays, scratch bytes of
+        one thread.
 
     Raises
     ------
@@ -523,7 +586,18 @@ def explain_conv2d(
     shapes = call.input.shape, call.weight.shape, call.output_shape
     found, reason, _, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
     macs = int(np.prod((*call.output_shape, *call.weight.shape[1:]), dtype=object))
-    in_bytes, weight_bytes, out_bytes = (int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes)
+    in_bytes, weight_bytes, out_bytes = (
+        int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes
+    )
     return Explanation(
-        found, reason, _core.isa(), macs, 2 * macs, in_bytes, weight_bytes, out_bytes, scratch, call.output_shape
+        found,
+        reason,
+        _core.isa(),
+        macs,
+        2 * macs,
+        in_bytes,
+        weight_bytes,
+        out_bytes,
+        scratch,
+        call.output_shape,
     )

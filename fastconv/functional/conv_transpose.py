@@ -1,4 +1,4 @@
-"""Transposed convolution: the gradient of a convolution with respect to its input, as a forward function."""
+"""Transposed convolution: the gradient of a convolution in its input, as a forward function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import numpy as np
 from .. import _core
 from . import _checks as check
 from ._checks import Array
-from .conv import Gradients, _bias, _channel_sum, _geometry, _grad_output, _layout, _mask, _output, _weight
+from .conv import (
+    Gradients,
+    _bias,
+    _channel_sum,
+    _geometry,
+    _grad_output,
+    _layout,
+    _mask,
+    _output,
+    _weight,
+)
 
 
 class _Call(NamedTuple):
@@ -42,7 +52,9 @@ def _prepare(
             f"(input {x.shape}, weight {w.shape})"
         )
     if w.shape[0] % groups:
-        raise ValueError(f"{function}: groups must divide in_channels, got groups {groups}, weight {w.shape}")
+        raise ValueError(
+            f"{function}: groups must divide in_channels, got groups {groups}, weight {w.shape}"
+        )
     if 0 in x.shape[2:]:
         raise ValueError(f"{function}: input must not have an empty spatial axis, got {x.shape}")
     stride = check.per_axis(function, "stride", stride, axes)
@@ -50,7 +62,9 @@ def _prepare(
     extra = check.per_axis(function, "output_padding", output_padding, axes, 0)
     if isinstance(padding, str):
         if padding != "valid":
-            raise ValueError(f"{function}: padding must be an int, a tuple or 'valid', got {padding!r}")
+            raise ValueError(
+                f"{function}: padding must be an int, a tuple or 'valid', got {padding!r}"
+            )
         padding = 0
     pads = check.explicit_padding(function, padding, axes)
     sizes = []
@@ -59,13 +73,16 @@ def _prepare(
     ):
         if e >= max(s, d):
             raise ValueError(
-                f"{function}: output_padding must be less than stride or dilation, got {e} (stride {s}, dilation {d})"
+                f"{function}: output_padding must be less than stride or dilation, got {e} "
+                f"(stride {s}, dilation {d})"
             )
         sizes.append((size - 1) * s - before - after + d * (k - 1) + 1 + e)
         if sizes[-1] < 1:
             raise ValueError(
-                f"{function}: the output would have size {sizes[-1]}: (in - 1) * stride - padding + dilation * (k - 1) "
-                f"+ 1 + output_padding must be at least 1 (input {x.shape}, weight {w.shape}, padding {pads})"
+                f"{function}: the output would have size {sizes[-1]}: "
+                "(in - 1) * stride - padding + dilation * (k - 1) + 1 + output_padding "
+                "must be at least 1 "
+                f"(input {x.shape}, weight {w.shape}, padding {pads})"
             )
     shape = (x.shape[0], w.shape[1] * groups, *sizes)
     check.addressable(function, sizes, pads, max(x.shape[1], shape[1]), w)
@@ -85,10 +102,19 @@ def _forward(
     dilation: Any,
     out: Any,
 ) -> Array:
-    call = _prepare(function, axes, input, weight, stride, padding, output_padding, groups, dilation)
+    call = _prepare(
+        function, axes, input, weight, stride, padding, output_padding, groups, dilation
+    )
     b = _bias(function, bias, call.weight, call.output_shape[1])
     y = _output(
-        function, out, call.output_shape, call.had_batch, call.input, input=call.input, weight=call.weight, bias=b
+        function,
+        out,
+        call.output_shape,
+        call.had_batch,
+        call.input,
+        input=call.input,
+        weight=call.weight,
+        bias=b,
     )
     _core.conv2d_grad_input(call.input, call.weight, b, y, call.geometry)
     if out is not None:
@@ -110,7 +136,9 @@ def _backward(
     output_mask: Any,
 ) -> Gradients:
     want_input, want_weight, want_bias = _mask(function, output_mask)
-    call = _prepare(function, axes, input, weight, stride, padding, output_padding, groups, dilation)
+    call = _prepare(
+        function, axes, input, weight, stride, padding, output_padding, groups, dilation
+    )
     g = _grad_output(function, grad_output, call.input, call.had_batch, call.output_shape)
     grad_input = grad_weight = None
     if want_input:
@@ -163,7 +191,17 @@ def conv_transpose1d(
         As `conv1d`; also when the output would be empty.
     """
     return _forward(
-        "conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation, out
+        "conv_transpose1d",
+        1,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        out,
     )
 
 
@@ -251,7 +289,17 @@ def conv_transpose2d(
         As `conv2d`; also when the output would be empty.
     """
     return _forward(
-        "conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation, out
+        "conv_transpose2d",
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        out,
     )
 
 
