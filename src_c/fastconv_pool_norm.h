@@ -19,10 +19,14 @@ typedef struct {
 /* y[n][c][i][j] = max of the window: the first maximum in row-major order; a NaN beats every number, the last NaN the
  * others. Either of (NULL: not wanted)
  *     index[n][c][i][j] int64_t, position h * width + w of the winner
- *     tap[n][i][j][c]   uint8_t, dense, winner as u * w.kernel + v; h.kernel * w.kernel <= 256, not adaptive */
-fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index, uint8_t *tap);
-/* grad_x[n][c][h][w] = sum of grad_y over the windows whose tap[n][i][j][c] names this position */
-fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, const fc_view *grad_x);
+ *     tap[n][i][j][c]   uint8_t, dense, winner as u * w.kernel + v; h.kernel * w.kernel <= 256, not adaptive
+ * by_planes: tap[p / L][i][j][p % L] instead, p = n * channels + c, L = 64 bytes of values, with the last p / L padded; all
+ * views have stride_n == c * stride_c then (or c == 1), and n * c > 1. */
+fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index, uint8_t *tap,
+                        int by_planes);
+/* grad_x[n][c][h][w] = sum of grad_y over the windows whose tap names this position */
+fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, int by_planes,
+                                 const fc_view *grad_x);
 
 /* y[n][c][i][j] = sum of the window / divisor */
 fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y);

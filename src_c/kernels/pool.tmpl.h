@@ -313,8 +313,33 @@ INLINE void N(max_scatter_block)(const fc_pool_grad_task *p, int64_t c, const in
     }
 }
 
+/* One channel: each window looks its tap up and adds one number. */
+static void N(max_scatter_plane)(const fc_pool_grad_task *p)
+{
+    for (int64_t h = 0; h < p->n_rows; h++)
+        for (int64_t w = 0; w < p->n_cols; w++)
+            ((T *)p->grad_x)[h * p->grad_x_row + w * p->grad_x_col] = 0;
+    for (int64_t i = 0; i < p->windows_i; i++) {
+        const fc_span *r = p->row_windows + p->first_i + i;
+        for (int64_t j = 0; j < p->windows_j; j++) {
+            const fc_span *q = p->col_windows + p->first_j + j;
+            const uint32_t code = p->code[i * p->code_row + j * p->code_col], kernel_w = (uint32_t)p->kernel_w;
+            const int64_t u = (int64_t)(code / kernel_w) - r->tap, v = (int64_t)(code % kernel_w) - q->tap;
+            const int64_t h = r->begin + u * p->step_h - p->top, w = q->begin + v * p->step_w - p->left;
+            const int is_tap = u >= 0 && u < r->count && v >= 0 && v < q->count;
+            if (is_tap && h >= 0 && h < p->n_rows && w >= 0 && w < p->n_cols)
+                ((T *)p->grad_x)[h * p->grad_x_row + w * p->grad_x_col] +=
+                    ((const T *)p->grad_y)[i * p->grad_y_row + j * p->grad_y_col];
+        }
+    }
+}
+
 static void N(pool_max_grad)(const fc_pool_grad_task *p)
 {
+    if (p->channels == 1) {
+        N(max_scatter_plane)(p);
+        return;
+    }
     if (p->channels >= FC_STREAMS * VL) {
         N(pool_grad)(p, 0);
         return;

@@ -103,7 +103,7 @@ static void join_images(fc_view *v)
 }
 
 /* A 1x1 convolution with stride 1 does not know where rows end. */
-static void unroll_rows(fc_problem *p)
+void fc_unroll_rows(fc_problem *p)
 {
     if (p->kernel_h * p->kernel_w != 1 || p->stride_h * p->stride_w != 1 || p->pad_top || p->pad_left ||
         p->x.h != p->y.h || p->x.w != p->y.w || p->epilogue.residual || !rows_join(&p->x) || !rows_join(&p->y))
@@ -172,7 +172,7 @@ static const method *choose(fc_problem *p)
         return &pixels;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
-    unroll_rows(p);
+    fc_unroll_rows(p);
     return &direct;
 }
 

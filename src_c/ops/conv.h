@@ -38,6 +38,9 @@ void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int
 void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t columns, int64_t c0, int64_t channels,
                        const char *panel, int64_t width, int64_t tap_pitch);
 
+/* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */
+void fc_unroll_rows(fc_problem *);
+
 /* Forward: writes y. Each runs the whole problem in parallel. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */

@@ -248,6 +248,11 @@ static const char *offset(const void *base, int64_t elements, int64_t item)
     return base ? (const char *)base + elements * item : NULL;
 }
 
+static int is_identity(const fc_epilogue *e)
+{
+    return !e->scale && !e->bias && !e->residual && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
+}
+
 /* Where a block's outputs go: y itself, or a dense tile. */
 typedef struct {
     char *data;
@@ -284,7 +289,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
             pack_chunk(s, b->g, &k, c0, chunk, late);
         tile.b = late ? late : packed_chunk(s, b->g, &k, c0);
         tile.accumulate = c0 > 0;
-        tile.finish = c0 + chunk == p->in_channels;
+        tile.finish = c0 + chunk == p->in_channels && !is_identity(e);
         for (int64_t i = 0; i < b->images; i++)
             for (int64_t h = 0; h < b->rows; h++) {
                 tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;

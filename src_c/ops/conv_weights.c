@@ -77,6 +77,9 @@ void fc_unpack_weights(const fc_problem *p, int64_t group, int64_t k0, int64_t c
     char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * (int64_t)p->item;
     if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
         p->k->unpack_runs(columns, channels, taps, panel, width, tap_pitch, to, p->weight_k);
+    else if (p->weight_k == 1 && taps == 1)
+        for (int64_t c = 0; c < channels; c++)
+            memcpy(to + c * p->weight_c * (int64_t)p->item, panel + c * width * (int64_t)p->item, (size_t)columns * p->item);
     else if (p->item == 4) {
         UNPACK(float)
     } else {

@@ -15,7 +15,7 @@ typedef struct {
     fc_view in, out, index; /* in: x, or grad_y; out: y, or grad_x */
     uint8_t *tap;
     int64_t tap_row, tap_col;
-    int direct, wants_index;
+    int direct, wants_index, by_planes;
     fc_blocks blocks;
     fc_block_axis h, w;
     fc_pool_task forward;
@@ -41,7 +41,7 @@ static void plan(pool_call *call, int64_t work)
     call->direct = 1;
     for (int i = 0; i < count; i++)
         call->direct &= views[i]->stride_c == 1;
-    if ((!call->direct || call->out.c == 1) && !call->tap && fc_merge_images(views, count))
+    if ((!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) && fc_merge_images(views, count))
         call->direct = 0;
     call->direct |= call->out.c == 1; /* a stride between channels is never used then */
     const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
@@ -53,6 +53,13 @@ static void plan(pool_call *call, int64_t work)
                              FC_TILE_BYTES);
     call->out_bytes = aligned(outputs * FC_TILE_BYTES);
     call->slot_bytes = call->in_bytes + call->out_bytes + (call->wants_index ? aligned(outputs * tile_lanes * 8) : 0);
+}
+
+static uint8_t *taps_at(const pool_call *call, const fc_block *b, int64_t height)
+{
+    const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
+    const int64_t image = call->by_planes ? b->lane / lanes : b->n, lane = call->by_planes ? 0 : b->lane;
+    return call->tap + (image * height + b->row) * call->tap_row + b->col * call->tap_col + lane;
 }
 
 /* ---- forward -----------------------------------------------------------------------------------------------------*/
@@ -72,7 +79,7 @@ static void forward_task(void *context, int64_t task, int slot)
     in.rows = bottom - in.row, in.cols = right - in.col;
     t.top = in.row, t.left = in.col;
     if (call->tap) {
-        t.index = call->tap + (b.n * call->out.h + b.row) * call->tap_row + b.col * call->tap_col + b.lane;
+        t.index = taps_at(call, &b, call->out.h);
         t.index_row = call->tap_row, t.index_col = call->tap_col;
     }
     if (call->direct) {
@@ -90,6 +97,8 @@ static void forward_task(void *context, int64_t task, int slot)
     const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
     char *x = call->slots + (size_t)slot * call->slot_bytes, *y = x + call->in_bytes, *index = y + call->out_bytes;
     fc_tile_load(call->k, call->item, &call->in, &in, x, lanes);
+    if (call->by_planes) /* the padding of the taps takes what the unused lanes of the tile give */
+        t.channels = lanes;
     t.x = x, t.x_row = in.cols * lanes, t.x_col = lanes;
     t.y = y, t.y_row = b.cols * lanes, t.y_col = lanes;
     if (call->wants_index)
@@ -101,14 +110,16 @@ static void forward_task(void *context, int64_t task, int slot)
 }
 
 static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
-                         uint8_t *tap, int mean)
+                         uint8_t *tap, int by_planes, int mean)
 {
     if (y->n == 0 || y->c == 0)
         return FC_OK;
     const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, x->h, y->h);
     const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, x->w, y->w);
     pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *x, .out = *y, .tap = tap,
-                      .tap_row = y->w * y->c, .tap_col = y->c, .wants_index = index != NULL};
+                      .by_planes = by_planes, .wants_index = index != NULL};
+    call.tap_col = by_planes ? FC_TILE_BYTES / (int64_t)call.item : y->c;
+    call.tap_row = y->w * call.tap_col;
     if (index)
         call.index = *index;
     call.h = (fc_block_axis){y->h, h.stride, 1, (h.kernel - 1) * h.dilation + 1, x->h};
@@ -133,14 +144,14 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
 }
 
 fc_status fc_max_pool2d(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
-                        uint8_t *tap)
+                        uint8_t *tap, int by_planes)
 {
-    return forward(dtype, pool, x, y, index, tap, 0);
+    return forward(dtype, pool, x, y, index, tap, by_planes, 0);
 }
 
 fc_status fc_avg_pool2d(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y)
 {
-    return forward(dtype, pool, x, y, NULL, NULL, 1);
+    return forward(dtype, pool, x, y, NULL, NULL, 0, 1);
 }
 
 /* ---- gradients ---------------------------------------------------------------------------------------------------*/
@@ -176,7 +187,7 @@ static void grad_task(void *context, int64_t task, int slot)
     t.first_i = in.row, t.first_j = in.col, t.windows_i = in.rows, t.windows_j = in.cols;
     t.top = b.row, t.left = b.col;
     if (call->tap) {
-        t.code = call->tap + (b.n * call->in.h + in.row) * call->tap_row + in.col * call->tap_col + b.lane;
+        t.code = taps_at(call, &in, call->in.h);
         t.code_row = call->tap_row, t.code_col = call->tap_col;
     }
     if (call->direct) {
@@ -191,6 +202,8 @@ static void grad_task(void *context, int64_t task, int slot)
     char *grad_y = call->slots + (size_t)slot * call->slot_bytes, *grad_x = grad_y + call->in_bytes;
     if (in.rows > 0 && in.cols > 0)
         fc_tile_load(call->k, call->item, &call->in, &in, grad_y, lanes);
+    if (call->by_planes)
+        t.channels = lanes;
     t.grad_y = grad_y, t.grad_y_row = in.cols * lanes, t.grad_y_col = lanes;
     t.grad_x = grad_x, t.grad_x_row = b.cols * lanes, t.grad_x_col = lanes;
     call->run_grad(&t);
@@ -214,7 +227,7 @@ static int64_t held(const fc_span *spans, int64_t count)
 }
 
 static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,
-                          const fc_view *grad_x)
+                          int by_planes, const fc_view *grad_x)
 {
     if (grad_x->n == 0 || grad_x->c == 0)
         return FC_OK;
@@ -232,7 +245,9 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, in_h, out_h);
     const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, in_w, out_w);
     pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *grad_y, .out = *grad_x,
-                      .tap = (uint8_t *)tap, .tap_row = out_w * grad_y->c, .tap_col = grad_y->c};
+                      .tap = (uint8_t *)tap, .by_planes = by_planes};
+    call.tap_col = by_planes ? FC_TILE_BYTES / (int64_t)call.item : grad_y->c;
+    call.tap_row = out_w * call.tap_col;
     call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
     call.w = grad_axis(&w, pool->adaptive, in_w, out_w);
     plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
@@ -264,12 +279,12 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
 }
 
 fc_status fc_max_pool2d_tap_grad(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,
-                                 const fc_view *grad_x)
+                                 int by_planes, const fc_view *grad_x)
 {
-    return gradient(dtype, pool, grad_y, tap, grad_x);
+    return gradient(dtype, pool, grad_y, tap, by_planes, grad_x);
 }
 
 fc_status fc_avg_pool2d_grad(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const fc_view *grad_x)
 {
-    return gradient(dtype, pool, grad_y, NULL, grad_x);
+    return gradient(dtype, pool, grad_y, NULL, 0, grad_x);
 }
