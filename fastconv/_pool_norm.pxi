@@ -13,9 +13,9 @@ cdef extern from "fastconv.h" nogil:
         int64_t divisor
 
     fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index,
-                            uint8_t *tap)
+                            uint8_t *tap, int by_planes)
     fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap,
-                                     const fc_view *grad_x)
+                                     int by_planes, const fc_view *grad_x)
     fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y)
     fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x)
     fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
@@ -34,8 +34,8 @@ cdef int _pool(fc_pool *pool, tuple axes, bint include_pad, int64_t divisor) exc
     return 0
 
 
-def max_pool2d(x, y, index, tap, tuple axes):
-    """index: int64 array of y's shape or None; tap: C-contiguous uint8 (N, H, W, C) or None."""
+def max_pool2d(x, y, index, tap, bint by_planes, tuple axes):
+    """index: int64 array of y's shape or None; tap: C-contiguous uint8 (N, H, W, C), or by planes, or None."""
     cdef fc_view vx, vy, vi, vt
     cdef fc_pool pool
     cdef fc_status status
@@ -51,11 +51,11 @@ def max_pool2d(x, y, index, tap, tuple axes):
         _write(tap, &vt)
         taps = <uint8_t *>vt.data
     with nogil:
-        status = fc_max_pool2d(dtype, &pool, &vx, &vy, wanted, taps)
+        status = fc_max_pool2d(dtype, &pool, &vx, &vy, wanted, taps, by_planes)
     _check(status)
 
 
-def max_pool2d_tap_grad(grad_y, tap, grad_x, tuple axes):
+def max_pool2d_tap_grad(grad_y, tap, bint by_planes, grad_x, tuple axes):
     cdef fc_view vy, vt, vx
     cdef fc_pool pool
     cdef fc_status status
@@ -64,7 +64,7 @@ def max_pool2d_tap_grad(grad_y, tap, grad_x, tuple axes):
     _read(tap, &vt)
     cdef fc_dtype dtype = _dtype(_write(grad_x, &vx))
     with nogil:
-        status = fc_max_pool2d_tap_grad(dtype, &pool, &vy, <const uint8_t *>vt.data, &vx)
+        status = fc_max_pool2d_tap_grad(dtype, &pool, &vy, <const uint8_t *>vt.data, by_planes, &vx)
     _check(status)
 
 

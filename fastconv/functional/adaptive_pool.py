@@ -301,7 +301,7 @@ def _maximum(
         shape = (*x.shape[:2], *sizes)
         indices = empty(function, shape, np.dtype(np.int64), is_channels_last(x))
     y = output_for(function, x, is_batch, sizes, out, input)
-    _core.max_pool2d(x, y, indices, None, ())
+    _core.max_pool2d(x, y, indices, None, False, ())
     result = out if out is not None else y if is_batch else y[0]
     if indices is None:
         return result

@@ -183,7 +183,7 @@ def _max_pool(
         shape = (*x.shape[:2], *sizes)
         indices = empty(function, shape, np.dtype(np.int64), is_channels_last(x))
     y = output_for(function, x, is_batch, sizes, out, input)
-    _core.max_pool2d(x, y, indices, None, geometry)
+    _core.max_pool2d(x, y, indices, None, False, geometry)
     result = out if out is not None else y if is_batch else y[0]
     if indices is None:
         return result
@@ -255,6 +255,20 @@ def _tap_count(geometry: Axes) -> int:
     return geometry[0] * geometry[5]
 
 
+def _tap_shape(x: Array, sizes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """Shape of the uint8 record, and whether its lanes are planes (n, c) rather than channels.
+
+    Kernels take a cache line of lanes at a time. Channels-first arrays whose channels do not fill
+    whole lines count all planes as lanes.
+    """
+    n, c = x.shape[:2]
+    lanes = 64 // x.itemsize
+    planes_follow = n == 1 or c == 1 or x.strides[0] == c * x.strides[1]
+    if is_channels_last(x) or c % lanes == 0 or n * c == 1 or not planes_follow:
+        return (n, *sizes, c), False
+    return (-(-n * c // lanes), *sizes, lanes), True
+
+
 def _argmax(
     function: str, input: Array, axes: int, arguments: tuple[Any, ...]
 ) -> tuple[Array, Array]:
@@ -266,8 +280,9 @@ def _argmax(
         result: tuple[Array, Array] = _max_pool(function, x, axes, arguments, True, None)
         return result
     y = output_for(function, x, True, sizes, None, x)
-    taps = np.empty((x.shape[0], *sizes, x.shape[1]), np.uint8)
-    _core.max_pool2d(x, y, None, taps, geometry)
+    shape, by_planes = _tap_shape(x, sizes)
+    taps = np.empty(shape, np.uint8)
+    _core.max_pool2d(x, y, None, taps, by_planes, geometry)
     return y, taps
 
 
@@ -285,12 +300,17 @@ def _argmax_backward(
     shape = input_shape_of(function, input_shape, g, axes)
     sizes, geometry = windows(function, shape[2:], *arguments)
     g, _ = grad_of(function, g, shape, sizes)
-    wanted = (shape[0], *sizes, shape[1])
+    n, c = shape[:2]
+    lanes = 64 // g.itemsize
+    by_planes = c % lanes != 0 and argmax.shape[-1] == lanes
+    wanted = (-(-n * c // lanes), *sizes, lanes) if by_planes else (n, *sizes, c)
     if argmax.dtype != np.uint8 or argmax.shape != wanted or not argmax.flags.c_contiguous:
         raise ValueError(
             f"{function}: argmax must be C-contiguous uint8 of shape {wanted}, "
             f"got {argmax.dtype} {argmax.shape}"
         )
-    grad_input = empty(function, shape, g.dtype, is_channels_last(g))
-    _core.max_pool2d_tap_grad(g, argmax, grad_input, geometry)
+    if by_planes:
+        g = np.ascontiguousarray(g)
+    grad_input = empty(function, shape, g.dtype, not by_planes and is_channels_last(g))
+    _core.max_pool2d_tap_grad(g, argmax, by_planes, grad_input, geometry)
     return grad_input
