@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,35 @@ def windows(
     ceil_mode: bool,
 ) -> tuple[tuple[int, ...], Axes]:
     """Output sizes, and the windows as `_core` takes them."""
+    arguments = kernel_size, stride, padding, dilation, ceil_mode
+    try:
+        return _remembered(function, sizes, arguments, _types(arguments))
+    except TypeError:  # a list, or what is not right anyway
+        return _windows(function, sizes, *arguments)
+
+
+def _types(value: Any) -> Any:
+    """The types in nested tuples: 1, True and 1.0 are equal, but not the same argument."""
+    return tuple([_types(v) if type(v) is tuple else type(v) for v in value])
+
+
+@lru_cache(maxsize=128)
+def _remembered(
+    function: str, sizes: tuple[int, ...], arguments: Any, types: Any
+) -> tuple[tuple[int, ...], Axes]:
+    """Layers ask the same again and again: 0.5 us instead of 4."""
+    return _windows(function, sizes, *arguments)
+
+
+def _windows(
+    function: str,
+    sizes: tuple[int, ...],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool,
+) -> tuple[tuple[int, ...], Axes]:
     count = len(sizes)
     kernel = per_axis(function, "kernel_size", kernel_size, count)
     step = kernel if stride is None else per_axis(function, "stride", stride, count)

@@ -9,6 +9,8 @@
 #include "../threads.h"
 #include "windows.h"
 
+#include <string.h>
+
 typedef struct {
     const fc_kernels *k;
     size_t item;
@@ -23,6 +25,7 @@ typedef struct {
     void (*run)(const fc_pool_task *);
     void (*run_grad)(const fc_pool_grad_task *);
     char *slots;
+    int slot_count;
     size_t slot_bytes, in_bytes, out_bytes;
 } pool_call;
 
@@ -96,8 +99,10 @@ static void forward_task(void *context, int64_t task, int slot)
     }
     const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
     char *x = call->slots + (size_t)slot * call->slot_bytes, *y = x + call->in_bytes, *index = y + call->out_bytes;
+    if (b.lanes < lanes && call->by_planes) /* the padding of the record is written too */
+        memset(x, 0, call->in_bytes);
     fc_tile_load(call->k, call->item, &call->in, &in, x, lanes);
-    if (call->by_planes) /* the padding of the taps takes what the unused lanes of the tile give */
+    if (call->by_planes)
         t.channels = lanes;
     t.x = x, t.x_row = in.cols * lanes, t.x_col = lanes;
     t.y = y, t.y_row = b.cols * lanes, t.y_col = lanes;
@@ -128,8 +133,9 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
     const fc_pool_kernels *kernels = call.k->pool;
     call.run = mean ? kernels->mean : tap ? kernels->max_code : index ? kernels->max_index : kernels->max;
 
+    call.slot_count = fc_parallel_slots(call.blocks.tasks);
     const size_t table = aligned((y->h + y->w) * (int64_t)sizeof(fc_span));
-    char *scratch = fc_scratch_acquire(table + (size_t)fc_parallel_slots(call.blocks.tasks) * call.slot_bytes);
+    char *scratch = fc_scratch_acquire(table + (size_t)call.slot_count * call.slot_bytes);
     if (!scratch)
         return FC_ENOMEM;
     fc_span *rows = (fc_span *)scratch, *cols = rows + y->h;
@@ -138,7 +144,7 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
     call.slots = scratch + table;
     call.forward = (fc_pool_task){.rows = rows, .cols = cols, .step_h = h.dilation, .step_w = w.dilation, .width = x->w,
                                   .kernel_w = w.kernel, .divisor = (double)pool->divisor};
-    fc_parallel(call.blocks.tasks, forward_task, &call);
+    fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
     fc_scratch_release(scratch);
     return FC_OK;
 }
@@ -200,6 +206,8 @@ static void grad_task(void *context, int64_t task, int slot)
     }
     const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
     char *grad_y = call->slots + (size_t)slot * call->slot_bytes, *grad_x = grad_y + call->in_bytes;
+    if (b.lanes < lanes && call->by_planes)
+        memset(grad_y, 0, call->in_bytes);
     if (in.rows > 0 && in.cols > 0)
         fc_tile_load(call->k, call->item, &call->in, &in, grad_y, lanes);
     if (call->by_planes)
@@ -253,8 +261,9 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
     call.run_grad = tap ? call.k->pool->max_grad : call.k->pool->mean_grad;
 
+    call.slot_count = fc_parallel_slots(call.blocks.tasks);
     const size_t table = aligned(positions + pairs);
-    char *scratch = fc_scratch_acquire(table + (size_t)fc_parallel_slots(call.blocks.tasks) * call.slot_bytes);
+    char *scratch = fc_scratch_acquire(table + (size_t)call.slot_count * call.slot_bytes);
     if (!scratch) {
         fc_scratch_release(rows);
         return FC_ENOMEM;
@@ -272,7 +281,7 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
         fc_window_covers(rows, in_h, out_h, row_covers);
         fc_window_covers(cols, in_w, out_w, col_covers);
     }
-    fc_parallel(call.blocks.tasks, grad_task, &call);
+    fc_parallel_in(call.slot_count, call.blocks.tasks, grad_task, &call);
     fc_scratch_release(scratch);
     fc_scratch_release(rows);
     return FC_OK;

@@ -1,0 +1,188 @@
+/* pool_grad.tmpl.h: gradients of pooling by window; included by pool.tmpl.h.
+ *
+ * Many channels: gathered, each grad_x written once. Few vectors of channels (a tile, or an image of few channels; the
+ * block is in cache then): grad_x = 0, and each window adds to its taps, which has no loop per position. Both add in
+ * ascending order of the windows, to the same bits. */
+/* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each counted
+ * where its code names this position */
+INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
+                              const int streams, const int tail, vec *sum)
+{
+    FC_EACH_STREAM sum[s] = (vec){0};
+    for (int64_t a = row->first; a < row->first + row->count; a++) {
+        const fc_pair u = p->row_pairs[a];
+        const T *g_row = (const T *)p->grad_y + (u.window - p->first_i) * p->grad_y_row + c;
+        const uint8_t *code_row = p->code + (u.window - p->first_i) * p->code_row + c;
+        for (int64_t b = col->first; b < col->first + col->count; b++) {
+            const fc_pair v = p->col_pairs[b];
+            const T *g = g_row + (v.window - p->first_j) * p->grad_y_col;
+            const uint8_t *code = code_row + (v.window - p->first_j) * p->code_col;
+            const uint8_t tap = (uint8_t)(u.tap * p->kernel_w + v.tap);
+            uint8_t last[VL];
+            if (tail) {
+                for (int l = 0; l < VL; l++)
+                    last[l] = l < tail ? code[l] : 0;
+                code = last;
+            }
+            FC_EACH_STREAM sum[s] = vadd_where(vbytes_equal(code + s * VL, tap), sum[s], FC_LOAD(g + s * VL));
+        }
+    }
+}
+
+INLINE void N(mean_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
+                               const int streams, const int tail, vec *sum)
+{
+    FC_EACH_STREAM sum[s] = (vec){0};
+    double area = p->divisor;
+    T share = area != 0 ? (T)(1 / area) : 0;
+    for (int64_t i = row->first; i < row->first + row->count; i++) {
+        const T *g = (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row + (col->first - p->first_j) * p->grad_y_col + c;
+        for (int64_t j = col->first; j < col->first + col->count; j++, g += p->grad_y_col) {
+            if (p->divisor == 0) {
+                const double now = (double)p->row_windows[i].area * (double)p->col_windows[j].area;
+                if (now != area)
+                    area = now, share = (T)(1 / area);
+            }
+            FC_EACH_STREAM sum[s] += FC_LOAD(g + s * VL) * vset1(share);
+        }
+    }
+}
+
+INLINE void N(pool_grad_block)(const fc_pool_grad_task *p, int64_t h, int64_t w, int64_t c, const int streams,
+                               const int tail, const int mean)
+{
+    vec sum[FC_STREAMS];
+    if (mean)
+        N(mean_grad_block)(p, p->rows + h, p->cols + w, c, streams, tail, sum);
+    else
+        N(max_grad_block)(p, p->rows + h, p->cols + w, c, streams, tail, sum);
+    T *x = (T *)p->grad_x + h * p->grad_x_row + w * p->grad_x_col + c;
+    FC_EACH_STREAM
+    {
+        if (tail)
+            vstore_tail(x + s * VL, sum[s], tail);
+        else
+            vstore(x + s * VL, sum[s]);
+    }
+}
+
+INLINE void N(pool_grad)(const fc_pool_grad_task *p, const int mean)
+{
+    for (int64_t h = 0; h < p->n_rows; h++)
+        for (int64_t w = 0; w < p->n_cols; w++) {
+            int64_t c = 0;
+            for (; c + FC_STREAMS * VL <= p->channels; c += FC_STREAMS * VL)
+                N(pool_grad_block)(p, h, w, c, FC_STREAMS, 0, mean);
+            for (; c + VL <= p->channels; c += VL)
+                N(pool_grad_block)(p, h, w, c, 1, 0, mean);
+            if (c < p->channels)
+                N(pool_grad_block)(p, h, w, c, 1, (int)(p->channels - c), mean);
+        }
+}
+
+/* The taps [*from, *to) of a window whose positions lie in [begin, begin + count). */
+INLINE void N(taps_within)(const fc_span *span, int64_t step, int64_t begin, int64_t count, int64_t *from, int64_t *to)
+{
+    *from = 0, *to = span->count;
+    while (*from < *to && span->begin + *from * step < begin)
+        ++*from;
+    while (*to > *from && span->begin + (*to - 1) * step >= begin + count)
+        --*to;
+}
+
+/* One window adds its gradient to rows x cols taps from x on, the first of which has the code `tap`. */
+INLINE void N(max_spread)(T *x, int64_t row, int64_t col, const uint8_t *code, uint8_t tap, int64_t kernel_w, vec g,
+                          const int64_t rows, const int64_t cols, const int tail)
+{
+    for (int64_t u = 0; u < rows; u++)
+        for (int64_t v = 0; v < cols; v++) {
+            T *at = x + u * row + v * col;
+            const vmask mine = vbytes_equal(code, (uint8_t)(tap + u * kernel_w + v));
+            if (tail)
+                vstore_tail(at, vadd_where(mine, vload_tail(at, tail), g), tail);
+            else
+                vstore(at, vadd_where(mine, vload(at), g));
+        }
+}
+
+INLINE void N(max_scatter_block)(const fc_pool_grad_task *p, int64_t c, const int tail)
+{
+    T *x = (T *)p->grad_x + c;
+    for (int64_t h = 0; h < p->n_rows; h++)
+        for (int64_t w = 0; w < p->n_cols; w++) {
+            T *at = x + h * p->grad_x_row + w * p->grad_x_col;
+            if (tail)
+                vstore_tail(at, (vec){0}, tail);
+            else
+                vstore(at, (vec){0});
+        }
+    const int64_t row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
+    for (int64_t i = 0; i < p->windows_i; i++) {
+        const fc_span *r = p->row_windows + p->first_i + i;
+        int64_t u0, u1;
+        N(taps_within)(r, p->step_h, p->top, p->n_rows, &u0, &u1);
+        for (int64_t j = 0; j < p->windows_j; j++) {
+            const fc_span *q = p->col_windows + p->first_j + j;
+            int64_t v0, v1;
+            N(taps_within)(q, p->step_w, p->left, p->n_cols, &v0, &v1);
+            const uint8_t *code = p->code + i * p->code_row + j * p->code_col + c;
+            const T *gy = (const T *)p->grad_y + i * p->grad_y_row + j * p->grad_y_col + c;
+            const vec g = FC_LOAD(gy);
+            T *at = x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
+                    (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
+            const uint8_t tap = (uint8_t)((r->tap + u0) * p->kernel_w + q->tap + v0);
+            uint8_t last[VL];
+            if (tail) {
+                for (int l = 0; l < VL; l++)
+                    last[l] = l < tail ? code[l] : 0;
+                code = last;
+            }
+            if (u1 - u0 == 3 && v1 - v0 == 3)
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, 3, 3, tail);
+            else if (u1 - u0 == 2 && v1 - v0 == 2)
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, 2, 2, tail);
+            else
+                N(max_spread)(at, row, col, code, tap, p->kernel_w, g, u1 - u0, v1 - v0, tail);
+        }
+    }
+}
+
+/* One channel: each window looks its tap up and adds one number. */
+static void N(max_scatter_plane)(const fc_pool_grad_task *p)
+{
+    for (int64_t h = 0; h < p->n_rows; h++)
+        for (int64_t w = 0; w < p->n_cols; w++)
+            ((T *)p->grad_x)[h * p->grad_x_row + w * p->grad_x_col] = 0;
+    for (int64_t i = 0; i < p->windows_i; i++) {
+        const fc_span *r = p->row_windows + p->first_i + i;
+        for (int64_t j = 0; j < p->windows_j; j++) {
+            const fc_span *q = p->col_windows + p->first_j + j;
+            const uint32_t code = p->code[i * p->code_row + j * p->code_col], kernel_w = (uint32_t)p->kernel_w;
+            const int64_t u = (int64_t)(code / kernel_w) - r->tap, v = (int64_t)(code % kernel_w) - q->tap;
+            const int64_t h = r->begin + u * p->step_h - p->top, w = q->begin + v * p->step_w - p->left;
+            const int is_tap = u >= 0 && u < r->count && v >= 0 && v < q->count;
+            if (is_tap && h >= 0 && h < p->n_rows && w >= 0 && w < p->n_cols)
+                ((T *)p->grad_x)[h * p->grad_x_row + w * p->grad_x_col] +=
+                    ((const T *)p->grad_y)[i * p->grad_y_row + j * p->grad_y_col];
+        }
+    }
+}
+
+static void N(pool_max_grad)(const fc_pool_grad_task *p)
+{
+    if (p->channels == 1) {
+        N(max_scatter_plane)(p);
+        return;
+    }
+    if (p->channels >= FC_STREAMS * VL) {
+        N(pool_grad)(p, 0);
+        return;
+    }
+    int64_t c = 0;
+    for (; c + VL <= p->channels; c += VL)
+        N(max_scatter_block)(p, c, 0);
+    if (c < p->channels)
+        N(max_scatter_block)(p, c, (int)(p->channels - c));
+}
+
+static void N(pool_mean_grad)(const fc_pool_grad_task *p) { N(pool_grad)(p, 1); }
