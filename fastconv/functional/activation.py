@@ -40,59 +40,283 @@ def relu(input: Array, *, out: Array | None = None) -> Array:
 
 
 def relu_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `relu`: 0 where input <= 0. The result of `relu` may stand for its input."""
+    """Gradient of `relu`: 0 where input <= 0. The result of `relu` may stand for its input.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     return _grad("relu_backward", _core.RELU, grad_output, input)
 
 
 def relu6(input: Array, *, out: Array | None = None) -> Array:
-    """min(max(x, 0), 6); parameters as in `relu`."""
+    """min(max(x, 0), 6).
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `out` does not fit.
+    """
     return _map("relu6", _core.RELU6, input, out)
 
 
 def relu6_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `relu6`: 0 where input <= 0 or input >= 6."""
+    """Gradient of `relu6`: 0 where input <= 0 or input >= 6.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     return _grad("relu6_backward", _core.RELU6, grad_output, input)
 
 
 def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
-    """x where x > 0, else negative_slope * x; other parameters as in `relu`."""
+    """x where x > 0, else negative_slope * x.
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    negative_slope : float
+        Slope below zero.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `out` does not fit.
+    """
     slope = _number("leaky_relu", "negative_slope", negative_slope)
     return _map("leaky_relu", _core.LEAKY_RELU, input, out, slope)
 
 
 def leaky_relu_backward(grad_output: Array, input: Array, negative_slope: float = 0.01) -> Array:
-    """Gradient of `leaky_relu`: negative_slope where input <= 0."""
+    """Gradient of `leaky_relu`: negative_slope where input <= 0.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+    negative_slope : float
+        Slope below zero.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     slope = _number("leaky_relu_backward", "negative_slope", negative_slope)
     return _grad("leaky_relu_backward", _core.LEAKY_RELU, grad_output, input, slope)
 
 
 def sigmoid(input: Array, *, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x)); parameters as in `relu`."""
+    """1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `out` does not fit.
+    """
     return _map("sigmoid", _core.SIGMOID, input, out)
 
 
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `sigmoid`: s * (1 - s)."""
+    """Gradient of `sigmoid`: s * (1 - s).
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     return _grad("sigmoid_backward", _core.SIGMOID, grad_output, input)
 
 
 def tanh(input: Array, *, out: Array | None = None) -> Array:
-    """Hyperbolic tangent; parameters as in `relu`."""
+    """Hyperbolic tangent.
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `out` does not fit.
+    """
     return _map("tanh", _core.TANH, input, out)
 
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `tanh`: 1 - tanh(x)**2."""
+    """Gradient of `tanh`: 1 - tanh(x)**2.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     return _grad("tanh_backward", _core.TANH, grad_output, input)
 
 
 def silu(input: Array, *, out: Array | None = None) -> Array:
-    """x / (1 + exp(-x)) (Elfwing, Uchibe & Doya 2018); parameters as in `relu`."""
+    """x / (1 + exp(-x)) (Elfwing, Uchibe & Doya 2018).
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `out` does not fit.
+    """
     return _map("silu", _core.SILU, input, out)
 
 
 def silu_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `silu`: s + x * s * (1 - s), s the sigmoid of x."""
+    """Gradient of `silu`: s + x * s * (1 - s), s the sigmoid of x.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        Shapes differ.
+    """
     return _grad("silu_backward", _core.SILU, grad_output, input)
 
 
@@ -101,12 +325,55 @@ def gelu(input: Array, approximate: str = "none", *, out: Array | None = None) -
 
     approximate="tanh": x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2. Other parameters
     as in `relu`.
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    approximate : {"none", "tanh"}
+        "none": by the error function. "tanh": 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))).
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `approximate` is neither "none" nor "tanh".
     """
     return _map("gelu", _gelu("gelu", approximate), input, out)
 
 
 def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
-    """Gradient of `gelu`: Phi(x) + x * phi(x), or the derivative of the tanh formula."""
+    """Gradient of `gelu`: Phi(x) + x * phi(x), or the derivative of the tanh formula.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+    approximate : {"none", "tanh"}
+        "none": by the error function. "tanh": 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))).
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        `approximate` is neither "none" nor "tanh"; or shapes differ.
+    """
     return _grad("gelu_backward", _gelu("gelu_backward", approximate), grad_output, input)
 
 
@@ -139,7 +406,29 @@ def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
 
 
 def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
-    """Gradient of `softmax`: s * (g - sum(g * s))."""
+    """Gradient of `softmax`: s * (g - sum(g * s)).
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+    dim : int
+        The axis whose elements share one distribution.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        `dim` is no axis of the input; or shapes differ.
+    """
     x, axis = _along("softmax_backward", input, dim)
     g = _gradient("softmax_backward", grad_output, x)
     s = np.exp(_log_softmax(x, axis))
@@ -148,13 +437,57 @@ def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
 
 
 def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
-    """x - log(sum(exp(x))) along the axis `dim`; parameters as in `softmax`."""
+    """x - log(sum(exp(x))) along the axis `dim`.
+
+    Parameters
+    ----------
+    input : ndarray
+        Any shape, float32 or float64.
+    dim : int
+        The axis whose elements share one distribution.
+    out : ndarray, optional
+        Array of the same shape and dtype to write; may be `input`.
+
+    Returns
+    -------
+    ndarray
+        Shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64.
+    ValueError
+        `dim` is no axis of the input.
+    """
     x, axis = _along("log_softmax", input, dim)
     return _deliver("log_softmax", _log_softmax(x, axis), out)
 
 
 def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
-    """Gradient of `log_softmax`: g - softmax(x) * sum(g)."""
+    """Gradient of `log_softmax`: g - softmax(x) * sum(g).
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient of the result; shape and dtype of `input`.
+    input : ndarray
+        What the forward function took.
+    dim : int
+        The axis whose elements share one distribution.
+
+    Returns
+    -------
+    ndarray
+        Gradient of the input: shape, dtype and memory format of `input`.
+
+    Raises
+    ------
+    TypeError
+        An array that is not float32 or float64, or two dtypes.
+    ValueError
+        `dim` is no axis of the input; or shapes differ.
+    """
     x, axis = _along("log_softmax_backward", input, dim)
     g = _gradient("log_softmax_backward", grad_output, x)
     with np.errstate(invalid="ignore"):

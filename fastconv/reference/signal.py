@@ -64,7 +64,9 @@ def _valid(function: str, full: Array, a: Array, b: Array) -> Array:
     return np.asarray(full[tuple(window)])
 
 
-def convolve(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> Array:
+def convolve(
+    a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full", *, method: str = "auto"
+) -> Array:
     """Convolution of two sequences (M,) and (N,), as `numpy.convolve`.
 
     "full" has M + N - 1 entries, "same" the middle max(M, N), "valid" max(M, N) - min(M, N) + 1.
@@ -77,7 +79,9 @@ def convolve(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> Array:
     return _valid("convolve", y, x, w) if mode == "valid" else y
 
 
-def correlate(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> Array:
+def correlate(
+    a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full", *, method: str = "auto"
+) -> Array:
     """Cross-correlation of two sequences (M,) and (N,), as `numpy.correlate` (whose default mode is
     "valid").
     """
@@ -90,7 +94,9 @@ def correlate(a: npt.ArrayLike, v: npt.ArrayLike, mode: str = "full") -> Array:
     return _valid("correlate", y, x, w) if mode == "valid" else y
 
 
-def convolve2d(in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full") -> Array:
+def convolve2d(
+    in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full", *, method: str = "auto"
+) -> Array:
     """Convolution of two images with zeros around, as `scipy.signal.convolve2d`; "same" has the
     shape of in1.
     """
@@ -102,7 +108,9 @@ def convolve2d(in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full") -> Ar
     return _valid("convolve2d", y, x, w) if mode == "valid" else y
 
 
-def correlate2d(in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full") -> Array:
+def correlate2d(
+    in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str = "full", *, method: str = "auto"
+) -> Array:
     """Correlation of two images, as `scipy.signal.correlate2d`; "same" has the shape of in1."""
     x, w = _operands("correlate2d", in1, in2, 2, mode)
     y = _full2d(x, w[::-1, ::-1])
