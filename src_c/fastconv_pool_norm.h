@@ -33,7 +33,7 @@ fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_vi
 fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x);
 
 /* ---- positions given by the caller (ops/pool_index.c) --------------------------------------------------------------
- * A plane is addressed by position: its view needs stride_h == w * stride_w. FC_EINDEX when an index[n][c][i][j] (int64_t)
+ * A plane is addressed by position: its view needs stride_h == w * stride_w unless h or w is 1. FC_EINDEX when an index[n][c][i][j] (int64_t)
  * is negative or >= the plane's h * w; the output is then unspecified. */
 /* plane = 0, then in row-major order of (i, j): plane[n][c][index] += value[n][c][i][j] */
 fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane);

@@ -364,6 +364,29 @@ def test_indices_of_any_order(dtype):
                 )
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 16, 4, 1), (2, 16, 1, 4), (1, 1, 4, 1), (3, 5, 1, 1)], ids=str
+)
+def test_axes_of_one_element(shape):
+    """NumPy hands out arbitrary strides for them."""
+    x = np.random.default_rng(13).standard_normal(shape)
+    kernel = tuple(min(2, size) for size in shape[2:])
+    expected, where = R.max_pool2d(x, kernel, 1, return_indices=True)
+    grad = R.max_pool2d_backward(expected, where, shape)
+    up = R.max_unpool2d(expected, where, kernel, 1)
+    for form in FORMATS:
+        y, indices = F.max_pool2d(form(x), kernel, 1, return_indices=True)
+        np.testing.assert_array_equal(indices, where)
+        np.testing.assert_array_equal(F.max_pool2d_backward(y, indices, shape), grad)
+        np.testing.assert_array_equal(F.max_unpool2d(y, indices, kernel, 1), up)
+        np.testing.assert_array_equal(F.max_unpool2d_backward(form(x), indices), expected)
+        record = layers._max_pool2d_argmax(form(x), kernel, 1)[1]
+        again = layers._max_pool2d_argmax_backward(y, record, shape, kernel, 1)
+        np.testing.assert_array_equal(again, grad)
+        mean = F.avg_pool2d(form(x), kernel, 1)
+        np.testing.assert_allclose(mean, R.avg_pool2d(x, kernel, 1), atol=1e-15)
+
+
 def test_unpool_out_and_strided_gradient():
     rng = np.random.default_rng(11)
     x = rng.standard_normal((2, 3, 8, 6))

@@ -22,6 +22,12 @@ typedef struct {
     _Atomic int outside;
 } index_call;
 
+/* The distance of two positions of a plane; strides of axes of one element mean nothing. */
+static int64_t position_step(const fc_view *plane)
+{
+    return plane->w > 1 ? plane->stride_w : plane->h > 1 ? plane->stride_h : 0;
+}
+
 static void index_task(void *context, int64_t task, int slot)
 {
     (void)slot;
@@ -32,7 +38,7 @@ static void index_task(void *context, int64_t task, int slot)
         const int64_t n = i / call->channel_parts, c = i % call->channel_parts * call->channels;
         const fc_pool_index_task t = {
             .plane = (char *)plane->data + (n * plane->stride_n + c * plane->stride_c) * size,
-            .plane_step = plane->stride_w, .plane_size = plane->h * plane->w, .plane_channel = plane->stride_c,
+            .plane_step = position_step(plane), .plane_size = plane->h * plane->w, .plane_channel = plane->stride_c,
             .index = (const int64_t *)index->data + n * index->stride_n + c * index->stride_c,
             .index_row = index->stride_h, .index_col = index->stride_w, .index_channel = index->stride_c,
             .value = (char *)value->data + (n * value->stride_n + c * value->stride_c) * size,
