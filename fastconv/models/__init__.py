@@ -9,6 +9,7 @@ from .classic import lenet5, logistic_regression, mlp, softmax_regression
 from .resnet import (
     cifar_resnet,
     resnet,
+    resnet8,
     resnet18,
     resnet20,
     resnet32,
@@ -30,6 +31,7 @@ _MODELS: dict[str, Callable[..., Module]] = {
         softmax_regression,
         mlp,
         lenet5,
+        resnet8,
         resnet20,
         resnet32,
         resnet44,
@@ -91,6 +93,7 @@ __all__ = [
     "options",
     "resnet",
     "resnet1d",
+    "resnet8",
     "resnet18",
     "resnet20",
     "resnet32",

@@ -183,6 +183,34 @@ def cifar_resnet(
     return nn.Sequential({**layers, **make.head(channels, num_classes)})
 
 
+def resnet8(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    *,
+    rng: Rng = None,
+    dtype: npt.DTypeLike = np.float32,
+) -> nn.Sequential:
+    """ResNet-8 for images of about 8x8: one basic block per stage, widths 32, 64, 128.
+
+    The CIFAR networks at twice their width, with projection shortcuts (option B); 308,650
+    parameters for 10 classes and 3 channels.
+    """
+    make = _Builder(rng, dtype)
+    layers: dict[str, nn.Module] = {
+        "conv1": make.conv(in_channels, 32, 3),
+        "bn1": make.norm(32),
+        "relu": nn.ReLU(inplace=True),
+    }
+    channels = 32
+    for stage, width in enumerate((32, 64, 128), start=1):
+        stride = 1 if stage == 1 else 2
+        body = make.basic(channels, width, stride)
+        shortcut = make.projection(channels, width, stride) if stage > 1 else None
+        layers[f"layer{stage}"] = nn.Residual(body, shortcut, nn.ReLU(inplace=True))
+        channels = width
+    return nn.Sequential({**layers, **make.head(channels, num_classes)})
+
+
 def _lookup(who: str, depth: int, table: dict[int, Any]) -> Any:
     if depth not in table:
         raise ValueError(f"{who}: depth must be one of {list(table)}, got {depth}")

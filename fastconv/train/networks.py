@@ -1,4 +1,4 @@
-"""The models a training run can name: those of `fastconv.models`, and the small `resnet8`."""
+"""The models a training run can name: the classifiers of `fastconv.models`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastconv.nn import Conv2d, Module
-
-_WIDTHS = (32, 64, 128)
-
 
 def model_names() -> list[str]:
     """The names `create_model` knows."""
     from fastconv import models
 
     classifiers = [name for name in models.names() if "num_classes" in models.options(name)]
-    return sorted({"resnet8", *classifiers}, key=_name_order)
+    return sorted(classifiers, key=_name_order)
 
 
 def _name_order(name: str) -> tuple[str, int]:
@@ -41,8 +37,6 @@ def create_model(
     if name not in model_names():
         raise ValueError(f"no model named {name!r}; there are {', '.join(model_names())}")
     channels, height, width = image_shape
-    if name not in models.names():
-        return resnet8(classes, channels, rng)
     known = models.options(name)
     wanted = {
         "num_classes": classes,
@@ -60,43 +54,3 @@ def create_model(
             f"{name} maps images {image_shape} to {shape[1:]}, not to {classes} classes"
         )
     return model
-
-
-def resnet8(num_classes: int, in_channels: int, rng: np.random.Generator) -> Module:
-    """ResNet-8 for images of about 8x8: one basic block per stage, widths 32, 64, 128.
-
-    The arrangement of the CIFAR networks (He et al. 2015, "Deep Residual Learning for Image
-    Recognition", section 4.2) at twice their width, with projection shortcuts (option B);
-    308,074 parameters for 10 classes and one channel.
-    """
-    from fastconv import nn
-
-    def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> Conv2d:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False, rng=rng)
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", rng=rng)
-        return layer
-
-    layers: dict[str, Module] = {
-        "conv1": conv(in_channels, _WIDTHS[0], 3),
-        "bn1": nn.BatchNorm2d(_WIDTHS[0]),
-        "relu": nn.ReLU(inplace=True),
-    }
-    channels = _WIDTHS[0]
-    for stage, width in enumerate(_WIDTHS, start=1):
-        stride = 1 if stage == 1 else 2
-        body: dict[str, Module] = {
-            "conv1": conv(channels, width, 3, stride),
-            "bn1": nn.BatchNorm2d(width),
-            "relu": nn.ReLU(inplace=True),
-            "conv2": conv(width, width, 3),
-            "bn2": nn.BatchNorm2d(width),
-        }
-        shortcut = None
-        if stage > 1:
-            shortcut = nn.Sequential(conv(channels, width, 1, stride), nn.BatchNorm2d(width))
-        layers[f"layer{stage}"] = nn.Residual(body, shortcut, nn.ReLU(inplace=True))
-        channels = width
-    layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    layers["fc"] = nn.Linear(channels, num_classes, rng=rng)
-    return nn.Sequential(layers)
