@@ -10,6 +10,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+try:
+    from . import _core as _core
+except ImportError as error:  # the source tree hides the installed package
+    raise ImportError(
+        f"fastconv: no compiled extension in {__path__[0]} ({error}); start Python outside the "
+        "source tree, or install with `pip install -e .`"
+    ) from error
+
 from ._config import (
     clear_workspace,
     config,

@@ -575,6 +575,17 @@ def test_import_is_lazy():
     assert result.stdout == "['fastconv', 'fastconv._config', 'fastconv._core']\n"
 
 
+def test_a_source_tree_that_is_not_built_says_so(tmp_path):
+    package = tmp_path / "fastconv"
+    package.mkdir()
+    (package / "__init__.py").write_bytes(Path(fastconv.__file__).read_bytes())
+    command = [sys.executable, "-c", "import fastconv"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert f"no compiled extension in {package}" in result.stderr
+    assert "outside the source tree, or install with `pip install -e .`" in result.stderr
+
+
 def test_public_names():
     for name in fastconv.__all__:
         assert getattr(fastconv, name) is not None

@@ -11,6 +11,7 @@ PARAMETERS = {
     "logistic_regression": 785,
     "softmax_regression": 7_850,
     "lenet5": 61_706,
+    "resnet8": 308_650,
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
@@ -129,6 +130,7 @@ def test_option_a_shortcut(channels_last):
 
 
 def test_registry():
+    assert set(models.names()) <= set(models.__all__)
     assert {"lenet5", "resnet20", "resnet50", "resnet1d", "mlp"} <= set(models.names())
     assert models.options("resnet20") == {
         "num_classes": 10,
@@ -222,5 +224,7 @@ def test_summary_of_a_single_layer_and_wrong_shape():
     assert [r.type for r in models.summary(nn.Conv2d(3, 4, 3), (3, 8, 8)).layers] == ["Conv2d"]
     with pytest.raises(ValueError, match=r"Conv2d: input must have 4 axes and 3 channels"):
         models.summary(models.resnet20(rng=0), (1, 32, 32))
+    with pytest.raises(TypeError, match=r"summary: input_shape must be a tuple .* got int 28"):
+        models.summary(nn.Conv2d(3, 4, 3), 28)
     with pytest.raises(ValueError, match="leaves no output"):
         models.summary(nn.Sequential(nn.Conv2d(3, 4, 9)), (3, 8, 8))

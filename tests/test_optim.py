@@ -180,6 +180,8 @@ def test_optimizers_minimise():
         (lambda p: optim.SGD(p, nesterov=True), ValueError, "nesterov needs momentum > 0"),
         (lambda p: optim.SGD([p[0], p[0]]), ValueError, "occurs twice"),
         (lambda p: optim.SGD([p[0].data]), TypeError, "must hold Parameters"),
+        (lambda p: optim.SGD(nn.Linear(2, 1)), TypeError, r"got a Module; use \.parameters\(\)"),
+        (lambda p: optim.SGD(nn.Sequential()), TypeError, r"got a Module; use \.parameters\(\)"),
         (lambda p: optim.SGD([{"params": p, "rate": 1}]), ValueError, r"unknown option \['rate'\]"),
         (lambda p: optim.Adam(p, betas=(0.9, 1.0)), ValueError, "betas must be two numbers"),
         (lambda p: optim.StepLR(optim.SGD(p), 0), ValueError, "step_size must be at least 1"),

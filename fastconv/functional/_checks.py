@@ -40,9 +40,11 @@ def float_array(function: str, name: str, value: Any) -> Array:
 
 def same_dtype(function: str, name: str, value: Array, other_name: str, other: Array) -> None:
     if value.dtype != other.dtype:
+        # the double one is the likely mistake: NumPy makes float64 unless told otherwise
+        wide, narrow = (name, other_name) if value.dtype == F64 else (other_name, name)
         raise TypeError(
             f"{function}: {name} is {value.dtype} but {other_name} is {other.dtype}; "
-            f"use {name}.astype({other_name}.dtype)"
+            f"use {wide}.astype({narrow}.dtype)"
         )
 
 

@@ -90,9 +90,16 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
 
     Raises
     ------
+    TypeError
+        `input_shape` is not a tuple or list.
     ValueError
         The shape does not fit the model; the message comes from the first layer concerned.
     """
+    if not isinstance(input_shape, tuple | list):
+        raise TypeError(
+            f"summary: input_shape must be a tuple without the batch axis, such as (3, 32, 32), "
+            f"got {type(input_shape).__name__} {input_shape!r}"
+        )
     axes = max(len(input_shape) - 1, 1)
     start = Field((1,) * axes, (Fraction(1),) * axes)
     layers: list[LayerSummary] = []

@@ -38,6 +38,8 @@ class Optimizer:
         self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Group
     ) -> None:
         who = type(self).__name__
+        if isinstance(params, Module):
+            raise TypeError(f"{who}: params must hold Parameters, got a Module; use .parameters()")
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{who}: params is empty")
