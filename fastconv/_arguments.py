@@ -104,7 +104,12 @@ def _add_predict(commands: Any) -> None:
     predict = commands.add_parser("predict", help="classes and probabilities of images")
     add = predict.add_argument
     add("checkpoint", help="checkpoint file or folder of a run")
-    add("images", nargs="+", metavar="IMAGE", help="image files (PNG, JPEG …) or .npy arrays")
+    add(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files (PNG, JPEG …), or .npy arrays in the units of the training images",
+    )
     add("--top", type=int, default=3, metavar="K", help="how many classes to show (3)")
     add("--invert", action="store_true", help="dark on light to light on dark (image files)")
     add("--threads", type=int, metavar="N")

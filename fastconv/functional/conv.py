@@ -445,7 +445,7 @@ def conv2d(
     -------
     ndarray, shape (N, K, H_out, W_out) or (K, H_out, W_out)
         ``H_out = floor((H + top + bottom - dh * (kH - 1) - 1) / sh) + 1``, in the memory format of
-        `input`:         channels-last when the channels of `input` lie next to each other.
+        `input`: channels-last when the channels of `input` lie next to each other.
 
     Raises
     ------
