@@ -2,8 +2,9 @@
  *
  *     grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][i][j][k] * x[n][i * stride_h + ..u][j * stride_w + ..v][c]
  *
- * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, a number that depends on the shape
- * only. A task owns one slice and one part of the weight, sums into its own piece of a buffer[slice][group][u][v][c][k], and
+ * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, whose number and ends depend on
+ * the shape only. A task owns one slice and one part of the weight, sums into its own piece of a
+ * buffer[slice][group][u][v][c][k], and
  * the slices are added in order at the end: no two threads share an output and the bits do not depend on their number.
  * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
  * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
@@ -32,6 +33,7 @@ typedef struct {
     const fc_problem *p;
     int64_t taps, panel, panels;             /* columns of a panel, number of panels */
     int64_t slices, lines, pieces;           /* lines = batch * out_h * pieces, pieces of one output row */
+    int64_t row_pixels, line_pixels;         /* of a row and a line of the whole problem, before rows were joined */
     int64_t block_n, block_h, block_w;       /* images, rows and columns of a block */
     int single;                              /* one block holds everything */
     int pointwise;                           /* x strips are [channel][pixel], y strips one panel [pixel][column] */
@@ -56,16 +58,38 @@ static int inside(const fc_problem *p)
            (p->y.w - 1) * p->stride_w + (p->kernel_w - 1) * p->dilation_w - p->pad_left < p->x.w;
 }
 
-static void choose_block(plan *s)
+/* Columns of the near-equal pieces of a row. */
+static int64_t piece_of(int64_t columns)
+{
+    return columns > 2 * BLOCK_PIXELS ? fc_ceil_div(columns, fc_ceil_div(columns, BLOCK_PIXELS)) : columns;
+}
+
+/* Lines are those of the shape (y: grad_y as it came), not of the layout, which decides whether rows can be joined. Small
+ * images of a pointwise problem are one line each, as if their rows were always joined. */
+static void choose_slices(plan *s, const fc_view *y)
+{
+    const int joined = s->pointwise && y->h * y->w <= 2 * BLOCK_PIXELS;
+    s->row_pixels = joined ? y->h * y->w : y->w;
+    s->line_pixels = piece_of(s->row_pixels);
+    s->pieces = fc_ceil_div(s->row_pixels, s->line_pixels);
+    const int64_t pixels = y->n * y->h * y->w;
+    s->lines = pixels / s->row_pixels * s->pieces;
+    s->slices = fc_min(MAX_SLICES, SLICE_BUFFER_BYTES / fc_max(1, s->buffer_slice * (int64_t)s->p->item));
+    s->slices = fc_max(1, fc_min(fc_min(s->slices, s->lines * s->line_pixels / SLICE_PIXELS), s->lines));
+    if (pixels <= 2 * BLOCK_PIXELS) /* a single block in some layouts */
+        s->slices = 1;
+}
+
+static void choose_block(plan *s, const fc_view *y)
 {
     const fc_problem *p = s->p;
-    s->pieces = p->y.w > 2 * BLOCK_PIXELS ? fc_ceil_div(p->y.w, BLOCK_PIXELS) : 1;
-    s->block_w = fc_ceil_div(p->y.w, s->pieces);
-    s->pieces = fc_ceil_div(p->y.w, s->block_w);
-    s->lines = p->y.n * p->y.h * s->pieces;
-    s->block_h = s->pieces > 1 ? 1 : fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w));
-    s->block_n = s->block_h == p->y.h && s->pieces == 1 ? fc_min(p->y.n, fc_ceil_div(BLOCK_PIXELS, p->y.h * p->y.w)) : 1;
-    s->single = s->lines == s->block_n * s->block_h;
+    s->block_w = piece_of(p->y.w);
+    const int whole_rows = s->block_w == p->y.w;
+    if (!whole_rows && p->y.w > y->w) /* joined rows: near-equal pieces of a slice */
+        s->block_w = fc_min(p->y.w, piece_of(fc_ceil_div(s->lines, s->slices) * s->line_pixels));
+    s->block_h = whole_rows ? fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w)) : 1;
+    s->block_n = whole_rows && s->block_h == p->y.h ? fc_min(p->y.n, fc_ceil_div(BLOCK_PIXELS, p->y.h * p->y.w)) : 1;
+    s->single = whole_rows && s->block_h == p->y.h && s->block_n == p->y.n;
 }
 
 static void set_pointwise_strips(plan *s)
@@ -95,21 +119,21 @@ static void set_strips(plan *s)
     s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->y_image * item, 64);
 }
 
-static plan make_plan(const fc_problem *p, int pointwise)
+/* y: grad_y as it came, before rows were joined. */
+static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
 {
     const int64_t item = (int64_t)p->item;
     plan s = {.p = p, .pointwise = pointwise, .taps = p->kernel_h * p->kernel_w, .panel = 2 * p->k->vector_lanes};
-    choose_block(&s);
+    s.buffer_group = s.taps * p->in_channels * p->out_channels;
+    s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
+    choose_slices(&s, y);
+    choose_block(&s, y);
     if (pointwise)
         set_pointwise_strips(&s);
     else
         set_strips(&s);
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.row_units = s.merged ? p->kernel_h : s.taps;
-    s.buffer_group = s.taps * p->in_channels * p->out_channels;
-    s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
-    s.slices = fc_min(MAX_SLICES, SLICE_BUFFER_BYTES / fc_max(1, s.buffer_slice * item));
-    s.slices = s.single ? 1 : fc_max(1, fc_min(fc_min(s.slices, s.lines * s.block_w / SLICE_PIXELS), s.lines));
 
     const int threads = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
@@ -274,17 +298,24 @@ static void run_single(void *context, int64_t task, int slot)
 }
 
 /* ---- many blocks: (slice, group, part of the panels, part of the taps) ----------------------------------------------*/
-static block block_at(const plan *s, int64_t line, int64_t end)
+/* Where a line of the shape starts, counted in pixels of the batch. */
+static int64_t first_pixel(const plan *s, int64_t line)
 {
-    const fc_problem *p = s->p;
-    const int64_t row = line / s->pieces;
-    block b = {.n = row / p->y.h, .h = row % p->y.h, .w = line % s->pieces * s->block_w, .images = 1, .rows = 1};
-    b.columns = fc_min(s->block_w, p->y.w - b.w);
-    if (s->pieces > 1)
+    return line / s->pieces * s->row_pixels + line % s->pieces * s->line_pixels;
+}
+
+/* The largest block that starts at `pixel` and ends by `end`. */
+static block block_at(const plan *s, int64_t pixel, int64_t end)
+{
+    const fc_view *y = &s->p->y;
+    const int64_t row = pixel / y->w, left = end - pixel;
+    block b = {.n = row / y->h, .h = row % y->h, .w = pixel % y->w, .images = 1, .rows = 1};
+    b.columns = fc_min(fc_min(s->block_w, y->w - b.w), left);
+    if (b.columns < y->w)
         return b;
-    b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
-    if (b.rows == p->y.h)
-        b.images = fc_min(s->block_n, (end - line) / p->y.h);
+    b.rows = fc_min(fc_min(s->block_h, y->h - b.h), left / y->w);
+    if (b.rows == y->h)
+        b.images = fc_min(s->block_n, left / (y->h * y->w));
     return b;
 }
 
@@ -299,14 +330,14 @@ static void run_slice(void *context, int64_t task, int slot)
     const int64_t k1 = fc_min(p->out_channels, (column_part + 1) * s->panels / s->column_parts * s->panel);
     const int64_t first = row_part * s->row_units / s->row_parts, last = (row_part + 1) * s->row_units / s->row_parts;
     const part of = {group, first, last, k0, k1 - k0};
-    const int64_t begin = slice * s->lines / s->slices, end = (slice + 1) * s->lines / s->slices;
+    const int64_t begin = first_pixel(s, slice * s->lines / s->slices), end = first_pixel(s, (slice + 1) * s->lines / s->slices);
     char *scratch = s->threads + slot * s->thread_bytes;
     char *sum = s->buffer + (slice * s->buffer_slice + group * s->buffer_group + k0) * (int64_t)p->item;
-    for (int64_t line = begin; line < end;) {
-        const block b = block_at(s, line, end);
+    for (int64_t pixel = begin; pixel < end;) {
+        const block b = block_at(s, pixel, end);
         const strips t = load_block(s, &b, group, scratch);
-        add_block(s, &b, &t, &of, scratch, sum, p->out_channels, line > begin);
-        line += b.images * b.rows;
+        add_block(s, &b, &t, &of, scratch, sum, p->out_channels, pixel > begin);
+        pixel += b.images * b.rows * b.columns;
     }
 }
 
@@ -355,7 +386,7 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *problem)
     fc_problem copy = *problem;
     const int pointwise = make_pointwise(&copy);
     const fc_problem *p = &copy;
-    plan s = make_plan(p, pointwise);
+    plan s = make_plan(p, pointwise, &problem->y);
     const int64_t tasks = s.slices * p->groups * s.column_parts * s.row_parts;
     const int64_t buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
