@@ -22,8 +22,8 @@ typedef struct {
  *     tap[n][i][j][c]   uint8_t, dense, winner as u * w.kernel + v; h.kernel * w.kernel <= 256, not adaptive
  * by_planes: tap[p / L][i][j][p % L] instead, p = n * channels + c, L = 64 bytes of values, with the last p / L padded; all
  * views have stride_n == c * stride_c then (or c == 1), and n * c > 1. */
-fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index, uint8_t *tap,
-                        int by_planes);
+fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index,
+                        uint8_t *tap, int by_planes);
 /* grad_x[n][c][h][w] = sum of grad_y over the windows whose tap names this position */
 fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, int by_planes,
                                  const fc_view *grad_x);
@@ -52,25 +52,26 @@ typedef struct {
     const void *weight, *bias;
     int training;
     double momentum, eps;
-    double *saved; /* saved[2][channels]: mean and 1 / sqrt(var + eps); forward writes them, gradient reads them; or null */
+    double *
+        saved; /* saved[2][channels]: mean and 1 / sqrt(var + eps); forward writes them, gradient reads them; or null */
 } fc_batch_norm;
 
 fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *y);
 /* grad_weight[c] = sum grad_y * (x - mean) / sqrt(var + eps), grad_bias[c] = sum grad_y; either may be null. Running
  * statistics are only read. When x is empty the sums are 0. */
-fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x, const fc_view *grad_x,
-                             void *grad_weight, void *grad_bias);
+fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x,
+                             const fc_view *grad_x, void *grad_weight, void *grad_bias);
 
 /* ---- elementwise functions (ops/elementwise.c) ----------------------------------------------------------------------
  * Over `count` contiguous values; y may be x. NaN gives NaN. alpha: the slope of leaky_relu. */
 typedef enum {
-    FC_RELU,       /* max(x, 0); slope 0 where x <= 0 */
-    FC_RELU6,      /* min(max(x, 0), 6); slope 0 where x <= 0 or x >= 6 */
+    FC_RELU, /* max(x, 0); slope 0 where x <= 0 */
+    FC_RELU6, /* min(max(x, 0), 6); slope 0 where x <= 0 or x >= 6 */
     FC_LEAKY_RELU, /* x > 0 ? x : alpha x; slope alpha where x <= 0 */
-    FC_SIGMOID,    /* 1 / (1 + exp(-x)) */
+    FC_SIGMOID, /* 1 / (1 + exp(-x)) */
     FC_TANH,
-    FC_SILU,      /* x / (1 + exp(-x)) */
-    FC_GELU,      /* x Phi(x) */
+    FC_SILU, /* x / (1 + exp(-x)) */
+    FC_GELU, /* x Phi(x) */
     FC_GELU_TANH, /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 */
 } fc_elementwise;
 

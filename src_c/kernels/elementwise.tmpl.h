@@ -5,16 +5,16 @@
  * its high part is exact without fused multiply-add.
  */
 #if FC_F32
-#define FC_EXP_MIN ((T)-104) /* exp(-104) is less than half the least denormal */
+#define FC_EXP_MIN ((T) - 104) /* exp(-104) is less than half the least denormal */
 #define FC_EXP_MAX ((T)89)   /* exp(89) is infinite */
 #define FC_LN2_HIGH ((T)0.693359375)
-#define FC_LN2_LOW ((T)-2.12194440054690583e-4)
+#define FC_LN2_LOW ((T) - 2.12194440054690583e-4)
 #define FC_ROUND ((T)12582912) /* 1.5 * 2^23: adding it rounds to a whole number, which ends up in the low bits */
 #define FC_BIAS 127
 #define FC_FRACTION 23
 #define FC_TANH_MAX ((T)10) /* 1 - tanh(10) = 4e-9 */
 #else
-#define FC_EXP_MIN ((T)-746)
+#define FC_EXP_MIN ((T) - 746)
 #define FC_EXP_MAX ((T)710)
 #define FC_LN2_HIGH ((T)0.693147180369123816490)
 #define FC_LN2_LOW ((T)1.90821492927058770002e-10)
@@ -88,18 +88,18 @@ INLINE vec N(scaled_erfc)(vec z)
 {
 #if FC_F32
     static const T c[] = {
-        0.27399891437437024, 0.24413717078677621, 0.19330223663230298, 0.1352137818397915,
-        0.08271221808244683, 0.04350011420504786, 0.019098051103093743, 0.006601642637787862,
+        0.27399891437437024,   0.24413717078677621,    0.19330223663230298,     0.1352137818397915,
+        0.08271221808244683,   0.04350011420504786,    0.019098051103093743,    0.006601642637787862,
         0.0015236253084588936, 5.4610510723016925e-05, -0.00011134857064166176, -3.101877016165519e-05,
     };
 #else
     static const T c[] = {
-        0.27399891525012277, 0.2441371822702205, 0.19330217556630766, 0.13521345782830863,
-        0.08271289696957897, 0.043502734309983034, 0.019095378725927703, 0.006592513335175785,
-        0.001528013927096598, 7.023971478125185e-05, -0.00011376324291423201, -4.420319195327721e-05,
-        -9.085509537367428e-07, 4.715163793597607e-06, 1.1730959784386598e-06, -3.5588594522222084e-07,
-        -2.1091290301404483e-07, 1.8600335198289197e-08, 3.063220517661313e-08, 6.907073184863086e-11,
-        -3.81882222497662e-09, -1.7637206400962878e-10, 3.018454148516381e-10, 1.9132295878422322e-11,
+        0.27399891525012277,     0.2441371822702205,      0.19330217556630766,     0.13521345782830863,
+        0.08271289696957897,     0.043502734309983034,    0.019095378725927703,    0.006592513335175785,
+        0.001528013927096598,    7.023971478125185e-05,   -0.00011376324291423201, -4.420319195327721e-05,
+        -9.085509537367428e-07,  4.715163793597607e-06,   1.1730959784386598e-06,  -3.5588594522222084e-07,
+        -2.1091290301404483e-07, 1.8600335198289197e-08,  3.063220517661313e-08,   6.907073184863086e-11,
+        -3.81882222497662e-09,   -1.7637206400962878e-10, 3.018454148516381e-10,   1.9132295878422322e-11,
     };
 #endif
     enum { DEGREE = sizeof c / sizeof c[0] - 1 };
@@ -181,13 +181,15 @@ INLINE vec N(elementwise_slope)(const fc_elementwise function, vec x, vec g, vec
     }
 }
 
-INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, double alpha_, const T *g, const T *x, T *y)
+INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, double alpha_, const T *g, const T *x,
+                               T *y)
 {
     const vec alpha = vset1((T)alpha_);
     int64_t i = 0;
     for (; i + VL <= count; i += VL) {
         const vec a = vload(x + i);
-        vstore(y + i, g ? N(elementwise_slope)(function, a, vload(g + i), alpha) : N(elementwise_value)(function, a, alpha));
+        vstore(y + i,
+               g ? N(elementwise_slope)(function, a, vload(g + i), alpha) : N(elementwise_value)(function, a, alpha));
     }
     const int tail = (int)(count - i);
     if (tail) {
@@ -219,7 +221,8 @@ static void N(elementwise_map)(fc_elementwise function, int64_t count, double al
     FC_CASES(NULL)
 }
 
-static void N(elementwise_grad)(fc_elementwise function, int64_t count, double alpha, const void *g, const void *x, void *y)
+static void N(elementwise_grad)(fc_elementwise function, int64_t count, double alpha, const void *g, const void *x,
+                                void *y)
 {
     FC_CASES(g)
 }

@@ -21,8 +21,8 @@ typedef struct {
     /* sum[c] = sum_p g[p][c], product[c] = sum_p g[p][c] * (x[p][c] - centre[c]) */
     void (*grad_sums)(int64_t pixels, const void *g, int64_t g_pixel, const void *x, int64_t x_pixel, int64_t channels,
                       const void *centre, void *sum, void *product);
-    void (*affine_last)(int64_t pixels, const void *x, int64_t x_pixel, int64_t channels, const fc_norm_affine *, void *y,
-                        int64_t y_pixel);
+    void (*affine_last)(int64_t pixels, const void *x, int64_t x_pixel, int64_t channels, const fc_norm_affine *,
+                        void *y, int64_t y_pixel);
     /* channel: the parameters to use */
     void (*affine_plane)(int64_t count, const void *x, int64_t channel, const fc_norm_affine *, void *y);
     void (*grad_last)(int64_t pixels, const void *g, int64_t g_pixel, const void *x, int64_t x_pixel, int64_t channels,

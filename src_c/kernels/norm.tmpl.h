@@ -28,8 +28,8 @@
     } while (0)
 
 /* ---- statistics --------------------------------------------------------------------------------------------------*/
-INLINE void N(norm_sums_block)(int64_t pixels, const T *x, int64_t pixel, const T *pivot_, T *sum_, T *square_, int first,
-                               const int streams, const int tail)
+INLINE void N(norm_sums_block)(int64_t pixels, const T *x, int64_t pixel, const T *pivot_, T *sum_, T *square_,
+                               int first, const int streams, const int tail)
 {
     vec sum[FC_STREAMS], square[FC_STREAMS], pivot[FC_STREAMS];
     FC_EACH_STREAM
@@ -90,7 +90,8 @@ static void N(norm_sums)(int64_t pixels, const void *x_, int64_t pixel, int64_t 
 }
 
 INLINE void N(norm_grad_sums_block)(int64_t pixels, const T *g, int64_t g_pixel, const T *x, int64_t x_pixel,
-                                    const T *centre_, T *sum_, T *product_, int first, const int streams, const int tail)
+                                    const T *centre_, T *sum_, T *product_, int first, const int streams,
+                                    const int tail)
 {
     vec sum[FC_STREAMS], product[FC_STREAMS], centre[FC_STREAMS];
     FC_EACH_STREAM
@@ -151,8 +152,8 @@ INLINE void N(norm_affine_block)(int64_t pixels, const T *x, int64_t x_pixel, co
         FC_EACH_STREAM FC_STORE(y + s * VL, (FC_LOAD(x + s * VL) - centre[s]) * scale[s] + shift[s]);
 }
 
-static void N(norm_affine_last)(int64_t pixels, const void *x_, int64_t x_pixel, int64_t channels, const fc_norm_affine *a,
-                                void *y_, int64_t y_pixel)
+static void N(norm_affine_last)(int64_t pixels, const void *x_, int64_t x_pixel, int64_t channels,
+                                const fc_norm_affine *a, void *y_, int64_t y_pixel)
 {
     const T *x = x_, *centre = a->centre, *scale = a->scale, *shift = a->shift;
     T *y = y_;
@@ -180,9 +181,9 @@ static void N(norm_affine_plane)(int64_t count, const void *x_, int64_t channel,
         vstore_tail(y + i, (vload_tail(x + i, tail) - centre) * scale + shift, tail);
 }
 
-INLINE void N(norm_grad_block)(int64_t pixels, const T *g, int64_t g_pixel, const T *x, int64_t x_pixel, const T *centre_,
-                               const T *gain_, const T *slope_, const T *shift_, T *y, int64_t y_pixel, const int streams,
-                               const int tail)
+INLINE void N(norm_grad_block)(int64_t pixels, const T *g, int64_t g_pixel, const T *x, int64_t x_pixel,
+                               const T *centre_, const T *gain_, const T *slope_, const T *shift_, T *y,
+                               int64_t y_pixel, const int streams, const int tail)
 {
     vec centre[FC_STREAMS], gain[FC_STREAMS], slope[FC_STREAMS], shift[FC_STREAMS];
     FC_EACH_STREAM
@@ -215,7 +216,8 @@ static void N(norm_grad_last)(int64_t pixels, const void *g_, int64_t g_pixel, c
     }
 }
 
-static void N(norm_grad_plane)(int64_t count, const void *g_, const void *x_, int64_t channel, const fc_norm_grad *a, void *y_)
+static void N(norm_grad_plane)(int64_t count, const void *g_, const void *x_, int64_t channel, const fc_norm_grad *a,
+                               void *y_)
 {
     const T *g = g_, *x = x_;
     T *y = y_;

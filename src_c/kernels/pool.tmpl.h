@@ -81,8 +81,8 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
 }
 
 /* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). */
-INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int streams, const int neighbours,
-                          const int tail, const int mean, const int mode)
+INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int streams,
+                          const int neighbours, const int tail, const int mean, const int mode)
 {
     const fc_span *row = p->rows + i, *col = p->cols + j;
     const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + (col->begin - p->left) * p->x_col + c;
@@ -115,8 +115,9 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
         else
             vstore(y + s * y_stream, best[s]);
         if (mode != N(POOL_VALUE))
-            N(pool_write_index)(p, row, col + (neighbours ? s : 0), i * p->index_row + j * p->index_col + c + s * index_stream,
-                                code[s], tail ? tail : VL, mode, unit);
+            N(pool_write_index)(p, row, col + (neighbours ? s : 0),
+                                i * p->index_row + j * p->index_col + c + s * index_stream, code[s], tail ? tail : VL,
+                                mode, unit);
     }
 }
 
@@ -124,8 +125,8 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
 INLINE int N(pool_regular)(const fc_span *col)
 {
     const int64_t shift = col[1].begin - col[0].begin, count = col[0].count;
-    return col[1].count == count && col[2].count == count && col[3].count == count && col[2].begin - col[1].begin == shift &&
-           col[3].begin - col[2].begin == shift;
+    return col[1].count == count && col[2].count == count && col[3].count == count &&
+           col[2].begin - col[1].begin == shift && col[3].begin - col[2].begin == shift;
 }
 
 INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode)

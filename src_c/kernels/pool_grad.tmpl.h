@@ -36,7 +36,8 @@ INLINE void N(mean_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, 
     double area = p->divisor;
     T share = area != 0 ? (T)(1 / area) : 0;
     for (int64_t i = row->first; i < row->first + row->count; i++) {
-        const T *g = (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row + (col->first - p->first_j) * p->grad_y_col + c;
+        const T *g =
+            (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row + (col->first - p->first_j) * p->grad_y_col + c;
         for (int64_t j = col->first; j < col->first + col->count; j++, g += p->grad_y_col) {
             if (p->divisor == 0) {
                 const double now = (double)p->row_windows[i].area * (double)p->col_windows[j].area;

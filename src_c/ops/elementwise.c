@@ -44,6 +44,6 @@ void fc_elementwise_map(fc_dtype dtype, fc_elementwise function, int64_t count, 
 void fc_elementwise_grad(fc_dtype dtype, fc_elementwise function, int64_t count, double alpha, const void *grad_y,
                          const void *x, void *grad_x)
 {
-    run(dtype, (elementwise_call){.function = function, .alpha = alpha, .count = count, .grad_y = grad_y, .x = x,
-                                  .y = grad_x});
+    run(dtype, (elementwise_call){
+                   .function = function, .alpha = alpha, .count = count, .grad_y = grad_y, .x = x, .y = grad_x});
 }

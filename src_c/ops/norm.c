@@ -21,8 +21,8 @@ enum {
 };
 
 /* Pixels [q, q + count) with contiguous channels: in place, or in the tile. */
-static const char *read_pixels(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t count, int64_t c, int64_t lanes,
-                               char *tile, int64_t *pixel)
+static const char *read_pixels(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t count, int64_t c,
+                               int64_t lanes, char *tile, int64_t *pixel)
 {
     const int64_t step = fc_norm_pixel_step(v);
     *pixel = step ? step : FC_NORM_LANES;
@@ -40,7 +40,8 @@ static double value(const fc_norm_call *call, const char *array, int64_t i)
 }
 
 /* Mean and sum of squared differences of two sets together (Chan, Golub & LeVeque 1979). */
-static void combine(double *mean, double *square, double count, double other_mean, double other_square, double other_count)
+static void combine(double *mean, double *square, double count, double other_mean, double other_square,
+                    double other_count)
 {
     const double total = count + other_count, delta = other_mean - *mean;
     *mean += delta * (other_count / total);
@@ -80,7 +81,8 @@ static void grad_sum_task(void *context, int64_t task, int slot)
     const int64_t part = task / call->lane_parts, c = task % call->lane_parts * call->lanes;
     const int64_t lanes = fc_lesser(call->lanes, call->channels - c);
     const int64_t begin = part * FC_NORM_CHUNK * CHUNKS, end = fc_lesser(call->pixels, begin + FC_NORM_CHUNK * CHUNKS);
-    char *sum = call->slots + (size_t)slot * call->slot_bytes, *product = sum + fc_norm_aligned(call->lanes * (int64_t)call->item);
+    char *sum = call->slots + (size_t)slot * call->slot_bytes,
+         *product = sum + fc_norm_aligned(call->lanes * (int64_t)call->item);
     char *tile = product + fc_norm_aligned(call->lanes * (int64_t)call->item);
     double *sums = call->first + part * call->channels + c, *products = call->second + part * call->channels + c;
     for (int64_t q = begin; q < end; q += FC_NORM_CHUNK) {
@@ -88,7 +90,8 @@ static void grad_sum_task(void *context, int64_t task, int slot)
         int64_t g_pixel, x_pixel;
         const char *g = read_pixels(call, &call->g, q, count, c, lanes, tile, &g_pixel);
         const char *x = read_pixels(call, &call->x, q, count, c, lanes, tile + call->tile_bytes, &x_pixel);
-        call->k->norm->grad_sums(count, g, g_pixel, x, x_pixel, lanes, call->centre + c * (int64_t)call->item, sum, product);
+        call->k->norm->grad_sums(count, g, g_pixel, x, x_pixel, lanes, call->centre + c * (int64_t)call->item, sum,
+                                 product);
         for (int64_t i = 0; i < lanes; i++) {
             sums[i] = (q == begin ? 0 : sums[i]) + value(call, sum, i);
             products[i] = (q == begin ? 0 : products[i]) + value(call, product, i);
@@ -102,7 +105,8 @@ static void statistics(fc_norm_call *call)
     fc_parallel_in(call->slot_count, call->pixel_parts * call->lane_parts, sum_task, call);
     double *mean = call->first, *squares = call->second;
     for (int64_t part = 1; part < call->pixel_parts; part++) {
-        const int64_t begin = part * FC_NORM_CHUNK * CHUNKS, count = fc_lesser(FC_NORM_CHUNK * CHUNKS, call->pixels - begin);
+        const int64_t begin = part * FC_NORM_CHUNK * CHUNKS,
+                      count = fc_lesser(FC_NORM_CHUNK * CHUNKS, call->pixels - begin);
         for (int64_t c = 0; c < call->channels; c++) {
             const int64_t i = part * call->channels + c;
             combine(&mean[c], &squares[c], (double)begin, call->first[i], call->second[i], (double)count);
@@ -140,7 +144,8 @@ static fc_status prepare(fc_norm_call *call, const fc_view *const *views, int co
     call->tile_bytes = together ? 0 : fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
     call->slot_bytes = 3 * fc_norm_aligned(call->lanes * (int64_t)call->item) + 2 * call->tile_bytes;
 
-    const size_t doubles = fc_norm_aligned(call->channels * 8), values = fc_norm_aligned(call->channels * (int64_t)call->item);
+    const size_t doubles = fc_norm_aligned(call->channels * 8),
+                 values = fc_norm_aligned(call->channels * (int64_t)call->item);
     const size_t parts = fc_norm_aligned(call->pixel_parts * call->channels * 8);
     call->slot_count = fc_parallel_slots(call->pixel_parts * call->lane_parts);
     char *at = fc_scratch_acquire(2 * doubles + 2 * parts + 4 * values + (size_t)call->slot_count * call->slot_bytes);
@@ -190,7 +195,8 @@ static void update_running(const fc_norm_call *call)
     for (int64_t c = 0; c < call->channels; c++) {
         const double unbiased = call->second[c] / (double)(call->pixels - 1);
         if (b->running_mean)
-            set(call, b->running_mean, c, (1 - b->momentum) * value(call, b->running_mean, c) + b->momentum * call->mean[c]);
+            set(call, b->running_mean, c,
+                (1 - b->momentum) * value(call, b->running_mean, c) + b->momentum * call->mean[c]);
         if (b->running_var)
             set(call, b->running_var, c, (1 - b->momentum) * value(call, b->running_var, c) + b->momentum * unbiased);
     }
@@ -202,8 +208,8 @@ fc_status fc_batch_norm_forward(fc_dtype dtype, const fc_batch_norm *norm, const
 {
     if (is_empty(x))
         return FC_OK;
-    fc_norm_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .dtype = dtype, .norm = norm, .x = *x,
-                      .y = *y};
+    fc_norm_call call = {
+        .k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .dtype = dtype, .norm = norm, .x = *x, .y = *y};
     char *scratch;
     const fc_view *const views[] = {x};
     if (prepare(&call, views, 1, &scratch))
@@ -234,8 +240,13 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
             memset(grad_bias, 0, (size_t)x->c * (dtype == FC_F32 ? 4 : 8));
         return FC_OK;
     }
-    fc_norm_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .dtype = dtype, .norm = norm, .x = *x,
-                      .g = *grad_y, .y = *grad_x};
+    fc_norm_call call = {.k = fc_get_kernels(dtype),
+                         .item = dtype == FC_F32 ? 4 : 8,
+                         .dtype = dtype,
+                         .norm = norm,
+                         .x = *x,
+                         .g = *grad_y,
+                         .y = *grad_x};
     char *scratch;
     const fc_view *const views[] = {x, grad_y};
     if (prepare(&call, views, 2, &scratch))

@@ -31,8 +31,8 @@ static inline size_t fc_norm_aligned(int64_t bytes) { return ((size_t)bytes + 63
 int64_t fc_norm_pixel_step(const fc_view *);
 char *fc_norm_pixel_at(const fc_norm_call *, const fc_view *, int64_t q, int64_t c);
 /* Pixels [q, q + count) and channels [c, c + lanes) from or to (store) tile[count][FC_NORM_LANES]. */
-void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes, char *tile,
-                       int store);
+void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
+                       char *tile, int store);
 
 /* For all pixels y = (x - centre) * gain + shift, or with has_g
  * y = g * gain + (x - centre) * slope + shift. FC_ENOMEM: nothing was written. */

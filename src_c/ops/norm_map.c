@@ -23,23 +23,30 @@ static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w
 char *fc_norm_pixel_at(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t c)
 {
     const int64_t n = q / call->plane, p = q % call->plane;
-    return (char *)v->data + (n * v->stride_n + c * v->stride_c + p / v->w * v->stride_h + p % v->w * v->stride_w) *
-                                 (int64_t)call->item;
+    return (char *)v->data +
+           (n * v->stride_n + c * v->stride_c + p / v->w * v->stride_h + p % v->w * v->stride_w) * (int64_t)call->item;
 }
 
-void fc_norm_move_tile(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t count, int64_t c, int64_t lanes, char *tile,
-                      int store)
+void fc_norm_move_tile(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t count, int64_t c, int64_t lanes,
+                       char *tile, int store)
 {
     const int64_t row = is_linear(v) ? call->plane : v->w; /* pixels in a line */
     while (count > 0) {
         const int64_t run = fc_lesser(count, row - q % row);
-        fc_image image = {fc_norm_pixel_at(call, v, q, c), 1, run, lanes, 0, is_linear(v) && v->w == 1 ? v->stride_h : v->stride_w,
+        fc_image image = {fc_norm_pixel_at(call, v, q, c),
+                          1,
+                          run,
+                          lanes,
+                          0,
+                          is_linear(v) && v->w == 1 ? v->stride_h : v->stride_w,
                           v->stride_c};
         const fc_window window = {.rows = 1, .row_step = 1, .columns = run, .column_step = 1};
         if (store)
-            fc_store_window(call->k, call->item, &image, &window, tile, &(fc_pitch){run * FC_NORM_LANES, FC_NORM_LANES, 1});
+            fc_store_window(call->k, call->item, &image, &window, tile,
+                            &(fc_pitch){run * FC_NORM_LANES, FC_NORM_LANES, 1});
         else
-            fc_load_window(call->k, call->item, &image, &window, tile, &(fc_pitch){run * FC_NORM_LANES, FC_NORM_LANES, 1});
+            fc_load_window(call->k, call->item, &image, &window, tile,
+                           &(fc_pitch){run * FC_NORM_LANES, FC_NORM_LANES, 1});
         tile += run * FC_NORM_LANES * (int64_t)call->item;
         q += run;
         count -= run;
@@ -93,7 +100,8 @@ static void map_task(void *context, int64_t task, int slot)
     const map_call *map = context;
     const fc_norm_call *call = map->call;
     if (map->walk == PLANES) {
-        for (int64_t i = task / map->parts * map->group; i < fc_lesser(map->planes, (task / map->parts + 1) * map->group); i++) {
+        for (int64_t i = task / map->parts * map->group;
+             i < fc_lesser(map->planes, (task / map->parts + 1) * map->group); i++) {
             const int64_t begin = task % map->parts * map->step;
             map_plane(call, map->has_g, i, begin, fc_lesser(call->plane, begin + map->step));
         }
@@ -101,9 +109,10 @@ static void map_task(void *context, int64_t task, int slot)
     }
     if (map->walk == PIXELS) {
         const int64_t q = task * map->step, count = fc_lesser(map->step, call->pixels - q);
-        map_pixels(call, map->has_g, 0, call->channels, count, map->has_g ? fc_norm_pixel_at(call, &call->g, q, 0) : NULL,
-                   fc_norm_pixel_step(&call->g), fc_norm_pixel_at(call, &call->x, q, 0), fc_norm_pixel_step(&call->x), fc_norm_pixel_at(call, &call->y, q, 0),
-                   fc_norm_pixel_step(&call->y));
+        map_pixels(call, map->has_g, 0, call->channels, count,
+                   map->has_g ? fc_norm_pixel_at(call, &call->g, q, 0) : NULL, fc_norm_pixel_step(&call->g),
+                   fc_norm_pixel_at(call, &call->x, q, 0), fc_norm_pixel_step(&call->x),
+                   fc_norm_pixel_at(call, &call->y, q, 0), fc_norm_pixel_step(&call->y));
         return;
     }
     const int64_t lane_parts = fc_parts(call->channels, FC_NORM_LANES);

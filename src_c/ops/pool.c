@@ -121,8 +121,13 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
         return FC_OK;
     const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, x->h, y->h);
     const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, x->w, y->w);
-    pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *x, .out = *y, .tap = tap,
-                      .by_planes = by_planes, .wants_index = index != NULL};
+    pool_call call = {.k = fc_get_kernels(dtype),
+                      .item = dtype == FC_F32 ? 4 : 8,
+                      .in = *x,
+                      .out = *y,
+                      .tap = tap,
+                      .by_planes = by_planes,
+                      .wants_index = index != NULL};
     call.tap_col = by_planes ? FC_TILE_BYTES / (int64_t)call.item : y->c;
     call.tap_row = y->w * call.tap_col;
     if (index)
@@ -142,8 +147,13 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
     fc_window_spans(&pool->h, pool->adaptive, pool->count_include_pad, x->h, y->h, rows);
     fc_window_spans(&pool->w, pool->adaptive, pool->count_include_pad, x->w, y->w, cols);
     call.slots = scratch + table;
-    call.forward = (fc_pool_task){.rows = rows, .cols = cols, .step_h = h.dilation, .step_w = w.dilation, .width = x->w,
-                                  .kernel_w = w.kernel, .divisor = (double)pool->divisor};
+    call.forward = (fc_pool_task){.rows = rows,
+                                  .cols = cols,
+                                  .step_h = h.dilation,
+                                  .step_w = w.dilation,
+                                  .width = x->w,
+                                  .kernel_w = w.kernel,
+                                  .divisor = (double)pool->divisor};
     fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
     fc_scratch_release(scratch);
     return FC_OK;
@@ -234,13 +244,14 @@ static int64_t held(const fc_span *spans, int64_t count)
     return sum;
 }
 
-static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,
-                          int by_planes, const fc_view *grad_x)
+static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap, int by_planes,
+                          const fc_view *grad_x)
 {
     if (grad_x->n == 0 || grad_x->c == 0)
         return FC_OK;
     const int64_t in_h = grad_x->h, in_w = grad_x->w, out_h = grad_y->h, out_w = grad_y->w;
-    const int64_t windows = (out_h + out_w) * (int64_t)sizeof(fc_span), positions = (in_h + in_w) * (int64_t)sizeof(fc_cover);
+    const int64_t windows = (out_h + out_w) * (int64_t)sizeof(fc_span),
+                  positions = (in_h + in_w) * (int64_t)sizeof(fc_cover);
     fc_span *rows = fc_scratch_acquire((size_t)windows);
     if (!rows)
         return FC_ENOMEM;
@@ -252,8 +263,12 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
 
     const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, in_h, out_h);
     const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, in_w, out_w);
-    pool_call call = {.k = fc_get_kernels(dtype), .item = dtype == FC_F32 ? 4 : 8, .in = *grad_y, .out = *grad_x,
-                      .tap = (uint8_t *)tap, .by_planes = by_planes};
+    pool_call call = {.k = fc_get_kernels(dtype),
+                      .item = dtype == FC_F32 ? 4 : 8,
+                      .in = *grad_y,
+                      .out = *grad_x,
+                      .tap = (uint8_t *)tap,
+                      .by_planes = by_planes};
     call.tap_col = by_planes ? FC_TILE_BYTES / (int64_t)call.item : grad_y->c;
     call.tap_row = out_w * call.tap_col;
     call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
@@ -271,8 +286,14 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     fc_cover *row_covers = (fc_cover *)scratch, *col_covers = row_covers + in_h;
     fc_pair *row_pairs = (fc_pair *)(col_covers + in_w), *col_pairs = row_pairs + row_held;
     call.slots = scratch + table;
-    call.grad = (fc_pool_grad_task){.kernel_w = w.kernel, .rows = row_covers, .cols = col_covers, .row_windows = rows,
-                                    .col_windows = cols, .step_h = h.dilation, .step_w = w.dilation, .divisor = (double)pool->divisor};
+    call.grad = (fc_pool_grad_task){.kernel_w = w.kernel,
+                                    .rows = row_covers,
+                                    .cols = col_covers,
+                                    .row_windows = rows,
+                                    .col_windows = cols,
+                                    .step_h = h.dilation,
+                                    .step_w = w.dilation,
+                                    .divisor = (double)pool->divisor};
     if (tap) {
         fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
         fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);

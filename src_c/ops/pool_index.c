@@ -38,20 +38,28 @@ static void index_task(void *context, int64_t task, int slot)
         const int64_t n = i / call->channel_parts, c = i % call->channel_parts * call->channels;
         const fc_pool_index_task t = {
             .plane = (char *)plane->data + (n * plane->stride_n + c * plane->stride_c) * size,
-            .plane_step = position_step(plane), .plane_size = plane->h * plane->w, .plane_channel = plane->stride_c,
+            .plane_step = position_step(plane),
+            .plane_size = plane->h * plane->w,
+            .plane_channel = plane->stride_c,
             .index = (const int64_t *)index->data + n * index->stride_n + c * index->stride_c,
-            .index_row = index->stride_h, .index_col = index->stride_w, .index_channel = index->stride_c,
+            .index_row = index->stride_h,
+            .index_col = index->stride_w,
+            .index_channel = index->stride_c,
             .value = (char *)value->data + (n * value->stride_n + c * value->stride_c) * size,
-            .value_row = value->stride_h, .value_col = value->stride_w, .value_channel = value->stride_c,
-            .n_rows = value->h, .n_cols = value->w, .channels = fc_lesser(call->channels, value->c - c),
+            .value_row = value->stride_h,
+            .value_col = value->stride_w,
+            .value_channel = value->stride_c,
+            .n_rows = value->h,
+            .n_cols = value->w,
+            .channels = fc_lesser(call->channels, value->c - c),
         };
         if (call->run(&t))
             atomic_store(&call->outside, 1);
     }
 }
 
-static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *), const fc_view *value, const fc_view *index,
-                          const fc_view *plane)
+static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *), const fc_view *value,
+                          const fc_view *index, const fc_view *plane)
 {
     if (plane->n == 0 || plane->c == 0)
         return FC_OK;

@@ -20,7 +20,8 @@ static fc_span adaptive_span(int64_t i, int64_t in, int64_t out)
     return (fc_span){.begin = begin, .count = end - begin, .area = end - begin};
 }
 
-void fc_window_spans(const fc_pool_axis *a, int adaptive, int count_include_pad, int64_t in, int64_t out, fc_span *spans)
+void fc_window_spans(const fc_pool_axis *a, int adaptive, int count_include_pad, int64_t in, int64_t out,
+                     fc_span *spans)
 {
     for (int64_t i = 0; i < out; i++) {
         if (adaptive) {
@@ -95,7 +96,8 @@ fc_blocks fc_blocks_of(int64_t n, int64_t lanes, const fc_block_axis *h, const f
     while (tile_lanes && b.cols > 1 && fc_block_reach(h, 1) * fc_block_reach(w, b.cols) > TILE_LIMIT / FC_TILE_BYTES)
         b.cols = fc_parts(b.cols, 2);
     b.rows = b.cols < w->size ? 1 : fc_lesser(h->size, fc_greater(1, positions / b.cols));
-    while (tile_lanes && b.rows > 1 && fc_block_reach(h, b.rows) * fc_block_reach(w, b.cols) > TILE_LIMIT / FC_TILE_BYTES)
+    while (tile_lanes && b.rows > 1 &&
+           fc_block_reach(h, b.rows) * fc_block_reach(w, b.cols) > TILE_LIMIT / FC_TILE_BYTES)
         b.rows = fc_parts(b.rows, 2);
     b.row_parts = fc_parts(h->size, b.rows);
     b.rows = fc_parts(h->size, b.row_parts);
@@ -110,7 +112,9 @@ fc_block fc_block_at(const fc_blocks *b, const fc_view *output, int64_t task)
     const int64_t col = task % b->col_parts, row = task / b->col_parts % b->row_parts;
     const int64_t lane = task / b->col_parts / b->row_parts % b->lane_parts;
     fc_block block = {.n = task / b->col_parts / b->row_parts / b->lane_parts,
-                      .row = row * b->rows, .col = col * b->cols, .lane = lane * b->lanes};
+                      .row = row * b->rows,
+                      .col = col * b->cols,
+                      .lane = lane * b->lanes};
     block.rows = fc_greater(0, fc_lesser(b->rows, output->h - block.row));
     block.cols = fc_lesser(b->cols, output->w - block.col);
     block.lanes = fc_lesser(b->lanes, output->c - block.lane);
@@ -136,12 +140,13 @@ int fc_merge_images(fc_view *const *views, int count)
 static fc_image tile_image(size_t item, const fc_view *v, const fc_block *b, fc_window *window)
 {
     fc_image image = fc_image_of(v, item, b->n, b->lane, b->lanes);
-    *window = (fc_window){.top = b->row, .rows = b->rows, .row_step = 1, .left = b->col, .columns = b->cols,
-                          .column_step = 1};
+    *window = (fc_window){
+        .top = b->row, .rows = b->rows, .row_step = 1, .left = b->col, .columns = b->cols, .column_step = 1};
     if (b->cols == v->w && v->stride_h == v->w * v->stride_w) {
         image.w = v->h * v->w;
         image.h = 1;
-        *window = (fc_window){.rows = 1, .row_step = 1, .left = b->row * v->w, .columns = b->rows * v->w, .column_step = 1};
+        *window =
+            (fc_window){.rows = 1, .row_step = 1, .left = b->row * v->w, .columns = b->rows * v->w, .column_step = 1};
     }
     return image;
 }
@@ -153,7 +158,8 @@ void fc_tile_load(const fc_kernels *k, size_t item, const fc_view *v, const fc_b
     fc_load_window(k, item, &image, &window, tile, &(fc_pitch){b->cols * pitch, pitch, 1});
 }
 
-void fc_tile_store(const fc_kernels *k, size_t item, const fc_view *v, const fc_block *b, const void *tile, int64_t pitch)
+void fc_tile_store(const fc_kernels *k, size_t item, const fc_view *v, const fc_block *b, const void *tile,
+                   int64_t pitch)
 {
     fc_window window;
     const fc_image image = tile_image(item, v, b, &window);

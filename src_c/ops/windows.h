@@ -15,7 +15,8 @@ static inline int64_t fc_parts(int64_t size, int64_t part) { return (size + part
 /* Adaptive windows as an axis whose kernel and stride bound theirs. */
 fc_pool_axis fc_window_axis(const fc_pool_axis *, int adaptive, int64_t in, int64_t out);
 /* spans[i] for i < out */
-void fc_window_spans(const fc_pool_axis *, int adaptive, int count_include_pad, int64_t in, int64_t out, fc_span *spans);
+void fc_window_spans(const fc_pool_axis *, int adaptive, int count_include_pad, int64_t in, int64_t out,
+                     fc_span *spans);
 /* covers[h] = the windows [first, first + count) that hold position h < in; dilation 1 */
 void fc_window_covers(const fc_span *spans, int64_t in, int64_t out, fc_cover *covers);
 /* covers[h] = the pairs (window, tap) that meet at position h; as many pairs as all spans have positions */
