@@ -14,8 +14,8 @@ try:
     from . import _core as _core
 except ImportError as error:  # the source tree hides the installed package
     raise ImportError(
-        f"fastconv: no compiled extension in {__path__[0]} ({error}); start Python outside the "
-        "source tree, or install with `pip install -e .`"
+        f"fastconv: no compiled extension in {__path__[0]}; start Python outside the source tree, "
+        "or install with `pip install -e .`"
     ) from error
 
 from ._config import (

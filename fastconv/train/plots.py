@@ -71,14 +71,17 @@ def plot_curves(
     # Linear below 1 %, so that a faultless epoch has a place.
     error.set(xlabel="epoch", ylabel="error (%)")
     error.set_yscale("symlog", linthresh=1)
-    error.set_ylim(bottom=0)
+    worst = 100 * max(1 - r[f"{part}_accuracy"] for r in history for part in ("train", "test"))
+    error.set_ylim(0, max(1.3 * worst, 1))  # the automatic limit cuts the mark of a single epoch
     ticks = [t for t in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= 1.3 * error.get_ylim()[1]]
     error.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
     error.minorticks_off()
     for axes in (loss, error):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if len(epochs) == 1:
+            axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
     loss.legend(frameon=False)
     right = f"{100 * history[-1]['test_accuracy']:.2f} % of the test images right"
     figure.suptitle(f"{title}: {right}" if title else right, fontsize=11)
