@@ -2,8 +2,18 @@
 #ifndef FC_SCRATCH_H
 #define FC_SCRATCH_H
 #include <stddef.h>
+#include <stdint.h>
 
 /* Returns `bytes` (rounded up) bytes aligned to 64, or NULL. The contents are undefined. */
 void *fc_scratch_acquire(size_t bytes);
 void fc_scratch_release(void *block);
+
+/* The same for `shared` bytes and `slots` parts of `each` bytes, NULL also when their sum is no size. */
+static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t each)
+{
+    int64_t bytes;
+    if (__builtin_mul_overflow(each, slots, &bytes) || __builtin_add_overflow(bytes, shared, &bytes) || bytes > INT64_MAX / 2)
+        return NULL;
+    return fc_scratch_acquire((size_t)bytes);
+}
 #endif

@@ -154,9 +154,10 @@ static int winograd_pays(const fc_problem *p)
         return 0;
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
     const int64_t tiles = fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
-    const int64_t by_tiles = tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) +
+    /* double: the number of operations may not fit in 64 bits */
+    const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) +
                                       OUTPUT_OPS * fc_ceil_div(out, lanes));
-    const int64_t by_taps = 9 * p->y.h * p->y.w * in * fc_ceil_div(out, lanes);
+    const double by_taps = 9.0 * (double)(p->y.h * p->y.w) * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
 }
 

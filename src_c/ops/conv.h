@@ -26,6 +26,36 @@ static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 
+/* Inputs along one axis from the first to the last that `outputs` neighbouring outputs see. */
+static inline int64_t fc_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
+}
+/* Rows or columns of their strip: one tap needs only the sampled inputs. */
+static inline int64_t fc_strip_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return kernel == 1 ? outputs : fc_extent(outputs, kernel, stride, dilation);
+}
+
+/* Whether no output sees anything outside x. */
+static inline int fc_sees_no_padding(const fc_problem *p)
+{
+    return p->pad_top <= 0 && p->pad_left <= 0 && -p->pad_top < p->x.h && -p->pad_left < p->x.w &&
+           fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h) - p->pad_top <= p->x.h &&
+           fc_extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w) - p->pad_left <= p->x.w;
+}
+
+/* base[elements] of a T array, NULL of NULL. */
+static inline const char *fc_at(const void *base, int64_t elements, size_t item)
+{
+    return base ? (const char *)base + elements * (int64_t)item : NULL;
+}
+
+static inline int fc_is_identity(const fc_epilogue *e)
+{
+    return !e->scale && !e->bias && !e->residual && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
+}
+
 /* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */
 int64_t fc_l2_bytes(void);
 

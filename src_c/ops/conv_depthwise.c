@@ -29,11 +29,6 @@ typedef struct {
     char *buffer;
 } plan;
 
-static int64_t extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
-{
-    return (outputs - 1) * stride + (kernel - 1) * dilation + 1;
-}
-
 /* in_place_x: whether the caller can work on x itself. */
 static plan make_plan(const fc_problem *p, int in_place_x)
 {
@@ -41,9 +36,10 @@ static plan make_plan(const fc_problem *p, int in_place_x)
     plan s = {.p = p, .channels = p->groups};
     s.x_in_place = in_place_x && p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
-    s.columns = extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w);
+    s.columns = fc_extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w);
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
-    const int64_t row = fc_max(p->stride_h * s.columns, p->y.w) * s.block_c * item;
+    const int64_t step = p->y.h > 1 ? p->stride_h : 1; /* a single row may come with any stride */
+    const int64_t row = fc_max(step * s.columns, p->y.w) * s.block_c * item;
     s.block_h = fc_max(1, fc_min(p->y.h, STRIP_BYTES / fc_max(1, row)));
     const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     s.count_c = fc_ceil_div(s.channels, s.block_c);
@@ -54,7 +50,7 @@ static plan make_plan(const fc_problem *p, int in_place_x)
     s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
     s.y_row = p->y.w * s.block_c;
     if (!s.x_in_place)
-        s.x_bytes = fc_round_up(extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
+        s.x_bytes = fc_round_up(fc_extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
     if (!s.y_in_place)
         s.y_bytes = fc_round_up(s.block_h * s.y_row * item, 64);
     s.thread_bytes = s.x_bytes + s.y_bytes;
@@ -90,7 +86,7 @@ static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
-    const fc_window window = {b->h * p->stride_h - p->pad_top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
+    const fc_window window = {b->h * p->stride_h - p->pad_top, fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
                               -p->pad_left, s->columns, 1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
@@ -142,11 +138,6 @@ static void run_row(const plan *s, const fc_depthwise *d, const char *x, const c
         run_columns(s, *d, x, weights, y, j, 1, valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
 }
 
-static const char *at_channel(const void *base, int64_t channel, int64_t item)
-{
-    return base ? (const char *)base + channel * item : NULL;
-}
-
 static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -164,8 +155,8 @@ static void run_block(void *context, int64_t task, int slot)
         .weight_tap = s->channels,
         .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
         .channels = b.channels,
-        .scale = at_channel(p->epilogue.scale, b.c, item),
-        .bias = at_channel(p->epilogue.bias, b.c, item),
+        .scale = fc_at(p->epilogue.scale, b.c, item),
+        .bias = fc_at(p->epilogue.bias, b.c, item),
         .lower = p->epilogue.lower,
         .upper = p->epilogue.upper,
     };
@@ -201,7 +192,7 @@ fc_status fc_conv_depthwise(const fc_problem *p)
     const int64_t tasks = p->y.n * s.count_h * s.count_c;
     const int64_t weights = fc_round_up(p->kernel_h * p->kernel_w * s.channels * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.weights = fc_scratch_acquire((size_t)(weights + slots * s.thread_bytes));
+    s.weights = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!s.weights)
         return FC_ENOMEM;
     s.threads = s.weights + weights;
@@ -277,7 +268,7 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
     s.buffer_slice = fc_round_up(p->kernel_h * p->kernel_w * s.channels, 16);
     const int64_t tasks = s.slices * s.count_c, buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.buffer = fc_scratch_acquire((size_t)(buffer + slots * s.thread_bytes));
+    s.buffer = fc_scratch_acquire_parts(buffer, slots, s.thread_bytes);
     if (!s.buffer)
         return FC_ENOMEM;
     s.threads = s.buffer + buffer;

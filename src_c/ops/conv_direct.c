@@ -44,22 +44,9 @@ typedef struct {
 
 static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
 
-/* Input rows (or columns) a block of `outputs` outputs looks at. One tap needs only the sampled ones. */
-static int64_t strip_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
-{
-    return kernel == 1 ? outputs : (outputs - 1) * stride + (kernel - 1) * dilation + 1;
-}
-
-static int looks_outside(int64_t outputs, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
-{
-    return pad > 0 || (outputs - 1) * stride + (kernel - 1) * dilation - pad >= size || -pad >= size;
-}
-
 static int can_run_in_place(const fc_problem *p)
 {
-    return p->x.stride_c == 1 && p->x.stride_w * (int64_t)p->item % ALIASING_BYTES != 0 &&
-           !looks_outside(p->y.h, p->x.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top) &&
-           !looks_outside(p->y.w, p->x.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left);
+    return p->x.stride_c == 1 && p->x.stride_w * (int64_t)p->item % ALIASING_BYTES != 0 && fc_sees_no_padding(p);
 }
 
 static void set_strip(plan *s)
@@ -74,12 +61,12 @@ static void set_strip(plan *s)
         s->strip_bytes = 0;
         return;
     }
-    const int64_t item = (int64_t)p->item, columns = strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    const int64_t item = (int64_t)p->item, columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     s->strip_pixel = p->in_channels;
     if (p->in_channels * item % ALIASING_BYTES == 0)
         s->strip_pixel += PITCH_PAD_BYTES / item;
     s->strip_row = columns * s->strip_pixel;
-    s->strip_image = strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
+    s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
     s->strip_step_h = p->kernel_h == 1 ? 1 : p->stride_h;
     s->strip_step_w = p->kernel_w == 1 ? 1 : p->stride_w;
     s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
@@ -89,8 +76,8 @@ static void set_strip(plan *s)
 static int64_t block_bytes(const plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t rows = strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    const int64_t columns = strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    const int64_t rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
+    const int64_t columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     return s->block_n * (int64_t)p->item *
            (rows * columns * p->in_channels + s->block_h * s->block_w * (s->dense_y ? s->panel : p->out_channels));
 }
@@ -232,8 +219,8 @@ static const char *load_strip(const plan *s, const block *b, char *strip)
     if (s->in_place)
         return (char *)p->x.data + (b->n * p->x.stride_n + b->g * p->in_channels + top * p->x.stride_h + left * p->x.stride_w) * item;
     const fc_window window = {
-        top, strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
-        left, strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
+        top, fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_pitch pitch = {s->strip_row, s->strip_pixel, 1};
     for (int64_t i = 0; i < b->images; i++) {
@@ -241,16 +228,6 @@ static const char *load_strip(const plan *s, const block *b, char *strip)
         fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, &pitch);
     }
     return strip;
-}
-
-static const char *offset(const void *base, int64_t elements, int64_t item)
-{
-    return base ? (const char *)base + elements * item : NULL;
-}
-
-static int is_identity(const fc_epilogue *e)
-{
-    return !e->scale && !e->bias && !e->residual && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
 }
 
 /* Where a block's outputs go: y itself, or a dense tile. */
@@ -276,8 +253,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
         .step_w = p->dilation_w * s->strip_pixel,
         .y_row = y->pixel,
         .columns = (int)k.columns,
-        .scale = offset(e->scale, channel, item),
-        .bias = offset(e->bias, channel, item),
+        .scale = fc_at(e->scale, channel, item),
+        .bias = fc_at(e->bias, channel, item),
         .residual_row = r ? r->stride_w : 0,
         .lower = e->lower,
         .upper = e->upper,
@@ -289,7 +266,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
             pack_chunk(s, b->g, &k, c0, chunk, late);
         tile.b = late ? late : packed_chunk(s, b->g, &k, c0);
         tile.accumulate = c0 > 0;
-        tile.finish = c0 + chunk == p->in_channels && !is_identity(e);
+        tile.finish = c0 + chunk == p->in_channels && !fc_is_identity(e);
         for (int64_t i = 0; i < b->images; i++)
             for (int64_t h = 0; h < b->rows; h++) {
                 tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
@@ -340,7 +317,7 @@ fc_status fc_conv_direct(const fc_problem *p)
     plan s = make_plan(p);
     const int64_t tasks = blocks(&s) * s.parts, weights = fc_round_up(p->groups * s.weights_group * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.weights = fc_scratch_acquire((size_t)(weights + slots * s.thread_bytes));
+    s.weights = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!s.weights)
         return FC_ENOMEM;
     s.threads = s.weights + weights;

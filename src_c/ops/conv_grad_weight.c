@@ -3,9 +3,9 @@
  *     grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][i][j][k] * x[n][i * stride_h + ..u][j * stride_w + ..v][c]
  *
  * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, whose number and ends depend on
- * the shape only. A task owns one slice and one part of the weight, sums into its own piece of a
- * buffer[slice][group][u][v][c][k], and
- * the slices are added in order at the end: no two threads share an output and the bits do not depend on their number.
+ * the shape only. A task owns one slice and one part of the weight and sums into its own piece of a
+ * buffer[slice][group][u][v][c][k]. The slices are added in order at the end: no two threads share an output and the bits
+ * do not depend on their number.
  * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
  * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
  *
@@ -45,18 +45,6 @@ typedef struct {
     int64_t buffer_group, buffer_slice;      /* elements */
     char *buffer, *threads;
 } plan;
-
-static int64_t extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
-{
-    return kernel == 1 ? outputs : (outputs - 1) * stride + (kernel - 1) * dilation + 1;
-}
-
-static int inside(const fc_problem *p)
-{
-    return p->pad_top <= 0 && p->pad_left <= 0 && -p->pad_top < p->x.h && -p->pad_left < p->x.w &&
-           (p->y.h - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h - p->pad_top < p->x.h &&
-           (p->y.w - 1) * p->stride_w + (p->kernel_w - 1) * p->dilation_w - p->pad_left < p->x.w;
-}
 
 /* Columns of the near-equal pieces of a row. */
 static int64_t piece_of(int64_t columns)
@@ -103,11 +91,11 @@ static void set_pointwise_strips(plan *s)
 static void set_strips(plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, rows = extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    s->x_in_place = p->x.stride_c == 1 && inside(p);
+    const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
+    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p);
     s->y_in_place = p->y.stride_c == 1;
     s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
-    s->x_row = s->x_in_place ? p->x.stride_h : extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
+    s->x_row = s->x_in_place ? p->x.stride_h : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
     s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
     s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
@@ -162,8 +150,8 @@ static strips load_strips(const plan *s, int64_t group, const block *b, char *sc
     const int64_t item = (int64_t)p->item, x_channel = group * p->in_channels, y_channel = group * p->out_channels;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
     const fc_window x_window = {
-        top, extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
-        left, extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
+        top, fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
     const fc_pitch x_pitch = {s->x_row, s->x_pixel, 1}, y_pitch = {s->y_row, s->y_pixel, 1};
@@ -366,7 +354,7 @@ static void add_slices(void *context, int64_t task, int slot)
 static int make_pointwise(fc_problem *p)
 {
     enum { MIN_CHANNELS = 32, MIN_PIXELS = 128 };
-    if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !inside(p) || fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
+    if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) || fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
         return 0;
     p->x.h = p->y.h, p->x.w = p->y.w;
     p->x.stride_h *= p->stride_h, p->x.stride_w *= p->stride_w;
@@ -390,7 +378,7 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *problem)
     const int64_t tasks = s.slices * p->groups * s.column_parts * s.row_parts;
     const int64_t buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.buffer = fc_scratch_acquire((size_t)(buffer + slots * s.thread_bytes));
+    s.buffer = fc_scratch_acquire_parts(buffer, slots, s.thread_bytes);
     if (!s.buffer)
         return FC_ENOMEM;
     s.threads = s.buffer + buffer;

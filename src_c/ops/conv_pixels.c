@@ -31,7 +31,7 @@ static void set_pitches(plan *s, int64_t rows)
     /* the last vector of a row reads lanes that are no outputs: q goes up to runs * lanes + reach of the taps */
     s->phase = fc_round_up(s->runs * s->lanes + (p->kernel_w - 1) * p->dilation_w / p->stride_w + 1, s->lanes);
     s->row = p->stride_w * s->phase;
-    s->plane = ((rows - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1) * s->row;
+    s->plane = fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h) * s->row;
     s->tile_row = s->runs * s->lanes;
     s->tile_channel = rows * s->tile_row;
 }
@@ -76,7 +76,7 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
     const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
     const fc_pitch pitch = {s->row, 1, s->plane};
     for (int64_t phase = 0; phase < p->stride_w; phase++) {
-        const fc_window window = {h * p->stride_h - p->pad_top, (rows - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1, 1,
+        const fc_window window = {h * p->stride_h - p->pad_top, fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
                                   phase - p->pad_left, s->phase, p->stride_w};
         fc_load_window(p->k, p->item, &x, &window, strip + phase * s->phase * (int64_t)p->item, &pitch);
     }
@@ -99,7 +99,7 @@ static void finish(const plan *s, int64_t g, int64_t rows, char *tile)
 {
     const fc_epilogue *e = &s->p->epilogue;
     const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
-    if (!e->scale && !e->bias && e->lower == -__builtin_inf() && e->upper == __builtin_inf())
+    if (fc_is_identity(e))
         return;
     for (int64_t k = 0; k < s->p->out_channels; k++) {
         if (s->p->item == 4)
@@ -154,7 +154,7 @@ fc_status fc_conv_pixels(const fc_problem *p)
     const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
     const int64_t weights = fc_round_up(p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item, 64);
     const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire((size_t)(taps + weights + slots * s.thread_bytes));
+    char *scratch = fc_scratch_acquire_parts(taps + weights, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.taps = (int64_t *)scratch;

@@ -144,11 +144,6 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
     }
 }
 
-static const char *offset(const void *base, int64_t elements, int64_t item)
-{
-    return base ? (const char *)base + elements * item : NULL;
-}
-
 /* Output channels of one panel, for the tiles of a run; m at the run's first tile. */
 static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, const char *m, char *tile)
 {
@@ -165,9 +160,9 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         row = p->y.stride_h, pixel = p->y.stride_w;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const char *residual = res ? offset(res->data, r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item) : NULL;
-        p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, offset(e->scale, channel, item),
-                               offset(e->bias, channel, item), residual, res ? res->stride_h : 0, res ? res->stride_w : 0, e->lower,
+        const char *residual = res ? fc_at(res->data, r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item) : NULL;
+        p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item),
+                               fc_at(e->bias, channel, item), residual, res ? res->stride_h : 0, res ? res->stride_w : 0, e->lower,
                                e->upper, y + FC_OUT * t * pixel * item, row, pixel, (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
     }
     if (!s->y_in_place) {
@@ -237,7 +232,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
     const int64_t shared = s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes;
     const int64_t zeros = bytes_of(&s, p->in_channels);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire((size_t)(zeros + shared + slots * s.thread_bytes));
+    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)zeros);

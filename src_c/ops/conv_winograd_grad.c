@@ -138,7 +138,7 @@ fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire((size_t)(s.zero_bytes + s.v_bytes + s.d_bytes + s.sum_bytes + slots * s.thread_bytes));
+    char *scratch = fc_scratch_acquire_parts(s.zero_bytes + s.v_bytes + s.d_bytes + s.sum_bytes, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)s.zero_bytes);

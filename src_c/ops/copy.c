@@ -111,7 +111,7 @@ fc_status fc_channel_sum(fc_dtype dtype, const fc_view *x, void *sum)
     const int64_t partial = fc_round_up(job.slices * x->c * item, 64);
     job.block_bytes = BLOCK_PIXELS * BLOCK_CHANNELS * item;
     const int slots = fc_parallel_slots(job.slices);
-    job.partial = fc_scratch_acquire((size_t)(partial + slots * job.block_bytes));
+    job.partial = fc_scratch_acquire_parts(partial, slots, job.block_bytes);
     if (!job.partial)
         return FC_ENOMEM;
     job.blocks = job.partial + partial;
