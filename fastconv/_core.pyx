@@ -102,6 +102,8 @@ cdef int _fill(object array, fc_view *view, int flags) except -1:
         view.h = buffer.shape[2] if plane else 1
         view.stride_h = buffer.strides[2] // size if plane else 0
     PyBuffer_Release(&buffer)
+    if view.c == 1:
+        view.stride_c = 1  # NumPy exports any stride for an axis of length 1: one channel is both formats
     return size
 
 

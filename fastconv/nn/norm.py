@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
+from ..functional import norm as _norm
 from ._sizes import count
 from .module import Array, Module, Parameter, as_float_dtype
 
@@ -54,18 +55,21 @@ class _BatchNorm(Module):
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.momentum is None and tracked is not None:
             momentum = 1.0 / (int(tracked) + 1)
-        y: Array = F.batch_norm(
-            x, self.running_mean, self.running_var, *self._affine(), training, momentum, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        arguments = *statistics, *self._affine(), training, momentum, self.eps
+        if not self.recording:
+            y: Array = F.batch_norm(x, *arguments)
+        else:
+            y, saved = _norm._batch_norm_saved(x, *arguments)
+            self._keep(x, saved, training)
         if tracked is not None:
             tracked += 1
-        self._keep(x, training)
         return y
 
     def backward(self, grad: Array) -> Array:
-        x, training = self._take()
-        grad_x, grad_weight, grad_bias = F.batch_norm_backward(
-            grad, x, self.running_mean, self.running_var, *self._affine(), training, eps=self.eps
+        x, saved, training = self._take()
+        grad_x, grad_weight, grad_bias = _norm._batch_norm_saved_backward(
+            grad, x, saved, *self._affine(), training
         )
         if self.weight is not None:
             self.weight.accumulate(grad_weight)

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from .. import functional as F
+from ..functional import pool as _pool
 from ._sizes import Padding, Size, padding_spec, per_axis, window_shape
 from .module import Array, Module
 
@@ -57,7 +58,10 @@ class _WindowPool(_Pool):
 
 
 class _MaxPool(_WindowPool):
-    """The largest entry of each window; keeps its position for backward."""
+    """The largest entry of each window; keeps its place in the window, one byte, for backward."""
+
+    record: ClassVar[Any]
+    record_gradient: ClassVar[Any]
 
     def __init__(
         self,
@@ -69,18 +73,26 @@ class _MaxPool(_WindowPool):
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
 
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+
     def forward(self, x: Array) -> Array:
-        arguments = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         if not self.recording:
-            y: Array = self.function(x, *arguments)
-            return y
-        y, indices = self.function(x, *arguments, return_indices=True)
-        self._keep(indices, x.shape)
-        return y
+            result: Array = self.function(x, *self._arguments())
+            return result
+        batched = x.ndim == self.axes + 2
+        y: Array
+        y, taps = self.record(x if batched else x[None], *self._arguments())
+        self._keep(taps, batched, x.shape)
+        return y if batched else y[0]
 
     def backward(self, grad: Array) -> Array:
-        indices, shape = self._take()
-        grad_x: Array = self.gradient(grad, indices, shape)
+        taps, batched, shape = self._take()
+        grad_x: Array
+        if batched:
+            grad_x = self.record_gradient(grad, taps, shape, *self._arguments())
+            return grad_x
+        (grad_x,) = self.record_gradient(grad[None], taps, (1, *shape), *self._arguments())
         return grad_x
 
     def extra_repr(self) -> str:
@@ -94,14 +106,18 @@ class MaxPool1d(_MaxPool):
     """Maximum over windows of `(N, C, L)`; arguments of torch.nn.MaxPool1d."""
 
     axes = 1
-    function, gradient = staticmethod(F.max_pool1d), staticmethod(F.max_pool1d_backward)
+    function = staticmethod(F.max_pool1d)
+    record = staticmethod(_pool._max_pool1d_argmax)
+    record_gradient = staticmethod(_pool._max_pool1d_argmax_backward)
 
 
 class MaxPool2d(_MaxPool):
     """Maximum over windows of `(N, C, H, W)`; arguments of torch.nn.MaxPool2d."""
 
     axes = 2
-    function, gradient = staticmethod(F.max_pool2d), staticmethod(F.max_pool2d_backward)
+    function = staticmethod(F.max_pool2d)
+    record = staticmethod(_pool._max_pool2d_argmax)
+    record_gradient = staticmethod(_pool._max_pool2d_argmax_backward)
 
 
 class _AvgPool(_WindowPool):
