@@ -35,11 +35,9 @@ static struct {
     size_t bytes;
 } cache = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-/* Another thread may have held the lock at the fork; its half-made change is at worst a leaked block. */
-static void reset_in_child(void)
-{
-    cache.mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-}
+/* The lock is taken across a fork, so that the child finds the cache whole. */
+static void before_fork(void) { pthread_mutex_lock(&cache.mutex); }
+static void after_fork(void) { pthread_mutex_unlock(&cache.mutex); }
 
 static header *take_cached(size_t bytes)
 {
@@ -73,7 +71,7 @@ void *fc_scratch_acquire(size_t bytes)
     bytes = (bytes + ROUND - 1) / ROUND * ROUND;
     pthread_mutex_lock(&cache.mutex);
     if (!cache.fork_handler)
-        cache.fork_handler = pthread_atfork(NULL, NULL, reset_in_child) == 0;
+        cache.fork_handler = pthread_atfork(before_fork, after_fork, after_fork) == 0;
     header *block = take_cached(bytes);
     pthread_mutex_unlock(&cache.mutex);
     if (!block)

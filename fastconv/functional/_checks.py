@@ -175,11 +175,11 @@ def output_size(
 def addressable(
     function: str, sizes: Sequence[int], pads: Pads, channels: int, weight: Array
 ) -> None:
-    """Byte offsets in the padded image and the packed weight fit in 64 bits, rounded up."""
+    """The padded image and the weight stay below 64 TiB: every size a driver makes of them fits."""
     count = channels
     for size, (before, after) in zip(sizes, pads, strict=True):
         count *= size + before + after
-    if max(count, weight.size) * weight.itemsize >= 2**58:
+    if max(count, weight.size) * weight.itemsize >= 2**46:
         raise MemoryError(
             f"{function}: the padded image of {channels} channels would need "
             f"{count * weight.itemsize} bytes, "

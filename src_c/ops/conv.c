@@ -177,10 +177,37 @@ static const method *choose(fc_problem *p)
     return &direct;
 }
 
+/* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical
+ * dilation, whose strips have no gaps. With small d the gaps cost less than packing the weights d times. */
+static fc_status run_by_residue(const fc_problem *p, const method *m)
+{
+    const int64_t d = p->dilation_h, item = (int64_t)p->item;
+    for (int64_t a = 0; a < fc_min(d, p->y.h); a++) {
+        fc_problem q = *p;
+        const int64_t start = a - p->pad_top, residue = (start % d + d) % d;
+        q.dilation_h = 1;
+        q.pad_top = (residue - start) / d;
+        q.y.data = (char *)p->y.data + a * p->y.stride_h * item;
+        q.y.h = fc_ceil_div(p->y.h - a, d);
+        q.y.stride_h *= d;
+        q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
+        q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
+        q.x.stride_h *= d;
+        const fc_status status = m->run(&q);
+        if (status != FC_OK)
+            return status;
+    }
+    return FC_OK;
+}
+
 static fc_status run_forward(fc_problem *p)
 {
+    enum { SMALL_DILATION = 2 };
     const method *m = choose(p);
-    return m ? m->run(p) : FC_EALGORITHM;
+    if (!m)
+        return FC_EALGORITHM;
+    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION && m != &depthwise;
+    return gaps && !p->epilogue.residual ? run_by_residue(p, m) : m->run(p);
 }
 
 static int is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
