@@ -580,7 +580,10 @@ def test_a_source_tree_that_is_not_built_says_so(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_bytes(Path(fastconv.__file__).read_bytes())
     command = [sys.executable, "-c", "import fastconv"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 1
     assert f"no compiled extension in {package}" in result.stderr
     assert "outside the source tree, or install with `pip install -e .`" in result.stderr
