@@ -1,5 +1,6 @@
 # One command each; `make check` is what must pass before a commit.
 PYTHON ?= python3
+TORCH_PYTHON ?= $(PYTHON)
 PYTEST = $(PYTHON) -m pytest
 TESTS ?= tests
 C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
@@ -19,8 +20,8 @@ test: build  ## run the tests against the source tree
 bench: build  ## time the kernels; narrow with BENCH="-k conv2d"
 	$(PYTEST) bench --benchmark-enable $(BENCH)
 
-table: build  ## print the ratios to torch; narrow with TABLE="--threads 1 --filter resnet"
-	$(PYTHON) bench/table.py $(TABLE)
+table: build  ## print the ratios to torch (which TORCH_PYTHON has); TABLE="--threads 1 --filter resnet"
+	$(TORCH_PYTHON) bench/table.py $(TABLE)
 
 lint:  ## ruff, mypy, and clang-format if there is one
 	$(PYTHON) -m ruff check .
