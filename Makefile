@@ -17,10 +17,10 @@ build:  ## compile fastconv/_core in place, warnings are errors
 test: build  ## run the tests against the source tree
 	$(PYTEST)
 
-bench: build  ## time the kernels; narrow with BENCH="-k conv2d"
+bench: build  ## time the kernels; narrow with BENCH="-k depthwise"
 	$(PYTEST) bench --benchmark-enable $(BENCH)
 
-table: build  ## print the ratios to torch (which TORCH_PYTHON has); TABLE="--threads 1 --filter resnet"
+table: build  ## print the ratios to torch (which TORCH_PYTHON has); TABLE="--threads 1 --filter 3x3"
 	$(TORCH_PYTHON) bench/table.py $(TABLE)
 
 lint:  ## ruff, mypy, and clang-format if there is one
