@@ -12,7 +12,8 @@ void fc_scratch_release(void *block);
 static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t each)
 {
     int64_t bytes;
-    if (__builtin_mul_overflow(each, slots, &bytes) || __builtin_add_overflow(bytes, shared, &bytes) || bytes > INT64_MAX / 2)
+    if (__builtin_mul_overflow(each, slots, &bytes) || __builtin_add_overflow(bytes, shared, &bytes) ||
+        bytes > INT64_MAX / 2)
         return NULL;
     return fc_scratch_acquire((size_t)bytes);
 }

@@ -175,7 +175,4 @@ void fc_set_num_threads(int threads)
     atomic_store(&num_threads, threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads);
 }
 
-int fc_get_num_threads(void)
-{
-    return atomic_load(&num_threads);
-}
+int fc_get_num_threads(void) { return atomic_load(&num_threads); }

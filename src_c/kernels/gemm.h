@@ -17,7 +17,7 @@ typedef struct {
     int64_t y_row;
     int columns;    /* valid columns, 1 .. 2 * vector_lanes */
     int accumulate; /* start from y instead of 0 */
-    int finish;     /* apply the epilogue (not the identity): y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
+    int finish; /* apply the epilogue (not the identity): y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;

@@ -8,8 +8,7 @@
 #define FC_LANES2(f, d) f(0, d), f(1, d)
 #define FC_LANES4(f, d) FC_LANES2(f, d), f(2, d), f(3, d)
 #define FC_LANES8(f, d) FC_LANES4(f, d), f(4, d), f(5, d), f(6, d), f(7, d)
-#define FC_LANES16(f, d) \
-    FC_LANES8(f, d), f(8, d), f(9, d), f(10, d), f(11, d), f(12, d), f(13, d), f(14, d), f(15, d)
+#define FC_LANES16(f, d) FC_LANES8(f, d), f(8, d), f(9, d), f(10, d), f(11, d), f(12, d), f(13, d), f(14, d), f(15, d)
 #if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) == 16
 #define FC_LANES FC_LANES16
 #elif FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) == 8

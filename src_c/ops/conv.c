@@ -127,15 +127,13 @@ static const method depthwise = {"depthwise", "one input and one output channel 
                                  fc_conv_depthwise, fc_conv_depthwise_scratch};
 static const method pixels = {"pixels", "few output channels per group: lanes are neighbouring outputs of a row",
                               fc_conv_pixels, fc_conv_pixels_scratch};
-static const method winograd = {"winograd", "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
-                                fc_conv_winograd, fc_conv_winograd_scratch};
+static const method winograd = {
+    "winograd", "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
+    fc_conv_winograd, fc_conv_winograd_scratch};
 static const method direct = {"direct", "matrix products over taps and channels, accumulated in registers",
                               fc_conv_direct, fc_conv_direct_scratch};
 
-static int is_depthwise(const fc_problem *p)
-{
-    return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1;
-}
+static int is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
  * provided that rows are not shorter than that. */
@@ -155,8 +153,8 @@ static int winograd_pays(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
     const int64_t tiles = fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) +
-                                      OUTPUT_OPS * fc_ceil_div(out, lanes));
+    const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) +
+                                             INPUT_OPS * fc_ceil_div(in, lanes) + OUTPUT_OPS * fc_ceil_div(out, lanes));
     const double by_taps = 9.0 * (double)(p->y.h * p->y.w) * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
 }
@@ -239,7 +237,10 @@ static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
 static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
 {
     const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
-    phase f = {.first = first, .count = (size - first + stride - 1) / stride, .step = stride / common, .dilation = dilation / common};
+    phase f = {.first = first,
+               .count = (size - first + stride - 1) / stride,
+               .step = stride / common,
+               .dilation = dilation / common};
     int64_t u0 = 0;
     while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
         u0++;
@@ -379,7 +380,9 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
                 for (int64_t u = 0; u < grad_weight->h; u++)
                     for (int64_t v = 0; v < grad_weight->w; v++)
                         memset((char *)grad_weight->data + (k * grad_weight->stride_n + i * grad_weight->stride_c +
-                                                            u * grad_weight->stride_h + v * grad_weight->stride_w) * item, 0, p.item);
+                                                            u * grad_weight->stride_h + v * grad_weight->stride_w) *
+                                                               item,
+                               0, p.item);
         return FC_OK;
     }
     lay_down(&p);
@@ -387,7 +390,8 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
         return fc_conv_winograd_serves(&p) ? fc_conv_winograd_grad_weight(&p) : FC_EALGORITHM;
     if (is_depthwise(&p))
         return fc_conv_depthwise_grad_weight(&p);
-    return p.algorithm == FC_AUTO && winograd_gradient_pays(&p) ? fc_conv_winograd_grad_weight(&p) : fc_conv_direct_grad_weight(&p);
+    return p.algorithm == FC_AUTO && winograd_gradient_pays(&p) ? fc_conv_winograd_grad_weight(&p)
+                                                                : fc_conv_direct_grad_weight(&p);
 }
 
 /* ---- introspection ---------------------------------------------------------------------------------------------------*/

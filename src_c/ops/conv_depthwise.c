@@ -86,8 +86,12 @@ static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
-    const fc_window window = {b->h * p->stride_h - p->pad_top, fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
-                              -p->pad_left, s->columns, 1};
+    const fc_window window = {b->h * p->stride_h - p->pad_top,
+                              fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),
+                              1,
+                              -p->pad_left,
+                              s->columns,
+                              1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
@@ -107,8 +111,8 @@ static range valid_taps(int64_t start, int64_t dilation, int64_t taps, int64_t s
 }
 
 /* Outputs [first, first + count) of a row. x and weights point at output 0 and tap (u, 0), u the first row of d. */
-static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first, int64_t count,
-                        range v)
+static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first,
+                        int64_t count, range v)
 {
     const int64_t item = (int64_t)s->p->item;
     d.x = x + (first * d.step + v.first * d.tap) * item;
@@ -131,11 +135,13 @@ static void run_row(const plan *s, const fc_depthwise *d, const char *x, const c
         end = fc_max(begin, fc_min(p->y.w, room < 0 ? 0 : room / p->stride_w + 1));
     }
     for (int64_t j = 0; j < begin; j++)
-        run_columns(s, *d, x, weights, y, j, 1, valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+        run_columns(s, *d, x, weights, y, j, 1,
+                    valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
     if (end > begin)
         run_columns(s, *d, x, weights, y, begin, end - begin, all);
     for (int64_t j = end; j < p->y.w; j++)
-        run_columns(s, *d, x, weights, y, j, 1, valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+        run_columns(s, *d, x, weights, y, j, 1,
+                    valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
 }
 
 static void run_block(void *context, int64_t task, int slot)
@@ -166,7 +172,9 @@ static void run_block(void *context, int64_t task, int slot)
         const char *x = strip + h * p->stride_h * s->x_row * item;
         if (s->x_in_place) {
             u = valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h - p->pad_left * p->x.stride_w) * item;
+            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h -
+                                           p->pad_left * p->x.stride_w) *
+                                              item;
         }
         d.rows = u.end - u.first;
         char *y = s->y_in_place ? (char *)p->y.data + (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h) * item
@@ -245,7 +253,14 @@ static void run_slice(void *context, int64_t task, int slot)
     }
 }
 
-#define ADD_SLICES(type)                                                                                                   for (int64_t c = 0; c < s->channels; c++) {                                                                                const type *b = (const type *)s->buffer + (u * p->kernel_w + v) * s->channels + c;                                     type sum = b[0];                                                                                                       for (int64_t i = 1; i < s->slices; i++)                                                                                    sum += b[i * s->buffer_slice];                                                                                     ((type *)p->weight)[c * p->weight_g + u * p->weight_u + v * p->weight_v] = sum;                                    }
+#define ADD_SLICES(type)                                                                                               \
+    for (int64_t c = 0; c < s->channels; c++) {                                                                        \
+        const type *b = (const type *)s->buffer + (u * p->kernel_w + v) * s->channels + c;                             \
+        type sum = b[0];                                                                                               \
+        for (int64_t i = 1; i < s->slices; i++)                                                                        \
+            sum += b[i * s->buffer_slice];                                                                             \
+        ((type *)p->weight)[c * p->weight_g + u * p->weight_u + v * p->weight_v] = sum;                                \
+    }
 
 static void finish(const plan *s)
 {

@@ -61,7 +61,8 @@ static void set_strip(plan *s)
         s->strip_bytes = 0;
         return;
     }
-    const int64_t item = (int64_t)p->item, columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    const int64_t item = (int64_t)p->item,
+                  columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     s->strip_pixel = p->in_channels;
     if (p->in_channels * item % ALIASING_BYTES == 0)
         s->strip_pixel += PITCH_PAD_BYTES / item;
@@ -215,11 +216,13 @@ static block decode(const plan *s, int64_t task)
 static const char *load_strip(const plan *s, const block *b, char *strip)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
+    const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top,
+                  left = b->w * p->stride_w - p->pad_left;
     if (s->in_place)
-        return (char *)p->x.data + (b->n * p->x.stride_n + b->g * p->in_channels + top * p->x.stride_h + left * p->x.stride_w) * item;
+        return (char *)p->x.data +
+               (b->n * p->x.stride_n + b->g * p->in_channels + top * p->x.stride_h + left * p->x.stride_w) * item;
     const fc_window window = {
-        top, fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
         left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_pitch pitch = {s->strip_row, s->strip_pixel, 1};
@@ -272,7 +275,9 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
                 tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
                 tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
                 if (r)
-                    tile.residual = (const char *)r->data + ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
+                    tile.residual =
+                        (const char *)r->data +
+                        ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
                 p->k->gemm->rows(&tile, b->columns);
             }
     }
@@ -291,7 +296,9 @@ static void run_block(void *context, int64_t task, int slot)
     const int64_t row = b.columns * s->tile_pixel;
     target y = {tile, b.rows * row, row, s->tile_pixel};
     if (s->dense_y)
-        y = (target){(char *)p->y.data + (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) * item,
+        y = (target){(char *)p->y.data +
+                         (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) *
+                             item,
                      p->y.stride_n, p->y.stride_h, p->y.stride_w};
     for (int64_t panel = first; panel < last; panel++)
         run_panel(s, &b, panel, strip, &y, late);
@@ -315,7 +322,8 @@ int64_t fc_conv_direct_scratch(const fc_problem *p)
 fc_status fc_conv_direct(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t tasks = blocks(&s) * s.parts, weights = fc_round_up(p->groups * s.weights_group * (int64_t)p->item, 64);
+    const int64_t tasks = blocks(&s) * s.parts,
+                  weights = fc_round_up(p->groups * s.weights_group * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
     s.weights = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!s.weights)

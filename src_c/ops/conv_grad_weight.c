@@ -42,7 +42,7 @@ typedef struct {
     int x_in_place, y_in_place, merged;      /* merged: (v, c) is one axis */
     int64_t x_pixel, x_row, x_image, x_step_h, x_step_w, y_pixel, y_row, y_image; /* pitches of the strips, elements */
     int64_t x_bytes, y_bytes, thread_bytes;
-    int64_t buffer_group, buffer_slice;      /* elements */
+    int64_t buffer_group, buffer_slice; /* elements */
     char *buffer, *threads;
 } plan;
 
@@ -95,7 +95,8 @@ static void set_strips(plan *s)
     s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p);
     s->y_in_place = p->y.stride_c == 1;
     s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
-    s->x_row = s->x_in_place ? p->x.stride_h : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
+    s->x_row = s->x_in_place ? p->x.stride_h
+                             : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
     s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
     s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
@@ -126,7 +127,8 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     const int threads = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
-    s.row_parts = s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
+    s.row_parts =
+        s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
     s.thread_bytes = s.x_bytes + s.y_bytes;
     if (s.single) {
         s.buffer_slice = 0;
@@ -150,7 +152,7 @@ static strips load_strips(const plan *s, int64_t group, const block *b, char *sc
     const int64_t item = (int64_t)p->item, x_channel = group * p->in_channels, y_channel = group * p->out_channels;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
     const fc_window x_window = {
-        top, fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h), p->kernel_h == 1 ? p->stride_h : 1,
+        top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
         left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
@@ -165,9 +167,11 @@ static strips load_strips(const plan *s, int64_t group, const block *b, char *sc
     }
     strips t = {scratch, scratch + s->x_bytes};
     if (s->x_in_place)
-        t.x = (char *)p->x.data + (b->n * p->x.stride_n + x_channel + top * p->x.stride_h + left * p->x.stride_w) * item;
+        t.x =
+            (char *)p->x.data + (b->n * p->x.stride_n + x_channel + top * p->x.stride_h + left * p->x.stride_w) * item;
     if (s->y_in_place)
-        t.y = (char *)p->y.data + (b->n * p->y.stride_n + y_channel + b->h * p->y.stride_h + b->w * p->y.stride_w) * item;
+        t.y =
+            (char *)p->y.data + (b->n * p->y.stride_n + y_channel + b->h * p->y.stride_h + b->w * p->y.stride_w) * item;
     return t;
 }
 
@@ -177,7 +181,8 @@ typedef struct {
 } part;
 
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
-static void add_products(const plan *s, const block *b, const strips *t, const part *of, char *c, int64_t c_row, int accumulate)
+static void add_products(const plan *s, const block *b, const strips *t, const part *of, char *c, int64_t c_row,
+                         int accumulate)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
@@ -211,7 +216,8 @@ static void unpack_panel(void *context, int64_t task, int slot)
     const plan *s = context;
     const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
     const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item;
-    fc_unpack_weights(s->p, group, k0, fc_min(s->panel, width - k0), 0, s->p->in_channels, from, width, s->p->in_channels * width);
+    fc_unpack_weights(s->p, group, k0, fc_min(s->panel, width - k0), 0, s->p->in_channels, from, width,
+                      s->p->in_channels * width);
 }
 
 /* ---- pointwise: the same with x[channel][pixel] and one panel of y at a time -----------------------------------------*/
@@ -226,14 +232,16 @@ static void load_pixels(const plan *s, const fc_view *v, const block *b, int64_t
 }
 
 /* c[channel of x][k] (+)= sum over the block's pixels, panel by panel. */
-static void add_pixels(const plan *s, const block *b, const part *of, char *scratch, char *c, int64_t c_row, int accumulate)
+static void add_pixels(const plan *s, const block *b, const part *of, char *scratch, char *c, int64_t c_row,
+                       int accumulate)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes, plane = b->rows * b->columns;
     char *panel = scratch + s->x_bytes;
     for (int64_t k = 0; k < of->columns; k += s->panel) {
         const int64_t count = fc_min(s->panel, of->columns - k), width = count > lanes ? s->panel : lanes;
-        load_pixels(s, &p->y, b, of->group * p->out_channels + of->k0 + k, count, panel, (fc_pitch){b->columns * width, width, 1}, plane * width);
+        load_pixels(s, &p->y, b, of->group * p->out_channels + of->k0 + k, count, panel,
+                    (fc_pitch){b->columns * width, width, 1}, plane * width);
         const fc_gemm product = {
             .a = scratch,
             .a_row = s->x_pixel,
@@ -260,7 +268,8 @@ static strips load_block(const plan *s, const block *b, int64_t group, char *scr
 }
 
 /* The block is loaded. */
-static void add_block(const plan *s, const block *b, const strips *t, const part *of, char *scratch, char *c, int64_t c_row, int accumulate)
+static void add_block(const plan *s, const block *b, const strips *t, const part *of, char *scratch, char *c,
+                      int64_t c_row, int accumulate)
 {
     if (s->pointwise)
         add_pixels(s, b, of, scratch, c, c_row, accumulate);
@@ -277,7 +286,8 @@ static void run_single(void *context, int64_t task, int slot)
     const block all = {0, 0, 0, p->y.n, p->y.h, p->y.w};
     char *scratch = s->threads + slot * s->thread_bytes, *sum = scratch + s->x_bytes + s->y_bytes;
     const strips t = load_block(s, &all, group, scratch);
-    for (int64_t panel = piece * s->panels / s->column_parts; panel < (piece + 1) * s->panels / s->column_parts; panel++) {
+    for (int64_t panel = piece * s->panels / s->column_parts; panel < (piece + 1) * s->panels / s->column_parts;
+         panel++) {
         const int64_t k0 = panel * s->panel;
         const part of = {group, 0, s->row_units, k0, fc_min(s->panel, p->out_channels - k0)};
         add_block(s, &all, &t, &of, scratch, sum, s->panel, 0);
@@ -318,7 +328,8 @@ static void run_slice(void *context, int64_t task, int slot)
     const int64_t k1 = fc_min(p->out_channels, (column_part + 1) * s->panels / s->column_parts * s->panel);
     const int64_t first = row_part * s->row_units / s->row_parts, last = (row_part + 1) * s->row_units / s->row_parts;
     const part of = {group, first, last, k0, k1 - k0};
-    const int64_t begin = first_pixel(s, slice * s->lines / s->slices), end = first_pixel(s, (slice + 1) * s->lines / s->slices);
+    const int64_t begin = first_pixel(s, slice * s->lines / s->slices),
+                  end = first_pixel(s, (slice + 1) * s->lines / s->slices);
     char *scratch = s->threads + slot * s->thread_bytes;
     char *sum = s->buffer + (slice * s->buffer_slice + group * s->buffer_group + k0) * (int64_t)p->item;
     for (int64_t pixel = begin; pixel < end;) {
@@ -354,7 +365,8 @@ static void add_slices(void *context, int64_t task, int slot)
 static int make_pointwise(fc_problem *p)
 {
     enum { MIN_CHANNELS = 32, MIN_PIXELS = 128 };
-    if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) || fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
+    if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) ||
+        fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
         return 0;
     p->x.h = p->y.h, p->x.w = p->y.w;
     p->x.stride_h *= p->stride_h, p->x.stride_w *= p->stride_w;

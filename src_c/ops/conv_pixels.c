@@ -65,7 +65,11 @@ static void pack(const plan *s)
             for (int64_t u = 0; u < p->kernel_h; u++)
                 for (int64_t v = 0; v < p->kernel_w; v++)
                     for (int64_t k = 0; k < p->out_channels; k++, to += item)
-                        memcpy(to, p->weight + (g * p->weight_g + k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v) * item, p->item);
+                        memcpy(to,
+                               p->weight + (g * p->weight_g + k * p->weight_k + c * p->weight_c + u * p->weight_u +
+                                            v * p->weight_v) *
+                                               item,
+                               p->item);
     for (int64_t v = 0; v < p->kernel_w; v++)
         s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
 }
@@ -76,8 +80,12 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
     const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
     const fc_pitch pitch = {s->row, 1, s->plane};
     for (int64_t phase = 0; phase < p->stride_w; phase++) {
-        const fc_window window = {h * p->stride_h - p->pad_top, fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h), 1,
-                                  phase - p->pad_left, s->phase, p->stride_w};
+        const fc_window window = {h * p->stride_h - p->pad_top,
+                                  fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h),
+                                  1,
+                                  phase - p->pad_left,
+                                  s->phase,
+                                  p->stride_w};
         fc_load_window(p->k, p->item, &x, &window, strip + phase * s->phase * (int64_t)p->item, &pitch);
     }
 }
@@ -114,7 +122,8 @@ static void run_block(void *context, int64_t task, int slot)
     const plan *s = context;
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
-    const int64_t h = task % s->count_h * s->block_h, g = task / s->count_h % p->groups, n = task / s->count_h / p->groups;
+    const int64_t h = task % s->count_h * s->block_h, g = task / s->count_h % p->groups,
+                  n = task / s->count_h / p->groups;
     const int64_t rows = fc_min(s->block_h, p->y.h - h), total = rows * s->runs;
     char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->strip_bytes;
     load_strip(s, n, g, h, rows, strip);
@@ -152,7 +161,8 @@ fc_status fc_conv_pixels(const fc_problem *p)
     plan s = make_plan(p);
     const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h;
     const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
-    const int64_t weights = fc_round_up(p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item, 64);
+    const int64_t weights =
+        fc_round_up(p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item, 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(taps + weights, slots, s.thread_bytes);
     if (!scratch)

@@ -28,7 +28,8 @@ static void pack_any(const fc_problem *p, const char *from, int64_t channels, in
  * roles of the channels are swapped); taps may run backwards. One input channel at a time is a transpose. */
 static void pack_taps(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
-    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w, backwards = p->weight_v < 0 || p->weight_u < 0;
+    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w,
+                  backwards = p->weight_v < 0 || p->weight_u < 0;
     const int64_t tap_pitch = channels * width;
     for (int64_t c = 0; c < channels; c++) {
         const char *f = from + (c * p->weight_c - (backwards ? taps - 1 : 0)) * item;
@@ -44,14 +45,15 @@ static void pack_rows(const fc_problem *p, const char *from, int64_t channels, i
     for (int64_t u = 0; u < p->kernel_h; u++)
         for (int64_t v = 0; v < p->kernel_w; v++)
             for (int64_t c = 0; c < channels; c++, to += width * item)
-                memcpy(to, from + (c * p->weight_c + u * p->weight_u + v * p->weight_v) * item, (size_t)(columns * item));
+                memcpy(to, from + (c * p->weight_c + u * p->weight_u + v * p->weight_v) * item,
+                       (size_t)(columns * item));
 }
 
 void fc_pack_weights(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
     const int64_t taps = p->kernel_h * p->kernel_w, direction = p->weight_v < 0 || p->weight_u < 0 ? -1 : 1;
-    const int taps_run = (p->kernel_w == 1 || p->weight_v == direction) &&
-                         (p->kernel_h == 1 || p->weight_u == direction * p->kernel_w);
+    const int taps_run =
+        (p->kernel_w == 1 || p->weight_v == direction) && (p->kernel_h == 1 || p->weight_u == direction * p->kernel_w);
     if (p->weight_k == 1)
         pack_rows(p, from, channels, columns, to, width);
     else if (taps_run && (direction > 0 || taps == 1) && p->weight_c == taps)
@@ -75,11 +77,13 @@ void fc_unpack_weights(const fc_problem *p, int64_t group, int64_t k0, int64_t c
 {
     const int64_t taps = p->kernel_h * p->kernel_w;
     char *to = (char *)p->weight + (group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * (int64_t)p->item;
-    if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) && (p->kernel_h == 1 || p->weight_u == p->kernel_w))
+    if (p->weight_c == taps && (p->kernel_w == 1 || p->weight_v == 1) &&
+        (p->kernel_h == 1 || p->weight_u == p->kernel_w))
         p->k->unpack_runs(columns, channels, taps, panel, width, tap_pitch, to, p->weight_k);
     else if (p->weight_k == 1 && taps == 1)
         for (int64_t c = 0; c < channels; c++)
-            memcpy(to + c * p->weight_c * (int64_t)p->item, panel + c * width * (int64_t)p->item, (size_t)columns * p->item);
+            memcpy(to + c * p->weight_c * (int64_t)p->item, panel + c * width * (int64_t)p->item,
+                   (size_t)columns * p->item);
     else if (p->item == 4) {
         UNPACK(float)
     } else {

@@ -92,11 +92,18 @@ static memory thread_memory(const plan *s, int slot)
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------*/
-static int64_t panel_columns(const plan *s, int64_t panel) { return fc_min(s->panel, s->p->out_channels - panel * s->panel); }
-static int64_t panel_width(const plan *s, int64_t panel) { return panel_columns(s, panel) > s->lanes ? s->panel : s->lanes; }
+static int64_t panel_columns(const plan *s, int64_t panel)
+{
+    return fc_min(s->panel, s->p->out_channels - panel * s->panel);
+}
+static int64_t panel_width(const plan *s, int64_t panel)
+{
+    return panel_columns(s, panel) > s->lanes ? s->panel : s->lanes;
+}
 
 /* u[e][c][panel] for channels [c0, c0 + channels) */
-static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack, char *u)
+static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
+                              char *u)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, width = panel_width(s, panel), columns = panel_columns(s, panel);
@@ -104,8 +111,9 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
         const int64_t count = fc_min(CHUNK, channels - c);
         if (columns < width)
             memset(pack, 0, (size_t)(9 * count * width * item));
-        fc_pack_weights(p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + (c0 + c) * p->weight_c) * item, count,
-                        columns, pack, width);
+        fc_pack_weights(
+            p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + (c0 + c) * p->weight_c) * item,
+            count, columns, pack, width);
         p->k->winograd->weights(pack, count * width, count * width, u + c * width * item, s->u_point);
     }
 }
@@ -119,12 +127,14 @@ static void store_weights(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const int64_t group = task / s->panels, panel = task % s->panels;
-    transform_weights(s, group, panel, 0, s->p->in_channels, thread_memory(s, slot).pack, stored_weights(s, group, panel));
+    transform_weights(s, group, panel, 0, s->p->in_channels, thread_memory(s, slot).pack,
+                      stored_weights(s, group, panel));
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
-static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v, const char *u, char *m)
+static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v,
+                     const char *u, char *m)
 {
     const int64_t item = (int64_t)s->p->item;
     fc_gemm product = {
@@ -149,7 +159,8 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel, columns = panel_columns(s, panel);
+    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel,
+                  columns = panel_columns(s, panel);
     const int64_t h = r->row * FC_OUT, w = r->column * FC_OUT, rows = fc_min(FC_OUT, p->y.h - h);
     const fc_pitch pitch = {FC_OUT * r->count * s->panel, s->panel, 1};
     const fc_view *res = e->residual;
@@ -160,10 +171,14 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         row = p->y.stride_h, pixel = p->y.stride_w;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const char *residual = res ? fc_at(res->data, r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item) : NULL;
+        const char *residual =
+            res ? fc_at(res->data,
+                        r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item)
+                : NULL;
         p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item),
-                               fc_at(e->bias, channel, item), residual, res ? res->stride_h : 0, res ? res->stride_w : 0, e->lower,
-                               e->upper, y + FC_OUT * t * pixel * item, row, pixel, (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
+                               fc_at(e->bias, channel, item), residual, res ? res->stride_h : 0,
+                               res ? res->stride_w : 0, e->lower, e->upper, y + FC_OUT * t * pixel * item, row, pixel,
+                               (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
     }
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
@@ -172,7 +187,8 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     }
 }
 
-static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t first, int64_t end, const char *m, char *tile_memory)
+static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t first, int64_t end, const char *m,
+                        char *tile_memory)
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
@@ -186,10 +202,12 @@ static void run_tiles(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const memory t = thread_memory(s, slot);
-    const int64_t group = task / s->count, first = task % s->count * s->block, end = fc_min(first + s->block, s->tiles.count);
+    const int64_t group = task / s->count, first = task % s->count * s->block,
+                  end = fc_min(first + s->block, s->tiles.count);
     fc_transform_inputs(&s->tiles, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m);
+        multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel),
+                 t.m);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -200,7 +218,8 @@ static void run_inputs(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const int64_t first = task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->tiles.count);
-    fc_transform_inputs(&s->tiles, s->group, first, end, thread_memory(s, slot).strip, s->v + first * s->tiles.row * (int64_t)s->p->item);
+    fc_transform_inputs(&s->tiles, s->group, first, end, thread_memory(s, slot).strip,
+                        s->v + first * s->tiles.row * (int64_t)s->p->item);
 }
 
 static void run_panel(void *context, int64_t panel, int slot)
@@ -217,7 +236,8 @@ static void run_panel(void *context, int64_t panel, int slot)
 
 int fc_conv_winograd_serves(const fc_problem *p)
 {
-    return p->kernel_h == 3 && p->kernel_w == 3 && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 && p->dilation_w == 1;
+    return p->kernel_h == 3 && p->kernel_w == 3 && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 &&
+           p->dilation_w == 1;
 }
 
 int64_t fc_conv_winograd_scratch(const fc_problem *p)

@@ -30,13 +30,16 @@ static void copy_row(void *context, int64_t task, int slot)
     if (y->stride_c == 1)
         fc_load_window(j->k, j->item, &from, &window, to, &(fc_pitch){0, y->stride_w, 1});
     else if (x->stride_c == 1)
-        fc_store_window(j->k, j->item, &into, &window, (const char *)x->data + (n * x->stride_n + h * x->stride_h) * item,
+        fc_store_window(j->k, j->item, &into, &window,
+                        (const char *)x->data + (n * x->stride_n + h * x->stride_h) * item,
                         &(fc_pitch){0, x->stride_w, 1});
     else
         for (int64_t c = 0; c < x->c; c++)
             for (int64_t w = 0; w < x->w; w++)
                 memcpy(to + (c * y->stride_c + w * y->stride_w) * item,
-                       (const char *)x->data + (n * x->stride_n + c * x->stride_c + h * x->stride_h + w * x->stride_w) * item, j->item);
+                       (const char *)x->data +
+                           (n * x->stride_n + c * x->stride_c + h * x->stride_h + w * x->stride_w) * item,
+                       j->item);
 }
 
 fc_status fc_copy(fc_dtype dtype, const fc_view *x, const fc_view *y)
@@ -107,7 +110,8 @@ static void sum_slice(void *context, int64_t slice, int slot)
 fc_status fc_channel_sum(fc_dtype dtype, const fc_view *x, void *sum)
 {
     const int64_t item = dtype == FC_F32 ? 4 : 8, lines = x->n * x->h;
-    sum_job job = {.k = fc_get_kernels(dtype), .item = (size_t)item, .x = x, .slices = fc_max(1, fc_min(SLICES, lines))};
+    sum_job job = {
+        .k = fc_get_kernels(dtype), .item = (size_t)item, .x = x, .slices = fc_max(1, fc_min(SLICES, lines))};
     const int64_t partial = fc_round_up(job.slices * x->c * item, 64);
     job.block_bytes = BLOCK_PIXELS * BLOCK_CHANNELS * item;
     const int slots = fc_parallel_slots(job.slices);

@@ -7,7 +7,12 @@
 fc_image fc_image_of(const fc_view *v, size_t item, int64_t n, int64_t channel, int64_t channels)
 {
     return (fc_image){(char *)v->data + (n * v->stride_n + channel * v->stride_c) * (int64_t)item,
-                      v->h, v->w, channels, v->stride_h, v->stride_w, v->stride_c};
+                      v->h,
+                      v->w,
+                      channels,
+                      v->stride_h,
+                      v->stride_w,
+                      v->stride_c};
 }
 
 static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, int64_t from_pixel,
@@ -73,7 +78,8 @@ static int64_t first_at(int64_t start, int64_t step, int64_t bound, int64_t coun
     return i < count ? i : count;
 }
 
-void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_, const fc_pitch *pitch)
+void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_,
+                    const fc_pitch *pitch)
 {
     const int64_t size = (int64_t)item;
     const int64_t begin = first_at(win->left, win->column_step, 0, win->columns);
@@ -101,6 +107,7 @@ void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const 
     for (int64_t r = 0; r < win->rows; r++) {
         const char *from = (const char *)from_ + r * pitch->row * size;
         char *to = y->data + ((win->top + r * win->row_step) * y->stride_h + win->left * y->stride_w) * size;
-        copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, y->stride_w * win->column_step, y->stride_c);
+        copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, y->stride_w * win->column_step,
+                 y->stride_c);
     }
 }

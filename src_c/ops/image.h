@@ -28,5 +28,6 @@ typedef struct {
 /* to[row][column][c] = image[top + row * row_step][left + column * column_step][c], zero outside the image. */
 void fc_load_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, void *to, const fc_pitch *);
 /* image[top + row * row_step][left + column * column_step][c] = from[row][column][c]; the window lies inside. */
-void fc_store_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, const void *from, const fc_pitch *);
+void fc_store_window(const fc_kernels *, size_t item, const fc_image *, const fc_window *, const void *from,
+                     const fc_pitch *);
 #endif

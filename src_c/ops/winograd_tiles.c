@@ -27,7 +27,8 @@ int64_t fc_tiles_strip_bytes(const fc_tiles *t)
 
 fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
 {
-    fc_tile_run r = {.n = tile / (t->rows * t->columns), .row = tile / t->columns % t->rows, .column = tile % t->columns};
+    fc_tile_run r = {
+        .n = tile / (t->rows * t->columns), .row = tile / t->columns % t->rows, .column = tile % t->columns};
     r.count = fc_min(t->columns - r.column, end - tile);
     return r;
 }
