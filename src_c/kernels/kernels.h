@@ -20,6 +20,8 @@ typedef struct {
     int vector_lanes; /* T per vector */
     /* to[column][row] = from[row][column]; either side may have any row pitch */
     void (*transpose)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
+    /* to[row][column] = from[row][column]: rows too short for a call of memcpy each */
+    void (*copy_rows)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
     /* panel[tap][c][k] = from[k][c][tap]: `columns` runs of `channels * taps` elements, `pitch` apart, into rows of `width` */
     void (*pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from, int64_t pitch, void *panel,
                       int64_t width);

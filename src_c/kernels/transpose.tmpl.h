@@ -93,6 +93,20 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         }
 }
 
+static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
+{
+    const T *from = from_;
+    T *to = to_;
+    const int64_t whole = columns / VL * VL;
+    const int tail = (int)(columns - whole);
+    for (int64_t i = 0; i < rows; i++, from += from_pitch, to += to_pitch) {
+        for (int64_t j = 0; j < whole; j += VL)
+            vstore(to + j, vload(from + j));
+        if (tail)
+            vstore_tail(to + whole, vload_tail(from + whole, tail), tail);
+    }
+}
+
 /* One run (c, tap) of a weight is `channels * taps` long; panel[tap][c][k] has rows of `width`. */
 static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from_, int64_t pitch, void *panel_,
                          int64_t width)

@@ -290,6 +290,11 @@ static void run_single(void *context, int64_t task, int slot)
          panel++) {
         const int64_t k0 = panel * s->panel;
         const part of = {group, 0, s->row_units, k0, fc_min(s->panel, p->out_channels - k0)};
+        if (s->pointwise && p->weight_k == 1) { /* c[channel of x][k] is a piece of the weight itself */
+            char *to = (char *)p->weight + (group * p->weight_g + k0) * (int64_t)p->item;
+            add_block(s, &all, &t, &of, scratch, to, p->weight_c, 0);
+            continue;
+        }
         add_block(s, &all, &t, &of, scratch, sum, s->panel, 0);
         fc_unpack_weights(p, group, k0, of.columns, 0, p->in_channels, sum, s->panel, p->in_channels * s->panel);
     }

@@ -1,8 +1,6 @@
 /* conv_weights.c: weights into the panels of the tile kernel, and their gradients out of them. */
 #include "conv.h"
 
-#include <string.h>
-
 /* One copy per element size; the compiler cannot vectorise the gather, so 8 columns at a time keep 8 lines in use. */
 #define PACK(type)                                                                                                     \
     for (int64_t k0 = 0; k0 < columns; k0 += 8)                                                                        \
@@ -43,10 +41,8 @@ static void pack_rows(const fc_problem *p, const char *from, int64_t channels, i
 {
     const int64_t item = (int64_t)p->item;
     for (int64_t u = 0; u < p->kernel_h; u++)
-        for (int64_t v = 0; v < p->kernel_w; v++)
-            for (int64_t c = 0; c < channels; c++, to += width * item)
-                memcpy(to, from + (c * p->weight_c + u * p->weight_u + v * p->weight_v) * item,
-                       (size_t)(columns * item));
+        for (int64_t v = 0; v < p->kernel_w; v++, to += channels * width * item)
+            p->k->copy_rows(channels, columns, from + (u * p->weight_u + v * p->weight_v) * item, p->weight_c, to, width);
 }
 
 void fc_pack_weights(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
@@ -81,9 +77,7 @@ void fc_unpack_weights(const fc_problem *p, int64_t group, int64_t k0, int64_t c
         (p->kernel_h == 1 || p->weight_u == p->kernel_w))
         p->k->unpack_runs(columns, channels, taps, panel, width, tap_pitch, to, p->weight_k);
     else if (p->weight_k == 1 && taps == 1)
-        for (int64_t c = 0; c < channels; c++)
-            memcpy(to + c * p->weight_c * (int64_t)p->item, panel + c * width * (int64_t)p->item,
-                   (size_t)columns * p->item);
+        p->k->copy_rows(channels, columns, panel, width, to, p->weight_c);
     else if (p->item == 4) {
         UNPACK(float)
     } else {

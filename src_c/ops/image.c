@@ -39,11 +39,8 @@ static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t c
             memcpy(to, from, (size_t)(pixels * channels) * item);
             return;
         }
-        if (channels >= 4) {
-            for (int64_t p = 0; p < pixels; p++)
-                memcpy(to + p * to_pixel * size, from + p * from_pixel * size, (size_t)channels * item);
-            return;
-        }
+        k->copy_rows(pixels, channels, from, from_pixel, to, to_pixel);
+        return;
     }
     if (from_pixel == 1 && to_pixel == 1) {
         for (int64_t c = 0; c < channels; c++)
