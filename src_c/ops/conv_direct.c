@@ -4,7 +4,7 @@
  * A strip is x itself when its channels are contiguous and no output looks outside; otherwise it is a zero-padded
  * channels-last copy. For each panel of output channels the packed weights of the panel then meet every row of the block:
  *
- *     for panel: for channel chunk: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
+ *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
  * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
  */
@@ -21,6 +21,9 @@ enum {
     /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows in
      * two sets still fit 8 ways). */
     ALIASING_BYTES = 2048,
+    /* A panel of a [channel][k] weight is a short piece of each row. All panels of so many rows are packed before the next
+     * rows, so that the pieces of a row are read soon after each other: 256 rows of 512 columns are 512 KiB. */
+    CHUNK_OF_ROWS = 256,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
 };
@@ -142,6 +145,8 @@ static plan make_plan(const fc_problem *p)
     s.chunk = p->in_channels;
     if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
         s.chunk = fc_max(s.lanes, PANEL_BYTES / column / s.lanes * s.lanes);
+    if (taps(p) == 1 && p->weight_k == 1) /* the order is that of the channels anyway */
+        s.chunk = fc_min(s.chunk, CHUNK_OF_ROWS);
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
     choose_block(&s, fc_l2_bytes() / 4);
@@ -239,13 +244,15 @@ typedef struct {
     int64_t image, row, pixel;
 } target;
 
-/* All rows of the block for one panel. late: memory for one packed chunk, or NULL. */
-static void run_panel(const plan *s, const block *b, int64_t panel, const char *strip, const target *y, char *late)
+/* All rows of the block for one panel and the chunk of channels that starts at c0. late: memory to pack them, or NULL. */
+static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, const char *strip, const target *y,
+                      char *late)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
     const panel_range k = panel_at(s, panel);
     const int64_t item = (int64_t)p->item, channel = b->g * p->out_channels + k.first;
+    const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
     const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels;
     const fc_view *r = e->residual;
     fc_gemm tile = {
@@ -254,6 +261,10 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
         .taps_w = merged ? 1 : p->kernel_w,
         .step_h = p->dilation_h * s->strip_row,
         .step_w = p->dilation_w * s->strip_pixel,
+        .length = merged ? p->kernel_w * chunk : chunk,
+        .b = late ? late : packed_chunk(s, b->g, &k, c0),
+        .accumulate = c0 > 0,
+        .finish = c0 + chunk == p->in_channels && !fc_is_identity(e),
         .y_row = y->pixel,
         .columns = (int)k.columns,
         .scale = fc_at(e->scale, channel, item),
@@ -262,25 +273,18 @@ static void run_panel(const plan *s, const block *b, int64_t panel, const char *
         .lower = e->lower,
         .upper = e->upper,
     };
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
-        const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
-        tile.length = merged ? p->kernel_w * chunk : chunk;
-        if (late)
-            pack_chunk(s, b->g, &k, c0, chunk, late);
-        tile.b = late ? late : packed_chunk(s, b->g, &k, c0);
-        tile.accumulate = c0 > 0;
-        tile.finish = c0 + chunk == p->in_channels && !fc_is_identity(e);
-        for (int64_t i = 0; i < b->images; i++)
-            for (int64_t h = 0; h < b->rows; h++) {
-                tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
-                tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
-                if (r)
-                    tile.residual =
-                        (const char *)r->data +
-                        ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
-                p->k->gemm->rows(&tile, b->columns);
-            }
-    }
+    if (late)
+        pack_chunk(s, b->g, &k, c0, chunk, late);
+    for (int64_t i = 0; i < b->images; i++)
+        for (int64_t h = 0; h < b->rows; h++) {
+            tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
+            tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
+            if (r)
+                tile.residual =
+                    (const char *)r->data +
+                    ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
+            p->k->gemm->rows(&tile, b->columns);
+        }
 }
 
 static void run_block(void *context, int64_t task, int slot)
@@ -300,8 +304,9 @@ static void run_block(void *context, int64_t task, int slot)
                          (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) *
                              item,
                      p->y.stride_n, p->y.stride_h, p->y.stride_w};
-    for (int64_t panel = first; panel < last; panel++)
-        run_panel(s, &b, panel, strip, &y, late);
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk)
+        for (int64_t panel = first; panel < last; panel++)
+            run_panel(s, &b, panel, c0, strip, &y, late);
     if (s->dense_y)
         return;
     const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;

@@ -42,7 +42,8 @@ static void pack_rows(const fc_problem *p, const char *from, int64_t channels, i
     const int64_t item = (int64_t)p->item;
     for (int64_t u = 0; u < p->kernel_h; u++)
         for (int64_t v = 0; v < p->kernel_w; v++, to += channels * width * item)
-            p->k->copy_rows(channels, columns, from + (u * p->weight_u + v * p->weight_v) * item, p->weight_c, to, width);
+            p->k->copy_rows(channels, columns, from + (u * p->weight_u + v * p->weight_v) * item, p->weight_c, to,
+                            width);
 }
 
 void fc_pack_weights(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
