@@ -1,7 +1,8 @@
 /* scratch.c: a small cache of aligned blocks, shared by all threads.
  *
  * A driver acquires one block at the start of a call (its own part and one part per thread) and releases it at the end.
- * Released blocks are kept for the next call up to KEEP_BYTES in all and KEEP_BLOCKS in number; nothing is keyed by shape.
+ * Released blocks are kept for the next call up to KEEP_BYTES in all and KEEP_BLOCKS in number, the oldest make room for
+ * the newest; nothing is keyed by shape.
  */
 #define _GNU_SOURCE
 #include "scratch.h"
@@ -39,6 +40,17 @@ static struct {
 static void before_fork(void) { pthread_mutex_lock(&cache.mutex); }
 static void after_fork(void) { pthread_mutex_unlock(&cache.mutex); }
 
+/* blocks[0] is the one released longest ago */
+static header *remove_cached(int index)
+{
+    header *block = cache.blocks[index];
+    cache.count--;
+    for (int i = index; i < cache.count; i++)
+        cache.blocks[i] = cache.blocks[i + 1];
+    cache.bytes -= block->bytes;
+    return block;
+}
+
 static header *take_cached(size_t bytes)
 {
     int best = -1;
@@ -47,10 +59,7 @@ static header *take_cached(size_t bytes)
             best = i;
     if (best < 0)
         return NULL;
-    header *block = cache.blocks[best];
-    cache.blocks[best] = cache.blocks[--cache.count];
-    cache.bytes -= block->bytes;
-    return block;
+    return remove_cached(best);
 }
 
 static header *allocate(size_t bytes)
@@ -84,15 +93,16 @@ void fc_scratch_release(void *user)
     if (!user)
         return;
     header *block = (header *)((char *)user - HEADER);
-    pthread_mutex_lock(&cache.mutex);
-    bool keep = cache.count < KEEP_BLOCKS && cache.bytes + block->bytes <= KEEP_BYTES;
-    if (keep) {
-        cache.blocks[cache.count++] = block;
-        cache.bytes += block->bytes;
-    }
-    pthread_mutex_unlock(&cache.mutex);
-    if (!keep)
+    if (block->bytes > KEEP_BYTES) {
         free(block);
+        return;
+    }
+    pthread_mutex_lock(&cache.mutex);
+    while (cache.count == KEEP_BLOCKS || cache.bytes + block->bytes > KEEP_BYTES)
+        free(remove_cached(0));
+    cache.blocks[cache.count++] = block;
+    cache.bytes += block->bytes;
+    pthread_mutex_unlock(&cache.mutex);
 }
 
 void fc_clear_workspace(void)

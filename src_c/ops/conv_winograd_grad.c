@@ -3,9 +3,11 @@
  * The gradient of w is a correlation of x with grad_y: per tile, 3 x 3 outputs of a 4 x 4 kernel, so with the tiles of
  * the forward pass
  *     grad_w = A3' [ sum over tiles of (B' x B) o (G4 grad_y G4') ] A3
- * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k]. Blocks of tiles are transformed
- * (tasks are tiles), multiplied (tasks are points: no two share a sum), and at the end sum is transformed back. Each sum
- * runs through the tiles in order whatever the blocks and threads are.
+ * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k]; at the end sum is transformed
+ * back. Two schedules, chosen by the shape alone; in both, a sum runs through its tiles in order whatever the blocks are:
+ *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
+ *                second-level cache, and the sums are added in order                              (small weights)
+ *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points)   (large ones)
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -18,6 +20,10 @@ enum {
     MIN_BLOCK_BYTES = 1 << 20,
     MAX_BLOCK_BYTES = 16 << 20,
     TILES_PER_TASK = 4,
+    MIN_SLICES = 4, /* less would leave threads without one */
+    MAX_SLICES = 16,
+    SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
+    SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
     CHUNK = 64, /* channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB */
 };
 
@@ -26,10 +32,10 @@ typedef struct {
     fc_tiles tiles;
     int64_t panel, panels;
     int64_t d_row, d_point, sum_row, sum_point; /* pitches, elements */
-    int64_t block;
+    int64_t block, slices;
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
-    char *v, *d, *sum, *threads;
-    int64_t group, first, end; /* of the current block */
+    char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
+    int64_t group, first, end;   /* by points: the current block */
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
@@ -43,7 +49,10 @@ static plan make_plan(const fc_problem *p)
     s.sum_row = s.d_row;
     s.sum_point = p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, FC_POINTS * s.sum_point);
-    const int64_t budget = fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
+    s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
+    if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
+        s.slices = 1;
+    const int64_t budget = s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.row + s.d_row) * item)));
     fc_set_block(&s.tiles, s.block);
     s.d_point = s.block * s.d_row + pad;
@@ -53,6 +62,8 @@ static plan make_plan(const fc_problem *p)
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes = p->y.stride_c == 1 ? 0 : bytes_of(&s, FC_OUT * FC_OUT * s.tiles.longest_run * p->out_channels);
     s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, 9 * CHUNK * s.panel));
+    if (s.slices > 1)
+        s.thread_bytes += s.v_bytes + s.d_bytes;
     return s;
 }
 
@@ -82,43 +93,106 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
     }
 }
 
+/* v[e][tile - first], d[e][tile - first] for tiles [first, end) */
+static void transform_tiles(const plan *s, int64_t first, int64_t end, char *strip, char *v, char *d)
+{
+    fc_transform_inputs(&s->tiles, s->group, first, end, strip, v);
+    for (int64_t tile = first; tile < end;) {
+        const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
+        transform_gradients(s, &r, strip + s->strip_bytes, d + (tile - first) * s->d_row * (int64_t)s->p->item);
+        tile += r.count;
+    }
+}
+
+/* sum[e] (+)= v[e]' d[e] over `tiles` tiles */
+static void multiply(const plan *s, int64_t e, int64_t tiles, const char *v, const char *d, char *sum, int accumulate)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    const fc_gemm_at product = {
+        .a = v + e * s->tiles.point * item,
+        .a_step = s->tiles.row,
+        .b = d + e * s->d_point * item,
+        .b_step = s->d_row,
+        .images = 1,
+        .lines = 1,
+        .depth = tiles,
+        .c = sum + e * s->sum_point * item,
+        .c_row = s->sum_row,
+        .rows = p->in_channels,
+        .columns = fc_round_up(p->out_channels, p->k->vector_lanes),
+        .accumulate = accumulate,
+    };
+    p->k->gemm->at(&product);
+}
+
+/* ---- by points ---------------------------------------------------------------------------------------------------------*/
 static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t item = (int64_t)s->p->item;
-    const int64_t first = s->first + task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->end);
-    char *strip = s->threads + slot * s->thread_bytes;
-    fc_transform_inputs(&s->tiles, s->group, first, end, strip, s->v + (first - s->first) * s->tiles.row * item);
-    for (int64_t tile = first; tile < end;) {
-        const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        transform_gradients(s, &r, strip + s->strip_bytes, s->d + (tile - s->first) * s->d_row * item);
-        tile += r.count;
-    }
+    const int64_t item = (int64_t)s->p->item, at = task * TILES_PER_TASK, first = s->first + at;
+    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->threads + slot * s->thread_bytes,
+                    s->v + at * s->tiles.row * item, s->d + at * s->d_row * item);
 }
 
 static void multiply_task(void *context, int64_t e, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    const fc_gemm_at product = {
-        .a = s->v + e * s->tiles.point * item,
-        .a_step = s->tiles.row,
-        .b = s->d + e * s->d_point * item,
-        .b_step = s->d_row,
-        .images = 1,
-        .lines = 1,
-        .depth = s->end - s->first,
-        .c = s->sum + e * s->sum_point * item,
-        .c_row = s->sum_row,
-        .rows = p->in_channels,
-        .columns = fc_round_up(p->out_channels, p->k->vector_lanes),
-        .accumulate = s->first > 0,
-    };
-    p->k->gemm->at(&product);
+    multiply(s, e, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
 }
 
+static void run_by_points(plan *s, int slots)
+{
+    for (s->first = 0; s->first < s->tiles.count; s->first = s->end) {
+        s->end = fc_min(s->first + s->block, s->tiles.count);
+        fc_parallel_in(slots, fc_ceil_div(s->end - s->first, TILES_PER_TASK), transform_task, s);
+        fc_parallel_in(slots, FC_POINTS, multiply_task, s);
+    }
+}
+
+/* ---- by slices ---------------------------------------------------------------------------------------------------------*/
+static void slice_task(void *context, int64_t slice, int slot)
+{
+    const plan *s = context;
+    const int64_t begin = slice * s->tiles.count / s->slices, end = (slice + 1) * s->tiles.count / s->slices;
+    char *v = s->threads + slot * s->thread_bytes, *d = v + s->v_bytes, *strip = d + s->d_bytes;
+    for (int64_t first = begin; first < end; first += s->block) {
+        const int64_t tiles = fc_min(s->block, end - first);
+        transform_tiles(s, first, first + tiles, strip, v, d);
+        for (int64_t e = 0; e < FC_POINTS; e++)
+            multiply(s, e, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+    }
+}
+
+#define ADD_SLICES(type)                                                                                               \
+    for (int64_t slice = 1; slice < s->slices; slice++) {                                                              \
+        type *restrict to = (type *)at;                                                                                \
+        const type *restrict from = (const type *)(at + slice * s->sum_bytes);                                         \
+        for (int64_t i = 0; i < count; i++)                                                                            \
+            to[i] += from[i];                                                                                          \
+    }
+
+static void add_task(void *context, int64_t e, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const int64_t count = s->p->in_channels * s->sum_row;
+    char *at = s->sum + e * s->sum_point * (int64_t)s->p->item;
+    if (s->p->item == 4) {
+        ADD_SLICES(float)
+    } else {
+        ADD_SLICES(double)
+    }
+}
+
+static void run_by_slices(plan *s, int slots)
+{
+    fc_parallel_in(slots, s->slices, slice_task, s);
+    fc_parallel_in(slots, FC_POINTS, add_task, s);
+}
+
+/* ---- back to the weight ------------------------------------------------------------------------------------------------*/
 static void store_task(void *context, int64_t panel, int slot)
 {
     const plan *s = context;
@@ -138,20 +212,20 @@ fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(s.zero_bytes + s.v_bytes + s.d_bytes + s.sum_bytes, slots, s.thread_bytes);
+    const int64_t shared = s.zero_bytes + s.slices * s.sum_bytes + (s.slices > 1 ? 0 : s.v_bytes + s.d_bytes);
+    char *scratch = fc_scratch_acquire_parts(shared, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)s.zero_bytes);
-    s.v = scratch + s.zero_bytes;
+    s.sum = scratch + s.zero_bytes;
+    s.v = s.sum + s.slices * s.sum_bytes;
     s.d = s.v + s.v_bytes;
-    s.sum = s.d + s.d_bytes;
-    s.threads = s.sum + s.sum_bytes;
+    s.threads = scratch + shared;
     for (s.group = 0; s.group < p->groups; s.group++) {
-        for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
-            s.end = fc_min(s.first + s.block, s.tiles.count);
-            fc_parallel_in(slots, fc_ceil_div(s.end - s.first, TILES_PER_TASK), transform_task, &s);
-            fc_parallel_in(slots, FC_POINTS, multiply_task, &s);
-        }
+        if (s.slices > 1)
+            run_by_slices(&s, slots);
+        else
+            run_by_points(&s, slots);
         fc_parallel_in(slots, s.panels, store_task, &s);
     }
     fc_scratch_release(scratch);
