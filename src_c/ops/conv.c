@@ -8,6 +8,7 @@
 #include "../threads.h"
 #include "conv.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -324,18 +325,46 @@ static void use_copied_weight(fc_problem *p, char *to)
     p->weight_g = p->in_channels * p->weight_c;
 }
 
+typedef struct {
+    const fc_problem *p;
+    const fc_conv *c;
+    const fc_view *grad_x;
+    int64_t rows, columns; /* phases along h and w */
+    atomic_int status;
+} phases;
+
+/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first. */
+static void phase_task(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    phases *f = context;
+    const int64_t index = f->rows * f->columns - 1 - task;
+    const fc_problem *p = f->p;
+    const fc_conv *c = f->c;
+    const phase h = make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const phase w = make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    const fc_status status = run_phase(p, c, &h, &w);
+    if (status != FC_OK)
+        atomic_store(&f->status, (int)status);
+}
+
+/* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;
+ * otherwise one after the other, each on all threads. */
 static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    for (int64_t i = 0; i < fc_min(c->stride_h, grad_x->h); i++) {
-        const phase h = make_phase(i, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-        for (int64_t j = 0; j < fc_min(c->stride_w, grad_x->w); j++) {
-            const phase w = make_phase(j, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-            const fc_status status = run_phase(p, c, &h, &w);
-            if (status != FC_OK)
-                return status;
-        }
+    enum { PHASES_PER_THREAD = 8 };
+    phases f = {.p = p, .c = c, .grad_x = grad_x};
+    f.rows = fc_min(c->stride_h, grad_x->h);
+    f.columns = fc_min(c->stride_w, grad_x->w);
+    const int64_t count = f.rows * f.columns;
+    const int even = p->kernel_h >= c->stride_h && p->kernel_w >= c->stride_w;
+    if (even && count >= PHASES_PER_THREAD * (int64_t)fc_parallel_slots(INT64_MAX)) {
+        fc_parallel(count, phase_task, &f);
+    } else {
+        for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
+            phase_task(&f, task, 0);
     }
-    return FC_OK;
+    return (fc_status)atomic_load(&f.status);
 }
 
 fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,

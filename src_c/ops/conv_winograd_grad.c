@@ -52,7 +52,8 @@ static plan make_plan(const fc_problem *p)
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
-    const int64_t budget = s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
+    const int64_t budget =
+        s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.row + s.d_row) * item)));
     fc_set_block(&s.tiles, s.block);
     s.d_point = s.block * s.d_row + pad;
