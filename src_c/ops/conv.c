@@ -87,6 +87,7 @@ static void lay_down(fc_problem *p)
     swap(&p->dilation_h, &p->dilation_w);
     swap(&p->pad_top, &p->pad_left);
     swap(&p->weight_u, &p->weight_v);
+    swap(&p->packed_u, &p->packed_v);
 }
 
 /* A view whose rows (and images) follow each other without gaps is one long row. */
@@ -177,26 +178,37 @@ static const method *choose(fc_problem *p)
 }
 
 /* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical
- * dilation, whose strips have no gaps. With small d the gaps cost less than packing the weights d times. */
-static fc_status run_by_residue(const fc_problem *p, const method *m)
+ * dilation, whose strips have no gaps. Small d gains nothing. */
+static fc_status run_residue(const fc_problem *p, const method *m, int64_t a)
 {
     const int64_t d = p->dilation_h, item = (int64_t)p->item;
-    for (int64_t a = 0; a < fc_min(d, p->y.h); a++) {
-        fc_problem q = *p;
-        const int64_t start = a - p->pad_top, residue = (start % d + d) % d;
-        q.dilation_h = 1;
-        q.pad_top = (residue - start) / d;
-        q.y.data = (char *)p->y.data + a * p->y.stride_h * item;
-        q.y.h = fc_ceil_div(p->y.h - a, d);
-        q.y.stride_h *= d;
-        q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
-        q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
-        q.x.stride_h *= d;
-        const fc_status status = m->run(&q);
-        if (status != FC_OK)
-            return status;
+    fc_problem q = *p;
+    const int64_t start = a - p->pad_top, residue = (start % d + d) % d;
+    q.dilation_h = 1;
+    q.pad_top = (residue - start) / d;
+    q.y.data = (char *)p->y.data + a * p->y.stride_h * item;
+    q.y.h = fc_ceil_div(p->y.h - a, d);
+    q.y.stride_h *= d;
+    q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
+    q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
+    q.x.stride_h *= d;
+    return m->run(&q);
+}
+
+static fc_status run_by_residue(fc_problem *p, const method *m)
+{
+    char *packed = NULL;
+    if (m == &direct && !p->packed) {
+        packed = fc_scratch_acquire((size_t)fc_packed_elements(p) * p->item);
+        if (!packed)
+            return FC_ENOMEM;
+        fc_pack_direct(p, packed);
     }
-    return FC_OK;
+    fc_status status = FC_OK;
+    for (int64_t a = 0; a < fc_min(p->dilation_h, p->y.h) && status == FC_OK; a++)
+        status = run_residue(p, m, a);
+    fc_scratch_release(packed);
+    return status;
 }
 
 static fc_status run_forward(fc_problem *p)
@@ -271,6 +283,7 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.stride_h = p.stride_w = 1;
     if (h->taps == 0 || w->taps == 0) {
         p.algorithm = FC_DIRECT;
+        p.packed = NULL;
         p.in_channels = p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
         p.pad_top = p.pad_left = 0;
         p.x.h = p.x.w = 0; /* every read is padding */
@@ -284,45 +297,10 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.weight = whole->weight + (h->last * whole->weight_u + w->last * whole->weight_v) * (int64_t)whole->item;
     p.weight_u = -h->step * whole->weight_u;
     p.weight_v = -w->step * whole->weight_v;
+    p.packed_first = h->last * whole->packed_u + w->last * whole->packed_v;
+    p.packed_u = -h->step * whole->packed_u;
+    p.packed_v = -w->step * whole->packed_v;
     return run_forward(&p);
-}
-
-/* Copies the weight to [group][k][u][v][c], c innermost: the panels of every phase are then copies of its rows. */
-typedef struct {
-    const fc_problem *p;
-    char *to;
-} weight_copy;
-
-static void copy_channel(void *context, int64_t task, int slot)
-{
-    (void)slot;
-    const weight_copy *w = context;
-    const fc_problem *p = w->p;
-    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w, channels = p->out_channels;
-    const int64_t group = task / p->in_channels, k = task % p->in_channels;
-    const char *from = p->weight + (group * p->weight_g + k * p->weight_c) * item;
-    char *to = w->to + task * taps * channels * item;
-    if (p->weight_k == taps && p->weight_v == 1 && p->weight_u == p->kernel_w)
-        p->k->transpose(channels, taps, from, taps, to, channels);
-    else
-        for (int64_t u = 0; u < p->kernel_h; u++)
-            for (int64_t v = 0; v < p->kernel_w; v++)
-                for (int64_t c = 0; c < channels; c++)
-                    memcpy(to + ((u * p->kernel_w + v) * channels + c) * item,
-                           from + (c * p->weight_k + u * p->weight_u + v * p->weight_v) * item, p->item);
-}
-
-static void use_copied_weight(fc_problem *p, char *to)
-{
-    weight_copy job = {p, to};
-    fc_parallel(p->groups * p->in_channels, copy_channel, &job);
-    const int64_t channels = p->out_channels;
-    p->weight = to;
-    p->weight_k = 1;
-    p->weight_v = channels;
-    p->weight_u = p->kernel_w * channels;
-    p->weight_c = p->kernel_h * p->weight_u;
-    p->weight_g = p->in_channels * p->weight_c;
 }
 
 typedef struct {
@@ -376,15 +354,15 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     p.epilogue = *epilogue;
     swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     swap(&p.weight_k, &p.weight_c);
-    char *copy = NULL;
-    if (c->stride_h * c->stride_w > 1 && w->h * w->w > 1 && p.out_channels > 1) {
-        copy = fc_scratch_acquire((size_t)(w->n * w->c * w->h * w->w) * p.item);
-        if (!copy)
+    char *packed = NULL;
+    if (c->stride_h * c->stride_w > 1 && w->h * w->w > 1 && !is_depthwise(&p) && !has_few_outputs(&p)) {
+        packed = fc_scratch_acquire((size_t)fc_packed_elements(&p) * p.item);
+        if (!packed)
             return FC_ENOMEM;
-        use_copied_weight(&p, copy);
+        fc_pack_direct(&p, packed);
     }
     const fc_status status = run_phases(&p, c, grad_x);
-    fc_scratch_release(copy);
+    fc_scratch_release(packed);
     return status;
 }
 

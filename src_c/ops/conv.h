@@ -17,6 +17,10 @@ typedef struct {
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     const char *weight;
     int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
+    /* The weight as fc_pack_direct left it, or NULL; strides in rows of a panel. Problems that share a kernel (output phases,
+     * residues of a dilation) share it and say where their first tap is and how to step. */
+    const char *packed;
+    int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
     fc_epilogue epilogue;
     fc_algorithm algorithm;
 } fc_problem;
@@ -71,12 +75,16 @@ void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t co
 /* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */
 void fc_unroll_rows(fc_problem *);
 
+/* Packs the whole weight for fc_conv_direct into `to`, fc_packed_elements elements, and sets problem->packed. */
+int64_t fc_packed_elements(const fc_problem *);
+void fc_pack_direct(fc_problem *, char *to);
+
 /* Forward: writes y. Each runs the whole problem in parallel. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
-fc_status fc_conv_winograd(const fc_problem *);  /* where fc_conv_winograd_serves */
+fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 int fc_conv_winograd_serves(const fc_problem *); /* 3x3, stride 1, dilation 1 */
-fc_status fc_conv_pixels(const fc_problem *);    /* out_channels <= FC_PIXELS_MAX_CHANNELS, no residual */
+fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS, no residual */
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);

@@ -39,8 +39,6 @@ typedef struct {
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
     int pack_late;                         /* each task packs the panels it uses, into its own memory */
-    char *weights;
-    int64_t weights_group;                 /* elements of one group's packed weights */
     char *threads;
     int64_t strip_bytes, tile_bytes, thread_bytes;
 } plan;
@@ -133,7 +131,7 @@ static void share_out(plan *s)
     while (!heavy && blocks(s) < wanted && s->block_w > 4 * p->k->gemm->max_rows)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
     s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
-    s->pack_late = blocks(s) == p->groups;
+    s->pack_late = blocks(s) == p->groups && !p->packed;
 }
 
 static plan make_plan(const fc_problem *p)
@@ -155,27 +153,28 @@ static plan make_plan(const fc_problem *p)
     s.tile_pixel = p->out_channels;
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
     s.tile_bytes = fc_round_up(tile, 64);
-    s.weights_group = s.pack_late ? 0 : taps(p) * p->in_channels * fc_round_up(p->out_channels, s.lanes);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column, 64) : 0);
     return s;
 }
 
-/* ---- weights: [group][panel][chunk][u][v][c in chunk][column], zero beyond the last output channel ----------------*/
+/* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel -----------------------------------*/
 typedef struct {
     int64_t first, columns, width; /* output channels first .. first + columns - 1, packed in rows of width */
 } panel_range;
 
-static panel_range panel_at(const plan *s, int64_t panel)
+static panel_range panel_at(const fc_problem *p, int64_t panel)
 {
-    panel_range r = {.first = panel * s->panel};
-    r.columns = fc_min(s->panel, s->p->out_channels - r.first);
-    r.width = r.columns > s->lanes ? s->panel : s->lanes;
+    const int64_t lanes = p->k->vector_lanes;
+    panel_range r = {.first = panel * 2 * lanes};
+    r.columns = fc_min(2 * lanes, p->out_channels - r.first);
+    r.width = r.columns > lanes ? 2 * lanes : lanes;
     return r;
 }
 
-static void pack_chunk(const plan *s, int64_t group, const panel_range *r, int64_t c0, int64_t channels, char *to)
+/* to[u][v][c][column] for channels [c0, c0 + channels) of one panel */
+static void pack_channels(const fc_problem *p, int64_t group, const panel_range *r, int64_t c0, int64_t channels,
+                          char *to)
 {
-    const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     if (r->columns < r->width)
         memset(to, 0, (size_t)(taps(p) * channels * r->width * item));
@@ -183,20 +182,37 @@ static void pack_chunk(const plan *s, int64_t group, const panel_range *r, int64
                     r->columns, to, r->width);
 }
 
-static char *packed_chunk(const plan *s, int64_t group, const panel_range *r, int64_t c0)
-{
-    const int64_t chunk = taps(s->p) * (r->first * s->p->in_channels + c0 * r->width);
-    return s->weights + (group * s->weights_group + chunk) * (int64_t)s->p->item;
-}
+typedef struct {
+    const fc_problem *p;
+    char *to;
+} pack_job;
 
 static void pack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
-    const plan *s = context;
-    const int64_t group = task / s->panels, channels = s->p->in_channels;
-    const panel_range r = panel_at(s, task % s->panels);
-    for (int64_t c0 = 0; c0 < channels; c0 += s->chunk)
-        pack_chunk(s, group, &r, c0, fc_min(s->chunk, channels - c0), packed_chunk(s, group, &r, c0));
+    const pack_job *j = context;
+    const fc_problem *p = j->p;
+    const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), group = task / panels;
+    const panel_range r = panel_at(p, task % panels);
+    const int64_t at = group * fc_packed_elements(p) / p->groups + r.first * taps(p) * p->in_channels;
+    pack_channels(p, group, &r, 0, p->in_channels, j->to + at * (int64_t)p->item);
+}
+
+int64_t fc_packed_elements(const fc_problem *p)
+{
+    return p->groups * taps(p) * p->in_channels * fc_round_up(p->out_channels, p->k->vector_lanes);
+}
+
+void fc_pack_direct(fc_problem *p, char *to)
+{
+    pack_job job = {p, to};
+    fc_parallel(p->groups * fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), pack_panel, &job);
+    p->packed = to;
+    p->packed_group = fc_packed_elements(p) / p->groups;
+    p->packed_column = taps(p) * p->in_channels;
+    p->packed_first = 0;
+    p->packed_v = p->in_channels;
+    p->packed_u = p->kernel_w * p->in_channels;
 }
 
 /* ---- one block ---------------------------------------------------------------------------------------------------*/
@@ -250,10 +266,12 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const panel_range k = panel_at(s, panel);
+    const panel_range k = panel_at(p, panel);
     const int64_t item = (int64_t)p->item, channel = b->g * p->out_channels + k.first;
     const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
-    const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels;
+    const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels &&
+                       (late || p->packed_v == p->in_channels);
+    const int64_t packed = b->g * p->packed_group + k.first * p->packed_column + (p->packed_first + c0) * k.width;
     const fc_view *r = e->residual;
     fc_gemm tile = {
         .a_row = s->strip_step_w * s->strip_pixel,
@@ -262,7 +280,9 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .step_h = p->dilation_h * s->strip_row,
         .step_w = p->dilation_w * s->strip_pixel,
         .length = merged ? p->kernel_w * chunk : chunk,
-        .b = late ? late : packed_chunk(s, b->g, &k, c0),
+        .b = late ? late : p->packed + packed * item,
+        .b_step_h = k.width * (late ? p->kernel_w * chunk : p->packed_u),
+        .b_step_w = k.width * (late ? chunk : p->packed_v),
         .accumulate = c0 > 0,
         .finish = c0 + chunk == p->in_channels && !fc_is_identity(e),
         .y_row = y->pixel,
@@ -274,7 +294,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .upper = e->upper,
     };
     if (late)
-        pack_chunk(s, b->g, &k, c0, chunk, late);
+        pack_channels(p, b->g, &k, c0, chunk, late);
     for (int64_t i = 0; i < b->images; i++)
         for (int64_t h = 0; h < b->rows; h++) {
             tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
@@ -321,22 +341,23 @@ static void run_block(void *context, int64_t task, int slot)
 int64_t fc_conv_direct_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + p->groups * s.weights_group * (int64_t)p->item;
+    return s.thread_bytes + (s.pack_late ? 0 : fc_packed_elements(p) * (int64_t)p->item);
 }
 
-fc_status fc_conv_direct(const fc_problem *p)
+fc_status fc_conv_direct(const fc_problem *problem)
 {
-    plan s = make_plan(p);
-    const int64_t tasks = blocks(&s) * s.parts,
-                  weights = fc_round_up(p->groups * s.weights_group * (int64_t)p->item, 64);
+    fc_problem p = *problem;
+    plan s = make_plan(&p);
+    const int64_t tasks = blocks(&s) * s.parts;
+    const int64_t weights = s.pack_late || p.packed ? 0 : fc_round_up(fc_packed_elements(&p) * (int64_t)p.item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.weights = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
-    if (!s.weights)
+    char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
+    if (!scratch)
         return FC_ENOMEM;
-    s.threads = s.weights + weights;
-    if (!s.pack_late)
-        fc_parallel(p->groups * s.panels, pack_panel, &s);
+    if (weights)
+        fc_pack_direct(&p, scratch);
+    s.threads = scratch + weights;
     fc_parallel_in(slots, tasks, run_block, &s);
-    fc_scratch_release(s.weights);
+    fc_scratch_release(scratch);
     return FC_OK;
 }
