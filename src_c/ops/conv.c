@@ -345,25 +345,57 @@ static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view
     return (fc_status)atomic_load(&f.status);
 }
 
+static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    char *packed = fc_scratch_acquire((size_t)fc_packed_elements(p) * p->item);
+    if (!packed)
+        return FC_ENOMEM;
+    fc_pack_direct(p, packed);
+    const fc_status status = run_phases(p, c, grad_x);
+    fc_scratch_release(packed);
+    return status;
+}
+
+/* All phases for the output channels of one panel, whose packed taps stay in the second-level cache. */
+static void panel_task(void *context, int64_t panel, int slot)
+{
+    (void)slot;
+    phases *f = context;
+    fc_problem q = *f->p;
+    const int64_t item = (int64_t)q.item, k0 = panel * 2 * q.k->vector_lanes;
+    q.out_channels = fc_min(2 * q.k->vector_lanes, q.out_channels - k0);
+    q.weight += k0 * q.weight_k * item;
+    q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
+    q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
+    q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
+    const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
+    if (status != FC_OK)
+        atomic_store(&f->status, (int)status);
+}
+
 fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
                                const fc_epilogue *epilogue, const fc_view *grad_x)
 {
+    enum { PANEL_REREADS = 16 };
     if (is_empty(grad_x))
         return FC_OK;
     fc_problem p = make_problem(dtype, c, grad_y, w, grad_x);
     p.epilogue = *epilogue;
     swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     swap(&p.weight_k, &p.weight_c);
-    char *packed = NULL;
-    if (c->stride_h * c->stride_w > 1 && w->h * w->w > 1 && !is_depthwise(&p) && !has_few_outputs(&p)) {
-        packed = fc_scratch_acquire((size_t)fc_packed_elements(&p) * p.item);
-        if (!packed)
-            return FC_ENOMEM;
-        fc_pack_direct(&p, packed);
-    }
-    const fc_status status = run_phases(&p, c, grad_x);
-    fc_scratch_release(packed);
-    return status;
+    const int64_t panels = fc_ceil_div(p.out_channels, 2 * p.k->vector_lanes);
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || is_depthwise(&p) || has_few_outputs(&p))
+        return run_phases(&p, c, grad_x);
+    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
+     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
+    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
+    const int same =
+        p.out_channels % (2 * p.k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
+    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) || epilogue->residual)
+        return run_packed_phases(&p, c, grad_x);
+    phases f = {.p = &p, .c = c, .grad_x = grad_x};
+    fc_parallel(panels, panel_task, &f);
+    return (fc_status)atomic_load(&f.status);
 }
 
 /* The sums, 4 times the weight, are written and read once per call: with fewer tiles than this they cost more than the
