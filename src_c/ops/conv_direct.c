@@ -22,8 +22,8 @@ enum {
      * two sets still fit 8 ways). */
     ALIASING_BYTES = 2048,
     /* A panel of a [channel][k] weight is a short piece of each row. All panels of so many rows are packed before the next
-     * rows, so that the pieces of a row are read soon after each other: 256 rows of 512 columns are 512 KiB. */
-    CHUNK_OF_ROWS = 256,
+     * rows, so that the pieces of a row are read soon after each other: 64 rows of 512 columns are 128 KiB. */
+    CHUNK_OF_ROWS = 64,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
 };
