@@ -22,8 +22,11 @@ enum {
      * two sets still fit 8 ways). */
     ALIASING_BYTES = 2048,
     /* A panel of a [channel][k] weight is a short piece of each row. All panels of so many rows are packed before the next
-     * rows, so that the pieces of a row are read soon after each other: 64 rows of 512 columns are 128 KiB. */
-    CHUNK_OF_ROWS = 64,
+     * rows, so that the pieces of a row are read soon after each other: 256 rows of 512 columns are 512 KiB. With few
+     * outputs, adding to them once more per chunk is cheap and shorter chunks are better. */
+    CHUNK_OF_ROWS = 256,
+    SHORT_CHUNK_OF_ROWS = 64,
+    FEW_OUTPUTS = 64,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
 };
@@ -144,7 +147,7 @@ static plan make_plan(const fc_problem *p)
     if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
         s.chunk = fc_max(s.lanes, PANEL_BYTES / column / s.lanes * s.lanes);
     if (taps(p) == 1 && p->weight_k == 1) /* the order is that of the channels anyway */
-        s.chunk = fc_min(s.chunk, CHUNK_OF_ROWS);
+        s.chunk = fc_min(s.chunk, p->y.n * p->y.h * p->y.w <= FEW_OUTPUTS ? SHORT_CHUNK_OF_ROWS : CHUNK_OF_ROWS);
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
     choose_block(&s, fc_l2_bytes() / 4);
