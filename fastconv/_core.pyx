@@ -39,7 +39,6 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_explanation:
         const char *algorithm
         const char *reason
-        int64_t macs
         int64_t scratch_bytes
 
     fc_status fc_conv2d(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_epilogue *,
@@ -190,7 +189,7 @@ def conv2d_explain(int itemsize, tuple x_shape, tuple weight_shape, tuple y_shap
     for_shape(&vw, weight_shape)
     for_shape(&vy, y_shape)
     _check(fc_conv2d_explain(_dtype(itemsize), &conv, &vx, &vw, &vy, &found))
-    return found.algorithm.decode(), found.reason.decode(), found.macs, found.scratch_bytes
+    return found.algorithm.decode(), found.reason.decode(), found.scratch_bytes
 
 
 cdef int for_shape(fc_view *view, tuple shape) except -1:

@@ -63,7 +63,6 @@ fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y
 typedef struct {
     const char *algorithm; /* "direct", "depthwise", "pixels", "winograd" */
     const char *reason;
-    int64_t macs;
     int64_t scratch_bytes; /* for one thread */
 } fc_explanation;
 fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,

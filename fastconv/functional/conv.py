@@ -584,7 +584,7 @@ def explain_conv2d(
     w = _stand_in(function, "weight_shape", weight_shape, dtype)
     call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
     shapes = call.input.shape, call.weight.shape, call.output_shape
-    found, reason, _, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
+    found, reason, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
     macs = int(np.prod((*call.output_shape, *call.weight.shape[1:]), dtype=object))
     in_bytes, weight_bytes, out_bytes = (
         int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes

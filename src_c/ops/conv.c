@@ -438,7 +438,6 @@ fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
                             fc_explanation *e)
 {
     fc_problem p = make_problem(dtype, c, x, w, y);
-    e->macs = y->n * y->h * y->w * w->n * w->c * w->h * w->w;
     const method *m = choose(&p);
     if (!m)
         return FC_EALGORITHM;
