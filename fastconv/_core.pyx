@@ -29,6 +29,7 @@ cdef extern from "fastconv.h" nogil:
         int64_t pad_top, pad_left
         int64_t groups
         int algorithm
+        const void *prepared
 
     ctypedef struct fc_epilogue:
         const void *scale
@@ -47,6 +48,9 @@ cdef extern from "fastconv.h" nogil:
                                    const fc_epilogue *, const fc_view *grad_x)
     fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                     const fc_view *grad_weight)
+    int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y)
+    fc_status fc_conv2d_prepare(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
+                                void *prepared)
     fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
                                 fc_explanation *)
     fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum)
@@ -137,6 +141,7 @@ cdef inline fc_conv _conv(tuple geometry) except *:
     cdef fc_conv conv
     (conv.stride_h, conv.stride_w, conv.dilation_h, conv.dilation_w, conv.pad_top, conv.pad_left, conv.groups,
      conv.algorithm) = geometry
+    conv.prepared = NULL
     return conv
 
 
@@ -151,6 +156,56 @@ def conv2d(x, weight, bias, y, tuple geometry):
     cdef fc_dtype dtype = _dtype(_write(y, &vy))
     with nogil:
         status = fc_conv2d(dtype, &conv, &vx, &vw, &epilogue, &vy)
+    _check(status)
+
+
+def conv2d_fused(x, weight, scale, bias, residual, double lower, double upper, y, tuple geometry, prepared=None):
+    """y = clamp(conv(x, weight) * scale + bias + residual, lower, upper). scale, bias, residual (channels-last, like y)
+    and prepared (what conv2d_prepare filled for these shapes) may be None."""
+    cdef fc_view vx, vw, vy, view, vr
+    cdef fc_epilogue epilogue
+    cdef fc_conv conv = _conv(geometry)
+    cdef fc_status status
+    _read(x, &vx)
+    _read(weight, &vw)
+    _epilogue(&epilogue, bias)
+    if scale is not None:
+        _read(scale, &view)
+        epilogue.scale = view.data
+    if residual is not None:
+        _read(residual, &vr)
+        epilogue.residual = &vr
+    epilogue.lower = lower
+    epilogue.upper = upper
+    if prepared is not None:
+        _read(prepared, &view)
+        conv.prepared = view.data
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    with nogil:
+        status = fc_conv2d(dtype, &conv, &vx, &vw, &epilogue, &vy)
+    _check(status)
+
+
+def conv2d_prepared_bytes(x, weight, y, tuple geometry):
+    """Bytes that conv2d_prepare writes for these arrays, of which x and y give shape and layout only."""
+    cdef fc_view vx, vw, vy
+    cdef fc_conv conv = _conv(geometry)
+    _read(x, &vx)
+    _read(weight, &vw)
+    return fc_conv2d_prepared_bytes(_dtype(_read(y, &vy)), &conv, &vx, &vw, &vy)
+
+
+def conv2d_prepare(x, weight, y, tuple geometry, prepared):
+    """prepared: a contiguous array of conv2d_prepared_bytes bytes, aligned to 64."""
+    cdef fc_view vx, vw, vy, view
+    cdef fc_conv conv = _conv(geometry)
+    cdef fc_status status
+    _read(x, &vx)
+    _read(weight, &vw)
+    _write(prepared, &view)
+    cdef fc_dtype dtype = _dtype(_read(y, &vy))
+    with nogil:
+        status = fc_conv2d_prepare(dtype, &conv, &vx, &vw, &vy, view.data)
     _check(status)
 
 

@@ -36,7 +36,8 @@ typedef struct {
     int64_t dilation_h, dilation_w;
     int64_t pad_top, pad_left;
     int64_t groups;
-    int algorithm; /* fc_algorithm */
+    int algorithm;        /* fc_algorithm */
+    const void *prepared; /* what fc_conv2d_prepare wrote for these very shapes, or NULL; read by fc_conv2d alone */
 } fc_conv;
 
 typedef enum { FC_AUTO = 0, FC_DIRECT = 1, FC_WINOGRAD = 2 } fc_algorithm;
@@ -46,7 +47,7 @@ typedef enum { FC_AUTO = 0, FC_DIRECT = 1, FC_WINOGRAD = 2 } fc_algorithm;
 typedef struct {
     const void *scale;       /* scale[out_channels] */
     const void *bias;        /* bias[out_channels] */
-    const fc_view *residual; /* same sizes as y */
+    const fc_view *residual; /* same sizes as y, channels-last */
     double lower, upper;     /* -inf, +inf: no clamp */
 } fc_epilogue;
 
@@ -59,6 +60,12 @@ fc_status fc_conv2d_grad_input(fc_dtype, const fc_conv *, const fc_view *grad_y,
 /* grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][k][i][j] * x[...as above...] */
 fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight);
+/* The weight as the method chosen for these shapes reads it, for callers that use it more than once. The layouts of x and y
+ * (not their data) must be those of the later calls. */
+int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
+fc_status fc_conv2d_prepare(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
+                            void *prepared);
+
 /* What fc_conv2d would do for these shapes: a pure function of them. */
 typedef struct {
     const char *algorithm; /* "direct", "depthwise", "pixels", "winograd" */

@@ -5,7 +5,7 @@
 
 /* One output row, or a run of it:
  *     y[i][c] = clamp(scale[c] * sum_{u < rows, v < taps_w} weights[u][v][c] * x[u * x_row + i * step + v * tap + c]
- *                     + bias[c], lower, upper)
+ *                     + bias[c] + residual[i * residual_pixel + c], lower, upper)
  * for i < count and c < channels. */
 typedef struct {
     const void *x;
@@ -16,7 +16,8 @@ typedef struct {
     void *y;
     int64_t y_pixel;
     int64_t count, channels;
-    const void *scale, *bias;
+    const void *scale, *bias, *residual;
+    int64_t residual_pixel;
     double lower, upper;
 } fc_depthwise;
 

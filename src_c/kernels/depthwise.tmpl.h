@@ -20,10 +20,16 @@ INLINE void N(depthwise_run)(const fc_depthwise *d, int64_t first, int64_t c, co
     const T *scale = d->scale, *bias = d->bias;
     const vec s = scale ? N(dw_load)(scale + c, count) : vset1(1), t = bias ? N(dw_load)(bias + c, count) : (vec){0};
     const vec lower = vset1((T)d->lower), upper = vset1((T)d->upper);
+    const T *residual = d->residual;
+    if (residual)
+        residual += first * d->residual_pixel + c;
     T *y = (T *)d->y + first * d->y_pixel + c;
     FC_UNROLL for (int i = 0; i < pixels; i++)
     {
-        vec out = vclamp(acc[i] * s + t, lower, upper);
+        vec out = acc[i] * s + t;
+        if (residual)
+            out += N(dw_load)(residual + i * d->residual_pixel, count);
+        out = vclamp(out, lower, upper);
         if (count == VL)
             vstore(y + i * d->y_pixel, out);
         else

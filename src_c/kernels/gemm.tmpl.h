@@ -12,7 +12,7 @@
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
-/* Tiles with a partial vector or a residual leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is
+/* Tiles with a partial vector leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is
  * one copy of the code instead of one per tile shape, for 2 extra moves per output vector. */
 static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, T *y, int64_t row, int rows)
 {
@@ -59,7 +59,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 }
             }
         }
-    if (last < VL || (g->finish && g->residual)) {
+    if (last < VL) {
         T x[FC_MR * 2 * VL];
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) vstore(x + (2 * i + j) * VL, acc[i][j]);
@@ -72,8 +72,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
             vec s = scale ? vload(scale + j * VL) : vset1(1), t = bias ? vload(bias + j * VL) : (vec){0};
-            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vclamp(acc[i][j] * s + t, lower, upper);
+            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = acc[i][j] * s + t;
         }
+        const T *residual = g->residual;
+        if (residual) {
+            residual += row * g->residual_row;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += vload(residual + i * g->residual_row + j * VL);
+        }
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
     }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);

@@ -60,6 +60,13 @@ static fc_problem make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *
     };
 }
 
+static void set_epilogue(fc_problem *p, const fc_epilogue *e)
+{
+    p->epilogue = *e;
+    if (e->residual)
+        p->residual = *e->residual;
+}
+
 /* ---- the same problem in an easier shape ---------------------------------------------------------------------------*/
 static void swap(int64_t *a, int64_t *b)
 {
@@ -78,10 +85,11 @@ static void transpose_view(fc_view *v)
 static void lay_down(fc_problem *p)
 {
     enum { NARROW = 8 };
-    if (p->y.w >= NARROW || p->y.h <= p->y.w || p->epilogue.residual)
+    if (p->y.w >= NARROW || p->y.h <= p->y.w)
         return;
     transpose_view(&p->x);
     transpose_view(&p->y);
+    transpose_view(&p->residual);
     swap(&p->kernel_h, &p->kernel_w);
     swap(&p->stride_h, &p->stride_w);
     swap(&p->dilation_h, &p->dilation_w);
@@ -91,8 +99,8 @@ static void lay_down(fc_problem *p)
 }
 
 /* A view whose rows (and images) follow each other without gaps is one long row. */
-static int rows_join(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
-static int images_join(const fc_view *v) { return v->n == 1 || v->stride_n == v->h * v->w * v->stride_w; }
+static int rows_join(const fc_view *v) { return !v->data || v->h == 1 || v->stride_h == v->w * v->stride_w; }
+static int images_join(const fc_view *v) { return !v->data || v->n == 1 || v->stride_n == v->h * v->w * v->stride_w; }
 static void join_rows(fc_view *v)
 {
     v->w *= v->h;
@@ -108,13 +116,15 @@ static void join_images(fc_view *v)
 void fc_unroll_rows(fc_problem *p)
 {
     if (p->kernel_h * p->kernel_w != 1 || p->stride_h * p->stride_w != 1 || p->pad_top || p->pad_left ||
-        p->x.h != p->y.h || p->x.w != p->y.w || p->epilogue.residual || !rows_join(&p->x) || !rows_join(&p->y))
+        p->x.h != p->y.h || p->x.w != p->y.w || !rows_join(&p->x) || !rows_join(&p->y) || !rows_join(&p->residual))
         return;
     join_rows(&p->x);
     join_rows(&p->y);
-    if (images_join(&p->x) && images_join(&p->y)) {
+    join_rows(&p->residual);
+    if (images_join(&p->x) && images_join(&p->y) && images_join(&p->residual)) {
         join_images(&p->x);
         join_images(&p->y);
+        join_images(&p->residual);
     }
 }
 
@@ -123,17 +133,24 @@ typedef struct {
     const char *name, *reason;
     fc_status (*run)(const fc_problem *);
     int64_t (*scratch)(const fc_problem *);
+    int64_t (*packed)(const fc_problem *);
+    fc_status (*pack)(const fc_problem *, char *to);
 } method;
 
-static const method depthwise = {"depthwise", "one input and one output channel per group: lanes are channels",
-                                 fc_conv_depthwise, fc_conv_depthwise_scratch};
-static const method pixels = {"pixels", "few output channels per group: lanes are neighbouring outputs of a row",
-                              fc_conv_pixels, fc_conv_pixels_scratch};
+static const method depthwise = {"depthwise",         "one input and one output channel per group: lanes are channels",
+                                 fc_conv_depthwise,   fc_conv_depthwise_scratch,
+                                 fc_packed_depthwise, fc_pack_depthwise};
+static const method pixels = {
+    "pixels",         "few output channels per group: lanes are neighbouring outputs of a row",
+    fc_conv_pixels,   fc_conv_pixels_scratch,
+    fc_packed_pixels, fc_pack_pixels};
 static const method winograd = {
-    "winograd", "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
-    fc_conv_winograd, fc_conv_winograd_scratch};
-static const method direct = {"direct", "matrix products over taps and channels, accumulated in registers",
-                              fc_conv_direct, fc_conv_direct_scratch};
+    "winograd",         "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
+    fc_conv_winograd,   fc_conv_winograd_scratch,
+    fc_packed_winograd, fc_pack_winograd};
+static const method direct = {"direct",         "matrix products over taps and channels, accumulated in registers",
+                              fc_conv_direct,   fc_conv_direct_scratch,
+                              fc_packed_direct, fc_pack_direct};
 
 static int is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
@@ -142,7 +159,7 @@ static int is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->
 static int has_few_outputs(const fc_problem *p)
 {
     return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
-           p->y.w >= p->k->vector_lanes / 2 && !p->epilogue.residual;
+           p->y.w >= p->k->vector_lanes / 2;
 }
 
 /* Per tile and pair of channels Winograd multiplies 36 times and direct 9 * (outputs of the tile); the transforms cost about
@@ -189,6 +206,8 @@ static fc_status run_residue(const fc_problem *p, const method *m, int64_t a)
     q.y.data = (char *)p->y.data + a * p->y.stride_h * item;
     q.y.h = fc_ceil_div(p->y.h - a, d);
     q.y.stride_h *= d;
+    q.residual.data = (char *)fc_residual_at(p, 0, 0, a, 0);
+    q.residual.stride_h *= d;
     q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
     q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
     q.x.stride_h *= d;
@@ -199,10 +218,11 @@ static fc_status run_by_residue(fc_problem *p, const method *m)
 {
     char *packed = NULL;
     if (m == &direct && !p->packed) {
-        packed = fc_scratch_acquire((size_t)fc_packed_elements(p) * p->item);
+        packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
         if (!packed)
             return FC_ENOMEM;
         fc_pack_direct(p, packed);
+        fc_use_packed(p, packed);
     }
     fc_status status = FC_OK;
     for (int64_t a = 0; a < fc_min(p->dilation_h, p->y.h) && status == FC_OK; a++)
@@ -217,8 +237,12 @@ static fc_status run_forward(fc_problem *p)
     const method *m = choose(p);
     if (!m)
         return FC_EALGORITHM;
+    if (p->packed && m == &direct && !p->packed_v) /* by fc_conv2d_prepare */
+        fc_use_packed(p, p->packed);
+    if (p->packed_v && m != &direct) /* packed for a phase that, laid down, runs otherwise */
+        p->packed = NULL;
     const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION && m != &depthwise;
-    return gaps && !p->epilogue.residual ? run_by_residue(p, m) : m->run(p);
+    return gaps ? run_by_residue(p, m) : m->run(p);
 }
 
 static int is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
@@ -229,8 +253,24 @@ fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc
     if (is_empty(y))
         return FC_OK;
     fc_problem p = make_problem(dtype, c, x, w, y);
-    p.epilogue = *epilogue;
+    set_epilogue(&p, epilogue);
+    p.packed = c->prepared;
     return run_forward(&p);
+}
+
+int64_t fc_conv2d_prepared_bytes(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
+{
+    fc_problem p = make_problem(dtype, c, x, w, y);
+    const method *m = is_empty(y) ? NULL : choose(&p);
+    return m ? m->packed(&p) * (int64_t)p.item : 0;
+}
+
+fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
+                            void *prepared)
+{
+    fc_problem p = make_problem(dtype, c, x, w, y);
+    const method *m = choose(&p);
+    return m ? m->pack(&p, prepared) : FC_EALGORITHM;
 }
 
 /* ---- gradient of the input -------------------------------------------------------------------------------------------
@@ -280,6 +320,9 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.y = sample(&whole->y, whole->item, h, w);
     p.y.stride_h *= c->stride_h;
     p.y.stride_w *= c->stride_w;
+    p.residual.data = (char *)fc_residual_at(whole, 0, 0, h->first, w->first);
+    p.residual.stride_h *= c->stride_h;
+    p.residual.stride_w *= c->stride_w;
     p.stride_h = p.stride_w = 1;
     if (h->taps == 0 || w->taps == 0) {
         p.algorithm = FC_DIRECT;
@@ -347,10 +390,11 @@ static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view
 
 static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    char *packed = fc_scratch_acquire((size_t)fc_packed_elements(p) * p->item);
+    char *packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
     if (!packed)
         return FC_ENOMEM;
     fc_pack_direct(p, packed);
+    fc_use_packed(p, packed);
     const fc_status status = run_phases(p, c, grad_x);
     fc_scratch_release(packed);
     return status;
@@ -366,6 +410,7 @@ static void panel_task(void *context, int64_t panel, int slot)
     q.out_channels = fc_min(2 * q.k->vector_lanes, q.out_channels - k0);
     q.weight += k0 * q.weight_k * item;
     q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
+    q.residual.data = (char *)fc_residual_at(f->p, 0, k0, 0, 0);
     q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
     q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
     const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
@@ -380,7 +425,7 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     if (is_empty(grad_x))
         return FC_OK;
     fc_problem p = make_problem(dtype, c, grad_y, w, grad_x);
-    p.epilogue = *epilogue;
+    set_epilogue(&p, epilogue);
     swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     swap(&p.weight_k, &p.weight_c);
     const int64_t panels = fc_ceil_div(p.out_channels, 2 * p.k->vector_lanes);
@@ -391,7 +436,7 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
     const int same =
         p.out_channels % (2 * p.k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
-    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) || epilogue->residual)
+    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
         return run_packed_phases(&p, c, grad_x);
     phases f = {.p = &p, .c = c, .grad_x = grad_x};
     fc_parallel(panels, panel_task, &f);

@@ -17,11 +17,12 @@ typedef struct {
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     const char *weight;
     int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
-    /* The weight as fc_pack_direct left it, or NULL; strides in rows of a panel. Problems that share a kernel (output phases,
-     * residues of a dilation) share it and say where their first tap is and how to step. */
+    /* The weight as the method's pack function left it, or NULL. Direct: strides in rows of a panel; problems that share a
+     * kernel (output phases, residues of a dilation) share it and say where their first tap is and how to step. */
     const char *packed;
     int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
     fc_epilogue epilogue;
+    fc_view residual; /* the epilogue's, turned and cut like y; .data is NULL when there is none */
     fc_algorithm algorithm;
 } fc_problem;
 
@@ -47,6 +48,15 @@ static inline int fc_sees_no_padding(const fc_problem *p)
     return p->pad_top <= 0 && p->pad_left <= 0 && -p->pad_top < p->x.h && -p->pad_left < p->x.w &&
            fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h) - p->pad_top <= p->x.h &&
            fc_extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w) - p->pad_left <= p->x.w;
+}
+
+/* residual[n][channel][h][w], NULL when there is none */
+static inline const char *fc_residual_at(const fc_problem *p, int64_t n, int64_t channel, int64_t h, int64_t w)
+{
+    const fc_view *r = &p->residual;
+    if (!r->data)
+        return NULL;
+    return (const char *)r->data + (n * r->stride_n + channel + h * r->stride_h + w * r->stride_w) * (int64_t)p->item;
 }
 
 /* base[elements] of a T array, NULL of NULL. */
@@ -75,16 +85,24 @@ void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t co
 /* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */
 void fc_unroll_rows(fc_problem *);
 
-/* Packs the whole weight for fc_conv_direct into `to`, fc_packed_elements elements, and sets problem->packed. */
-int64_t fc_packed_elements(const fc_problem *);
-void fc_pack_direct(fc_problem *, char *to);
-
-/* Forward: writes y. Each runs the whole problem in parallel. */
+/* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 int fc_conv_winograd_serves(const fc_problem *); /* 3x3, stride 1, dilation 1 */
-fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS, no residual */
+fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
+
+/* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */
+int64_t fc_packed_direct(const fc_problem *);
+int64_t fc_packed_depthwise(const fc_problem *);
+int64_t fc_packed_winograd(const fc_problem *);
+int64_t fc_packed_pixels(const fc_problem *);
+fc_status fc_pack_direct(const fc_problem *, char *to);
+fc_status fc_pack_depthwise(const fc_problem *, char *to);
+fc_status fc_pack_winograd(const fc_problem *, char *to);
+fc_status fc_pack_pixels(const fc_problem *, char *to);
+/* Sets problem->packed to the whole weight that fc_pack_direct packed. */
+void fc_use_packed(fc_problem *, const char *packed);
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);

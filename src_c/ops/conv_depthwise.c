@@ -24,7 +24,8 @@ typedef struct {
     int64_t channels, block_c, count_c, block_h, count_h;
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
-    char *weights, *threads; /* weights[u][v][channel] */
+    const char *weights; /* weights[u][v][channel] */
+    char *threads;
     int64_t slices, buffer_slice;
     char *buffer;
 } plan;
@@ -57,15 +58,17 @@ static plan make_plan(const fc_problem *p, int in_place_x)
     return s;
 }
 
-static void pack_weights(const plan *s)
+int64_t fc_packed_depthwise(const fc_problem *p) { return p->kernel_h * p->kernel_w * p->groups; }
+
+fc_status fc_pack_depthwise(const fc_problem *p, char *to)
 {
-    const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     for (int64_t u = 0; u < p->kernel_h; u++)
         for (int64_t v = 0; v < p->kernel_w; v++)
-            for (int64_t c = 0; c < s->channels; c++)
-                memcpy(s->weights + ((u * p->kernel_w + v) * s->channels + c) * item,
+            for (int64_t c = 0; c < p->groups; c++)
+                memcpy(to + ((u * p->kernel_w + v) * p->groups + c) * item,
                        p->weight + (c * p->weight_g + u * p->weight_u + v * p->weight_v) * item, p->item);
+    return FC_OK;
 }
 
 typedef struct {
@@ -119,6 +122,7 @@ static void run_columns(const plan *s, fc_depthwise d, const char *x, const char
     d.weights = weights + v.first * d.weight_tap * item;
     d.taps_w = v.end - v.first;
     d.y = y + first * d.y_pixel * item;
+    d.residual = fc_at(d.residual, first * d.residual_pixel, s->p->item);
     d.count = count;
     s->p->k->depthwise->row(&d);
 }
@@ -165,8 +169,10 @@ static void run_block(void *context, int64_t task, int slot)
         .bias = fc_at(p->epilogue.bias, b.c, item),
         .lower = p->epilogue.lower,
         .upper = p->epilogue.upper,
+        .residual_pixel = p->residual.stride_w,
     };
     for (int64_t h = 0; h < b.rows; h++) {
+        d.residual = fc_residual_at(p, b.n, b.c, b.h + h, 0);
         const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
         range u = {0, p->kernel_h};
         const char *x = strip + h * p->stride_h * s->x_row * item;
@@ -191,22 +197,24 @@ static void run_block(void *context, int64_t task, int slot)
 int64_t fc_conv_depthwise_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p, 1);
-    return s.thread_bytes + p->kernel_h * p->kernel_w * s.channels * (int64_t)p->item;
+    return s.thread_bytes + fc_packed_depthwise(p) * (int64_t)p->item;
 }
 
 fc_status fc_conv_depthwise(const fc_problem *p)
 {
     plan s = make_plan(p, 1);
     const int64_t tasks = p->y.n * s.count_h * s.count_c;
-    const int64_t weights = fc_round_up(p->kernel_h * p->kernel_w * s.channels * (int64_t)p->item, 64);
+    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
-    s.weights = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
-    if (!s.weights)
+    char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
+    if (!scratch)
         return FC_ENOMEM;
-    s.threads = s.weights + weights;
-    pack_weights(&s);
+    s.threads = scratch + weights;
+    s.weights = p->packed ? p->packed : scratch;
+    if (!p->packed)
+        fc_pack_depthwise(p, scratch);
     fc_parallel_in(slots, tasks, run_block, &s);
-    fc_scratch_release(s.weights);
+    fc_scratch_release(scratch);
     return FC_OK;
 }
 

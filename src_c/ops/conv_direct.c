@@ -197,21 +197,26 @@ static void pack_panel(void *context, int64_t task, int slot)
     const fc_problem *p = j->p;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), group = task / panels;
     const panel_range r = panel_at(p, task % panels);
-    const int64_t at = group * fc_packed_elements(p) / p->groups + r.first * taps(p) * p->in_channels;
+    const int64_t at = group * fc_packed_direct(p) / p->groups + r.first * taps(p) * p->in_channels;
     pack_channels(p, group, &r, 0, p->in_channels, j->to + at * (int64_t)p->item);
 }
 
-int64_t fc_packed_elements(const fc_problem *p)
+int64_t fc_packed_direct(const fc_problem *p)
 {
     return p->groups * taps(p) * p->in_channels * fc_round_up(p->out_channels, p->k->vector_lanes);
 }
 
-void fc_pack_direct(fc_problem *p, char *to)
+fc_status fc_pack_direct(const fc_problem *p, char *to)
 {
     pack_job job = {p, to};
     fc_parallel(p->groups * fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), pack_panel, &job);
-    p->packed = to;
-    p->packed_group = fc_packed_elements(p) / p->groups;
+    return FC_OK;
+}
+
+void fc_use_packed(fc_problem *p, const char *packed)
+{
+    p->packed = packed;
+    p->packed_group = fc_packed_direct(p) / p->groups;
     p->packed_column = taps(p) * p->in_channels;
     p->packed_first = 0;
     p->packed_v = p->in_channels;
@@ -275,7 +280,6 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
     const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels &&
                        (late || p->packed_v == p->in_channels);
     const int64_t packed = b->g * p->packed_group + k.first * p->packed_column + (p->packed_first + c0) * k.width;
-    const fc_view *r = e->residual;
     fc_gemm tile = {
         .a_row = s->strip_step_w * s->strip_pixel,
         .taps_h = p->kernel_h,
@@ -292,7 +296,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .columns = (int)k.columns,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
-        .residual_row = r ? r->stride_w : 0,
+        .residual_row = p->residual.stride_w,
         .lower = e->lower,
         .upper = e->upper,
     };
@@ -302,10 +306,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         for (int64_t h = 0; h < b->rows; h++) {
             tile.a = strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
-            if (r)
-                tile.residual =
-                    (const char *)r->data +
-                    ((b->n + i) * r->stride_n + channel + (b->h + h) * r->stride_h + b->w * r->stride_w) * item;
+            tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             p->k->gemm->rows(&tile, b->columns);
         }
 }
@@ -344,7 +345,7 @@ static void run_block(void *context, int64_t task, int slot)
 int64_t fc_conv_direct_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + (s.pack_late ? 0 : fc_packed_elements(p) * (int64_t)p->item);
+    return s.thread_bytes + (s.pack_late ? 0 : fc_packed_direct(p) * (int64_t)p->item);
 }
 
 fc_status fc_conv_direct(const fc_problem *problem)
@@ -352,13 +353,15 @@ fc_status fc_conv_direct(const fc_problem *problem)
     fc_problem p = *problem;
     plan s = make_plan(&p);
     const int64_t tasks = blocks(&s) * s.parts;
-    const int64_t weights = s.pack_late || p.packed ? 0 : fc_round_up(fc_packed_elements(&p) * (int64_t)p.item, 64);
+    const int64_t weights = s.pack_late || p.packed ? 0 : fc_round_up(fc_packed_direct(&p) * (int64_t)p.item, 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
-    if (weights)
+    if (weights) {
         fc_pack_direct(&p, scratch);
+        fc_use_packed(&p, scratch);
+    }
     s.threads = scratch + weights;
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(scratch);

@@ -22,7 +22,8 @@ typedef struct {
     int64_t tile_row, tile_channel;           /* pitches of the tile */
     int64_t strip_bytes, thread_bytes;
     int64_t *taps;                            /* [kernel_w] */
-    char *weights, *threads;                  /* weights[group][c][u][v][k] */
+    const char *weights;                      /* weights[group][c][u][v][k] */
+    char *threads;
 } plan;
 
 static void set_pitches(plan *s, int64_t rows)
@@ -55,11 +56,14 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-static void pack(const plan *s)
+int64_t fc_packed_pixels(const fc_problem *p)
 {
-    const fc_problem *p = s->p;
+    return p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels;
+}
+
+fc_status fc_pack_pixels(const fc_problem *p, char *to)
+{
     const int64_t item = (int64_t)p->item;
-    char *to = s->weights;
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t c = 0; c < p->in_channels; c++)
             for (int64_t u = 0; u < p->kernel_h; u++)
@@ -70,6 +74,12 @@ static void pack(const plan *s)
                                             v * p->weight_v) *
                                                item,
                                p->item);
+    return FC_OK;
+}
+
+static void set_taps(const plan *s)
+{
+    const fc_problem *p = s->p;
     for (int64_t v = 0; v < p->kernel_w; v++)
         s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
 }
@@ -96,17 +106,23 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
         const type scale = e->scale ? ((const type *)e->scale)[channel + k] : 1;                                       \
         const type bias = e->bias ? ((const type *)e->bias)[channel + k] : 0;                                          \
         const type lower = (type)e->lower, upper = (type)e->upper;                                                     \
+        for (int64_t i = 0; i < count; i++)                                                                            \
+            t[i] = t[i] * scale + bias;                                                                                \
+        for (int64_t i = 0; r->data && i < rows; i++)                                                                  \
+            for (int64_t j = 0; j < s->p->y.w; j++)                                                                    \
+                t[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];             \
         for (int64_t i = 0; i < count; i++) {                                                                          \
-            type y = t[i] * scale + bias;                                                                              \
-            y = y < lower ? lower : y;                                                                                 \
+            const type y = t[i] < lower ? lower : t[i];                                                                \
             t[i] = y > upper ? upper : y;                                                                              \
         }                                                                                                              \
     } while (0)
 
-static void finish(const plan *s, int64_t g, int64_t rows, char *tile)
+static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, char *tile)
 {
     const fc_epilogue *e = &s->p->epilogue;
     const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
+    const fc_view *r = &s->p->residual;
+    const char *residual = fc_residual_at(s->p, n, channel, h, 0);
     if (fc_is_identity(e))
         return;
     for (int64_t k = 0; k < s->p->out_channels; k++) {
@@ -148,7 +164,7 @@ static void run_block(void *context, int64_t task, int slot)
         }
         k->tile[p->out_channels][count](&call);
     }
-    finish(s, g, rows, tile);
+    finish(s, n, g, h, rows, tile);
     const fc_image y = fc_image_of(&p->y, p->item, n, g * p->out_channels, p->out_channels);
     const fc_window window = {h, rows, 1, 0, p->y.w, 1};
     fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
@@ -161,16 +177,17 @@ fc_status fc_conv_pixels(const fc_problem *p)
     plan s = make_plan(p);
     const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h;
     const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
-    const int64_t weights =
-        fc_round_up(p->groups * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item, 64);
+    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_pixels(p) * item, 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(taps + weights, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.taps = (int64_t *)scratch;
-    s.weights = scratch + taps;
-    s.threads = s.weights + weights;
-    pack(&s);
+    s.weights = p->packed ? p->packed : scratch + taps;
+    s.threads = scratch + taps + weights;
+    set_taps(&s);
+    if (!p->packed)
+        fc_pack_pixels(p, scratch + taps);
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(scratch);
     return FC_OK;

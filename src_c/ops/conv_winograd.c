@@ -31,7 +31,8 @@ typedef struct {
     int64_t m_row, m_point, u_point; /* pitches, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
-    char *u, *v, *threads;
+    const char *u;
+    char *v, *threads;
     int64_t group; /* by panels: the current group */
 } plan;
 
@@ -101,34 +102,65 @@ static int64_t panel_width(const plan *s, int64_t panel)
     return panel_columns(s, panel) > s->lanes ? s->panel : s->lanes;
 }
 
-/* u[e][c][panel] for channels [c0, c0 + channels) */
-static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
-                              char *u)
+/* taps[u][v][c][column] of channels [c0, c0 + channels), at most CHUNK of them */
+static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *taps)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, width = panel_width(s, panel), columns = panel_columns(s, panel);
+    if (columns < width)
+        memset(taps, 0, (size_t)(9 * channels * width * item));
+    fc_pack_weights(p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + c0 * p->weight_c) * item,
+                    channels, columns, taps, width);
+}
+
+/* u[e][c][column] for channels [c0, c0 + channels) */
+static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
+                              char *u)
+{
+    const int64_t item = (int64_t)s->p->item, width = panel_width(s, panel);
     for (int64_t c = 0; c < channels; c += CHUNK) {
         const int64_t count = fc_min(CHUNK, channels - c);
-        if (columns < width)
-            memset(pack, 0, (size_t)(9 * count * width * item));
-        fc_pack_weights(
-            p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + (c0 + c) * p->weight_c) * item,
-            count, columns, pack, width);
-        p->k->winograd->weights(pack, count * width, count * width, u + c * width * item, s->u_point);
+        pack_taps(s, group, panel, c0 + c, count, pack);
+        s->p->k->winograd->weights(pack, count * width, count * width, u + c * width * item, s->u_point);
     }
 }
 
-static char *stored_weights(const plan *s, int64_t group, int64_t panel)
+static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
 {
     return s->u + (group * s->panels + panel) * s->u_bytes;
 }
 
+/* By panels, what is kept from call to call are the taps: they are a quarter of u, and reading u would cost more than making
+ * it. taps[group][panel][chunk][u][v][c][column] */
+static int64_t taps_panel(const plan *s) { return 9 * s->p->in_channels * s->panel; }
+
+static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int64_t c0)
+{
+    const int64_t at = (group * s->panels + panel) * taps_panel(s) + 9 * c0 * panel_width(s, panel);
+    return s->p->packed + at * (int64_t)s->p->item;
+}
+
+typedef struct {
+    const plan *s;
+    char *to, *packs; /* packs[slot]: memory of pack_taps */
+    int64_t pack_pitch;
+} store_job;
+
 static void store_weights(void *context, int64_t task, int slot)
 {
-    const plan *s = context;
-    const int64_t group = task / s->panels, panel = task % s->panels;
-    transform_weights(s, group, panel, 0, s->p->in_channels, thread_memory(s, slot).pack,
-                      stored_weights(s, group, panel));
+    const store_job *j = context;
+    const plan *s = j->s;
+    const int64_t group = task / s->panels, panel = task % s->panels, item = (int64_t)s->p->item;
+    if (!s->by_panels) {
+        transform_weights(s, group, panel, 0, s->p->in_channels, j->packs + slot * j->pack_pitch,
+                          j->to + task * s->u_bytes);
+        return;
+    }
+    char *to = j->to + task * taps_panel(s) * item;
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
+        pack_taps(s, group, panel, c0, channels, to + 9 * c0 * panel_width(s, panel) * item);
+    }
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
@@ -163,7 +195,6 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
                   columns = panel_columns(s, panel);
     const int64_t h = r->row * FC_OUT, w = r->column * FC_OUT, rows = fc_min(FC_OUT, p->y.h - h);
     const fc_pitch pitch = {FC_OUT * r->count * s->panel, s->panel, 1};
-    const fc_view *res = e->residual;
     char *y = tile;
     int64_t row = pitch.row, pixel = pitch.pixel;
     if (s->y_in_place) {
@@ -171,14 +202,11 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         row = p->y.stride_h, pixel = p->y.stride_w;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const char *residual =
-            res ? fc_at(res->data,
-                        r->n * res->stride_n + channel + h * res->stride_h + (w + FC_OUT * t) * res->stride_w, item)
-                : NULL;
+        const char *residual = fc_residual_at(p, r->n, channel, h, w + FC_OUT * t);
         p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item),
-                               fc_at(e->bias, channel, item), residual, res ? res->stride_h : 0,
-                               res ? res->stride_w : 0, e->lower, e->upper, y + FC_OUT * t * pixel * item, row, pixel,
-                               (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
+                               fc_at(e->bias, channel, item), residual, p->residual.stride_h, p->residual.stride_w,
+                               e->lower, e->upper, y + FC_OUT * t * pixel * item, row, pixel, (int)rows,
+                               (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
     }
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
@@ -227,8 +255,11 @@ static void run_panel(void *context, int64_t panel, int slot)
     const plan *s = context;
     const memory t = thread_memory(s, slot);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
-        transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), pitch = channels * panel_width(s, panel);
+        if (s->p->packed)
+            s->p->k->winograd->weights(stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv, s->u_point);
+        else
+            transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
         multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
     }
     store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
@@ -246,25 +277,48 @@ int64_t fc_conv_winograd_scratch(const fc_problem *p)
     return s.thread_bytes + (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
+int64_t fc_packed_winograd(const fc_problem *p)
+{
+    const plan s = make_plan(p);
+    return p->groups * s.panels * (s.by_panels ? taps_panel(&s) : s.u_bytes / (int64_t)p->item);
+}
+
+fc_status fc_pack_winograd(const fc_problem *p, char *to)
+{
+    const plan s = make_plan(p);
+    const int64_t tasks = p->groups * s.panels;
+    const int slots = fc_parallel_slots(tasks);
+    char *packs = fc_scratch_acquire_parts(0, slots, s.pack_bytes);
+    if (!packs)
+        return FC_ENOMEM;
+    store_job job = {&s, to, packs, s.pack_bytes};
+    fc_parallel_in(slots, tasks, store_weights, &job);
+    fc_scratch_release(packs);
+    return FC_OK;
+}
+
 fc_status fc_conv_winograd(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t shared = s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes;
+    const int64_t shared = s.by_panels ? s.v_bytes : p->packed ? 0 : p->groups * s.panels * s.u_bytes;
     const int64_t zeros = bytes_of(&s, p->in_channels);
     const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)zeros);
-    s.u = s.v = scratch + zeros;
-    s.threads = s.u + shared;
+    s.v = scratch + zeros;
+    s.threads = s.v + shared;
+    s.u = p->packed ? p->packed : s.v;
     if (s.by_panels) {
         for (s.group = 0; s.group < p->groups; s.group++) {
             fc_parallel_in(slots, fc_ceil_div(s.tiles.count, TILES_PER_TASK), run_inputs, &s);
             fc_parallel_in(slots, s.panels, run_panel, &s);
         }
     } else {
-        fc_parallel_in(slots, p->groups * s.panels, store_weights, &s);
+        store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
+        if (!p->packed)
+            fc_parallel_in(slots, p->groups * s.panels, store_weights, &job);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
     fc_scratch_release(scratch);

@@ -1,0 +1,77 @@
+"""The C epilogue (scale, bias, residual, clamp) and prepared weights, for every method."""
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import _core, reference
+
+CASES = {  # x, weight, stride, dilation, pad, groups; the method of the shape
+    "direct": ((2, 20, 9, 11), (37, 20, 3, 3), 2, 1, 1, 1),
+    "direct-1x1": ((3, 33, 7, 7), (70, 33, 1, 1), 1, 1, 0, 1),
+    "direct-groups": ((2, 12, 8, 9), (48, 6, 2, 3), 1, 1, 1, 2),
+    "direct-dilated": ((1, 18, 17, 14), (19, 18, 3, 3), 1, 3, 3, 1),
+    "direct-narrow": ((2, 16, 33, 3), (24, 16, 3, 3), 1, 1, 0, 1),
+    "direct-late": ((1, 512, 3, 3), (96, 512, 1, 1), 1, 1, 0, 1),
+    "winograd-tiles": ((3, 24, 14, 13), (40, 24, 3, 3), 1, 1, 1, 1),
+    "winograd-panels": ((1, 272, 9, 7), (150, 272, 3, 3), 1, 1, 1, 1),
+    "depthwise": ((2, 37, 12, 10), (37, 1, 3, 3), 2, 1, 1, 37),
+    "depthwise-narrow": ((2, 37, 12, 3), (37, 1, 3, 3), 1, 1, 1, 37),
+    "pixels": ((2, 5, 12, 40), (3, 5, 3, 3), 1, 1, 1, 1),
+    "pixels-dilated": ((2, 5, 30, 40), (3, 5, 3, 3), 1, 4, 4, 1),
+}
+
+
+def channels_last(shape, dtype, rng=None):
+    n, c, h, w = shape
+    a = np.full((n, h, w, c), np.nan, dtype)
+    if rng is not None:
+        a[:] = rng.integers(-3, 4, a.shape)
+    return a.transpose(0, 3, 1, 2)
+
+
+def prepare(x, w, y, geometry):
+    size = _core.conv2d_prepared_bytes(x, w, y, geometry)
+    assert size > 0
+    raw = np.full(size + 64, 0xFF, np.uint8)
+    start = -raw.ctypes.data % 64
+    prepared = raw[start : start + size]
+    _core.conv2d_prepare(x, w, y, geometry, prepared)
+    return prepared
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", ["channels-last", "channels-first"])
+@pytest.mark.parametrize("name", CASES)
+def test_epilogue_and_prepared_weights(name, layout, dtype, isa, rng):
+    xs, ws, stride, dilation, pad, groups = CASES[name]
+    x = channels_last(xs, dtype, rng)
+    w = rng.integers(-3, 4, ws).astype(dtype)
+    scale, bias = (rng.integers(-2, 3, ws[0]).astype(dtype) for _ in range(2))
+    algorithm = {"direct": 1, "winogr": 2}.get(name[:6], 0)
+    geometry = (stride, stride, dilation, dilation, pad, pad, groups, algorithm)
+    plain = reference.conv2d(
+        x.astype(np.float64), w.astype(np.float64), None, stride, pad, dilation, groups
+    )
+    y = channels_last(plain.shape, dtype)
+    if layout == "channels-first":
+        x, y = (np.ascontiguousarray(a) for a in (x, y))
+    residual = channels_last(plain.shape, dtype, rng)
+    prepared = prepare(x, w, y, geometry)
+    bits = []
+    for threads in (1, 2):
+        for packed in (None, prepared):
+            for r in (None, residual):
+                y[:] = np.nan
+                with fastconv.num_threads(threads):
+                    _core.conv2d_fused(x, w, scale, bias, r, -9.0, 20.0, y, geometry, packed)
+                wanted = plain * scale[:, None, None] + bias[:, None, None]
+                wanted = np.clip(wanted + (0 if r is None else r), -9, 20)
+                if algorithm == 2:  # transforms round: a few units of the largest sum
+                    # F(4x4, 3x3) amplifies rounding of sums of 9 C products of at most 9
+                    bound = 64 * np.finfo(dtype).eps * 81 * ws[1]
+                    np.testing.assert_allclose(y, wanted, rtol=0, atol=bound)
+                else:
+                    np.testing.assert_array_equal(y, wanted)
+                bits.append(y.tobytes())
+    assert len(set(bits[::2])) == len(set(bits[1::2])) == 1
