@@ -1,7 +1,7 @@
 /* conv.c: the entry points: what kind of problem it is, and who solves it.
  *
  *     fc_conv2d              the problem as it stands
- *     fc_conv2d_grad_input   stride_h * stride_w problems of stride 1, one per output phase, with the kernel flipped
+ *     fc_conv2d_grad_input   conv_grad_input.c
  *     fc_conv2d_grad_weight  the problem with the weight as the output
  */
 #include "../scratch.h"
@@ -30,7 +30,7 @@ int64_t fc_l2_bytes(void)
 
 static const fc_epilogue identity = {.lower = -__builtin_inf(), .upper = __builtin_inf()};
 
-static fc_problem make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
+fc_problem fc_make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
 {
     const int64_t out = w->n / c->groups;
     return (fc_problem){
@@ -60,7 +60,7 @@ static fc_problem make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *
     };
 }
 
-static void set_epilogue(fc_problem *p, const fc_epilogue *e)
+void fc_set_epilogue(fc_problem *p, const fc_epilogue *e)
 {
     p->epilogue = *e;
     if (e->residual)
@@ -68,17 +68,10 @@ static void set_epilogue(fc_problem *p, const fc_epilogue *e)
 }
 
 /* ---- the same problem in an easier shape ---------------------------------------------------------------------------*/
-static void swap(int64_t *a, int64_t *b)
-{
-    const int64_t t = *a;
-    *a = *b;
-    *b = t;
-}
-
 static void transpose_view(fc_view *v)
 {
-    swap(&v->h, &v->w);
-    swap(&v->stride_h, &v->stride_w);
+    fc_swap(&v->h, &v->w);
+    fc_swap(&v->stride_h, &v->stride_w);
 }
 
 /* The kernels run along rows: a tall, narrow image is turned on its side. */
@@ -90,12 +83,12 @@ static void lay_down(fc_problem *p)
     transpose_view(&p->x);
     transpose_view(&p->y);
     transpose_view(&p->residual);
-    swap(&p->kernel_h, &p->kernel_w);
-    swap(&p->stride_h, &p->stride_w);
-    swap(&p->dilation_h, &p->dilation_w);
-    swap(&p->pad_top, &p->pad_left);
-    swap(&p->weight_u, &p->weight_v);
-    swap(&p->packed_u, &p->packed_v);
+    fc_swap(&p->kernel_h, &p->kernel_w);
+    fc_swap(&p->stride_h, &p->stride_w);
+    fc_swap(&p->dilation_h, &p->dilation_w);
+    fc_swap(&p->pad_top, &p->pad_left);
+    fc_swap(&p->weight_u, &p->weight_v);
+    fc_swap(&p->packed_u, &p->packed_v);
 }
 
 /* A view whose rows (and images) follow each other without gaps is one long row. */
@@ -152,11 +145,11 @@ static const method direct = {"direct",         "matrix products over taps and c
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
 
-static int is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
+int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
  * provided that rows are not shorter than that. */
-static int has_few_outputs(const fc_problem *p)
+int fc_has_few_outputs(const fc_problem *p)
 {
     return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
            p->y.w >= p->k->vector_lanes / 2;
@@ -184,9 +177,9 @@ static const method *choose(fc_problem *p)
     lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? &winograd : NULL;
-    if (is_depthwise(p))
+    if (fc_is_depthwise(p))
         return &depthwise;
-    if (has_few_outputs(p))
+    if (fc_has_few_outputs(p))
         return &pixels;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
@@ -231,7 +224,7 @@ static fc_status run_by_residue(fc_problem *p, const method *m)
     return status;
 }
 
-static fc_status run_forward(fc_problem *p)
+fc_status fc_conv_forward(fc_problem *p)
 {
     enum { SMALL_DILATION = 2 };
     const method *m = choose(p);
@@ -245,202 +238,32 @@ static fc_status run_forward(fc_problem *p)
     return gaps ? run_by_residue(p, m) : m->run(p);
 }
 
-static int is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
+int fc_is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
 
 fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_epilogue *epilogue,
                     const fc_view *y)
 {
-    if (is_empty(y))
+    if (fc_is_empty(y))
         return FC_OK;
-    fc_problem p = make_problem(dtype, c, x, w, y);
-    set_epilogue(&p, epilogue);
+    fc_problem p = fc_make_problem(dtype, c, x, w, y);
+    fc_set_epilogue(&p, epilogue);
     p.packed = c->prepared;
-    return run_forward(&p);
+    return fc_conv_forward(&p);
 }
 
 int64_t fc_conv2d_prepared_bytes(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
 {
-    fc_problem p = make_problem(dtype, c, x, w, y);
-    const method *m = is_empty(y) ? NULL : choose(&p);
+    fc_problem p = fc_make_problem(dtype, c, x, w, y);
+    const method *m = fc_is_empty(y) ? NULL : choose(&p);
     return m ? m->packed(&p) * (int64_t)p.item : 0;
 }
 
 fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
                             void *prepared)
 {
-    fc_problem p = make_problem(dtype, c, x, w, y);
+    fc_problem p = fc_make_problem(dtype, c, x, w, y);
     const method *m = choose(&p);
     return m ? m->pack(&p, prepared) : FC_EALGORITHM;
-}
-
-/* ---- gradient of the input -------------------------------------------------------------------------------------------
- * Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
- * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
- * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
- *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
- * is a convolution of stride 1. */
-typedef struct {
-    int64_t first, count;       /* inputs of the phase */
-    int64_t taps, last, step;   /* taps last, last - step, ... */
-    int64_t dilation, pad;
-} phase;
-
-static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
-
-static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
-{
-    const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
-    phase f = {.first = first,
-               .count = (size - first + stride - 1) / stride,
-               .step = stride / common,
-               .dilation = dilation / common};
-    int64_t u0 = 0;
-    while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
-        u0++;
-    if (u0 == fc_min(f.step, kernel))
-        return f;
-    f.taps = (kernel - 1 - u0) / f.step + 1;
-    f.last = u0 + (f.taps - 1) * f.step;
-    f.pad = (f.taps - 1) * f.dilation - (f.first + pad - u0 * dilation) / stride;
-    return f;
-}
-
-static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase *w)
-{
-    fc_view s = *v;
-    s.data = (char *)v->data + (h->first * v->stride_h + w->first * v->stride_w) * (int64_t)item;
-    s.h = h->count, s.w = w->count;
-    return s;
-}
-
-static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
-{
-    static const double nothing[1]; /* inputs that no output saw: one tap of weight zero */
-    fc_problem p = *whole;
-    p.y = sample(&whole->y, whole->item, h, w);
-    p.y.stride_h *= c->stride_h;
-    p.y.stride_w *= c->stride_w;
-    p.residual.data = (char *)fc_residual_at(whole, 0, 0, h->first, w->first);
-    p.residual.stride_h *= c->stride_h;
-    p.residual.stride_w *= c->stride_w;
-    p.stride_h = p.stride_w = 1;
-    if (h->taps == 0 || w->taps == 0) {
-        p.algorithm = FC_DIRECT;
-        p.packed = NULL;
-        p.in_channels = p.kernel_h = p.kernel_w = p.dilation_h = p.dilation_w = 1;
-        p.pad_top = p.pad_left = 0;
-        p.x.h = p.x.w = 0; /* every read is padding */
-        p.weight = (const char *)nothing;
-        p.weight_g = p.weight_k = p.weight_c = p.weight_u = p.weight_v = 0;
-        return run_forward(&p);
-    }
-    p.kernel_h = h->taps, p.kernel_w = w->taps;
-    p.dilation_h = h->dilation, p.dilation_w = w->dilation;
-    p.pad_top = h->pad, p.pad_left = w->pad;
-    p.weight = whole->weight + (h->last * whole->weight_u + w->last * whole->weight_v) * (int64_t)whole->item;
-    p.weight_u = -h->step * whole->weight_u;
-    p.weight_v = -w->step * whole->weight_v;
-    p.packed_first = h->last * whole->packed_u + w->last * whole->packed_v;
-    p.packed_u = -h->step * whole->packed_u;
-    p.packed_v = -w->step * whole->packed_v;
-    return run_forward(&p);
-}
-
-typedef struct {
-    const fc_problem *p;
-    const fc_conv *c;
-    const fc_view *grad_x;
-    int64_t rows, columns; /* phases along h and w */
-    atomic_int status;
-} phases;
-
-/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first. */
-static void phase_task(void *context, int64_t task, int slot)
-{
-    (void)slot;
-    phases *f = context;
-    const int64_t index = f->rows * f->columns - 1 - task;
-    const fc_problem *p = f->p;
-    const fc_conv *c = f->c;
-    const phase h = make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-    const phase w = make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-    const fc_status status = run_phase(p, c, &h, &w);
-    if (status != FC_OK)
-        atomic_store(&f->status, (int)status);
-}
-
-/* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;
- * otherwise one after the other, each on all threads. */
-static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
-{
-    enum { PHASES_PER_THREAD = 8 };
-    phases f = {.p = p, .c = c, .grad_x = grad_x};
-    f.rows = fc_min(c->stride_h, grad_x->h);
-    f.columns = fc_min(c->stride_w, grad_x->w);
-    const int64_t count = f.rows * f.columns;
-    const int even = p->kernel_h >= c->stride_h && p->kernel_w >= c->stride_w;
-    if (even && count >= PHASES_PER_THREAD * (int64_t)fc_parallel_slots(INT64_MAX)) {
-        fc_parallel(count, phase_task, &f);
-    } else {
-        for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
-            phase_task(&f, task, 0);
-    }
-    return (fc_status)atomic_load(&f.status);
-}
-
-static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_view *grad_x)
-{
-    char *packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
-    if (!packed)
-        return FC_ENOMEM;
-    fc_pack_direct(p, packed);
-    fc_use_packed(p, packed);
-    const fc_status status = run_phases(p, c, grad_x);
-    fc_scratch_release(packed);
-    return status;
-}
-
-/* All phases for the output channels of one panel, whose packed taps stay in the second-level cache. */
-static void panel_task(void *context, int64_t panel, int slot)
-{
-    (void)slot;
-    phases *f = context;
-    fc_problem q = *f->p;
-    const int64_t item = (int64_t)q.item, k0 = panel * 2 * q.k->vector_lanes;
-    q.out_channels = fc_min(2 * q.k->vector_lanes, q.out_channels - k0);
-    q.weight += k0 * q.weight_k * item;
-    q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
-    q.residual.data = (char *)fc_residual_at(f->p, 0, k0, 0, 0);
-    q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
-    q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
-    const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
-    if (status != FC_OK)
-        atomic_store(&f->status, (int)status);
-}
-
-fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
-                               const fc_epilogue *epilogue, const fc_view *grad_x)
-{
-    enum { PANEL_REREADS = 16 };
-    if (is_empty(grad_x))
-        return FC_OK;
-    fc_problem p = make_problem(dtype, c, grad_y, w, grad_x);
-    set_epilogue(&p, epilogue);
-    swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
-    swap(&p.weight_k, &p.weight_c);
-    const int64_t panels = fc_ceil_div(p.out_channels, 2 * p.k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || is_depthwise(&p) || has_few_outputs(&p))
-        return run_phases(&p, c, grad_x);
-    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
-     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
-    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
-    const int same =
-        p.out_channels % (2 * p.k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
-    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
-        return run_packed_phases(&p, c, grad_x);
-    phases f = {.p = &p, .c = c, .grad_x = grad_x};
-    fc_parallel(panels, panel_task, &f);
-    return (fc_status)atomic_load(&f.status);
 }
 
 /* The sums, 4 times the weight, are written and read once per call: with fewer tiles than this they cost more than the
@@ -456,8 +279,8 @@ static int winograd_gradient_pays(const fc_problem *p)
 fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight)
 {
-    fc_problem p = make_problem(dtype, c, x, grad_weight, grad_y);
-    if (is_empty(grad_y) || is_empty(x)) {
+    fc_problem p = fc_make_problem(dtype, c, x, grad_weight, grad_y);
+    if (fc_is_empty(grad_y) || fc_is_empty(x)) {
         const int64_t item = (int64_t)p.item;
         for (int64_t k = 0; k < grad_weight->n; k++)
             for (int64_t i = 0; i < grad_weight->c; i++)
@@ -472,7 +295,7 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
     lay_down(&p);
     if (p.algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(&p) ? fc_conv_winograd_grad_weight(&p) : FC_EALGORITHM;
-    if (is_depthwise(&p))
+    if (fc_is_depthwise(&p))
         return fc_conv_depthwise_grad_weight(&p);
     return p.algorithm == FC_AUTO && winograd_gradient_pays(&p) ? fc_conv_winograd_grad_weight(&p)
                                                                 : fc_conv_direct_grad_weight(&p);
@@ -482,7 +305,7 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
 fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
                             fc_explanation *e)
 {
-    fc_problem p = make_problem(dtype, c, x, w, y);
+    fc_problem p = fc_make_problem(dtype, c, x, w, y);
     const method *m = choose(&p);
     if (!m)
         return FC_EALGORITHM;

@@ -26,6 +26,21 @@ typedef struct {
     fc_algorithm algorithm;
 } fc_problem;
 
+/* conv.c */
+fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
+void fc_set_epilogue(fc_problem *, const fc_epilogue *);
+int fc_is_empty(const fc_view *);
+int fc_is_depthwise(const fc_problem *);
+int fc_has_few_outputs(const fc_problem *);
+/* Picks the method and runs it; lays the problem out on the way. */
+fc_status fc_conv_forward(fc_problem *);
+
+static inline void fc_swap(int64_t *a, int64_t *b)
+{
+    const int64_t t = *a;
+    *a = *b;
+    *b = t;
+}
 static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,0 +1,244 @@
+/* conv_grad_input.c: the gradient of the input, which is also the transposed convolution: stride_h * stride_w problems of
+ * stride 1, one per output phase, with the kernel flipped. Never by zero insertion.
+ */
+#include "../scratch.h"
+#include "../threads.h"
+#include "conv.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+/* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
+ * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
+ * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
+ *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
+ * is a convolution of stride 1. */
+typedef struct {
+    int64_t first, count;       /* inputs of the phase */
+    int64_t taps, last, step;   /* taps last, last - step, ... */
+    int64_t dilation, pad;
+} phase;
+
+static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
+
+static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
+{
+    const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
+    phase f = {.first = first,
+               .count = (size - first + stride - 1) / stride,
+               .step = stride / common,
+               .dilation = dilation / common};
+    int64_t u0 = 0;
+    while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
+        u0++;
+    if (u0 == fc_min(f.step, kernel))
+        return f;
+    f.taps = (kernel - 1 - u0) / f.step + 1;
+    f.last = u0 + (f.taps - 1) * f.step;
+    f.pad = (f.taps - 1) * f.dilation - (f.first + pad - u0 * dilation) / stride;
+    return f;
+}
+
+static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase *w)
+{
+    fc_view s = *v;
+    s.data = (char *)v->data + (h->first * v->stride_h + w->first * v->stride_w) * (int64_t)item;
+    s.h = h->count, s.w = w->count;
+    return s;
+}
+
+static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
+{
+    fc_problem p = *whole;
+    p.y = sample(&whole->y, whole->item, h, w);
+    p.y.stride_h *= c->stride_h;
+    p.y.stride_w *= c->stride_w;
+    p.stride_h = p.stride_w = 1;
+    if (h->taps == 0 || w->taps == 0)
+        return FC_OK; /* filled */
+    p.kernel_h = h->taps, p.kernel_w = w->taps;
+    p.dilation_h = h->dilation, p.dilation_w = w->dilation;
+    p.pad_top = h->pad, p.pad_left = w->pad;
+    p.weight = whole->weight + (h->last * whole->weight_u + w->last * whole->weight_v) * (int64_t)whole->item;
+    p.weight_u = -h->step * whole->weight_u;
+    p.weight_v = -w->step * whole->weight_v;
+    p.packed_first = h->last * whole->packed_u + w->last * whole->packed_v;
+    p.packed_u = -h->step * whole->packed_u;
+    p.packed_v = -w->step * whole->packed_v;
+    return fc_conv_forward(&p);
+}
+
+typedef struct {
+    const fc_problem *p;
+    const fc_conv *c;
+    const fc_view *grad_x;
+    int64_t rows, columns; /* phases along h and w */
+    atomic_int status;
+} phases;
+
+/* ---- inputs that no output saw: the epilogue of zero -----------------------------------------------------------------*/
+typedef struct {
+    const fc_problem *p;
+    const fc_conv *c;
+    char *value; /* value[channel] */
+} fill;
+
+#define FILL_VALUE(type)                                                                                               \
+    for (int64_t i = 0; i < f->p->y.c; i++) {                                                                          \
+        type v = e->bias ? ((const type *)e->bias)[i] : 0;                                                             \
+        v = v < (type)e->lower ? (type)e->lower : v;                                                                   \
+        ((type *)f->value)[i] = v > (type)e->upper ? (type)e->upper : v;                                               \
+    }
+
+static void set_value(const fill *f)
+{
+    const fc_epilogue *e = &f->p->epilogue;
+    if (f->p->item == 4) {
+        FILL_VALUE(float)
+    } else {
+        FILL_VALUE(double)
+    }
+}
+
+/* count pixels from `to` on, `step` elements apart */
+static void fill_pixels(const fill *f, char *to, int64_t step, int64_t count)
+{
+    const fc_view *y = &f->p->y;
+    const int64_t item = (int64_t)f->p->item;
+    if (y->stride_c == 1) {
+        for (int64_t t = 0; t < count; t++)
+            memcpy(to + t * step * item, f->value, (size_t)(y->c * item));
+        return;
+    }
+    for (int64_t i = 0; i < y->c; i++)
+        for (int64_t t = 0; t < count; t++)
+            memcpy(to + (i * y->stride_c + t * step) * item, f->value + i * item, f->p->item);
+}
+
+/* The pixels of row h whose phases have no taps. */
+static void fill_row(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const fill *f = context;
+    const fc_problem *p = f->p;
+    const fc_conv *c = f->c;
+    const fc_view *y = &p->y;
+    const int64_t item = (int64_t)p->item, n = task / y->h, i = task % y->h;
+    const phase h = make_phase(i % c->stride_h, y->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    char *row = (char *)y->data + (n * y->stride_n + i * y->stride_h) * item;
+    for (int64_t first = 0; first < fc_min(c->stride_w, y->w); first++) {
+        const phase w = make_phase(first, y->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+        if (h.taps == 0 || w.taps == 0)
+            fill_pixels(f, row + first * y->stride_w * item, c->stride_w * y->stride_w, w.count);
+    }
+}
+
+static int has_gap(int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return kernel < stride / gcd(stride, dilation) || gcd(stride, dilation) > 1;
+}
+
+static fc_status fill_gaps(const fc_problem *p, const fc_conv *c)
+{
+    if (!has_gap(p->kernel_h, c->stride_h, c->dilation_h) && !has_gap(p->kernel_w, c->stride_w, c->dilation_w))
+        return FC_OK;
+    fill f = {p, c, fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
+    if (!f.value)
+        return FC_ENOMEM;
+    set_value(&f);
+    fc_parallel(p->y.n * p->y.h, fill_row, &f);
+    fc_scratch_release(f.value);
+    return FC_OK;
+}
+
+/* ---- phases ----------------------------------------------------------------------------------------------------------*/
+/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first. */
+static void phase_task(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    phases *f = context;
+    const int64_t index = f->rows * f->columns - 1 - task;
+    const fc_problem *p = f->p;
+    const fc_conv *c = f->c;
+    const phase h = make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const phase w = make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    const fc_status status = run_phase(p, c, &h, &w);
+    if (status != FC_OK)
+        atomic_store(&f->status, (int)status);
+}
+
+/* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;
+ * otherwise one after the other, each on all threads. */
+static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    enum { PHASES_PER_THREAD = 8 };
+    phases f = {.p = p, .c = c, .grad_x = grad_x};
+    f.rows = fc_min(c->stride_h, grad_x->h);
+    f.columns = fc_min(c->stride_w, grad_x->w);
+    const int64_t count = f.rows * f.columns;
+    const int even = p->kernel_h >= c->stride_h && p->kernel_w >= c->stride_w;
+    if (even && count >= PHASES_PER_THREAD * (int64_t)fc_parallel_slots(INT64_MAX)) {
+        fc_parallel(count, phase_task, &f);
+    } else {
+        for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
+            phase_task(&f, task, 0);
+    }
+    return (fc_status)atomic_load(&f.status);
+}
+
+static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    char *packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
+    if (!packed)
+        return FC_ENOMEM;
+    fc_pack_direct(p, packed);
+    fc_use_packed(p, packed);
+    const fc_status status = run_phases(p, c, grad_x);
+    fc_scratch_release(packed);
+    return status;
+}
+
+/* All phases for the output channels of one panel, whose packed taps stay in the second-level cache. */
+static void panel_task(void *context, int64_t panel, int slot)
+{
+    (void)slot;
+    phases *f = context;
+    fc_problem q = *f->p;
+    const int64_t item = (int64_t)q.item, k0 = panel * 2 * q.k->vector_lanes;
+    q.out_channels = fc_min(2 * q.k->vector_lanes, q.out_channels - k0);
+    q.weight += k0 * q.weight_k * item;
+    q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
+    q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
+    q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
+    const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
+    if (status != FC_OK)
+        atomic_store(&f->status, (int)status);
+}
+
+fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
+                               const fc_epilogue *epilogue, const fc_view *grad_x)
+{
+    enum { PANEL_REREADS = 16 };
+    if (fc_is_empty(grad_x))
+        return FC_OK;
+    fc_problem p = fc_make_problem(dtype, c, grad_y, w, grad_x);
+    fc_set_epilogue(&p, epilogue);
+    fc_swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
+    fc_swap(&p.weight_k, &p.weight_c);
+    if (fill_gaps(&p, c) != FC_OK)
+        return FC_ENOMEM;
+    const int64_t panels = fc_ceil_div(p.out_channels, 2 * p.k->vector_lanes);
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(&p) || fc_has_few_outputs(&p))
+        return run_phases(&p, c, grad_x);
+    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
+     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
+    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
+    const int same =
+        p.out_channels % (2 * p.k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
+    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
+        return run_packed_phases(&p, c, grad_x);
+    phases f = {.p = &p, .c = c, .grad_x = grad_x};
+    fc_parallel(panels, panel_task, &f);
+    return (fc_status)atomic_load(&f.status);
+}
+
