@@ -14,8 +14,8 @@
  *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
  * is a convolution of stride 1. */
 typedef struct {
-    int64_t first, count;       /* inputs of the phase */
-    int64_t taps, last, step;   /* taps last, last - step, ... */
+    int64_t first, count; /* inputs of the phase */
+    int64_t taps, last, step; /* taps last, last - step, ... */
     int64_t dilation, pad;
 } phase;
 
@@ -241,4 +241,3 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     fc_parallel(panels, panel_task, &f);
     return (fc_status)atomic_load(&f.status);
 }
-
