@@ -28,6 +28,8 @@ typedef struct {
     /* to[k][c][tap] = panel[tap * tap_pitch + c * width + k] */
     void (*unpack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *panel, int64_t width,
                         int64_t tap_pitch, void *to, int64_t pitch);
+    /* whether none of x[count] is NaN or infinite */
+    int (*finite)(int64_t count, const void *x);
     const fc_gemm_kernels *gemm;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;

@@ -20,10 +20,11 @@ typedef struct {
     /* u[e * pitch + i] = (G w G')[e] for i < count (a multiple of vector_lanes); w[tap * tap_pitch + i] */
     void (*weights)(const void *w, int64_t tap_pitch, int64_t count, void *u, int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A' m A)[row][column] * scale[k] + bias[k] + residual, lower, upper)
-     * for row < rows, column < columns, k < channels; m[e * pitch + k] */
-    void (*output)(const void *m, int64_t pitch, int64_t channels, const void *scale, const void *bias,
-                   const void *residual, int64_t residual_row, int64_t residual_pixel, double lower, double upper,
-                   void *y, int64_t y_row, int64_t y_pixel, int rows, int columns);
+     * for row < rows, column < columns, k < channels; m[e * pitch + k]. With check, returns whether A' m A is finite for the
+     * first vector of channels, otherwise 1. */
+    int (*output)(const void *m, int64_t pitch, int64_t channels, const void *scale, const void *bias,
+                  const void *residual, int64_t residual_row, int64_t residual_pixel, double lower, double upper,
+                  void *y, int64_t y_row, int64_t y_pixel, int rows, int columns, int check);
     /* d[e * pitch + k] = (G4 dy G4')[e] for k < channels rounded up; dy[4 * row + column] points at channel 0 */
     void (*gradient)(const void *const *dy, int64_t channels, void *d, int64_t pitch);
     /* w[tap * tap_pitch + k] = (A3' u A3)[tap] for k < channels */

@@ -133,17 +133,24 @@ INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y)
     FC_UNROLL for (int i = 0; i < 4; i++) N(wino_a)(y + 4 * i, t + 6 * i, 1, 4);
 }
 
-static void N(winograd_output)(const void *m, int64_t pitch, int64_t channels, const void *scale_, const void *bias_,
+static int N(winograd_output)(const void *m, int64_t pitch, int64_t channels, const void *scale_, const void *bias_,
                                const void *residual_, int64_t residual_row, int64_t residual_pixel, double lower_, double upper_,
-                               void *y_, int64_t y_row, int64_t y_pixel, int rows, int columns)
+                               void *y_, int64_t y_row, int64_t y_pixel, int rows, int columns, int check)
 {
     const T *scale = scale_, *bias = bias_, *residual = residual_;
     T *y = y_;
     const vec lower = vset1((T)lower_), upper = vset1((T)upper_);
+    T bad = 0;
     for (int64_t k = 0; k < channels; k += VL) {
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec out[16];
         N(wino_output_tile)((const T *)m + k, pitch, out);
+        if (check && k == 0) { /* x * 0 is NaN for NaN and infinite x */
+            vec sum = out[0] * (T)0;
+            FC_UNROLL for (int i = 1; i < 16; i++) sum += out[i] * (T)0;
+            for (int i = 0; i < VL; i++)
+                bad += sum[i];
+        }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < columns; j++) {
@@ -157,6 +164,7 @@ static void N(winograd_output)(const void *m, int64_t pitch, int64_t channels, c
                     vstore_tail(y + i * y_row + j * y_pixel + k, a, count);
             }
     }
+    return bad == 0;
 }
 
 static void N(winograd_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch)

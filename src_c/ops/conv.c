@@ -230,6 +230,8 @@ fc_status fc_conv_forward(fc_problem *p)
     const method *m = choose(p);
     if (!m)
         return FC_EALGORITHM;
+    if (p->nonfinite)
+        return fc_conv_by_regions(p);
     if (p->packed && m == &direct && !p->packed_v) /* by fc_conv2d_prepare */
         fc_use_packed(p, p->packed);
     if (p->packed_v && m != &direct) /* packed for a phase that, laid down, runs otherwise */
@@ -240,6 +242,12 @@ fc_status fc_conv_forward(fc_problem *p)
 
 int fc_is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
 
+static fc_status forward(fc_problem *p, const void *context)
+{
+    (void)context;
+    return fc_conv_forward(p);
+}
+
 fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_epilogue *epilogue,
                     const fc_view *y)
 {
@@ -248,7 +256,8 @@ fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc
     fc_problem p = fc_make_problem(dtype, c, x, w, y);
     fc_set_epilogue(&p, epilogue);
     p.packed = c->prepared;
-    return fc_conv_forward(&p);
+    const int plain = w->h * w->w == 1 && fc_sees_no_padding(&p);
+    return plain ? forward(&p, NULL) : fc_guard(&p, w, y, forward, NULL);
 }
 
 int64_t fc_conv2d_prepared_bytes(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
@@ -276,29 +285,45 @@ static int winograd_gradient_pays(const fc_problem *p)
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
+static void set_zero(const fc_view *v, int64_t item)
+{
+    for (int64_t n = 0; n < v->n; n++)
+        for (int64_t c = 0; c < v->c; c++)
+            for (int64_t h = 0; h < v->h; h++)
+                for (int64_t w = 0; w < v->w; w++)
+                    memset((char *)v->data +
+                               (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * item,
+                           0, (size_t)item);
+}
+
+static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
+
+static fc_status grad_weight_of(const fc_problem *p)
+{
+    if (p->algorithm == FC_WINOGRAD)
+        return fc_conv_winograd_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
+    if (fc_is_depthwise(p))
+        return fc_conv_depthwise_grad_weight(p);
+    return p->algorithm == FC_AUTO && winograd_gradient_pays(p) ? fc_conv_winograd_grad_weight(p)
+                                                                : fc_conv_direct_grad_weight(p);
+}
+
 fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight)
 {
     fc_problem p = fc_make_problem(dtype, c, x, grad_weight, grad_y);
     if (fc_is_empty(grad_y) || fc_is_empty(x)) {
-        const int64_t item = (int64_t)p.item;
-        for (int64_t k = 0; k < grad_weight->n; k++)
-            for (int64_t i = 0; i < grad_weight->c; i++)
-                for (int64_t u = 0; u < grad_weight->h; u++)
-                    for (int64_t v = 0; v < grad_weight->w; v++)
-                        memset((char *)grad_weight->data + (k * grad_weight->stride_n + i * grad_weight->stride_c +
-                                                            u * grad_weight->stride_h + v * grad_weight->stride_w) *
-                                                               item,
-                               0, p.item);
+        set_zero(grad_weight, (int64_t)p.item);
         return FC_OK;
     }
     lay_down(&p);
-    if (p.algorithm == FC_WINOGRAD)
-        return fc_conv_winograd_serves(&p) ? fc_conv_winograd_grad_weight(&p) : FC_EALGORITHM;
-    if (fc_is_depthwise(&p))
-        return fc_conv_depthwise_grad_weight(&p);
-    return p.algorithm == FC_AUTO && winograd_gradient_pays(&p) ? fc_conv_winograd_grad_weight(&p)
-                                                                : fc_conv_direct_grad_weight(&p);
+    const fc_status status = grad_weight_of(&p);
+    if (status != FC_OK || (grad_weight->h * grad_weight->w == 1 && fc_sees_no_padding(&p)))
+        return status;
+    const int finite = elements(grad_weight) <= elements(grad_y) + elements(x)
+                           ? fc_is_finite(p.k, p.item, grad_weight)
+                           : fc_is_finite(p.k, p.item, grad_y) && fc_is_finite(p.k, p.item, x);
+    return finite ? FC_OK : fc_conv_grad_weight_by_taps(dtype, c, grad_y, x, grad_weight);
 }
 
 /* ---- introspection ---------------------------------------------------------------------------------------------------*/

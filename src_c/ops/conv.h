@@ -24,6 +24,7 @@ typedef struct {
     fc_epilogue epilogue;
     fc_view residual; /* the epilogue's, turned and cut like y; .data is NULL when there is none */
     fc_algorithm algorithm;
+    int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding */
 } fc_problem;
 
 /* conv.c */
@@ -45,6 +46,21 @@ static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
+
+/* The taps t with 0 <= start + t * dilation < size. */
+typedef struct {
+    int64_t first, end;
+} fc_range;
+
+static inline fc_range fc_valid_taps(int64_t start, int64_t dilation, int64_t taps, int64_t size)
+{
+    fc_range r = {start < 0 ? fc_min(taps, fc_ceil_div(-start, dilation)) : 0, taps};
+    if (start + (taps - 1) * dilation >= size)
+        r.end = start >= size ? 0 : fc_min(taps, fc_ceil_div(size - start, dilation));
+    if (r.end < r.first)
+        r.end = r.first;
+    return r;
+}
 
 /* Inputs along one axis from the first to the last that `outputs` neighbouring outputs see. */
 static inline int64_t fc_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
@@ -123,6 +139,15 @@ void fc_use_packed(fc_problem *, const char *packed);
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
 fc_status fc_conv_winograd_grad_weight(const fc_problem *);
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
+
+/* conv_nonfinite.c */
+int fc_is_finite(const fc_kernels *, size_t item, const fc_view *);
+typedef fc_status fc_guarded(fc_problem *, const void *context);
+/* Runs the problem, with ->nonfinite set if its weight is. weight and y as the caller gave them. */
+fc_status fc_guard(fc_problem *, const fc_view *weight, const fc_view *y, fc_guarded *run, const void *context);
+fc_status fc_conv_by_regions(const fc_problem *);
+fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
+                                      const fc_view *grad_weight);
 
 /* Scratch bytes of one thread */
 int64_t fc_conv_direct_scratch(const fc_problem *);

@@ -98,24 +98,9 @@ static void load_strip(const plan *s, const block *b, char *to)
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
-/* The taps t with 0 <= start + t * dilation < size. */
-typedef struct {
-    int64_t first, end;
-} range;
-
-static range valid_taps(int64_t start, int64_t dilation, int64_t taps, int64_t size)
-{
-    range r = {start < 0 ? fc_min(taps, fc_ceil_div(-start, dilation)) : 0, taps};
-    if (start + (taps - 1) * dilation >= size)
-        r.end = start >= size ? 0 : fc_min(taps, fc_ceil_div(size - start, dilation));
-    if (r.end < r.first)
-        r.end = r.first;
-    return r;
-}
-
 /* Outputs [first, first + count) of a row. x and weights point at output 0 and tap (u, 0), u the first row of d. */
 static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first,
-                        int64_t count, range v)
+                        int64_t count, fc_range v)
 {
     const int64_t item = (int64_t)s->p->item;
     d.x = x + (first * d.step + v.first * d.tap) * item;
@@ -131,7 +116,7 @@ static void run_columns(const plan *s, fc_depthwise d, const char *x, const char
 static void run_row(const plan *s, const fc_depthwise *d, const char *x, const char *weights, char *y)
 {
     const fc_problem *p = s->p;
-    const range all = {0, p->kernel_w};
+    const fc_range all = {0, p->kernel_w};
     int64_t begin = 0, end = p->y.w;
     if (s->x_in_place) {
         begin = fc_min(p->y.w, p->pad_left > 0 ? fc_ceil_div(p->pad_left, p->stride_w) : 0);
@@ -140,12 +125,12 @@ static void run_row(const plan *s, const fc_depthwise *d, const char *x, const c
     }
     for (int64_t j = 0; j < begin; j++)
         run_columns(s, *d, x, weights, y, j, 1,
-                    valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+                    fc_valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
     if (end > begin)
         run_columns(s, *d, x, weights, y, begin, end - begin, all);
     for (int64_t j = end; j < p->y.w; j++)
         run_columns(s, *d, x, weights, y, j, 1,
-                    valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+                    fc_valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
 }
 
 static void run_block(void *context, int64_t task, int slot)
@@ -174,10 +159,10 @@ static void run_block(void *context, int64_t task, int slot)
     for (int64_t h = 0; h < b.rows; h++) {
         d.residual = fc_residual_at(p, b.n, b.c, b.h + h, 0);
         const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
-        range u = {0, p->kernel_h};
+        fc_range u = {0, p->kernel_h};
         const char *x = strip + h * p->stride_h * s->x_row * item;
         if (s->x_in_place) {
-            u = valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
+            u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
             x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h -
                                            p->pad_left * p->x.stride_w) *
                                               item;

@@ -215,29 +215,50 @@ static void panel_task(void *context, int64_t panel, int slot)
         atomic_store(&f->status, (int)status);
 }
 
+typedef struct {
+    const fc_conv *c;
+    const fc_view *grad_y, *grad_x, *weight;
+} call;
+
+static fc_status run_call(fc_problem *p, const void *context)
+{
+    enum { PANEL_REREADS = 16 };
+    const call *a = context;
+    const fc_conv *c = a->c;
+    const fc_view *w = a->weight, *grad_y = a->grad_y;
+    if (fill_gaps(p, c) != FC_OK)
+        return FC_ENOMEM;
+    const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_has_few_outputs(p))
+        return run_phases(p, c, a->grad_x);
+    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
+     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
+    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
+    const int same =
+        p->out_channels % (2 * p->k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
+    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
+        return run_packed_phases(p, c, a->grad_x);
+    phases f = {.p = p, .c = c, .grad_x = a->grad_x};
+    fc_parallel(panels, panel_task, &f);
+    return (fc_status)atomic_load(&f.status);
+}
+
+/* Whether every output of a 1x1 problem was seen by one input or by none. */
+static int sees_all(const fc_conv *c, const fc_view *grad_y, const fc_view *w, const fc_view *grad_x)
+{
+    return w->h * w->w == 1 && c->pad_top == 0 && c->pad_left == 0 &&
+           grad_y->h == fc_ceil_div(grad_x->h, c->stride_h) && grad_y->w == fc_ceil_div(grad_x->w, c->stride_w);
+}
+
 fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *w,
                                const fc_epilogue *epilogue, const fc_view *grad_x)
 {
-    enum { PANEL_REREADS = 16 };
     if (fc_is_empty(grad_x))
         return FC_OK;
     fc_problem p = fc_make_problem(dtype, c, grad_y, w, grad_x);
     fc_set_epilogue(&p, epilogue);
     fc_swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     fc_swap(&p.weight_k, &p.weight_c);
-    if (fill_gaps(&p, c) != FC_OK)
-        return FC_ENOMEM;
-    const int64_t panels = fc_ceil_div(p.out_channels, 2 * p.k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(&p) || fc_has_few_outputs(&p))
-        return run_phases(&p, c, grad_x);
-    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
-     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
-    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
-    const int same =
-        p.out_channels % (2 * p.k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
-    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
-        return run_packed_phases(&p, c, grad_x);
-    phases f = {.p = &p, .c = c, .grad_x = grad_x};
-    fc_parallel(panels, panel_task, &f);
-    return (fc_status)atomic_load(&f.status);
+    const call a = {c, grad_y, grad_x, w};
+    return sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
 }

@@ -13,6 +13,7 @@
 #include "../threads.h"
 #include "winograd_tiles.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -34,6 +35,7 @@ typedef struct {
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group */
+    atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
@@ -204,10 +206,12 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     }
     for (int64_t t = 0; t < r->count; t++) {
         const char *residual = fc_residual_at(p, r->n, channel, h, w + FC_OUT * t);
-        p->k->winograd->output(m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item),
-                               fc_at(e->bias, channel, item), residual, p->residual.stride_h, p->residual.stride_w,
-                               e->lower, e->upper, y + FC_OUT * t * pixel * item, row, pixel, (int)rows,
-                               (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t));
+        const int finite = p->k->winograd->output(
+            m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item), fc_at(e->bias, channel, item),
+            residual, p->residual.stride_h, p->residual.stride_w, e->lower, e->upper, y + FC_OUT * t * pixel * item,
+            row, pixel, (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t), panel == 0);
+        if (!finite)
+            atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     }
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
@@ -224,6 +228,24 @@ static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t fir
         store_run(s, group, panel, &r, m + (tile - first) * s->m_row * (int64_t)s->p->item, tile_memory);
         tile += r.count;
     }
+}
+
+/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly. */
+static fc_status repair(const plan *s)
+{
+    const int64_t item = (int64_t)s->p->item;
+    fc_status status = FC_OK;
+    for (int64_t n = 0; n < s->p->y.n && status == FC_OK; n++)
+        if (atomic_load_explicit(&s->spoilt[n], memory_order_relaxed)) {
+            fc_problem q = *s->p;
+            q.packed = NULL;
+            q.x.data = (char *)q.x.data + n * q.x.stride_n * item;
+            q.y.data = (char *)q.y.data + n * q.y.stride_n * item;
+            q.residual.data = (char *)fc_residual_at(s->p, n, 0, 0, 0);
+            q.x.n = q.y.n = 1;
+            status = fc_conv_direct(&q);
+        }
+    return status;
 }
 
 /* ---- schedules -------------------------------------------------------------------------------------------------------*/
@@ -302,13 +324,14 @@ fc_status fc_conv_winograd(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int64_t shared = s.by_panels ? s.v_bytes : p->packed ? 0 : p->groups * s.panels * s.u_bytes;
-    const int64_t zeros = bytes_of(&s, p->in_channels);
+    const int64_t zeros = bytes_of(&s, p->in_channels), flags = fc_round_up(p->y.n, 64);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, s.thread_bytes);
+    char *scratch = fc_scratch_acquire_parts(zeros + flags + shared, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)zeros);
-    s.v = scratch + zeros;
+    s.spoilt = memset(scratch + zeros, 0, (size_t)flags);
+    s.v = scratch + zeros + flags;
     s.threads = s.v + shared;
     s.u = p->packed ? p->packed : s.v;
     if (s.by_panels) {
@@ -322,6 +345,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
             fc_parallel_in(slots, p->groups * s.panels, store_weights, &job);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
+    const fc_status status = repair(&s);
     fc_scratch_release(scratch);
-    return FC_OK;
+    return status;
 }

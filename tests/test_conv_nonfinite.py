@@ -1,0 +1,78 @@
+"""NaN and infinities reach the results that depend on them, and no others: not through padding, not
+through a Winograd tile."""
+
+import numpy as np
+import pytest
+
+import fastconv.functional as F
+from fastconv import reference
+
+CASES = {  # x, weight, stride, padding, dilation, groups
+    "winograd": ((2, 12, 9, 10), (20, 12, 3, 3), 1, 1, 1, 1),
+    "winograd-heavy": ((2, 48, 6, 5), (40, 48, 3, 3), 1, 1, 1, 1),
+    "direct": ((2, 5, 8, 7), (20, 5, 3, 3), 1, 1, 1, 1),
+    "direct-heavy": ((1, 40, 3, 3), (40, 40, 5, 5), 1, 2, 1, 1),
+    "stride": ((2, 6, 9, 8), (18, 6, 3, 3), 2, 1, 1, 1),
+    "pointwise-padded": ((1, 6, 5, 4), (18, 6, 1, 1), 2, 1, 1, 1),
+    "dilated": ((1, 9, 11, 12), (17, 9, 3, 3), 1, 3, 3, 1),
+    "groups": ((2, 8, 6, 6), (36, 4, 2, 3), 1, (1, 2), 1, 2),
+    "padding beyond the kernel": ((1, 4, 3, 3), (18, 4, 2, 2), 1, 4, 1, 1),
+    "depthwise": ((2, 19, 7, 8), (19, 1, 3, 3), 1, 1, 1, 19),
+    "pixels": ((2, 4, 6, 20), (2, 4, 3, 3), 1, 1, 1, 1),
+    "narrow": ((2, 4, 20, 2), (17, 4, 3, 3), 1, 1, 1, 1),
+}
+VALUES = (np.nan, np.inf, -np.inf)
+
+
+def spoil(a, rng, count=2):
+    """Puts values of VALUES at random places, the corners among them."""
+    for value in rng.choice(VALUES, count):
+        a[tuple(rng.choice([0, n - 1, rng.integers(n)]) for n in a.shape)] = value
+
+
+def same(actual, wanted, terms):
+    wanted = np.asarray(wanted)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(wanted))
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite].astype(actual.dtype))
+    # |x|, |w| <= 4: sums of `terms` products of at most 16; Winograd adds a factor below 16
+    np.testing.assert_allclose(
+        actual[finite], wanted[finite], rtol=0, atol=16 * 16 * terms * np.finfo(actual.dtype).eps
+    )
+
+
+@pytest.mark.parametrize("layout", ["channels-last", "channels-first"])
+@pytest.mark.parametrize("where", ["input", "weight", "grad_output"])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_nonfinite_values_stay_where_they_belong(name, where, layout, isa, rng):
+    xs, ws, stride, padding, dilation, groups = CASES[name]
+    x, w = (rng.uniform(-4, 4, s).astype(np.float32) for s in (xs, ws))
+    arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    g = rng.uniform(-4, 4, F.conv2d(x, w, **arguments).shape).astype(np.float32)
+    spoil({"input": x, "weight": w, "grad_output": g}[where], rng)
+    if layout == "channels-last":
+        x, g = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, g))
+    exact = [a.astype(np.float64) for a in (g, x, w)]
+    same(
+        F.conv2d(x, w, **arguments),
+        reference.conv2d(*exact[1:], **arguments),
+        np.prod(ws[1:]),
+    )
+    actual = F.conv2d_backward(g, x, w, **arguments)
+    wanted = reference.conv2d_backward(*exact, **arguments)
+    per_input = ws[0] // groups * ws[2] * ws[3]
+    for a, b, terms in zip(actual, wanted, (per_input, g[:, 0].size, g[:, 0].size), strict=True):
+        same(a, b, terms)
+
+
+def test_other_images_keep_their_bits(isa, rng):
+    x = rng.normal(size=(3, 16, 12, 12)).astype(np.float32)
+    w = rng.normal(size=(24, 16, 3, 3)).astype(np.float32)
+    clean = F.conv2d(x, w, padding=1)
+    x[1, 3, 0, 11] = np.nan
+    spoilt = F.conv2d(x, w, padding=1)
+    np.testing.assert_array_equal(spoilt[[0, 2]], clean[[0, 2]])
+    seen = np.zeros((12, 12), bool)
+    seen[:2, 10:] = True
+    np.testing.assert_array_equal(np.isnan(spoilt[1]), np.broadcast_to(seen, spoilt[1].shape))
