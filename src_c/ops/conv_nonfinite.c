@@ -119,7 +119,8 @@ fc_status fc_conv_by_regions(const fc_problem *p)
 }
 
 /* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x ----------------------------*/
-static fc_range seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
+static fc_range seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad,
+                               int64_t size)
 {
     const int64_t start = tap * dilation - pad;
     fc_range r = {.first = start < 0 ? fc_min(outputs, fc_ceil_div(-start, stride)) : 0};

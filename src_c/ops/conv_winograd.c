@@ -64,14 +64,14 @@ static plan make_plan(const fc_problem *p)
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    fc_set_block(&s.tiles, s.block);
     s.m_point = s.block * s.m_row + pad;
     s.chunk = s.by_panels ? fc_min(CHUNK, p->in_channels) : p->in_channels;
+    fc_set_block(&s.tiles, s.block, s.by_panels ? CHUNK : INT64_MAX);
     s.u_point = s.chunk * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, FC_OUT * FC_OUT * s.tiles.longest_run * s.panel);
-    s.v_bytes = bytes_of(&s, FC_POINTS * s.tiles.point);
+    s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
     s.m_bytes = bytes_of(&s, FC_POINTS * s.m_point);
     s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
     s.pack_bytes = bytes_of(&s, 9 * fc_min(CHUNK, p->in_channels) * s.panel);
@@ -182,7 +182,7 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .accumulate = c0 > 0,
     };
     for (int64_t e = 0; e < FC_POINTS; e++) {
-        product.a = v + (e * s->tiles.point + c0) * item;
+        product.a = v + (c0 / s->tiles.chunk * s->tiles.part + e * s->tiles.point) * item;
         product.b = u + e * s->u_point * item;
         product.y = m + e * s->m_point * item;
         s->p->k->gemm->rows(&product, tiles);

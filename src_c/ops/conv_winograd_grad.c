@@ -55,9 +55,9 @@ static plan make_plan(const fc_problem *p)
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.row + s.d_row) * item)));
-    fc_set_block(&s.tiles, s.block);
+    fc_set_block(&s.tiles, s.block, INT64_MAX);
     s.d_point = s.block * s.d_row + pad;
-    s.v_bytes = bytes_of(&s, FC_POINTS * s.tiles.point);
+    s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
     s.d_bytes = bytes_of(&s, FC_POINTS * s.d_point);
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);

@@ -8,14 +8,32 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     t.rows = fc_ceil_div(p->y.h, FC_OUT);
     t.columns = fc_ceil_div(p->y.w, FC_OUT);
     t.count = p->y.n * t.rows * t.columns;
-    t.row = fc_round_up(p->in_channels, p->k->vector_lanes) + FC_PITCH_PAD_BYTES / (int64_t)p->item;
+    t.chunk = fc_round_up(p->in_channels, p->k->vector_lanes);
+    t.row = t.chunk + FC_PITCH_PAD_BYTES / (int64_t)p->item;
     return t;
 }
 
-void fc_set_block(fc_tiles *t, int64_t block)
+void fc_set_block(fc_tiles *t, int64_t block, int64_t chunk)
 {
+    if (chunk < t->chunk) /* one after the other, read as a stream */
+        t->row = t->chunk = chunk;
     t->point = block * t->row + FC_PITCH_PAD_BYTES / (int64_t)t->p->item;
+    t->part = FC_POINTS * t->point;
     t->longest_run = fc_min(t->columns, block);
+}
+
+int64_t fc_tiles_elements(const fc_tiles *t) { return fc_ceil_div(t->p->in_channels, t->chunk) * t->part; }
+
+/* v[.][e] = B' x B of one tile, x[pixel][channel] */
+static void transform_tile(const fc_tiles *t, const void *const *x, char *v)
+{
+    const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
+    for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item) {
+        const void *from[FC_POINTS];
+        for (int e = 0; e < FC_POINTS; e++)
+            from[e] = (const char *)x[e] + c * item;
+        t->p->k->winograd->input(from, fc_min(t->chunk, channels - c), v, t->point);
+    }
 }
 
 static int64_t strip_row(const fc_tiles *t) { return (FC_OUT * t->longest_run + FC_IN - FC_OUT) * t->p->in_channels; }
@@ -54,7 +72,7 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
                 const int inside = !tiles->in_place || (h >= 0 && h < p->x.h && w >= 0 && w < p->x.w);
                 x[FC_IN * i + j] = inside ? base + (i * row + (FC_OUT * t + j) * pixel) * item : tiles->zeros;
             }
-        p->k->winograd->input(x, p->in_channels, v + t * tiles->row * item, tiles->point);
+        transform_tile(tiles, x, v + t * tiles->row * item);
     }
 }
 

@@ -9,7 +9,8 @@ enum { FC_POINTS = FC_WINOGRAD_POINTS, FC_OUT = FC_WINOGRAD_OUT, FC_IN = FC_WINO
 typedef struct {
     const fc_problem *p;
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t row, point;           /* pitches of v[point][tile][channel], elements */
+    int64_t chunk;                /* channels that lie together */
+    int64_t row, point, part;     /* pitches of v[chunk][point][tile][channel of the chunk], elements */
     int64_t longest_run;          /* tiles of one row that are transformed together */
     int in_place;                 /* x is channels-last */
     const char *zeros;            /* in_channels of them: what lies outside x */
@@ -24,11 +25,13 @@ typedef struct {
 enum { FC_PITCH_PAD_BYTES = 64 };
 
 fc_tiles fc_make_tiles(const fc_problem *);
-/* Sets the pitches of v for blocks of up to `block` tiles. */
-void fc_set_block(fc_tiles *, int64_t block);
+/* Sets the layout of v: blocks of up to `block` tiles, `chunk` channels together (whole vectors, or all channels). */
+void fc_set_block(fc_tiles *, int64_t block, int64_t chunk);
+/* Elements of v. */
+int64_t fc_tiles_elements(const fc_tiles *);
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 /* The run that starts at `tile` and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
-/* v[e][t] = B' x B of tiles [first, end); strip: fc_tiles_strip_bytes of memory */
+/* v[.][e][t] = B' x B of tiles [first, end); strip: fc_tiles_strip_bytes of memory */
 void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, char *strip, char *v);
 #endif
