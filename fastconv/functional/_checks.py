@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -173,18 +174,23 @@ def output_size(
 
 
 def addressable(
-    function: str, sizes: Sequence[int], pads: Pads, channels: int, weight: Array
+    function: str,
+    sizes: Sequence[int],
+    pads: Pads,
+    channels: int,
+    weight_shape: tuple[int, ...],
+    itemsize: int,
 ) -> None:
     """The padded image and the weight stay below 64 TiB: every size a driver makes of them fits."""
     count = channels
     for size, (before, after) in zip(sizes, pads, strict=True):
         count *= size + before + after
-    if max(count, weight.size) * weight.itemsize >= 2**46:
+    weight = prod(weight_shape)
+    if max(count, weight) * itemsize >= 2**46:
         raise MemoryError(
             f"{function}: the padded image of {channels} channels would need "
-            f"{count * weight.itemsize} bytes, "
-            f"the weight {weight.size * weight.itemsize} "
-            f"(shape {tuple(sizes)}, padding {pads}, weight {weight.shape})"
+            f"{count * itemsize} bytes, the weight {weight * itemsize} "
+            f"(shape {tuple(sizes)}, padding {pads}, weight {weight_shape})"
         )
 
 

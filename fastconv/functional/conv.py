@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -22,19 +23,23 @@ _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 _NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 
 
+class _Plan(NamedTuple):
+    """What the shapes and the other arguments of a call come to."""
+
+    output_shape: tuple[int, ...]
+    geometry: tuple[int, int, int, int, int, int, int, int]
+    extra_pads: Pads  # of a padding_mode other than "zeros": applied to input beforehand
+
+
 class _Call(NamedTuple):
     """A checked call: arrays with a batch axis, resolved geometry."""
 
     input: Array
     weight: Array
     had_batch: bool
-    stride: tuple[int, ...]
-    pads: Pads
-    dilation: tuple[int, ...]
-    groups: int
     output_shape: tuple[int, ...]
     geometry: tuple[int, int, int, int, int, int, int, int]
-    extra_pads: Pads  # of a padding_mode other than "zeros": applied to input beforehand
+    extra_pads: Pads
 
 
 def _geometry(
@@ -48,13 +53,11 @@ def _geometry(
     return (sh, sw, dh, dw, top, left, groups, _ALGORITHMS[algorithm])
 
 
-def _weight(function: str, value: Any, axes: int, layout: str) -> Array:
-    weight = check.float_array(function, "weight", value)
-    if weight.ndim != axes + 2:
-        raise ValueError(f"{function}: weight must have shape {layout}, got {weight.shape}")
-    if 0 in weight.shape:
-        raise ValueError(f"{function}: weight must not have an axis of size 0, got {weight.shape}")
-    return weight
+def _check_weight(function: str, shape: tuple[int, ...], axes: int, layout: str) -> None:
+    if len(shape) != axes + 2:
+        raise ValueError(f"{function}: weight must have shape {layout}, got {shape}")
+    if 0 in shape:
+        raise ValueError(f"{function}: weight must not have an axis of size 0, got {shape}")
 
 
 def _layout(axes: int, transposed: bool = False) -> str:
@@ -82,6 +85,77 @@ def _check_algorithm(function: str, algorithm: Any) -> None:
         )
 
 
+def _resolve(
+    function: str,
+    axes: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    itemsize: int,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    padding_mode: Any,
+    algorithm: Any,
+) -> _Plan:
+    """The checks that look at no array. input_shape has a batch axis."""
+    _check_weight(function, weight_shape, axes, _layout(axes))
+    groups = check.integer(function, "groups", groups, 1)
+    _check_algorithm(function, algorithm)
+    if input_shape[1] != weight_shape[1] * groups:
+        raise ValueError(
+            f"{function}: weight expects {weight_shape[1]} input channels per group, "
+            f"input has {input_shape[1]} channels in {groups} groups "
+            f"(input {input_shape}, weight {weight_shape}, groups {groups})"
+        )
+    if weight_shape[0] % groups:
+        raise ValueError(
+            f"{function}: groups must divide out_channels, "
+            f"got groups {groups}, weight {weight_shape}"
+        )
+    stride = check.per_axis(function, "stride", stride, axes)
+    dilation = check.per_axis(function, "dilation", dilation, axes)
+    sizes, kernel = input_shape[2:], weight_shape[2:]
+    pads = check.conv_padding(function, padding, sizes, kernel, stride, dilation)
+    if 0 in sizes:
+        raise ValueError(
+            f"{function}: input must not have an empty spatial axis, got {input_shape}"
+        )
+    out_sizes = [
+        check.output_size(function, name, *args)
+        for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
+    ]
+    channels = max(input_shape[1], weight_shape[0])
+    check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
+    if algorithm == "winograd" and (kernel, stride, dilation) != ((3, 3), (1, 1), (1, 1)):
+        raise ValueError(
+            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, "
+            f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
+        )
+    extra_pads = _NO_PADS[axes]
+    if padding_mode != "zeros":
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(
+                f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}"
+            )
+        pads, extra_pads = extra_pads, pads
+    return _Plan(
+        (input_shape[0], weight_shape[0], *out_sizes),
+        _geometry(stride, dilation, pads, groups, algorithm),
+        extra_pads,
+    )
+
+
+_resolve_again = lru_cache(maxsize=1024)(_resolve)
+_INTS = frozenset([int])
+
+
+def _is_plain(value: Any) -> bool:
+    """An int, a str or a tuple of ints: nothing that equals one of those without being one."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and set(map(type, value)) <= _INTS)
+
+
 def _prepare(
     function: str,
     axes: int,
@@ -95,56 +169,33 @@ def _prepare(
     algorithm: Any,
 ) -> _Call:
     x = check.float_array(function, "input", input)
-    w = _weight(function, weight, axes, _layout(axes))
-    check.same_dtype(function, "weight", w, "input", x)
-    x, had_batch = check.batched(function, "input", x, axes)
-    groups = check.integer(function, "groups", groups, 1)
-    _check_algorithm(function, algorithm)
-    if x.shape[1] != w.shape[1] * groups:
-        raise ValueError(
-            f"{function}: weight expects {w.shape[1]} input channels per group, "
-            f"input has {x.shape[1]} channels in {groups} groups "
-            f"(input {x.shape}, weight {w.shape}, groups {groups})"
-        )
-    if w.shape[0] % groups:
-        raise ValueError(
-            f"{function}: groups must divide out_channels, got groups {groups}, weight {w.shape}"
-        )
-    stride = check.per_axis(function, "stride", stride, axes)
-    dilation = check.per_axis(function, "dilation", dilation, axes)
-    sizes, kernel = x.shape[2:], w.shape[2:]
-    pads = check.conv_padding(function, padding, sizes, kernel, stride, dilation)
-    if 0 in sizes:
-        raise ValueError(f"{function}: input must not have an empty spatial axis, got {x.shape}")
-    out_sizes = [
-        check.output_size(function, name, *args)
-        for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
-    ]
-    check.addressable(function, sizes, pads, max(x.shape[1], w.shape[0]), w)
-    if algorithm == "winograd" and (kernel, stride, dilation) != ((3, 3), (1, 1), (1, 1)):
-        raise ValueError(
-            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, "
-            f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
-        )
-    extra_pads = _NO_PADS[axes]
-    if padding_mode != "zeros":
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(
-                f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}"
-            )
-        pads, extra_pads = extra_pads, pads
-    return _Call(
-        x,
-        w,
-        had_batch,
+    w = check.float_array(function, "weight", weight)
+    if w.dtype is not x.dtype:
+        check.same_dtype(function, "weight", w, "input", x)
+    had_batch = x.ndim == axes + 2
+    if not had_batch:
+        x, had_batch = check.batched(function, "input", x, axes)
+    plain = (
+        _is_plain(stride)
+        and _is_plain(padding)
+        and _is_plain(dilation)
+        and type(groups) is int
+        and type(padding_mode) is type(algorithm) is str
+    )
+    plan = (_resolve_again if plain else _resolve)(
+        function,
+        axes,
+        x.shape,
+        w.shape,
+        x.itemsize,
         stride,
-        pads,
+        padding,
         dilation,
         groups,
-        (x.shape[0], w.shape[0], *out_sizes),
-        _geometry(stride, dilation, pads, groups, algorithm),
-        extra_pads,
+        padding_mode,
+        algorithm,
     )
+    return _Call(x, w, had_batch, *plan)
 
 
 def _pad_argument(pads: Pads) -> tuple[int, ...]:
@@ -156,15 +207,15 @@ def _is_padded(pads: Pads) -> bool:
     return any(p for pair in pads for p in pair)
 
 
-def _padded_input(call: _Call, padding_mode: str) -> Array:
-    if not _is_padded(call.extra_pads):
-        return call.input
+def _padded_input(x: Array, pads: Pads, padding_mode: str) -> Array:
+    if not _is_padded(pads):
+        return x
     from .padding import pad
 
-    return pad(call.input, _pad_argument(call.extra_pads), mode=padding_mode)
+    return pad(x, _pad_argument(pads), mode=padding_mode)
 
 
-def _output(
+def _checked_out(
     function: str,
     out: Any,
     shape: tuple[int, ...],
@@ -172,9 +223,7 @@ def _output(
     like: Array,
     **inputs: Array | None,
 ) -> Array:
-    """What a forward function writes: `out` with a batch axis, or a new one in `like`'s format."""
-    if out is None:
-        return check.empty(function, shape, like.dtype, check.is_channels_last(like))
+    """`out` with a batch axis."""
     result = check.check_out(function, out, shape if had_batch else shape[1:], like.dtype)
     check.no_overlap(function, result, **inputs)
     return result if had_batch else result[None]
@@ -194,25 +243,20 @@ def _forward(
     algorithm: Any,
     out: Any,
 ) -> Array:
-    call = _prepare(
+    x, w, had_batch, shape, geometry, extra_pads = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
     )
-    b = _bias(function, bias, call.weight, call.weight.shape[0])
-    y = _output(
-        function,
-        out,
-        call.output_shape,
-        call.had_batch,
-        call.input,
-        input=call.input,
-        weight=call.weight,
-        bias=b,
-    )
-    x = call.input if padding_mode == "zeros" else _padded_input(call, padding_mode)
-    _core.conv2d(x, call.weight, b, y, call.geometry)
+    b = None if bias is None else _bias(function, bias, w, w.shape[0])
+    if out is None:
+        y = check.empty(function, shape, x.dtype, check.is_channels_last(x))
+    else:
+        y = _checked_out(function, out, shape, had_batch, x, input=x, weight=w, bias=b)
+    if padding_mode != "zeros":
+        x = _padded_input(x, extra_pads, padding_mode)
+    _core.conv2d(x, w, b, y, geometry)
     if out is not None:
         return out  # type: ignore[no-any-return]
-    return y if call.had_batch else y[0]
+    return y if had_batch else y[0]
 
 
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
@@ -262,7 +306,9 @@ def _backward(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
     )
     g = _grad_output(function, grad_output, call.input, call.had_batch, call.output_shape)
-    x = _padded_input(call, padding_mode) if want_weight else call.input
+    x = call.input
+    if want_weight and padding_mode != "zeros":
+        x = _padded_input(x, call.extra_pads, padding_mode)
     grad_input = grad_weight = None
     if want_weight:
         grad_weight = np.empty(call.weight.shape, call.weight.dtype)

@@ -13,12 +13,12 @@ from .conv import (
     Gradients,
     _bias,
     _channel_sum,
+    _check_weight,
+    _checked_out,
     _geometry,
     _grad_output,
     _layout,
     _mask,
-    _output,
-    _weight,
 )
 
 
@@ -42,7 +42,8 @@ def _prepare(
     dilation: Any,
 ) -> _Call:
     x = check.float_array(function, "input", input)
-    w = _weight(function, weight, axes, _layout(axes, transposed=True))
+    w = check.float_array(function, "weight", weight)
+    _check_weight(function, w.shape, axes, _layout(axes, transposed=True))
     check.same_dtype(function, "weight", w, "input", x)
     x, had_batch = check.batched(function, "input", x, axes)
     groups = check.integer(function, "groups", groups, 1)
@@ -85,7 +86,7 @@ def _prepare(
                 f"(input {x.shape}, weight {w.shape}, padding {pads})"
             )
     shape = (x.shape[0], w.shape[1] * groups, *sizes)
-    check.addressable(function, sizes, pads, max(x.shape[1], shape[1]), w)
+    check.addressable(function, sizes, pads, max(x.shape[1], shape[1]), w.shape, w.itemsize)
     return _Call(x, w, had_batch, shape, _geometry(stride, dilation, pads, groups, "auto"))
 
 
@@ -105,18 +106,14 @@ def _forward(
     call = _prepare(
         function, axes, input, weight, stride, padding, output_padding, groups, dilation
     )
-    b = _bias(function, bias, call.weight, call.output_shape[1])
-    y = _output(
-        function,
-        out,
-        call.output_shape,
-        call.had_batch,
-        call.input,
-        input=call.input,
-        weight=call.weight,
-        bias=b,
-    )
-    _core.conv2d_grad_input(call.input, call.weight, b, y, call.geometry)
+    x, w = call.input, call.weight
+    b = _bias(function, bias, w, call.output_shape[1])
+    if out is None:
+        y = check.empty(function, call.output_shape, x.dtype, check.is_channels_last(x))
+    else:
+        shape, had_batch = call.output_shape, call.had_batch
+        y = _checked_out(function, out, shape, had_batch, x, input=x, weight=w, bias=b)
+    _core.conv2d_grad_input(x, w, b, y, call.geometry)
     if out is not None:
         return out  # type: ignore[no-any-return]
     return y if call.had_batch else y[0]
