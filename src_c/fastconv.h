@@ -61,7 +61,9 @@ fc_status fc_conv2d_grad_input(fc_dtype, const fc_conv *, const fc_view *grad_y,
 fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight);
 /* The weight as the method chosen for these shapes reads it, for callers that use it more than once. The layouts of x and y
- * (not their data) must be those of the later calls. */
+ * (not their data) must be those of the later calls. FC_EALGORITHM for a weight with NaN or infinity, which only the unprepared
+ * call keeps away from padding. A prepared call may have weight->data NULL; then an image with NaN or infinity in x spoils
+ * whole Winograd tiles. */
 int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
 fc_status fc_conv2d_prepare(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
                             void *prepared);

@@ -23,6 +23,10 @@ typedef struct {
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;
+    /* Memory to bring into the second-level cache meanwhile, two vectors at ahead + i * ahead_step in step i of the reduction,
+     * or NULL. May lie beyond the end of an array. */
+    const void *ahead;
+    int64_t ahead_step;
 } fc_gemm;
 
 /* The same product with the reduction over the rows of both sides (gradients of weights):

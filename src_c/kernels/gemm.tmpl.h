@@ -44,11 +44,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             else
                 acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
                                                           : vload_tail(y + i * y_row + j * VL, last);
+    /* to be read soon: line 0 of every step by the first tile, line 1 by the second; other tiles look where they are */
+    const int looks_ahead = g->ahead && row <= FC_MR;
+    const T *ahead = looks_ahead ? (const T *)g->ahead + (row > 0) * VL : a;
+    const int64_t ahead_step = looks_ahead ? g->ahead_step : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const T *p = a + u * g->step_h + v * g->step_w;
             const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
-            for (int64_t c = 0; c < length; c++, p++, b += b_row) {
+            for (int64_t c = 0; c < length; c++, p++, b += b_row, ahead += ahead_step) {
+                __builtin_prefetch(ahead, 0, 2);
                 vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {

@@ -256,7 +256,7 @@ fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc
     fc_problem p = fc_make_problem(dtype, c, x, w, y);
     fc_set_epilogue(&p, epilogue);
     p.packed = c->prepared;
-    const int plain = w->h * w->w == 1 && fc_sees_no_padding(&p);
+    const int plain = c->prepared || (w->h * w->w == 1 && fc_sees_no_padding(&p));
     return plain ? forward(&p, NULL) : fc_guard(&p, w, y, forward, NULL);
 }
 
@@ -272,7 +272,7 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 {
     fc_problem p = fc_make_problem(dtype, c, x, w, y);
     const method *m = choose(&p);
-    return m ? m->pack(&p, prepared) : FC_EALGORITHM;
+    return m && fc_is_finite(p.k, p.item, w) ? m->pack(&p, prepared) : FC_EALGORITHM;
 }
 
 /* The sums, 4 times the weight, are written and read once per call: with fewer tiles than this they cost more than the

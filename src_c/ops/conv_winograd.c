@@ -168,7 +168,7 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
 static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v,
-                     const char *u, char *m)
+                     const char *u, char *m, const char *ahead)
 {
     const int64_t item = (int64_t)s->p->item;
     fc_gemm product = {
@@ -179,12 +179,14 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .b_row = width,
         .y_row = s->m_row,
         .columns = (int)width,
+        .ahead_step = 9 * width / FC_POINTS,
         .accumulate = c0 > 0,
     };
     for (int64_t e = 0; e < FC_POINTS; e++) {
         product.a = v + (c0 / s->tiles.chunk * s->tiles.part + e * s->tiles.point) * item;
         product.b = u + e * s->u_point * item;
         product.y = m + e * s->m_point * item;
+        product.ahead = fc_at(ahead, e * product.ahead_step * channels, item);
         s->p->k->gemm->rows(&product, tiles);
     }
 }
@@ -235,7 +237,7 @@ static fc_status repair(const plan *s)
 {
     const int64_t item = (int64_t)s->p->item;
     fc_status status = FC_OK;
-    for (int64_t n = 0; n < s->p->y.n && status == FC_OK; n++)
+    for (int64_t n = 0; n < s->p->y.n && status == FC_OK && s->p->weight; n++)
         if (atomic_load_explicit(&s->spoilt[n], memory_order_relaxed)) {
             fc_problem q = *s->p;
             q.packed = NULL;
@@ -258,7 +260,7 @@ static void run_tiles(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
         multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel),
-                 t.m);
+                 t.m, NULL);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -283,7 +285,8 @@ static void run_panel(void *context, int64_t panel, int slot)
             s->p->k->winograd->weights(stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv, s->u_point);
         else
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
-        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
+        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m,
+                 s->p->packed ? stored_taps(s, s->group, panel, c0 + channels) : NULL);
     }
     store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
 }
