@@ -10,6 +10,7 @@ from fastconv import reference
 CASES = {  # x, weight, stride, padding, dilation, groups
     "winograd": ((2, 12, 9, 10), (20, 12, 3, 3), 1, 1, 1, 1),
     "winograd-heavy": ((2, 48, 6, 5), (40, 48, 3, 3), 1, 1, 1, 1),
+    "winograd-5x5": ((2, 16, 8, 9), (20, 16, 5, 5), 1, 2, 1, 1),
     "direct": ((2, 5, 8, 7), (20, 5, 3, 3), 1, 1, 1, 1),
     "direct-heavy": ((1, 40, 3, 3), (40, 40, 5, 5), 1, 2, 1, 1),
     "stride": ((2, 6, 9, 8), (18, 6, 3, 3), 2, 1, 1, 1),

@@ -19,6 +19,7 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 _ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
+_WINOGRAD_KERNELS = ((3, 3), (4, 4), (5, 5))
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 _NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 
@@ -127,9 +128,12 @@ def _resolve(
     ]
     channels = max(input_shape[1], weight_shape[0])
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
-    if algorithm == "winograd" and (kernel, stride, dilation) != ((3, 3), (1, 1), (1, 1)):
+    if algorithm == "winograd" and (
+        kernel not in _WINOGRAD_KERNELS or stride != (1, 1) or dilation != (1, 1)
+    ):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves 3x3 kernels with stride 1 and dilation 1, "
+            f"{function}: algorithm 'winograd' serves 3x3, 4x4 and 5x5 kernels with stride 1 and "
+            "dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]

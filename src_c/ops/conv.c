@@ -7,6 +7,7 @@
 #include "../scratch.h"
 #include "../threads.h"
 #include "conv.h"
+#include "winograd_tiles.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -155,7 +156,7 @@ int fc_has_few_outputs(const fc_problem *p)
            p->y.w >= p->k->vector_lanes / 2;
 }
 
-/* Per tile and pair of channels Winograd multiplies 36 times and direct 9 * (outputs of the tile); the transforms cost about
+/* Per tile and pair of channels Winograd multiplies 36 times and direct (taps) * (outputs of the tile); the transforms cost about
  * 150 vector operations per tile and vector of input channels, and 125 per vector of output channels. */
 static int winograd_pays(const fc_problem *p)
 {
@@ -163,11 +164,13 @@ static int winograd_pays(const fc_problem *p)
     if (!fc_conv_winograd_serves(p))
         return 0;
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
-    const int64_t tiles = fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
+    const int64_t size = fc_tile_outputs(p->kernel_h);
+    const int64_t tiles = fc_ceil_div(p->y.h, size) * fc_ceil_div(p->y.w, size);
     /* double: the number of operations may not fit in 64 bits */
     const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) +
                                              INPUT_OPS * fc_ceil_div(in, lanes) + OUTPUT_OPS * fc_ceil_div(out, lanes));
-    const double by_taps = 9.0 * (double)(p->y.h * p->y.w) * (double)(in * fc_ceil_div(out, lanes));
+    const double by_taps =
+        (double)(p->kernel_h * p->kernel_w) * (double)(p->y.h * p->y.w) * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
 }
 
@@ -280,8 +283,10 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     enum { MIN_TILES = 32 };
-    const int64_t tiles = p->y.n * fc_ceil_div(p->y.h, FC_WINOGRAD_OUT) * fc_ceil_div(p->y.w, FC_WINOGRAD_OUT);
-    return tiles >= MIN_TILES && winograd_pays(p);
+    if (!winograd_pays(p))
+        return 0;
+    const int64_t size = fc_tile_outputs(p->kernel_h);
+    return p->y.n * fc_ceil_div(p->y.h, size) * fc_ceil_div(p->y.w, size) >= MIN_TILES;
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/

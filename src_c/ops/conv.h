@@ -120,7 +120,7 @@ void fc_unroll_rows(fc_problem *);
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
-int fc_conv_winograd_serves(const fc_problem *); /* 3x3, stride 1, dilation 1 */
+int fc_conv_winograd_serves(const fc_problem *); /* 3x3, 4x4, 5x5 with stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 
 /* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */

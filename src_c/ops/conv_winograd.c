@@ -1,6 +1,7 @@
-/* conv_winograd.c: 3x3 convolution with stride 1 by F(4x4, 3x3): 36 multiplications per 16 outputs instead of 144.
+/* conv_winograd.c: r x r convolution with stride 1, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
+ * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5.
  *
- * Tiles of 4 x 4 outputs are numbered through images, tile rows and tile columns. For a block of T tiles
+ * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
  *     v[36][T][channels]  = B' x B of each tile, lanes are channels
  *     m[36][T][panel]     = v[e] * u[e], 36 matrix products with the transformed weights u[36][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
@@ -27,7 +28,7 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t lanes, panel, panels;
-    int64_t block, count;            /* tiles per block, blocks */
+    int64_t block, count; /* tiles per block, blocks */
     int by_panels, y_in_place;
     int64_t m_row, m_point, u_point; /* pitches, elements */
     int64_t chunk;
@@ -38,6 +39,7 @@ typedef struct {
     atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } plan;
 
+static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
 static plan make_plan(const fc_problem *p)
@@ -70,11 +72,11 @@ static plan make_plan(const fc_problem *p)
     s.u_point = s.chunk * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
-    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, FC_OUT * FC_OUT * s.tiles.longest_run * s.panel);
+    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * s.panel);
     s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
     s.m_bytes = bytes_of(&s, FC_POINTS * s.m_point);
     s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
-    s.pack_bytes = bytes_of(&s, 9 * fc_min(CHUNK, p->in_channels) * s.panel);
+    s.pack_bytes = bytes_of(&s, p->kernel_h * p->kernel_w * fc_min(CHUNK, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
 }
@@ -110,7 +112,7 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, width = panel_width(s, panel), columns = panel_columns(s, panel);
     if (columns < width)
-        memset(taps, 0, (size_t)(9 * channels * width * item));
+        memset(taps, 0, (size_t)(p->kernel_h * p->kernel_w * channels * width * item));
     fc_pack_weights(p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + c0 * p->weight_c) * item,
                     channels, columns, taps, width);
 }
@@ -123,7 +125,8 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
     for (int64_t c = 0; c < channels; c += CHUNK) {
         const int64_t count = fc_min(CHUNK, channels - c);
         pack_taps(s, group, panel, c0 + c, count, pack);
-        s->p->k->winograd->weights(pack, count * width, count * width, u + c * width * item, s->u_point);
+        s->p->k->winograd->weights[s->p->kernel_h](pack, count * width, count * width, u + c * width * item,
+                                                   s->u_point);
     }
 }
 
@@ -134,11 +137,11 @@ static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
 
 /* By panels, what is kept from call to call are the taps: they are a quarter of u, and reading u would cost more than making
  * it. taps[group][panel][chunk][u][v][c][column] */
-static int64_t taps_panel(const plan *s) { return 9 * s->p->in_channels * s->panel; }
+static int64_t taps_panel(const plan *s) { return taps_of(s) * s->p->in_channels * s->panel; }
 
 static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int64_t c0)
 {
-    const int64_t at = (group * s->panels + panel) * taps_panel(s) + 9 * c0 * panel_width(s, panel);
+    const int64_t at = (group * s->panels + panel) * taps_panel(s) + taps_of(s) * c0 * panel_width(s, panel);
     return s->p->packed + at * (int64_t)s->p->item;
 }
 
@@ -161,7 +164,7 @@ static void store_weights(void *context, int64_t task, int slot)
     char *to = j->to + task * taps_panel(s) * item;
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
-        pack_taps(s, group, panel, c0, channels, to + 9 * c0 * panel_width(s, panel) * item);
+        pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
     }
 }
 
@@ -179,7 +182,7 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .b_row = width,
         .y_row = s->m_row,
         .columns = (int)width,
-        .ahead_step = 9 * width / FC_POINTS,
+        .ahead_step = taps_of(s) * width / FC_POINTS,
         .accumulate = c0 > 0,
     };
     for (int64_t e = 0; e < FC_POINTS; e++) {
@@ -198,8 +201,8 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     const fc_epilogue *e = &p->epilogue;
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel,
                   columns = panel_columns(s, panel);
-    const int64_t h = r->row * FC_OUT, w = r->column * FC_OUT, rows = fc_min(FC_OUT, p->y.h - h);
-    const fc_pitch pitch = {FC_OUT * r->count * s->panel, s->panel, 1};
+    const int64_t out = s->tiles.out, h = r->row * out, w = r->column * out, rows = fc_min(out, p->y.h - h);
+    const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
     char *y = tile;
     int64_t row = pitch.row, pixel = pitch.pixel;
     if (s->y_in_place) {
@@ -207,17 +210,17 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         row = p->y.stride_h, pixel = p->y.stride_w;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const char *residual = fc_residual_at(p, r->n, channel, h, w + FC_OUT * t);
-        const int finite = p->k->winograd->output(
+        const char *residual = fc_residual_at(p, r->n, channel, h, w + out * t);
+        const int finite = p->k->winograd->output[p->kernel_h](
             m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item), fc_at(e->bias, channel, item),
-            residual, p->residual.stride_h, p->residual.stride_w, e->lower, e->upper, y + FC_OUT * t * pixel * item,
-            row, pixel, (int)rows, (int)fc_min(FC_OUT, p->y.w - w - FC_OUT * t), panel == 0);
+            residual, p->residual.stride_h, p->residual.stride_w, e->lower, e->upper, y + out * t * pixel * item, row,
+            pixel, (int)rows, (int)fc_min(out, p->y.w - w - out * t), panel == 0);
         if (!finite)
             atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     }
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
-        const fc_window window = {h, rows, 1, w, fc_min(FC_OUT * r->count, p->y.w - w), 1};
+        const fc_window window = {h, rows, 1, w, fc_min(out * r->count, p->y.w - w), 1};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
 }
@@ -282,7 +285,8 @@ static void run_panel(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), pitch = channels * panel_width(s, panel);
         if (s->p->packed)
-            s->p->k->winograd->weights(stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv, s->u_point);
+            s->p->k->winograd->weights[s->p->kernel_h](stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv,
+                                                       s->u_point);
         else
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
         multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m,
@@ -293,7 +297,8 @@ static void run_panel(void *context, int64_t panel, int slot)
 
 int fc_conv_winograd_serves(const fc_problem *p)
 {
-    return p->kernel_h == 3 && p->kernel_w == 3 && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 &&
+    return p->kernel_h == p->kernel_w && p->kernel_h >= FC_WINOGRAD_MIN_KERNEL &&
+           p->kernel_h <= FC_WINOGRAD_MAX_KERNEL && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 &&
            p->dilation_w == 1;
 }
 

@@ -1,8 +1,8 @@
-/* conv_winograd_grad.c: the gradient of a 3x3 weight by F(3x3, 4x4).
+/* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r.
  *
- * The gradient of w is a correlation of x with grad_y: per tile, 3 x 3 outputs of a 4 x 4 kernel, so with the tiles of
+ * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
- *     grad_w = A3' [ sum over tiles of (B' x B) o (G4 grad_y G4') ] A3
+ *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k]; at the end sum is transformed
  * back. Two schedules, chosen by the shape alone; in both, a sum runs through its tiles in order whatever the blocks are:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
@@ -61,36 +61,37 @@ static plan make_plan(const fc_problem *p)
     s.d_bytes = bytes_of(&s, FC_POINTS * s.d_point);
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
-    s.strip_y_bytes = p->y.stride_c == 1 ? 0 : bytes_of(&s, FC_OUT * FC_OUT * s.tiles.longest_run * p->out_channels);
-    s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, 9 * CHUNK * s.panel));
+    s.strip_y_bytes =
+        p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * p->out_channels);
+    s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, p->kernel_h * p->kernel_w * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     return s;
 }
 
-/* d[e][t] = G4 grad_y G4' for a run of tiles. */
+/* d[e][t] = G_m grad_y G_m' for a run of tiles. */
 static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, top = r->row * FC_OUT, left = r->column * FC_OUT;
+    const int64_t item = (int64_t)p->item, out = s->tiles.out, top = r->row * out, left = r->column * out;
     const int in_place = p->y.stride_c == 1;
     const fc_image image = fc_image_of(&p->y, p->item, r->n, s->group * p->out_channels, p->out_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!in_place) {
-        const fc_window window = {top, FC_OUT, 1, left, FC_OUT * r->count, 1};
-        row = FC_OUT * r->count * p->out_channels, pixel = p->out_channels;
+        const fc_window window = {top, out, 1, left, out * r->count, 1};
+        row = out * r->count * p->out_channels, pixel = p->out_channels;
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
     for (int64_t t = 0; t < r->count; t++) {
-        const void *y[FC_OUT * FC_OUT];
-        for (int64_t i = 0; i < FC_OUT; i++)
-            for (int64_t j = 0; j < FC_OUT; j++) {
-                const int inside = !in_place || (top + i < p->y.h && left + FC_OUT * t + j < p->y.w);
-                y[FC_OUT * i + j] = inside ? base + (i * row + (FC_OUT * t + j) * pixel) * item : s->tiles.zeros;
+        const void *y[FC_MAX_OUT * FC_MAX_OUT];
+        for (int64_t i = 0; i < out; i++)
+            for (int64_t j = 0; j < out; j++) {
+                const int inside = !in_place || (top + i < p->y.h && left + out * t + j < p->y.w);
+                y[out * i + j] = inside ? base + (i * row + (out * t + j) * pixel) * item : s->tiles.zeros;
             }
-        p->k->winograd->gradient(y, p->out_channels, d + t * s->d_row * item, s->d_point);
+        p->k->winograd->gradient[p->kernel_h](y, p->out_channels, d + t * s->d_row * item, s->d_point);
     }
 }
 
@@ -203,8 +204,8 @@ static void store_task(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
         const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
         for (int64_t c = 0; c < channels; c++)
-            p->k->winograd->weight_gradient(s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point, columns,
-                                            taps + c * s->panel * item, channels * s->panel);
+            p->k->winograd->weight_gradient[p->kernel_h](s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point,
+                                                         columns, taps + c * s->panel * item, channels * s->panel);
         fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
     }
 }

@@ -5,8 +5,9 @@
 fc_tiles fc_make_tiles(const fc_problem *p)
 {
     fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
-    t.rows = fc_ceil_div(p->y.h, FC_OUT);
-    t.columns = fc_ceil_div(p->y.w, FC_OUT);
+    t.out = fc_tile_outputs(p->kernel_h);
+    t.rows = fc_ceil_div(p->y.h, t.out);
+    t.columns = fc_ceil_div(p->y.w, t.out);
     t.count = p->y.n * t.rows * t.columns;
     t.chunk = fc_round_up(p->in_channels, p->k->vector_lanes);
     t.row = t.chunk + FC_PITCH_PAD_BYTES / (int64_t)p->item;
@@ -36,7 +37,7 @@ static void transform_tile(const fc_tiles *t, const void *const *x, char *v)
     }
 }
 
-static int64_t strip_row(const fc_tiles *t) { return (FC_OUT * t->longest_run + FC_IN - FC_OUT) * t->p->in_channels; }
+static int64_t strip_row(const fc_tiles *t) { return (t->out * t->longest_run + FC_IN - t->out) * t->p->in_channels; }
 
 int64_t fc_tiles_strip_bytes(const fc_tiles *t)
 {
@@ -54,12 +55,13 @@ fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
 static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, top = r->row * FC_OUT - p->pad_top, left = r->column * FC_OUT - p->pad_left;
+    const int64_t item = (int64_t)p->item, top = r->row * tiles->out - p->pad_top,
+                  left = r->column * tiles->out - p->pad_left;
     const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!tiles->in_place) {
-        const fc_window window = {top, FC_IN, 1, left, FC_OUT * r->count + FC_IN - FC_OUT, 1};
+        const fc_window window = {top, FC_IN, 1, left, tiles->out * r->count + FC_IN - tiles->out, 1};
         row = strip_row(tiles), pixel = p->in_channels;
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
@@ -68,9 +70,9 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         const void *x[FC_POINTS];
         for (int64_t i = 0; i < FC_IN; i++)
             for (int64_t j = 0; j < FC_IN; j++) {
-                const int64_t h = top + i, w = left + FC_OUT * t + j;
+                const int64_t h = top + i, w = left + tiles->out * t + j;
                 const int inside = !tiles->in_place || (h >= 0 && h < p->x.h && w >= 0 && w < p->x.w);
-                x[FC_IN * i + j] = inside ? base + (i * row + (FC_OUT * t + j) * pixel) * item : tiles->zeros;
+                x[FC_IN * i + j] = inside ? base + (i * row + (tiles->out * t + j) * pixel) * item : tiles->zeros;
             }
         transform_tile(tiles, x, v + t * tiles->row * item);
     }

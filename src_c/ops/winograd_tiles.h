@@ -1,13 +1,14 @@
-/* winograd_tiles.h: the 4 x 4 output tiles of a batch and the transform of the inputs under them. */
+/* winograd_tiles.h: the output tiles of a batch and the transform of the inputs under them. */
 #ifndef FC_WINOGRAD_TILES_H
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-enum { FC_POINTS = FC_WINOGRAD_POINTS, FC_OUT = FC_WINOGRAD_OUT, FC_IN = FC_WINOGRAD_TILE };
+enum { FC_POINTS = FC_WINOGRAD_POINTS, FC_IN = FC_WINOGRAD_TILE, FC_MAX_OUT = FC_IN - FC_WINOGRAD_MIN_KERNEL + 1 };
 
 /* Tiles are numbered through images, tile rows and tile columns. */
 typedef struct {
     const fc_problem *p;
+    int64_t out;                  /* outputs of a tile along an axis */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
     int64_t chunk;                /* channels that lie together */
     int64_t row, point, part;     /* pitches of v[chunk][point][tile][channel of the chunk], elements */
@@ -24,6 +25,8 @@ typedef struct {
 /* Pitches grow by this, a cache line, so that the 36 streams of a transform fall into different L1 sets. */
 enum { FC_PITCH_PAD_BYTES = 64 };
 
+/* Outputs along an axis of a tile for this kernel size. */
+static inline int64_t fc_tile_outputs(int64_t kernel) { return FC_IN - kernel + 1; }
 fc_tiles fc_make_tiles(const fc_problem *);
 /* Sets the layout of v: blocks of up to `block` tiles, `chunk` channels together (whole vectors, or all channels). */
 void fc_set_block(fc_tiles *, int64_t block, int64_t chunk);
