@@ -1,50 +1,57 @@
 /* depthwise.tmpl.h: every multiply-add needs its own load of x, so two load ports bound the speed: the weight is loaded
  * once for PX neighbouring outputs. PX = 8 accumulators cover an FMA latency of 4 at two per cycle. Runs of PX pixels go
- * through all channels before the next run: memory is walked in order and the rows' lines stay in L1. */
+ * through all channels before the next run: memory is walked in order and the rows' lines stay in L1. A single pixel has 4
+ * vectors of channels in flight instead. */
 #define FC_PX 8
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
 INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : vload_tail(p, count); }
 
-INLINE void N(depthwise_run)(const fc_depthwise *d, int64_t first, int64_t c, const int pixels, const int count)
+INLINE void N(depthwise_finish)(const fc_depthwise *d, int64_t pixel, int64_t c, vec sum, const int count)
+{
+    const T *scale = d->scale, *bias = d->bias, *residual = d->residual;
+    if (scale)
+        sum *= N(dw_load)(scale + c, count);
+    if (bias)
+        sum += N(dw_load)(bias + c, count);
+    if (residual)
+        sum += N(dw_load)(residual + pixel * d->residual_pixel + c, count);
+    sum = vclamp(sum, vset1((T)d->lower), vset1((T)d->upper));
+    T *y = (T *)d->y + pixel * d->y_pixel + c;
+    if (count == VL)
+        vstore(y, sum);
+    else
+        vstore_tail(y, sum, count);
+}
+
+/* vectors > 1 only with one pixel: acc[i] is pixel i, or vector i of channels */
+INLINE void N(depthwise_run)(const fc_depthwise *d, int64_t first, int64_t c, const int pixels, const int vectors,
+                             const int count)
 {
     vec acc[FC_PX];
-    FC_UNROLL for (int i = 0; i < pixels; i++) acc[i] = (vec){0};
+    FC_UNROLL for (int i = 0; i < pixels * vectors; i++) acc[i] = (vec){0};
     for (int64_t u = 0; u < d->rows; u++) {
         const T *x = (const T *)d->x + u * d->x_row + first * d->step + c, *w = (const T *)d->weights + u * d->weight_row + c;
         for (int64_t v = 0; v < d->taps_w; v++, x += d->tap, w += d->weight_tap) {
             vec weight = N(dw_load)(w, count);
             FC_UNROLL for (int i = 0; i < pixels; i++) acc[i] += weight * N(dw_load)(x + i * d->step, count);
+            FC_UNROLL for (int i = 1; i < vectors; i++) acc[i] += vload(w + i * VL) * vload(x + i * VL);
         }
     }
-    const T *scale = d->scale, *bias = d->bias;
-    const vec s = scale ? N(dw_load)(scale + c, count) : vset1(1), t = bias ? N(dw_load)(bias + c, count) : (vec){0};
-    const vec lower = vset1((T)d->lower), upper = vset1((T)d->upper);
-    const T *residual = d->residual;
-    if (residual)
-        residual += first * d->residual_pixel + c;
-    T *y = (T *)d->y + first * d->y_pixel + c;
     FC_UNROLL for (int i = 0; i < pixels; i++)
-    {
-        vec out = acc[i] * s + t;
-        if (residual)
-            out += N(dw_load)(residual + i * d->residual_pixel, count);
-        out = vclamp(out, lower, upper);
-        if (count == VL)
-            vstore(y + i * d->y_pixel, out);
-        else
-            vstore_tail(y + i * d->y_pixel, out, count);
-    }
+        FC_UNROLL for (int j = 0; j < vectors; j++) N(depthwise_finish)(d, first + i, c + j * VL, acc[i + j], count);
 }
 
 #define FC_RUN(pixels)                                                                                                 \
     static void N(depthwise_run_##pixels)(const fc_depthwise *d, int64_t first)                                        \
     {                                                                                                                  \
         int64_t c = 0;                                                                                                 \
+        for (; pixels == 1 && c + 4 * VL <= d->channels; c += 4 * VL)                                                  \
+            N(depthwise_run)(d, first, c, pixels, pixels == 1 ? 4 : 1, VL);                                            \
         for (; c + VL <= d->channels; c += VL)                                                                         \
-            N(depthwise_run)(d, first, c, pixels, VL);                                                                 \
+            N(depthwise_run)(d, first, c, pixels, 1, VL);                                                              \
         if (c < d->channels)                                                                                           \
-            N(depthwise_run)(d, first, c, pixels, (int)(d->channels - c));                                             \
+            N(depthwise_run)(d, first, c, pixels, 1, (int)(d->channels - c));                                          \
     }
 FC_RUN(1) FC_RUN(2) FC_RUN(3) FC_RUN(4) FC_RUN(5) FC_RUN(6) FC_RUN(7) FC_RUN(8)
 #undef FC_RUN

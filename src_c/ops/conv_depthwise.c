@@ -21,7 +21,7 @@ enum {
 typedef struct {
     const fc_problem *p;
     int x_in_place, y_in_place;
-    int64_t channels, block_c, count_c, block_h, count_h;
+    int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w;
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
     const char *weights; /* weights[u][v][channel] */
@@ -37,19 +37,24 @@ static plan make_plan(const fc_problem *p, int in_place_x)
     plan s = {.p = p, .channels = p->groups};
     s.x_in_place = in_place_x && p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
-    s.columns = fc_extent(p->y.w, p->kernel_w, p->stride_w, p->dilation_w);
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
+    /* long rows are cut, so that the strip of one is no longer than the budget (or twice its own border) */
+    const int64_t room = fc_max(STRIP_BYTES / (s.block_c * item), 2 * p->kernel_w * p->dilation_w) / p->stride_w;
+    s.count_w = s.x_in_place && s.y_in_place ? 1 : fc_ceil_div(p->y.w, fc_max(1, room));
+    s.block_w = fc_ceil_div(p->y.w, s.count_w);
+    s.count_w = fc_ceil_div(p->y.w, s.block_w);
+    s.columns = fc_extent(s.block_w, p->kernel_w, p->stride_w, p->dilation_w);
     const int64_t step = p->y.h > 1 ? p->stride_h : 1; /* a single row may come with any stride */
-    const int64_t row = fc_max(step * s.columns, p->y.w) * s.block_c * item;
+    const int64_t row = fc_max(step * s.columns, s.block_w) * s.block_c * item;
     s.block_h = fc_max(1, fc_min(p->y.h, STRIP_BYTES / fc_max(1, row)));
     const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     s.count_c = fc_ceil_div(s.channels, s.block_c);
-    while (s.block_h > 2 && p->y.n * s.count_c * fc_ceil_div(p->y.h, s.block_h) < wanted)
+    while (s.block_h > 2 && p->y.n * s.count_c * s.count_w * fc_ceil_div(p->y.h, s.block_h) < wanted)
         s.block_h = fc_ceil_div(s.block_h, 2);
     s.count_h = fc_ceil_div(p->y.h, s.block_h);
     s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
     s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
-    s.y_row = p->y.w * s.block_c;
+    s.y_row = s.block_w * s.block_c;
     if (!s.x_in_place)
         s.x_bytes = fc_round_up(fc_extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
     if (!s.y_in_place)
@@ -72,16 +77,18 @@ fc_status fc_pack_depthwise(const fc_problem *p, char *to)
 }
 
 typedef struct {
-    int64_t n, h, rows, c, channels;
+    int64_t n, h, rows, w, columns, c, channels;
 } block;
 
 static block decode(const plan *s, int64_t task)
 {
     block b;
     b.c = task % s->count_c * s->block_c, task /= s->count_c;
+    b.w = task % s->count_w * s->block_w, task /= s->count_w;
     b.h = task % s->count_h * s->block_h, b.n = task / s->count_h;
     b.channels = fc_min(s->block_c, s->channels - b.c);
     b.rows = fc_min(s->block_h, s->p->y.h - b.h);
+    b.columns = fc_min(s->block_w, s->p->y.w - b.w);
     return b;
 }
 
@@ -89,12 +96,9 @@ static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
-    const fc_window window = {b->h * p->stride_h - p->pad_top,
-                              fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),
-                              1,
-                              -p->pad_left,
-                              s->columns,
-                              1};
+    const fc_window window = {
+        b->h * p->stride_h - p->pad_top,  fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    1,
+        b->w * p->stride_w - p->pad_left, fc_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), 1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
@@ -112,25 +116,34 @@ static void run_columns(const plan *s, fc_depthwise d, const char *x, const char
     s->p->k->depthwise->row(&d);
 }
 
-/* One output row; row h of the image, x at its first tap row. The outputs whose window lies inside [0, w) run together. */
-static void run_row(const plan *s, const fc_depthwise *d, const char *x, const char *weights, char *y)
+/* Outputs whose window lies inside the row, of the block's columns; all of them in a strip, which is padded. */
+static fc_range inner_columns(const plan *s, const block *b)
 {
     const fc_problem *p = s->p;
-    const fc_range all = {0, p->kernel_w};
-    int64_t begin = 0, end = p->y.w;
+    fc_range r = {0, b->columns};
     if (s->x_in_place) {
-        begin = fc_min(p->y.w, p->pad_left > 0 ? fc_ceil_div(p->pad_left, p->stride_w) : 0);
-        const int64_t room = p->x.w - 1 + p->pad_left - (p->kernel_w - 1) * p->dilation_w;
-        end = fc_max(begin, fc_min(p->y.w, room < 0 ? 0 : room / p->stride_w + 1));
+        const int64_t left = p->pad_left - b->w * p->stride_w;
+        const int64_t room = p->x.w - 1 + left - (p->kernel_w - 1) * p->dilation_w;
+        r.first = fc_min(b->columns, left > 0 ? fc_ceil_div(left, p->stride_w) : 0);
+        r.end = fc_max(r.first, fc_min(b->columns, room < 0 ? 0 : room / p->stride_w + 1));
     }
-    for (int64_t j = 0; j < begin; j++)
-        run_columns(s, *d, x, weights, y, j, 1,
-                    fc_valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
-    if (end > begin)
-        run_columns(s, *d, x, weights, y, begin, end - begin, all);
-    for (int64_t j = end; j < p->y.w; j++)
-        run_columns(s, *d, x, weights, y, j, 1,
-                    fc_valid_taps(j * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w));
+    return r;
+}
+
+/* A row of the block's outputs, x at the first tap of its first output. Those at the ends run one by one. */
+static void run_row(const plan *s, const block *b, const fc_depthwise *d, const char *x, const char *weights, char *y)
+{
+    const fc_problem *p = s->p;
+    const fc_range all = {0, p->kernel_w}, inner = inner_columns(s, b);
+    for (int64_t j = 0; j < b->columns; j++) {
+        if (j == inner.first && inner.end > inner.first) {
+            run_columns(s, *d, x, weights, y, inner.first, inner.end - inner.first, all);
+            j = inner.end - 1;
+            continue;
+        }
+        const int64_t start = (b->w + j) * p->stride_w - p->pad_left;
+        run_columns(s, *d, x, weights, y, j, 1, fc_valid_taps(start, p->dilation_w, p->kernel_w, p->x.w));
+    }
 }
 
 static void run_block(void *context, int64_t task, int slot)
@@ -157,24 +170,26 @@ static void run_block(void *context, int64_t task, int slot)
         .residual_pixel = p->residual.stride_w,
     };
     for (int64_t h = 0; h < b.rows; h++) {
-        d.residual = fc_residual_at(p, b.n, b.c, b.h + h, 0);
+        d.residual = fc_residual_at(p, b.n, b.c, b.h + h, b.w);
         const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
         fc_range u = {0, p->kernel_h};
         const char *x = strip + h * p->stride_h * s->x_row * item;
         if (s->x_in_place) {
             u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h -
-                                           p->pad_left * p->x.stride_w) *
+            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h +
+                                           (b.w * p->stride_w - p->pad_left) * p->x.stride_w) *
                                               item;
         }
         d.rows = u.end - u.first;
-        char *y = s->y_in_place ? (char *)p->y.data + (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h) * item
-                                : tile + h * s->y_row * item;
-        run_row(s, &d, x, s->weights + (b.c + u.first * d.weight_row) * item, y);
+        char *y = s->y_in_place
+                      ? (char *)p->y.data +
+                            (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h + b.w * p->y.stride_w) * item
+                      : tile + h * s->y_row * item;
+        run_row(s, &b, &d, x, s->weights + (b.c + u.first * d.weight_row) * item, y);
     }
     if (!s->y_in_place) {
         const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
-        const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
+        const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
         fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
     }
 }
@@ -188,7 +203,7 @@ int64_t fc_conv_depthwise_scratch(const fc_problem *p)
 fc_status fc_conv_depthwise(const fc_problem *p)
 {
     plan s = make_plan(p, 1);
-    const int64_t tasks = p->y.n * s.count_h * s.count_c;
+    const int64_t tasks = p->y.n * s.count_h * s.count_w * s.count_c;
     const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
@@ -205,6 +220,25 @@ fc_status fc_conv_depthwise(const fc_problem *p)
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------
  * Output rows of the batch in slices fixed by the shape; each slice sums into its own buffer[slice][u][v][channel]. */
+static void add_products(const plan *s, block *b, fc_depthwise_at *d, char *strip, char *tile)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    b->columns = d->count = fc_min(s->block_w, p->y.w - b->w);
+    load_strip(s, b, strip);
+    if (!s->y_in_place) {
+        const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
+        const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
+        fc_load_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
+    }
+    for (int64_t h = 0; h < b->rows; h++) {
+        const int64_t y = b->n * p->y.stride_n + b->c + (b->h + h) * p->y.stride_h + b->w * p->y.stride_w;
+        d->x = strip + h * p->stride_h * s->x_row * item;
+        d->y = s->y_in_place ? (char *)p->y.data + y * item : tile + h * s->y_row * item;
+        p->k->depthwise->at(d);
+    }
+}
+
 static void run_slice(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -219,7 +253,6 @@ static void run_slice(void *context, int64_t task, int slot)
         .x_row = p->dilation_h * s->x_row,
         .step = p->stride_w * s->x_pixel,
         .tap = p->dilation_w * s->x_pixel,
-        .count = p->y.w,
         .channels = b.channels,
         .c = s->buffer + (slice * s->buffer_slice + c) * item,
         .c_row = p->kernel_w * s->channels,
@@ -231,18 +264,8 @@ static void run_slice(void *context, int64_t task, int slot)
     for (int64_t line = begin; line < end; line += b.rows) {
         b.n = line / p->y.h, b.h = line % p->y.h;
         b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
-        load_strip(s, &b, strip);
-        if (!s->y_in_place) {
-            const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
-            const fc_window window = {b.h, b.rows, 1, 0, p->y.w, 1};
-            fc_load_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
-        }
-        for (int64_t h = 0; h < b.rows; h++) {
-            d.x = strip + h * p->stride_h * s->x_row * item;
-            d.y = s->y_in_place ? (char *)p->y.data + (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h) * item
-                                : tile + h * s->y_row * item;
-            p->k->depthwise->at(&d);
-        }
+        for (b.w = 0; b.w < p->y.w; b.w += s->block_w)
+            add_products(s, &b, &d, strip, tile);
     }
 }
 

@@ -16,8 +16,8 @@ enum {
 
 typedef struct {
     const fc_problem *p;
-    int64_t lanes, runs;                      /* vectors that cover an output row */
-    int64_t block_h, count_h;
+    int64_t lanes, runs;                      /* vectors that cover a row of a block */
+    int64_t block_h, count_h, block_w, count_w; /* long rows are cut */
     int64_t phase, row, plane;                /* pitches of the strip */
     int64_t tile_row, tile_channel;           /* pitches of the tile */
     int64_t strip_bytes, thread_bytes;
@@ -37,18 +37,38 @@ static void set_pitches(plan *s, int64_t rows)
     s->tile_channel = rows * s->tile_row;
 }
 
+static int64_t block_bytes(const plan *s)
+{
+    return (s->p->in_channels * s->plane + s->p->out_channels * s->tile_channel) * (int64_t)s->p->item;
+}
+
+/* Columns of a block of one row: near-equal pieces of at least MIN_RUNS vectors that fit the budget, or can be no smaller. */
+static void choose_columns(plan *s)
+{
+    enum { MIN_RUNS = 16 };
+    const fc_problem *p = s->p;
+    for (s->count_w = 1;; s->count_w *= 2) {
+        s->block_w = fc_round_up(fc_ceil_div(p->y.w, s->count_w), s->lanes);
+        s->runs = s->block_w / s->lanes;
+        set_pitches(s, 1);
+        if (block_bytes(s) <= STRIP_BYTES || s->runs <= MIN_RUNS)
+            break;
+    }
+    s->count_w = fc_ceil_div(p->y.w, s->block_w);
+}
+
 static plan make_plan(const fc_problem *p)
 {
     plan s = {.p = p, .lanes = p->k->vector_lanes};
     const int64_t item = (int64_t)p->item;
-    s.runs = fc_ceil_div(p->y.w, s.lanes);
+    choose_columns(&s);
     const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     s.block_h = p->y.h;
     for (;; s.block_h = fc_ceil_div(s.block_h, 2)) {
         set_pitches(&s, s.block_h);
         s.count_h = fc_ceil_div(p->y.h, s.block_h);
-        const int64_t bytes = (p->in_channels * s.plane + p->out_channels * s.tile_channel) * item;
-        if (s.block_h == 1 || (bytes <= STRIP_BYTES && (p->y.n * p->groups * s.count_h >= wanted || s.block_h <= 4)))
+        const int64_t tasks = p->y.n * p->groups * s.count_h * s.count_w;
+        if (s.block_h == 1 || (block_bytes(&s) <= STRIP_BYTES && (tasks >= wanted || s.block_h <= 4)))
             break;
     }
     s.strip_bytes = fc_round_up(p->in_channels * s.plane * item, 64);
@@ -84,7 +104,7 @@ static void set_taps(const plan *s)
         s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
 }
 
-static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, char *strip)
+static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, int64_t w, char *strip)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
@@ -93,7 +113,7 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
         const fc_window window = {h * p->stride_h - p->pad_top,
                                   fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h),
                                   1,
-                                  phase - p->pad_left,
+                                  phase + w * p->stride_w - p->pad_left,
                                   s->phase,
                                   p->stride_w};
         fc_load_window(p->k, p->item, &x, &window, strip + phase * s->phase * (int64_t)p->item, &pitch);
@@ -109,7 +129,7 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
         for (int64_t i = 0; i < count; i++)                                                                            \
             t[i] = t[i] * scale + bias;                                                                                \
         for (int64_t i = 0; r->data && i < rows; i++)                                                                  \
-            for (int64_t j = 0; j < s->p->y.w; j++)                                                                    \
+            for (int64_t j = 0; j < columns; j++)                                                                      \
                 t[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];             \
         for (int64_t i = 0; i < count; i++) {                                                                          \
             const type y = t[i] < lower ? lower : t[i];                                                                \
@@ -117,12 +137,12 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
         }                                                                                                              \
     } while (0)
 
-static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, char *tile)
+static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, int64_t w, int64_t columns, char *tile)
 {
     const fc_epilogue *e = &s->p->epilogue;
     const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
     const fc_view *r = &s->p->residual;
-    const char *residual = fc_residual_at(s->p, n, channel, h, 0);
+    const char *residual = fc_residual_at(s->p, n, channel, h, w);
     if (fc_is_identity(e))
         return;
     for (int64_t k = 0; k < s->p->out_channels; k++) {
@@ -138,11 +158,12 @@ static void run_block(void *context, int64_t task, int slot)
     const plan *s = context;
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
-    const int64_t h = task % s->count_h * s->block_h, g = task / s->count_h % p->groups,
-                  n = task / s->count_h / p->groups;
+    const int64_t w = task % s->count_w * s->block_w, rest = task / s->count_w;
+    const int64_t h = rest % s->count_h * s->block_h, g = rest / s->count_h % p->groups,
+                  n = rest / s->count_h / p->groups, columns = fc_min(s->block_w, p->y.w - w);
     const int64_t rows = fc_min(s->block_h, p->y.h - h), total = rows * s->runs;
     char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->strip_bytes;
-    load_strip(s, n, g, h, rows, strip);
+    load_strip(s, n, g, h, rows, w, strip);
     const fc_pixels_kernels *k = p->k->pixels;
     const int64_t most = k->max_runs[p->out_channels], groups = fc_ceil_div(total, most);
     fc_pixels call = {
@@ -164,9 +185,9 @@ static void run_block(void *context, int64_t task, int slot)
         }
         k->tile[p->out_channels][count](&call);
     }
-    finish(s, n, g, h, rows, tile);
+    finish(s, n, g, h, rows, w, columns, tile);
     const fc_image y = fc_image_of(&p->y, p->item, n, g * p->out_channels, p->out_channels);
-    const fc_window window = {h, rows, 1, 0, p->y.w, 1};
+    const fc_window window = {h, rows, 1, w, columns, 1};
     fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
 }
 
@@ -175,7 +196,7 @@ int64_t fc_conv_pixels_scratch(const fc_problem *p) { return make_plan(p).thread
 fc_status fc_conv_pixels(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h;
+    const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h * s.count_w;
     const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
     const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_pixels(p) * item, 64);
     const int slots = fc_parallel_slots(tasks);
