@@ -21,6 +21,7 @@ except ImportError as error:  # the source tree hides the installed package
 from ._config import (
     clear_workspace,
     config,
+    flush_denormals,
     get_num_threads,
     isas,
     num_threads,
@@ -40,6 +41,7 @@ __all__ = [
     "config",
     "data",
     "explain_conv2d",
+    "flush_denormals",
     "functional",
     "get_num_threads",
     "isas",

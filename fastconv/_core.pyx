@@ -60,6 +60,7 @@ cdef extern from "fastconv.h" nogil:
     int fc_use_isa(const char *name)
     void fc_set_num_threads(int threads)
     int fc_get_num_threads()
+    int fc_flush_denormals(int on)
     void fc_clear_workspace()
     int64_t fc_workspace_bytes()
 
@@ -298,6 +299,10 @@ def set_num_threads(int threads):
 
 def get_num_threads():
     return fc_get_num_threads()
+
+
+def flush_denormals(bint on):
+    return fc_flush_denormals(on)
 
 
 def clear_workspace():

@@ -92,6 +92,8 @@ int fc_use_isa(const char *name);
 /* ---- threads (threads.c) and scratch (scratch.c) -----------------------------------------------------------------*/
 void fc_set_num_threads(int threads);
 int fc_get_num_threads(void);
+/* Of the calling thread, and of the workers while they work for it. Returns the former setting, -1 where there is none. */
+int fc_flush_denormals(int on);
 void fc_clear_workspace(void);
 int64_t fc_workspace_bytes(void);
 

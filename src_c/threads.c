@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include "threads.h"
+#include "denormals.h"
 #include "fastconv.h"
 
 #include <pthread.h>
@@ -40,6 +41,7 @@ static struct {
     void *context;
     int64_t tasks;
     int threads;
+    int flush; /* the caller flushes denormals */
     /* guarded by taken */
     int workers;
     bool fork_handler;
@@ -88,11 +90,15 @@ static void *worker(void *index)
 {
     const int slot = (int)(intptr_t)index;
     uint64_t seen = 0;
+    int flush = fc_flushes(); /* inherited from the thread that started this one */
     for (;;) {
         seen = wait_for_ticket(seen);
         atomic_fetch_add(&pool.active, 1);
-        if (atomic_load(&pool.ticket) == seen && slot < pool.threads)
+        if (atomic_load(&pool.ticket) == seen && slot < pool.threads) {
+            if (flush != pool.flush)
+                fc_set_flush(flush = pool.flush);
             work(slot);
+        }
         atomic_fetch_sub(&pool.active, 1);
     }
     return NULL;
@@ -153,6 +159,7 @@ void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
     pool.context = context;
     pool.tasks = tasks;
     pool.threads = threads;
+    pool.flush = fc_flushes();
     atomic_store(&pool.next, 0);
     atomic_fetch_add(&pool.ticket, 1); /* open */
     if (atomic_load(&pool.sleepers) > 0) {
@@ -176,3 +183,10 @@ void fc_set_num_threads(int threads)
 }
 
 int fc_get_num_threads(void) { return atomic_load(&num_threads); }
+
+int fc_flush_denormals(int on)
+{
+    const int before = fc_flushes();
+    fc_set_flush(on);
+    return FC_FLUSH_BITS ? before : -1;
+}
