@@ -6,7 +6,7 @@ TESTS ?= tests
 C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
 CLANG_FORMAT ?= $(shell command -v clang-format || ls $(dir $(shell command -v $(PYTHON)))clang-format 2>/dev/null)
 
-.PHONY: help build test bench table lint format asan tsan check clean
+.PHONY: help build test long bench table lint format asan tsan check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,6 +16,9 @@ build:  ## compile fastconv/_core in place, warnings are errors
 
 test: build  ## run the tests against the source tree
 	$(PYTEST)
+
+long: build  ## run the tests that take minutes (marked `long`), which `make test` leaves out
+	$(PYTEST) -m long $(TESTS)
 
 bench: build  ## time the kernels; narrow with BENCH="-k depthwise"
 	$(PYTEST) bench --benchmark-enable $(BENCH)
