@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,30 @@ def isa(request):
 def rng(request):
     """A generator seeded by the name of the test and its parameters."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+_tried, _before, _failures = Counter(), Counter(), Counter()
+
+
+@pytest.fixture(scope="session")
+def trust_counts():
+    """Counts of cases tried, by name: `trust_counts["grid, torch"] += 1`. Printed at the end."""
+    return _tried
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test is a failure of every count it moved."""
+    report = yield
+    if call.when == "call":
+        if report.failed:
+            _failures.update(name for name in _tried if _tried[name] != _before[name])
+        _before.update(_tried - _before)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _tried:
+        terminalreporter.section("cases tried, tests failed")
+        for name in sorted(_tried):
+            terminalreporter.line(f"{_tried[name]:>12,} {_failures[name]:>6,}  {name}")
