@@ -203,20 +203,22 @@ def empty(
     function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
 ) -> Array:
     """An uninitialised (N, C, ...) array in that memory format; MemoryError if it cannot be."""
-    count = 1
+    count = dtype.itemsize
     for size in shape:
         count *= size
-    if count * dtype.itemsize >= 2**62:
-        raise MemoryError(
-            f"{function}: an output of shape {shape} would need {count * dtype.itemsize} bytes"
-        )
-    if not channels_last:
-        return np.empty(shape, dtype)
-    if len(shape) == 4:
-        n, c, h, w = shape
-        return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
-    n, c, length = shape
-    return np.empty((n, length, c), dtype).transpose(0, 2, 1)
+    try:
+        if count >= 2**62:
+            raise MemoryError
+        if not channels_last:
+            return np.empty(shape, dtype)
+        if len(shape) == 4:
+            n, c, h, w = shape
+            return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+        n, c, length = shape
+        return np.empty((n, length, c), dtype).transpose(0, 2, 1)
+    except MemoryError:
+        message = f"{function}: an output of shape {shape} would need {count} bytes"
+        raise MemoryError(message) from None
 
 
 def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -1,0 +1,158 @@
+"""Memory that has broken convolution libraries: offsets beyond 32 bits, the pages around an array.
+
+The large arrays are one row repeated (stride 0) in the default run; `-m long` makes them real.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from helpers import FORMATS, to_format
+
+import fastconv.functional as F
+
+
+def needs_gib(count):
+    """Skips the test where the machine has less free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if free < count:
+        pytest.skip(f"needs {count} GiB of free memory, {free:.1f} there")
+
+
+def test_benchdnn_13_conv_of_a_repeated_row(isa):
+    row = np.arange(64, dtype=np.float32)
+    x = np.broadcast_to(row, (1, 1, 2**26, 64))
+    y = F.conv2d(x, np.ones((1, 1, 1, 1), np.float32), stride=(2**22, 1))
+    np.testing.assert_array_equal(y, np.broadcast_to(row, (1, 1, 16, 64)))
+    x = np.broadcast_to(np.float32(1), (2**16, 2**8, 2**4, 2**4))[:: 2**15]
+    y = F.conv2d(x, np.ones((2, 2**8, 16, 16), np.float32))
+    np.testing.assert_array_equal(y, np.full((2, 2, 1, 1), np.float32(2**16)))
+
+
+def test_tracker_pool_indices_larger_than_int32(isa):
+    """Also pytorch/pytorch#197409: narrowed to 32 bits before the check of bounds."""
+    row = np.arange(64, dtype=np.float32)
+    x = np.broadcast_to(row, (1, 1, 2**26, 64))
+    y, indices = F.max_pool2d(x, (1, 2), (2**22, 2), return_indices=True)
+    np.testing.assert_array_equal(y[0, 0], np.broadcast_to(row[1::2], (16, 32)))
+    rows = np.arange(16)[:, np.newaxis] * 2**22
+    np.testing.assert_array_equal(indices[0, 0], rows * 64 + np.arange(1, 64, 2))
+    assert indices.max() > 2**31
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", FORMATS)
+def test_benchdnn_13_64_channels_of_4480_by_2976(layout):
+    """853,278,720 elements, 3.4 GB: every gradient at the corners and in the middle."""
+    needs_gib(12)
+    shape = (1, 64, 4480, 2976)
+    x = to_format(np.empty(shape, np.float32), layout)
+    for c in range(shape[1]):
+        plane = np.arange(shape[2] * shape[3], dtype=np.int32) * (2 * c + 1) % 7 - 3
+        x[0, c] = plane.reshape(shape[2:])
+    w = np.random.default_rng(13).integers(-2, 3, (2, 64, 3, 3)).astype(np.float32)
+    y = F.conv2d(x, w, algorithm="direct")
+    assert y.shape == (1, 2, 4478, 2974)
+    spots = [(0, 0), (0, 2973), (2239, 1487), (4477, 0), (4477, 2973)]
+    for i, j in spots:
+        window = x[0, :, i : i + 3, j : j + 3]
+        np.testing.assert_array_equal(y[0, :, i, j], (w * window).sum(axis=(1, 2, 3)))
+    g = np.zeros_like(y)
+    for i, j in spots:
+        g[0, :, i, j] = 1, -1
+    grad_x, grad_w, grad_b = F.conv2d_backward(g, x, w, algorithm="direct")
+    want = sum(x[0, :, i : i + 3, j : j + 3] for i, j in spots)
+    np.testing.assert_array_equal(grad_w, np.stack([want, -want]))
+    np.testing.assert_array_equal(grad_b, [5, -5])
+    for i, j in spots:
+        np.testing.assert_array_equal(grad_x[0, :, i : i + 3, j : j + 3], w[0] - w[1])
+        grad_x[0, :, i : i + 3, j : j + 3] = 0
+    assert not grad_x.any()
+
+
+@pytest.mark.long
+def test_tracker_pool_of_a_plane_of_more_than_2_to_31_elements():
+    needs_gib(18)
+    shape = (1, 1, 2**16, 2**15 + 1)
+    x = np.zeros(shape, np.float32)
+    x[0, 0, -1, -1], x[0, 0, 0, 1], x[0, 0, -2, 5] = 3, 2, 1
+    y, indices = F.max_pool2d(x, 2**15, return_indices=True)
+    np.testing.assert_array_equal(y, [[[[2], [1]]]])
+    np.testing.assert_array_equal(indices, [[[[1], [(2**16 - 2) * (2**15 + 1) + 5]]]])
+    del x
+    grad = F.max_pool2d_backward(y, indices, shape)
+    assert grad[0, 0, -2, 5] == 1
+    assert grad[0, 0, 0, 1] == 2
+    assert np.count_nonzero(grad) == 2
+
+
+GUARDED = textwrap.dedent("""
+    import ctypes, itertools, mmap
+    import numpy as np
+    import fastconv, fastconv.functional as F
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    PAGE, pages = mmap.PAGESIZE, []
+
+    def guarded(shape, dtype, at_end):
+        # An array that touches the unreadable page after it, or the one before it.
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        middle = -(-nbytes // PAGE) * PAGE
+        block = mmap.mmap(-1, middle + 2 * PAGE)
+        pages.append(block)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+        for address in (start, start + PAGE + middle):
+            assert libc.mprotect(address, PAGE, 0) == 0
+        offset = PAGE + (middle - nbytes if at_end else 0)
+        array = np.frombuffer(block, np.uint8, nbytes, offset).view(dtype).reshape(shape)
+        array[...] = 1
+        return array
+
+    def image(shape, dtype, at_end, last):
+        n, c, h, w = shape
+        if last:
+            return guarded((n, h, w, c), dtype, at_end).transpose(0, 3, 1, 2)
+        return guarded(shape, dtype, at_end)
+
+    SHAPES = [
+        ((1, 1, 3, 123), (16, 1, 3, 10), {}),
+        ((1, 1, 2, 124), (1, 1, 1, 10), {"stride": (1, 2)}),
+        ((1, 3, 5, 16), (7, 3, 3, 3), {"padding": 1}),
+        ((2, 3, 5, 9), (5, 3, 3, 3), {"stride": 2}),
+        ((1, 9, 4, 10), (9, 1, 3, 3), {"padding": 1, "groups": 9}),
+        ((1, 17, 4, 5), (33, 17, 1, 1), {}),
+        ((1, 17, 5, 5), (3, 17, 1, 1), {"stride": 2}),
+        ((1, 6, 4, 7), (4, 3, 2, 2), {"groups": 2, "dilation": 2}),
+        ((1, 2, 1, 31), (2, 1, 1, 5), {"groups": 2}),
+    ]
+    for isa, dtype, at_end, last, (x_shape, w_shape, arguments) in itertools.product(
+        fastconv.isas(), (np.float32, np.float64), (0, 1), (0, 1), SHAPES
+    ):
+        with fastconv.use_isa(isa):
+            x = image(x_shape, dtype, at_end, last)
+            w, b = guarded(w_shape, dtype, at_end), guarded(w_shape[:1], dtype, at_end)
+            want = F.conv2d(x.copy(), w.copy(), b.copy(), algorithm="direct", **arguments)
+            y = image(want.shape, dtype, at_end, last)
+            assert F.conv2d(x, w, b, algorithm="direct", out=y, **arguments) is y
+            assert np.array_equal(y, want)
+            F.conv2d(x, w, b, out=y, **arguments)
+            F.conv2d_backward(y, x, w, **arguments)
+            up = {k: v for k, v in arguments.items() if k != "padding"}
+            F.conv_transpose2d(y, w, None, **up)
+        pages.clear()
+    print("done")
+""")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect of an mmap")
+def test_benchdnn_14_nothing_outside_the_arrays_is_touched():
+    """Every array between two unreadable pages; a read or write past it ends the child process."""
+    run = subprocess.run(
+        [sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "done\n"
