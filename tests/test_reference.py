@@ -184,7 +184,11 @@ def test_out_unbatched_and_empty() -> None:
     assert not np.any(gw)
     assert not np.any(gb)
     assert R.conv2d_backward(y, x, w, output_mask=(False, False, False)) == (None, None, None)
-    assert R.max_pool2d(x[:0], 2).shape == (0, 3, 3, 3)
+    pooled, indices = R.max_pool2d(x[:0], 2, return_indices=True)
+    assert pooled.shape == (0, 3, 3, 3)
+    assert R.max_pool2d_backward(pooled, indices, (0, 3, 6, 6)).shape == (0, 3, 6, 6)
+    assert R.max_unpool2d(pooled, indices, 2).shape == (0, 3, 6, 6)
+    assert R.max_unpool2d_backward(x[:0], indices).shape == (0, 3, 3, 3)
     assert R.batch_norm(x[:0], None, None, training=True).shape == (0, 3, 6, 6)
 
 

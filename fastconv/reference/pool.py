@@ -179,7 +179,8 @@ def _scatter_add(
     _check_indices(function, indices, grad_output.shape, plane)
     planes = int(np.prod(input_shape[:-rank]))
     grad_input = np.zeros((planes, plane), grad_output.dtype.newbyteorder("="))
-    g, where = grad_output.reshape(planes, -1), indices.reshape(planes, -1)
+    windows = int(np.prod(grad_output.shape[-rank:]))
+    g, where = grad_output.reshape(planes, windows), indices.reshape(planes, windows)
     for k in range(planes):
         for j in range(g.shape[1]):
             grad_input[k, where[k, j]] += g[k, j]

@@ -52,7 +52,8 @@ def _unpool(function: str, input: Array, indices: Array, sizes: Sequence[int]) -
     _check_indices(function, indices, input.shape, plane)
     planes = int(np.prod(input.shape[:-rank]))
     output = np.zeros((planes, plane), input.dtype.newbyteorder("="))
-    values, where = input.reshape(planes, -1), indices.reshape(planes, -1)
+    count = int(np.prod(input.shape[-rank:]))
+    values, where = input.reshape(planes, count), indices.reshape(planes, count)
     for k in range(planes):
         for j in range(values.shape[1]):
             output[k, where[k, j]] = values[k, j]
@@ -97,7 +98,8 @@ def _gather(function: str, grad_output: Array, indices: Array, rank: int) -> Arr
     plane = int(np.prod(grad_output.shape[-rank:]))
     _check_indices(function, indices, (*grad_output.shape[:-rank], *indices.shape[-rank:]), plane)
     planes = int(np.prod(grad_output.shape[:-rank]))
-    g, where = grad_output.reshape(planes, -1), indices.reshape(planes, -1)
+    count = int(np.prod(indices.shape[-rank:]))
+    g, where = grad_output.reshape(planes, plane), indices.reshape(planes, count)
     grad_input = np.empty(where.shape, grad_output.dtype.newbyteorder("="))
     for k in range(planes):
         for j in range(where.shape[1]):
