@@ -66,8 +66,12 @@ def test_negative_entries_crop(pad):
     expected = grown[low[2] : grown.shape[0] - low[3], low[0] : grown.shape[1] - low[1]]
     y = F.pad(x, pad, value=7.0)
     np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(R.pad(x, pad, value=7.0), expected)
     g = np.arange(1.0, y.size + 1).reshape(y.shape)
     grad = F.pad_backward(g, x.shape, pad)
+    np.testing.assert_array_equal(R.pad_backward(g, x.shape, pad), grad)
+    with pytest.raises(ValueError, match="crops more"):
+        R.pad(x, (-6, 1))
     assert np.vdot(F.pad(x, pad), g) == np.vdot(x, grad)
 
 

@@ -44,7 +44,8 @@ def _check(
         raise ValueError(
             f"{function}: pad needs a pair for each of the last axes of {tuple(shape)}, got {pad!r}"
         )
-    numbers = [integer(function, "pad", entry, 0) for entry in pad]
+    least = -(2**31) if mode == "constant" else 0
+    numbers = [integer(function, "pad", entry, least) for entry in pad]
     axes = []
     for k in range(len(numbers) // 2):
         axis = len(shape) - 1 - k
@@ -55,6 +56,8 @@ def _check(
             raise ValueError(
                 f"{function}: pad {pair} is too large for {mode!r} on axis {axis} of size {size}"
             )
+        if size + min(pair[0], 0) + min(pair[1], 0) < 0:
+            raise ValueError(f"{function}: pad {pair} crops more than axis {axis} of size {size}")
         axes.append((axis, pair))
     return axes
 
@@ -69,7 +72,8 @@ def pad(
 ) -> Array:
     """Pad the last axes of `input`; `pad` is (left, right, top, bottom, ...), the last axis first.
 
-    Reflect needs pad < size, symmetric and circular pad <= size; `value` is used by constant only.
+    Reflect needs pad < size, symmetric and circular pad <= size; `value` is used by constant only,
+    whose negative entries crop.
     """
     result = input.astype(input.dtype.newbyteorder("="))
     for axis, (before, after) in _check("pad", input.shape, pad, mode):
