@@ -174,7 +174,9 @@ def cross_entropy(
     k = _Classes("cross_entropy", input, target, weight, ignore_index, reduction)
     soft, total = _soft_targets("cross_entropy", k, label_smoothing)
     log = _log_softmax(k.input, -1)
-    terms = np.multiply(soft, log, out=np.zeros_like(log), where=soft != 0)  # 0 * log(0) = 0
+    # a class that the index does not name takes no part; a probability of 0 is a factor
+    counts = True if k.probabilities else soft != 0
+    terms = np.multiply(soft, log, out=np.zeros_like(log), where=counts)
     return _reduce(np.asarray(-terms.sum(axis=-1), k.dtype), reduction, total)
 
 
