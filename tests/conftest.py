@@ -39,6 +39,11 @@ def trust_counts():
     return _tried
 
 
+@pytest.fixture
+def corner_case(trust_counts):
+    trust_counts["corner cases of other libraries"] += 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failed test is a failure of every count it moved."""

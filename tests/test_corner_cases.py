@@ -14,6 +14,8 @@ from helpers import DTYPES, FORMATS, integers, same_bits, to_format
 import fastconv.functional as F
 from fastconv import reference as R
 
+pytestmark = pytest.mark.usefixtures("corner_case")
+
 # input shape, weight shape, arguments
 CORNERS = {
     "benchdnn-01-stride-h-larger-than-w": (

@@ -11,6 +11,8 @@ import pytest
 import fastconv.functional as F
 from fastconv import reference as R
 
+pytestmark = pytest.mark.usefixtures("corner_case")
+
 IMAGE, WEIGHT = np.ones((1, 4, 6, 7), np.float32), np.ones((4, 4, 3, 3), np.float32)
 SIGNAL, TAPS = IMAGE[:, :, 0], WEIGHT[:, :, 0]
 TOO_MANY = np.broadcast_to(np.float32(1), (2**20, 4, 6, 7))

@@ -14,6 +14,8 @@ from helpers import FORMATS, to_format
 
 import fastconv.functional as F
 
+pytestmark = pytest.mark.usefixtures("corner_case")
+
 
 def needs_gib(count):
     """Skips the test where the machine has less free memory."""

@@ -11,6 +11,8 @@ from helpers import DTYPES, FORMATS, integers, same_bits, to_format
 import fastconv.functional as F
 from fastconv import reference as R
 
+pytestmark = pytest.mark.usefixtures("corner_case")
+
 NAN, INF = np.nan, np.inf
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 layouts = pytest.mark.parametrize("layout", FORMATS)

@@ -7,6 +7,8 @@ from helpers import DTYPES, FORMATS, integers, same_bits, to_format
 import fastconv.functional as F
 from fastconv import reference as R
 
+pytestmark = pytest.mark.usefixtures("corner_case")
+
 # input shape, weight shape, arguments
 PADDED = {
     "direct": ((2, 5, 6, 7), (9, 5, 3, 3), {"padding": 1}),
