@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 _EVERY = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("default", max_examples=20, derandomize=True, **_EVERY)
-settings.register_profile("long", max_examples=2000, **_EVERY)
+settings.register_profile("default", max_examples=30, derandomize=True, **_EVERY)
+settings.register_profile("long", max_examples=3000, **_EVERY)
 
 channel_counts = st.one_of(st.integers(1, 9), st.sampled_from((15, 16, 17, 31, 33)))
 seeds = st.integers(0, 2**32 - 1)
@@ -30,7 +30,7 @@ WORDS = ("valid", "same", "same_lower", "full")
 
 
 def holds(**drawn):
-    """A test of `check` under every instruction set, for 20 problems, or 2,000 with `-m long`."""
+    """A test of `check` under every instruction set, for 30 problems, or 2,000 with `-m long`."""
 
     def make(check):
         @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from helpers import eps, integers, same_bits, to_format
 from strategies import MODES, channel_counts, flat_pad, holds, normal, pools, seeds, spread, st
 
 import fastconv.functional as F
+from fastconv import nn
 from fastconv import reference as R
 
 
@@ -47,8 +48,11 @@ def test_max_pool_equals_the_reference(case):
     equal(indices, where)
     equal(case.call("max_pool", x), want)
     g = case.like(y)
-    back = getattr(R, f"max_pool{case.axes}d_backward")
-    equal(max_pool_backward(case, g, indices), back(g, where, case.shape))
+    want = getattr(R, f"max_pool{case.axes}d_backward")(g, where, case.shape)
+    equal(max_pool_backward(case, g, indices), want)
+    layer = getattr(nn, f"MaxPool{case.axes}d")(**case.arguments)
+    equal(layer(x), y)
+    equal(layer.backward(g), want)  # by one byte for each window instead of indices
 
 
 @holds(
@@ -199,6 +203,36 @@ def test_adaptive_pools_of_equal_windows(shape, windows, seed):
     mean = F.adaptive_avg_pool2d(x, shape[2:])
     bound = 2 * eps(np.float64) * F.avg_pool2d(abs(x), windows)
     assert (abs(mean - F.avg_pool2d(x, windows)) <= bound).all()
+
+
+@holds(
+    shape=st.tuples(st.integers(0, 3), channel_counts, st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    dtype=st.sampled_from((np.float32, np.float64)),
+    seed=seeds,
+)
+def test_adaptive_pools_equal_the_reference(shape, size, dtype, seed):
+    """Any sizes, larger ones too; ties and NaN in the maximum."""
+    rng = np.random.default_rng(seed)
+    x = with_nan(rng, shape, dtype)
+    y, indices = F.adaptive_max_pool2d(x, size, return_indices=True)
+    want, where = R.adaptive_max_pool2d(x, size, return_indices=True)
+    equal(y, want)
+    equal(indices, where)
+    x, g = integers(rng, shape, dtype), integers(rng, y.shape, dtype)
+    equal(
+        F.adaptive_max_pool2d_backward(g, indices, shape),
+        R.adaptive_max_pool2d_backward(g, where, shape),
+    )
+    for function, argument, rest in (
+        ("adaptive_avg_pool2d", x, size),
+        ("adaptive_avg_pool2d_backward", g, shape),
+    ):
+        result = getattr(F, function)(argument, rest)
+        want = getattr(R, function)(argument.astype(np.float64), rest)
+        sums = getattr(R, function)(abs(argument).astype(np.float64), rest)
+        windows = np.prod([-(-n // m) + 1 for n, m in zip(size, shape[2:], strict=True)])
+        assert (abs(result - want) <= (2 + windows) * eps(dtype) * sums).all()
 
 
 @st.composite
