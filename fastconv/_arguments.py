@@ -58,7 +58,8 @@ def _add_train(commands: Any) -> None:
     add(
         "--resume",
         action="store_true",
-        help="continue from the checkpoint in the output folder (default: the newest of its name)",
+        help="continue from the checkpoint in the output folder (default: the newest of its name); "
+        "a larger --epochs lengthens the run, finished or not",
     )
     add("--model", metavar="NAME", help="architecture (fastconv info lists them)")
     add("--epochs", type=int, metavar="N", help="passes over the training images")

@@ -140,13 +140,16 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no checkpoint to resume")
     config = TrainConfig.from_json(load_checkpoint(path).meta["config"])
-    for name, value in _given(options).items():
-        if getattr(config, name) != value:
+    given = _given(options)
+    for name, value in given.items():
+        own = getattr(config, name)
+        if own != value and not (name == "epochs" and value > own):
             raise ValueError(
-                f"--{name.replace('_', '-')} {value}: the run in {folder} has "
-                f"{getattr(config, name)}; a resumed run keeps its configuration"
+                f"--{name.replace('_', '-')} {value}: the run in {folder} has {own}; a resumed "
+                "run keeps its configuration, and may only get more epochs"
             )
-    return replace(config, data=options.data or config.data), folder
+    epochs = given.get("epochs", config.epochs)
+    return replace(config, data=options.data or config.data, epochs=epochs), folder
 
 
 def _checkpoint_name() -> str:

@@ -89,6 +89,19 @@ def test_resume_finds_the_newest_run(capsys):
     assert "--lr 0.7: the run in" in capsys.readouterr().err
 
 
+def test_resume_lengthens_a_run(capsys):
+    assert main(["train", *FAST]) == 0
+    folder = "runs/digits-softmax_regression"
+    resume = ["train", "--resume", "--model", "softmax_regression"]
+    assert main([*resume, "--epochs", "3"]) == 0
+    assert "epoch 3/3" in capsys.readouterr().err
+    assert main(resume) == 0
+    metrics = json.loads(Path(folder, "metrics.json").read_text())
+    assert metrics["epochs_done"] == metrics["config"]["epochs"] == 3
+    assert main([*resume, "--epochs", "2"]) == 2
+    assert "--epochs 2: the run in" in capsys.readouterr().err
+
+
 def test_evaluate(run, capsys):
     assert main(["evaluate", run]) == 0
     lines = capsys.readouterr().out.splitlines()

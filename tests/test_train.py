@@ -2,14 +2,11 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from training import CONFIG, KillAt, Killed, content, tiny_digits
 
 import fastconv
 from fastconv import nn
@@ -31,52 +28,11 @@ from fastconv.train import (
 )
 from fastconv.train.batches import batch_bounds
 from fastconv.train.checkpoint import CHECKPOINT_NAME
-from fastconv.train.fit import METRICS_NAME, Run
+from fastconv.train.fit import METRICS_NAME
 from fastconv.train.plots import first_filters
-from fastconv.train.progress import Progress, make_progress
-from fastconv.train.signals import StopRequest
+from fastconv.train.progress import make_progress
 
 pytest.importorskip("safetensors")
-
-CONFIG = TrainConfig(model="mlp", epochs=3, batch_size=16, lr=0.05, shift=1, flip=True)
-
-
-def tiny_digits(train=72, test=30):
-    digits = load_digits()
-    return replace(
-        digits,
-        train_images=digits.train_images[:train],
-        train_labels=digits.train_labels[:train],
-        test_images=digits.test_images[:test],
-        test_labels=digits.test_labels[:test],
-    )
-
-
-def small_net(seed=0):
-    """Convolution, batch norm, pooling and dropout in few parameters."""
-    rng = np.random.default_rng(seed)
-    return nn.Sequential(
-        {
-            "conv": nn.Conv2d(1, 4, 3, padding=1, rng=rng),
-            "bn": nn.BatchNorm2d(4),
-            "relu": nn.ReLU(),
-            "pool": nn.MaxPool2d(2),
-            "flatten": nn.Flatten(),
-            "dropout": nn.Dropout(0.3, rng=rng),
-            "fc": nn.Linear(64, 10, rng=rng),
-        }
-    )
-
-
-def content(folder):
-    """Every value of a run that must not depend on interruptions (timings may)."""
-    checkpoint = load_checkpoint(folder)
-    meta = dict(checkpoint.meta)
-    timings = ("seconds", "images_per_second")
-    history = [{k: v for k, v in r.items() if k not in timings} for r in meta.pop("history")]
-    meta["sums"] = meta["sums"][:2]
-    arrays = {**checkpoint.model, **checkpoint.optimizer["optimizer"]}
-    return {k: (v.dtype.str, v.shape, v.tobytes()) for k, v in arrays.items()}, meta, history
 
 
 # --- batches ---------------------------------------------------------------------------------
@@ -305,37 +261,6 @@ def test_fit_without_a_folder_writes_nothing(tmp_path, monkeypatch):
         fit(tiny_digits(), CONFIG, checkpoint_every=-1, progress="none")
 
 
-class Killed(BaseException):
-    """Ends a run as abruptly as a kill does, as far as the files can tell."""
-
-
-class KillAt(Progress):
-    def __init__(self, steps):
-        self.left = steps
-
-    def step(self, images, loss, accuracy):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-
-
-# 5 steps per epoch; step 5 is the first of the second epoch.
-@pytest.mark.parametrize("kill_at", [[0], [1], [4], [5], [7, 1], [14], [2, 2, 2, 2, 2, 2]])
-@pytest.mark.parametrize("checkpoint_every", [0, 1, 3])
-def test_killed_and_resumed_run_has_the_same_bits(tmp_path, kill_at, checkpoint_every):
-    if checkpoint_every == 0 and len(kill_at) > 2:
-        pytest.skip("never gets to the end of an epoch")
-    data = tiny_digits()
-    fit(data, CONFIG, tmp_path / "whole", model=small_net(), progress="none")
-    options = {"model": small_net(), "checkpoint_every": checkpoint_every}
-    for i, steps in enumerate(kill_at):
-        with pytest.raises(Killed):
-            fit(data, CONFIG, tmp_path / "x", resume=i > 0, progress=KillAt(steps), **options)
-        options["model"] = small_net()
-    fit(data, CONFIG, tmp_path / "x", resume=True, progress="none", **options)
-    assert content(tmp_path / "x") == content(tmp_path / "whole")
-
-
 def test_bits_do_not_depend_on_threads_or_on_where_the_run_was_cut(tmp_path):
     data, config = tiny_digits(train=200), replace(CONFIG, model="resnet8", epochs=1)
     for threads, name in ((1, "one"), (2, "two")):
@@ -352,54 +277,6 @@ def test_bits_do_not_depend_on_threads_or_on_where_the_run_was_cut(tmp_path):
 def test_default_recipe_reaches_its_accuracy():
     result = fit(load_digits(), recipe("digits"), progress="none")
     assert result.history[-1]["test_accuracy"] >= 0.985  # 99.4 to 100 % over seeds 0 to 5
-
-
-def test_resume_of_a_finished_run_changes_nothing(tmp_path):
-    fit(tiny_digits(), CONFIG, tmp_path, progress="none")
-    before = content(tmp_path)
-    result = fit(tiny_digits(), CONFIG, tmp_path, resume=True, progress="none")
-    assert len(result.history) == 3
-    assert content(tmp_path) == before
-
-
-def test_resume_refuses_another_run(tmp_path):
-    data = tiny_digits()
-    with pytest.raises(ValueError, match="no checkpoint to resume"):
-        fit(data, CONFIG, tmp_path, resume=True, progress="none")
-    with pytest.raises(ValueError, match="resume needs the folder"):
-        fit(data, CONFIG, resume=True, progress="none")
-    fit(data, replace(CONFIG, epochs=1), tmp_path, progress="none")
-    for config, message in (
-        (replace(CONFIG, epochs=2), "was written with epochs = 1, got 2"),
-        (replace(CONFIG, epochs=1, lr=0.3), "was written with lr = 0.05, got 0.3"),
-        (replace(CONFIG, epochs=1, model="lenet5"), "lenet5"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            fit(data, config, tmp_path, resume=True, progress="none")
-    other = tiny_digits(train=71)
-    with pytest.raises(ValueError, match="was written with other data"):
-        fit(other, replace(CONFIG, epochs=1), tmp_path, resume=True, progress="none")
-
-
-def test_resume_reports_a_damaged_state(tmp_path):
-    config = replace(CONFIG, epochs=1)
-    fit(tiny_digits(), config, tmp_path, progress="none")
-    saved = load_checkpoint(tmp_path)
-    for damage in (
-        {"rng": {"state": "x"}},
-        {"sums": [1]},
-        {"sums": ["a", 1, 2]},
-        {"model_rng": 3},
-        {"epoch": 7},
-    ):
-        meta = {**saved.meta, **damage}
-        save_checkpoint(tmp_path / CHECKPOINT_NAME, Checkpoint(saved.model, saved.optimizer, meta))
-        with pytest.raises(ValueError, match=r"checkpoint\.safetensors: "):
-            fit(tiny_digits(), config, tmp_path, resume=True, progress="none")
-    for model, optimizer in (({}, saved.optimizer), (saved.model, {"optimizer": {"x": 1}})):
-        save_checkpoint(tmp_path / CHECKPOINT_NAME, Checkpoint(model, optimizer, saved.meta))
-        with pytest.raises(ValueError, match="cannot resume from it"):
-            fit(tiny_digits(), config, tmp_path, resume=True, progress="none")
 
 
 @pytest.mark.parametrize(
@@ -454,84 +331,6 @@ def test_model_must_fit_the_data():
         with pytest.raises(ValueError, match=message):
             fit(data, replace(CONFIG, model=model), progress="none")
     fit(wide, replace(CONFIG, epochs=1), progress="none")
-
-
-# --- signals ---------------------------------------------------------------------------------
-
-
-class SignalAt(Progress):
-    def __init__(self, steps, number=signal.SIGINT):
-        self.left, self.number = steps, number
-
-    def step(self, images, loss, accuracy):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
-
-
-@pytest.mark.parametrize("steps", [1, 4, 5, 8])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_stops_after_the_step_and_resumes_exactly(tmp_path, capsys, steps, number):
-    data = tiny_digits()
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    fit(data, CONFIG, tmp_path / "whole", model=small_net(), progress="none")
-    stopped = fit(data, CONFIG, tmp_path / "x", model=small_net(), progress=SignalAt(steps, number))
-    assert stopped.signal == number
-    assert "stopping after this step" in capsys.readouterr().err
-    meta = load_checkpoint(tmp_path / "x").meta
-    assert meta["epoch"] * 5 + meta["step"] == steps
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    fit(data, CONFIG, tmp_path / "x", model=small_net(), resume=True, progress="none")
-    assert content(tmp_path / "x") == content(tmp_path / "whole")
-
-
-def test_second_signal_raises(capsys):
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert capsys.readouterr().err.count("\n") == 2
-
-
-def test_fit_in_another_thread():
-    results = []
-    worker = threading.Thread(
-        target=lambda: results.append(fit(tiny_digits(), CONFIG, progress="none"))
-    )
-    worker.start()
-    worker.join()
-    assert len(results[0].history) == 3
-
-
-def test_sigkill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
-    script = (
-        "from fastconv.data import load_digits\n"
-        "from fastconv.train import TrainConfig, fit\n"
-        "config = TrainConfig(model='mlp', epochs=100000, batch_size=64)\n"
-        f"fit(load_digits(), config, {str(tmp_path)!r}, checkpoint_every=1, progress='none')\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script])
-    path = tmp_path / CHECKPOINT_NAME
-    try:
-        for _ in range(3000):
-            if path.exists() and load_checkpoint(path).meta["step"] >= 3:
-                break
-            assert process.poll() is None
-            threading.Event().wait(0.01)
-        for _ in range(20):  # read while it writes: always a whole file
-            load_checkpoint(path)
-    finally:
-        process.kill()
-        process.wait()
-    checkpoint = load_checkpoint(path)
-    steps = checkpoint.meta["epoch"] * 23 + checkpoint.meta["step"]
-    assert steps >= 3
-    config = TrainConfig.from_json(checkpoint.meta["config"])
-    run = Run(load_digits(), config, tmp_path)
-    run.restore()
-    assert run.steps_done == run.scheduler.last_step == steps
-    assert [f for f in os.listdir(tmp_path) if f.endswith(".tmp")] == []
 
 
 # --- progress and pictures -------------------------------------------------------------------

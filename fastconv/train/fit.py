@@ -81,7 +81,8 @@ def fit(
         Default: the one `config` names. A model of your own must be built the same way, from
         the same seed, when a run is resumed.
     resume : bool
-        Continue from the checkpoint in `folder`.
+        Continue from the checkpoint in `folder`. `config` must be the run's own, but may have
+        more epochs: see Notes.
     checkpoint_every : int
         Write a checkpoint every so many steps, besides every epoch (0: only every epoch).
     progress : "auto", "bars", "lines", "none" or Progress
@@ -104,6 +105,11 @@ def fit(
     -----
     The first SIGINT or SIGTERM ends the run after the current step, with a checkpoint; a second
     one raises KeyboardInterrupt and leaves the last checkpoint as it is.
+
+    A run resumed with more epochs, finished or not, goes on under the schedule of the longer run,
+    at the step it has reached: the rate jumps once, from the falling end of the short cycle to the
+    place of that step in the long one, and falls from there. The epochs done keep the rates they
+    had, so the result is not that of a run which had all epochs from the start.
     """
     if resume and folder is None:
         raise ValueError("fit: resume needs the folder of the run")
@@ -250,14 +256,17 @@ class Run:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}: cannot resume from it ({error})") from None
         self.epoch, self.step, self.history = meta["epoch"], meta["step"], meta["history"]
+        if self.config.epochs > meta["config"]["epochs"]:
+            self.save()  # from now on it is the longer run
 
     def _check_same_run(self, path: Path, meta: dict[str, Any]) -> None:
         saved, own = meta["config"], self.config.to_json()
         for name, value in own.items():
-            if name != "data" and saved.get(name) != value:
+            longer = name == "epochs" and isinstance(saved.get(name), int) and saved[name] <= value
+            if name != "data" and saved.get(name) != value and not longer:
                 raise ValueError(
                     f"{path}: was written with {name} = {saved.get(name)}, got {value}; "
-                    "a resumed run keeps its configuration"
+                    "a resumed run keeps its configuration, and may only get more epochs"
                 )
         if meta["data"].get("crc32") != fingerprint(self.dataset):
             raise ValueError(f"{path}: was written with other data than {self.dataset!r}")
