@@ -1,135 +1,19 @@
-"""Threads, determinism, instruction sets, environment variables, import time."""
+"""Thread count, instruction sets, environment variables, introspection, import time."""
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ALL_FORMATS, DTYPES, FORMATS, same_bits, to_format
+from subprocesses import python
 
 import fastconv
-import fastconv.functional as F
 from fastconv import _config
 
-# input shape, weight shape, arguments: every driver, with enough work for several tasks
-PROBLEMS = {
-    "3x3": ((6, 17, 20, 21), (33, 17, 3, 3), {"padding": 1}),
-    "3x3 many channels": ((3, 96, 9, 10), (40, 96, 3, 3), {"padding": 1}),
-    "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
-    "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),
-    "strided": ((6, 17, 20, 21), (9, 17, 3, 3), {"stride": 2, "padding": 1}),
-    "groups": ((6, 18, 15, 16), (24, 6, 3, 3), {"groups": 3, "padding": 1}),
-    "depthwise": ((6, 70, 20, 21), (70, 1, 3, 3), {"groups": 70, "padding": 1}),
-    "depthwise strided": (
-        (6, 33, 20, 21),
-        (33, 1, 5, 5),
-        {"groups": 33, "padding": 2, "stride": 2},
-    ),
-    "one channel": ((6, 1, 40, 41), (8, 1, 5, 5), {}),
-    "one output": ((6, 8, 40, 41), (1, 8, 5, 5), {"padding": 2}),
-    "many outputs": ((3, 5, 4, 5), (300, 5, 2, 2), {}),
-    "one pixel": ((6, 300, 1, 1), (70, 300, 1, 1), {}),
-    "dilated row": ((6, 16, 1, 500), (16, 16, 1, 2), {"dilation": (1, 64), "padding": (0, 64)}),
-    "reflect": ((6, 9, 14, 15), (9, 9, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
-}
-TRANSPOSED = {
-    "transposed": ((6, 17, 10, 11), (17, 9, 4, 4), {"stride": 2, "padding": 1}),
-    "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),
-}
-
-
-def functions(name):
-    if name in TRANSPOSED:
-        return F.conv_transpose2d, F.conv_transpose2d_backward
-    return F.conv2d, F.conv2d_backward
-
-
-def arrays(name, dtype, layout="channels_first"):
-    """x, weight, bias, grad_output and the arguments."""
-    x_shape, w_shape, arguments = {**PROBLEMS, **TRANSPOSED}[name]
-    rng = np.random.default_rng(list(name.encode()))
-    x, w = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
-    y = functions(name)[0](x, w, **arguments)
-    b, g = (rng.standard_normal(s).astype(dtype) for s in (y.shape[1], y.shape))
-    return to_format(x, layout), w, b, to_format(g, layout), arguments
-
-
-def run(name, x, w, b, g, arguments):
-    forward, backward = functions(name)
-    return forward(x, w, b, **arguments), *backward(g, x, w, **arguments)
-
-
-# ---- the same bits ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*PROBLEMS, *TRANSPOSED])
-def test_bits_do_not_depend_on_threads(isa, name, dtype, layout):
-    problem = arrays(name, dtype, layout)
-    with fastconv.num_threads(1):
-        want = run(name, *problem)
-    for threads in (2, 3, 4, 5, 6, 7, 8):
-        with fastconv.num_threads(threads):
-            for result, expected in zip(run(name, *problem), want, strict=True):
-                assert same_bits(result, expected), threads
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*PROBLEMS, *TRANSPOSED])
-def test_bits_do_not_depend_on_the_batch(isa, name, dtype, layout):
-    """Output and input gradient of an image are those of the image alone and of any batch."""
-    x, w, b, g, arguments = arrays(name, dtype, layout)
-    whole = run(name, x, w, b, g, arguments)[:2]
-    for size in (1, 2, 4, 5):
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
-            got = run(name, x[part], w, b, g[part], arguments)[:2]
-            for result, expected in zip(got, whole, strict=True):
-                assert same_bits(result, expected[part]), (start, size)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*PROBLEMS, *TRANSPOSED])
-def test_bits_do_not_depend_on_the_layout(isa, name, dtype):
-    want = run(name, *arrays(name, dtype))
-    for layout in ALL_FORMATS:
-        got = run(name, *arrays(name, dtype, layout))
-        for result, expected in zip(got, want, strict=True):
-            assert same_bits(result, expected), layout
-
-
-@pytest.mark.parametrize("name", ["3x3", "depthwise", "stem"])
-def test_same_call_same_bits(isa, name):
-    problem = arrays(name, np.float32)
-    want = run(name, *problem)
-    for _ in range(5):
-        for result, expected in zip(run(name, *problem), want, strict=True):
-            assert same_bits(result, expected)
-
-
-# ---- threads ------------------------------------------------------------------------------------
-
-
-def test_16_python_threads(isa):
-    """The same layer from many threads at once, each caller with workers of its own to win."""
-    problems = {name: arrays(name, np.float32) for name in ("3x3", "depthwise", "strided", "1x1")}
-    want = {name: run(name, *problem) for name, problem in problems.items()}
-
-    def job(index):
-        name = list(problems)[index % len(problems)]
-        got = run(name, *problems[name])
-        return all(same_bits(a, b) for a, b in zip(got, want[name], strict=True))
-
-    with fastconv.num_threads(4), ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(job, range(96)))
+# ---- thread count -------------------------------------------------------------------------------
 
 
 def test_num_threads_restores():
@@ -170,22 +54,6 @@ def test_bad_thread_count(function, value, error):
     assert fastconv.get_num_threads() == before
 
 
-def python(code, *prefix, timeout=60, **environment):
-    """stdout of a fresh interpreter in which no variable of ours or of OpenMP is set."""
-    names = ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS", "FASTCONV_ISA")
-    clean = {k: v for k, v in os.environ.items() if k not in names}
-    root = str(Path(fastconv.__file__).parents[1])
-    clean["PYTHONPATH"] = os.pathsep.join(filter(None, (root, clean.get("PYTHONPATH"))))
-    return subprocess.run(
-        [*prefix, sys.executable, "-c", textwrap.dedent(code)],
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 THREADS = "import fastconv; print(fastconv.get_num_threads())"
 
 
@@ -222,22 +90,6 @@ def test_bad_environment(value):
         assert result.stdout == "256\n"
     else:
         assert re.search(r"ValueError: FASTCONV_NUM_THREADS: must be a positive", result.stderr)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU affinity")
-def test_one_cpu_means_one_thread():
-    """Also where the affinity is set by the parent (pytorch/pytorch#194605)."""
-    cpu = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, [{cpu}]); {THREADS}"
-    assert python(code).stdout == "1\n"
-
-
-def test_taskset():
-    try:
-        result = python(THREADS, "taskset", "-c", str(min(os.sched_getaffinity(0))))
-    except (FileNotFoundError, AttributeError):
-        pytest.skip("no taskset")
-    assert result.stdout == "1\n"
 
 
 # ---- cgroup quotas ------------------------------------------------------------------------------
@@ -300,140 +152,6 @@ def test_usable_cpus_respects_the_quota(monkeypatch, limit, threads):
     without = _config.usable_cpus()
     monkeypatch.setattr(_config, "_cgroup_quota", lambda: limit)
     assert _config.usable_cpus() == (threads or without)
-
-
-# ---- processes and signals ----------------------------------------------------------------------
-
-CALL = """
-    import os, signal, sys, time
-    import numpy as np
-    import fastconv, fastconv.functional as F
-    fastconv.set_num_threads(4)
-    x = np.random.default_rng(0).standard_normal((4, 16, 40, 40)).astype(np.float32)
-    w = np.random.default_rng(1).standard_normal((16, 16, 3, 3)).astype(np.float32)
-    def call():
-        y = F.conv2d(x, w, padding=1)
-        return y.tobytes(), [g.tobytes() for g in F.conv2d_backward(y, x, w, padding=1)]
-    want = call()
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_after_use():
-    """Use in the parent, in children of children, in the parent again: no hang, same bits."""
-    result = python(
-        CALL
-        + """
-    for _ in range(5):
-        child = os.fork()
-        if child == 0:
-            ok = call() == want
-            grandchild = os.fork()
-            if grandchild == 0:
-                os._exit(0 if call() == want else 1)
-            ok &= os.waitpid(grandchild, 0)[1] == 0
-            os._exit(0 if ok and call() == want else 1)
-        assert call() == want
-        assert os.waitpid(child, 0)[1] == 0
-    assert call() == want
-    print("done")
-    """
-    )
-    assert result.stdout == "done\n", result.stderr
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_while_another_thread_computes():
-    result = python(
-        CALL
-        + """
-    import threading
-    stop = threading.Event()
-    def loop():
-        while not stop.is_set():
-            call()
-    thread = threading.Thread(target=loop)
-    thread.start()
-    for _ in range(10):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(20)
-            os._exit(0 if call() == want else 1)
-        assert os.waitpid(child, 0)[1] == 0
-    stop.set()
-    thread.join()
-    assert call() == want
-    print("done")
-    """
-    )
-    assert result.stdout == "done\n", result.stderr
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_multiprocessing_with_fork():
-    result = python(
-        CALL
-        + """
-    import multiprocessing
-    def job(_):
-        return call() == want
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        assert all(pool.map(job, range(12)))
-    print("done")
-    """
-    )
-    assert result.stdout == "done\n", result.stderr
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_keyboard_interrupt():
-    """The signal is seen after the call that runs; the next calls are not affected."""
-    result = python(
-        CALL
-        + """
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    for delay in (0.001, 0.003, 0.01, 0.03):
-        signal.setitimer(signal.ITIMER_REAL, delay)
-        try:
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
-                call()
-            sys.exit("no interrupt")
-        except KeyboardInterrupt:
-            assert call() == want
-    print("done")
-    """
-    )
-    assert result.stdout == "done\n", result.stderr
-
-
-@pytest.mark.skipif("FASTCONV_SANITIZER" in os.environ, reason="a sanitizer keeps freed memory")
-def test_memory_is_flat_over_shapes():
-    """2000 shapes, no two the same: what is kept between calls stays below its cap of 64 MiB."""
-    result = (
-        python("""
-    import numpy as np, fastconv, fastconv.functional as F
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-    rng, before = np.random.default_rng(0), 0
-    for call in range(2000):
-        n, c, k, h, w = rng.integers(1, (3, 40, 40, 30, 30)) + 2
-        x, weight = np.zeros((n, c, h, w), np.float32), np.zeros((k, c, 3, 3), np.float32)
-        y = F.conv2d(x, weight, padding=1, stride=1 + call % 2)
-        F.conv2d_backward(y, x, weight, padding=1, stride=1 + call % 2)
-        assert fastconv.config()["workspace_bytes"] <= 64 << 20
-        if call == 500:
-            before = resident()
-    assert resident() - before < 16 << 20, (before, resident())
-    fastconv.clear_workspace()
-    assert fastconv.config()["workspace_bytes"] == 0
-    print("done")
-    """)
-        if Path("/proc/self/statm").exists()
-        else pytest.skip("needs /proc")
-    )
-    assert result.stdout == "done\n", result.stderr
 
 
 # ---- instruction sets ---------------------------------------------------------------------------

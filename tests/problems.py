@@ -1,0 +1,134 @@
+"""One problem for every driver, each with enough work for several tasks; shared by the tests of
+threads, batches, formats and memory."""
+
+import numpy as np
+from helpers import to_format
+
+import fastconv.functional as F
+
+# input shape, weight shape, arguments
+PROBLEMS = {
+    "3x3": ((6, 17, 20, 21), (33, 17, 3, 3), {"padding": 1}),
+    "3x3 many channels": ((3, 96, 9, 10), (40, 96, 3, 3), {"padding": 1}),
+    "3x3 direct": ((6, 17, 20, 21), (33, 17, 3, 3), {"padding": 1, "algorithm": "direct"}),
+    "3x3 winograd": ((6, 5, 21, 19), (7, 5, 3, 3), {"padding": 1, "algorithm": "winograd"}),
+    "3x3 heavy weight": ((3, 160, 7, 7), (160, 160, 3, 3), {"padding": 1}),
+    "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
+    "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),
+    "strided": ((6, 17, 20, 21), (9, 17, 3, 3), {"stride": 2, "padding": 1}),
+    "groups": ((6, 18, 15, 16), (24, 6, 3, 3), {"groups": 3, "padding": 1}),
+    "depthwise": ((6, 70, 20, 21), (70, 1, 3, 3), {"groups": 70, "padding": 1}),
+    "depthwise strided": (
+        (6, 33, 20, 21),
+        (33, 1, 5, 5),
+        {"groups": 33, "padding": 2, "stride": 2},
+    ),
+    "one channel": ((6, 1, 40, 41), (8, 1, 5, 5), {}),
+    "1-D": ((6, 9, 401), (17, 9, 5), {"padding": 2}),
+    "1-D strided": ((6, 3, 401), (40, 3, 9), {"stride": 4}),
+    "one output": ((6, 8, 40, 41), (1, 8, 5, 5), {"padding": 2}),
+    "many outputs": ((3, 5, 4, 5), (300, 5, 2, 2), {}),
+    "one pixel": ((6, 300, 1, 1), (70, 300, 1, 1), {}),
+    "dilated row": ((6, 16, 1, 500), (16, 16, 1, 2), {"dilation": (1, 64), "padding": (0, 64)}),
+    "reflect": ((6, 9, 14, 15), (9, 9, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
+}
+TRANSPOSED = {
+    "transposed": ((6, 17, 10, 11), (17, 9, 4, 4), {"stride": 2, "padding": 1}),
+    "transposed 1-D": ((6, 9, 101), (9, 8, 4), {"stride": 2}),
+    "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),
+}
+
+
+def functions(name):
+    """The forward function of a problem, and its backward."""
+    one = len({**PROBLEMS, **TRANSPOSED}[name][0]) == 3
+    kind = ("conv_transpose" if name in TRANSPOSED else "conv") + ("1d" if one else "2d")
+    return getattr(F, kind), getattr(F, f"{kind}_backward")
+
+
+def arrays(name, dtype, layout="channels_first"):
+    """x, weight, bias, grad_output and the arguments."""
+    x_shape, w_shape, arguments = {**PROBLEMS, **TRANSPOSED}[name]
+    rng = np.random.default_rng(list(name.encode()))
+    x, w = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
+    y = functions(name)[0](x, w, **arguments)
+    b, g = (rng.standard_normal(s).astype(dtype) for s in (y.shape[1], y.shape))
+    return to_format(x, layout), w, b, to_format(g, layout), arguments
+
+
+def run(name, x, w, b, g, arguments):
+    forward, backward = functions(name)
+    return forward(x, w, b, **arguments), *backward(g, x, w, **arguments)
+
+
+# ---- everything but convolution ----------------------------------------------------------------
+
+
+def _max_pool(x):
+    return F.max_pool2d(x, 3, 2, 1, ceil_mode=True, return_indices=True)
+
+
+def _statistics(x):
+    rng = np.random.default_rng(x.shape[1])
+    mean, shift, weight = rng.standard_normal((3, x.shape[1])).astype(x.dtype)
+    return mean, weight**2 + 1, weight, shift
+
+
+def _normalise_batch(x):
+    mean, var, weight, shift = _statistics(x)
+    return F.batch_norm(x, mean, var, weight, shift, training=True), mean, var
+
+
+# forward(x) -> arrays, backward(grad_output, x) -> arrays; the first of each belongs to the images
+PER_IMAGE = {
+    "max_pool2d": (
+        _max_pool,
+        lambda g, x: F.max_pool2d_backward(g, _max_pool(x)[1], x.shape),
+    ),
+    "avg_pool2d": (
+        lambda x: F.avg_pool2d(x, (3, 2), 2, 1),
+        lambda g, x: F.avg_pool2d_backward(g, x.shape, (3, 2), 2, 1),
+    ),
+    "global average": (
+        lambda x: F.adaptive_avg_pool2d(x, 1),
+        lambda g, x: F.adaptive_avg_pool2d_backward(g, x.shape),
+    ),
+    "adaptive_max_pool2d": (
+        lambda x: F.adaptive_max_pool2d(x, (3, 4), return_indices=True),
+        lambda g, x: F.adaptive_max_pool2d_backward(
+            g, F.adaptive_max_pool2d(x, (3, 4), return_indices=True)[1], x.shape
+        ),
+    ),
+    "batch_norm eval": (
+        lambda x: F.batch_norm(x, *_statistics(x)),
+        lambda g, x: F.batch_norm_backward(g, x, *_statistics(x))[0],
+    ),
+    "pad": (
+        lambda x: F.pad(x, (1, 2, 3, 0), "reflect"),
+        lambda g, x: F.pad_backward(g, x.shape, (1, 2, 3, 0), "reflect"),
+    ),
+    **{
+        name: (getattr(F, name), lambda g, x, name=name: getattr(F, f"{name}_backward")(g, x))
+        for name in ("relu", "leaky_relu", "relu6", "sigmoid", "tanh", "gelu", "silu")
+    },
+}
+PER_BATCH = {
+    "batch_norm": (
+        _normalise_batch,
+        lambda g, x: F.batch_norm_backward(g, x, *_statistics(x), training=True),
+    ),
+    "batch_norm of one pixel": (
+        lambda x: _normalise_batch(x[:, :, 0, 0]),
+        lambda g, x: F.batch_norm_backward(
+            g, x[:, :, 0, 0], *_statistics(x[:, :, 0, 0]), training=True
+        ),
+    ),
+}
+
+
+def together(*results):
+    """The arrays of several results, in one list."""
+    arrays = []
+    for result in results:
+        arrays += result if isinstance(result, (tuple, list)) else [result]
+    return arrays
