@@ -16,6 +16,7 @@ PROBLEMS = {
     "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
     "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),
     "strided": ((6, 17, 20, 21), (9, 17, 3, 3), {"stride": 2, "padding": 1}),
+    "3x3 dilated": ((6, 16, 24, 23), (16, 16, 3, 3), {"dilation": 4, "padding": 4}),
     "groups": ((6, 18, 15, 16), (24, 6, 3, 3), {"groups": 3, "padding": 1}),
     "depthwise": ((6, 70, 20, 21), (70, 1, 3, 3), {"groups": 70, "padding": 1}),
     "depthwise strided": (

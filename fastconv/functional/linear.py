@@ -59,6 +59,7 @@ def linear(
         no_overlap("linear", y, input=input, weight=weight, bias=bias)
     else:
         y = empty_ordered("linear", shape, x.dtype, tuple(range(x.ndim)))
+    w = np.ascontiguousarray(w)
     if y.flags.c_contiguous:
         np.matmul(_rows(x), w.T, out=y.reshape(math.prod(shape[:-1]), shape[-1]))
     else:
@@ -104,13 +105,13 @@ def linear_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Ar
             f"{name}: grad_output must have shape {shape} (input {x.shape}, weight {w.shape}), "
             f"got {g.shape}"
         )
-    rows, grad_rows = _rows(x), _rows(g)
+    w, rows, grad_rows = np.ascontiguousarray(w), _rows(x), _rows(g)
     grad_input = np.matmul(grad_rows, w).reshape(x.shape)
     return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
 
 
 def _operands(function: str, input: Array, weight: Array) -> tuple[Array, Array]:
-    """Input and weight, checked; the weight C-contiguous, so that BLAS sees one layout only."""
+    """Input and weight, checked. Callers make the weight contiguous: BLAS sees one layout only."""
     x = float_array(function, "input", input)
     w = float_array(function, "weight", weight)
     same_dtype(function, "weight", w, "input", x)
@@ -123,7 +124,7 @@ def _operands(function: str, input: Array, weight: Array) -> tuple[Array, Array]
             f"{function}: weight expects {w.shape[1]} features on the last axis of input "
             f"(input {x.shape}, weight {w.shape})"
         )
-    return x, np.ascontiguousarray(w)
+    return x, w
 
 
 def _rows(array: Array) -> Array:
