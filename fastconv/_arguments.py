@@ -31,6 +31,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     info = commands.add_parser("info", help="version, kernels, threads; or what a checkpoint holds")
     info.add_argument("checkpoint", nargs="?", help="checkpoint file or folder of a run")
+    commands.add_parser(
+        "selftest",
+        help="check the kernels on this machine",
+        description="Compare the kernels of every instruction set with the reference, and check "
+        "threads, fork and memory; prints a table. Exit code 0: all as it should be, 1: not.",
+    )
     return parser
 
 

@@ -1,6 +1,7 @@
-"""The command `fastconv`: train, evaluate, predict, info.
+"""The command `fastconv`: train, evaluate, predict, info, selftest.
 
-Exit codes: 0 done, 2 bad input (one line on stderr says what), 130 interrupted by Ctrl-C.
+Exit codes: 0 done, 1 selftest found a fault, 2 bad input (one line on stderr says what), 130
+interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -355,4 +356,16 @@ def _checkpoint_info(path: str) -> int:
     return 0
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "info": _info}
+# --- selftest --------------------------------------------------------------------------------
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from . import selftest
+
+    return selftest.main()
+
+
+_COMMANDS = {
+    "train": _train, "evaluate": _evaluate, "predict": _predict, "info": _info,
+    "selftest": _selftest,
+}  # fmt: skip
