@@ -1,76 +1,225 @@
-"""Rounding error of the convolution algorithms, as a Markdown table: `python bench/accuracy.py`.
+"""Rounding errors of the convolution algorithms, as Markdown tables: `python bench/accuracy.py`.
 
-Errors are those of float32 results against a float64 reference, as a fraction of the reference's
-root mean square, in units of 1e-7 (the float32 epsilon is 1.19e-7). "sequential" adds the products
-one after the other in float32.
+The oracle is a sum over taps in float64 (of float32 results; in long double of float64 ones).
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 import fastconv.functional as F
 
-SIZE, OUTPUTS = 24, 32
-ROWS = [
-    (inputs, channels) for inputs in ("normal", "after ReLU") for channels in (16, 64, 256, 512)
-]
+CHANNELS = (1, 3, 16, 64, 256, 512)
+SIZES = (8, 24)
 
 
-def reference(x, w):
-    """Float64 result of a valid 3x3 convolution, and the same summed one by one in float32."""
-    columns = np.moveaxis(sliding_window_view(x, (3, 3), axis=(2, 3)), 1, 3).reshape(-1, w[0].size)
-    exact = columns.astype(np.float64) @ w.reshape(OUTPUTS, -1).T.astype(np.float64)
-    total = np.zeros(exact.shape, np.float32)
-    for column, weights in zip(columns.T, w.reshape(OUTPUTS, -1).T, strict=True):
-        total += column[:, None] * weights
-    shape = (1, SIZE - 2, SIZE - 2, OUTPUTS)
-    return exact.reshape(shape).transpose(0, 3, 1, 2), total.reshape(shape).transpose(0, 3, 1, 2)
+class Method(NamedTuple):
+    """A convolution that one algorithm serves; `bound` is what its errors keep to, see `bound`."""
+
+    algorithm: str
+    outputs: int | None  # None: depthwise
+    kernel: int
+    stride: int
+    bound: float
 
 
-def errors(result, exact):
-    difference, scale = result - exact, np.sqrt((exact**2).mean())
-    rms = np.sqrt((difference**2).mean()) / scale
-    return rms * 1e7, np.abs(difference).max() / scale * 1e7
+METHODS = {
+    "direct 3x3": Method("direct", 16, 3, 1, 1),
+    "direct 1x1": Method("direct", 16, 1, 1, 1),
+    "direct 7x7, stride 2": Method("direct", 16, 7, 2, 1),
+    "pixels 3x3": Method("direct", 1, 3, 1, 1),
+    "depthwise 3x3": Method("direct", None, 3, 1, 1.5),
+    "winograd 3x3": Method("winograd", 16, 3, 1, 4),
+}
+RESULTS = ("forward", "grad_input", "grad_weight")
 
 
-def weight_gradients(x, w, rng):
-    """(winograd, direct, exact) gradients of the weight for one random output gradient."""
-    g = rng.standard_normal((1, OUTPUTS, SIZE - 2, SIZE - 2)).astype(np.float32)
-    mask = (False, True, False)
-    both = [
-        F.conv2d_backward(g, x, w, algorithm=name, output_mask=mask)[1]
-        for name in ("winograd", "direct")
+def normal(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def after_relu(rng, shape):
+    return np.maximum(rng.standard_normal(shape), 0)
+
+
+def wide_range(rng, shape):
+    return rng.standard_normal(shape) * 10 ** rng.uniform(-4, 4, shape)
+
+
+def constant(rng, shape):
+    return np.full(shape, 0.1)
+
+
+INPUTS = {
+    "normal": normal,
+    "after ReLU": after_relu,
+    "10^-4 to 10^4": wide_range,
+    "constant": constant,
+}
+
+
+# ---- the oracle ---------------------------------------------------------------------------------
+
+
+def taps(x: np.ndarray, kernel: int, stride: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(u, v, the inputs that tap meets), a view (N, C, OH, OW)."""
+    h, w = ((size - kernel) // stride * stride + 1 for size in x.shape[2:])
+    for u in range(kernel):
+        for v in range(kernel):
+            yield u, v, x[:, :, u : u + h : stride, v : v + w : stride]
+
+
+def convolve(x, w, stride):
+    """sum over taps; depthwise if w has one input channel and as many outputs as x has channels."""
+    if is_depthwise(x, w):
+        return sum(w[:, 0, u, v, None, None] * part for u, v, part in taps(x, w.shape[2], stride))
+    total = sum(
+        np.tensordot(w[:, :, u, v], part, (1, 1)) for u, v, part in taps(x, w.shape[2], stride)
+    )
+    return total.transpose(1, 0, 2, 3)
+
+
+def gradients(g, x, w, stride):
+    """The gradients of input and weight."""
+    grad_x, grad_w = np.zeros_like(x), np.zeros_like(w)
+    seen = {(u, v): part for u, v, part in taps(x, w.shape[2], stride)}
+    for u, v, part in taps(grad_x, w.shape[2], stride):
+        if is_depthwise(x, w):
+            part += w[:, 0, u, v, None, None] * g
+            grad_w[:, 0, u, v] = (g * seen[u, v]).sum((0, 2, 3))
+        else:
+            part += np.tensordot(w[:, :, u, v], g, (0, 1)).transpose(1, 0, 2, 3)
+            grad_w[:, :, u, v] = np.tensordot(g, seen[u, v], ((0, 2, 3), (0, 2, 3)))
+    return grad_x, grad_w
+
+
+def is_depthwise(x, w):
+    return w.shape[1] == 1 and w.shape[0] == x.shape[1] > 1
+
+
+def sequential(x, w):
+    """The same sum of a 3x3 convolution, one product after the other, in the arrays' precision."""
+    total = np.zeros_like(convolve(x, w, 1))
+    for channel in range(x.shape[1]):
+        for u, v, part in taps(x[:, channel : channel + 1], 3, 1):
+            total += w[:, channel, u, v][:, None, None] * part
+    return total
+
+
+# ---- errors and bounds --------------------------------------------------------------------------
+
+
+def problem(name, inputs, channels, size, dtype=np.float32):
+    """x, w and an output gradient of normal values, of one image."""
+    method = METHODS[name]
+    rng = np.random.default_rng([channels, size])
+    x = INPUTS[inputs](rng, (1, channels, size, size)).astype(dtype)
+    outputs = method.outputs or channels
+    depth = channels if method.outputs else 1
+    w = rng.standard_normal((outputs, depth, method.kernel, method.kernel)).astype(dtype)
+    g = rng.standard_normal(convolve(x, w, method.stride).shape).astype(dtype)
+    return x, w, g
+
+
+def results(name, x, w, g):
+    """What fastconv makes of a problem: forward, grad_input, grad_weight."""
+    method = METHODS[name]
+    arguments = {"stride": method.stride, "algorithm": method.algorithm}
+    if is_depthwise(x, w):
+        arguments["groups"] = x.shape[1]
+    y = F.conv2d(x, w, **arguments)
+    return (y, *F.conv2d_backward(g, x, w, **arguments)[:2])
+
+
+def exact(name, x, w, g):
+    """The same in wider floats."""
+    wide = np.float64 if x.dtype == np.float32 else np.longdouble
+    x, w, g = (a.astype(wide) for a in (x, w, g))
+    stride = METHODS[name].stride
+    return (convolve(x, w, stride), *gradients(g, x, w, stride))
+
+
+def scales(name, x, w, g):
+    """What the errors of the three results are measured by, per element.
+
+    The sum of the magnitudes of the products. In Winograd's method, whose errors spread over a
+    tile, every pixel counts as the largest one of its channel.
+    """
+    stride = METHODS[name].stride
+    x, w, g = (abs(a).astype(np.float64) for a in (x, w, g))
+    if METHODS[name].algorithm == "winograd":
+        x, g = (np.broadcast_to(a.max((2, 3), keepdims=True), a.shape) for a in (x, g))
+    return (convolve(x, w, stride), *gradients(g, x, w, stride))
+
+
+def terms(name, x, w, g):
+    """The largest number of products in an element of each result."""
+    return w[0].size, w.size // w.shape[1], g[0, 0].size
+
+
+def bound(name, x, w, g):
+    """Per element: method.bound * eps * sqrt(products) * scale.
+
+    Twice the probabilistic bound sqrt(products) * eps / 2 of Higham and Mary (2019, "A new approach
+    to probabilistic rounding error analysis"), for a sum in any order.
+    """
+    eps = np.finfo(x.dtype).eps
+    return [
+        METHODS[name].bound * eps * np.sqrt(count) * scale
+        for count, scale in zip(terms(name, x, w, g), scales(name, x, w, g), strict=True)
     ]
-    exact = F.conv2d_backward(*(a.astype(np.float64) for a in (g, x, w)), algorithm="direct")[1]
-    return (*both, exact)
+
+
+def used(name, inputs, channels, size, dtype=np.float32):
+    """The largest part of the bound that an error takes, of forward, grad_input, grad_weight."""
+    arrays = problem(name, inputs, channels, size, dtype)
+    got, want, limit = results(name, *arrays), exact(name, *arrays), bound(name, *arrays)
+    return [
+        float((abs(a - b) / np.maximum(c, np.finfo(np.float64).tiny)).max())
+        for a, b, c in zip(got, want, limit, strict=True)
+    ]
+
+
+# ---- the tables ---------------------------------------------------------------------------------
+
+
+def relative(result, wanted):
+    """Root mean square and maximum of the error, over the root mean square of the result."""
+    error, size = result - wanted, np.sqrt((wanted**2).mean())
+    return f"{np.sqrt((error**2).mean()) / size * 1e7:.1f} / {abs(error).max() / size * 1e7:.0f}"
+
+
+def print_errors():
+    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3"]
+    print(f"| inputs | channels | sequential | {' | '.join(columns)} |")
+    print("|:--|--:|" + "--:|" * (1 + len(columns)))
+    for inputs in INPUTS:
+        for channels in CHANNELS[2:]:
+            arrays = problem("direct 3x3", inputs, channels, 24)
+            cells = [relative(sequential(*arrays[:2]), exact("direct 3x3", *arrays)[0])]
+            for name in columns:
+                arrays = problem(name, inputs, channels, 24)
+                cells.append(relative(results(name, *arrays)[0], exact(name, *arrays)[0]))
+            print(f"| {inputs} | {channels} | {' | '.join(cells)} |")
+
+
+def print_bounds():
+    print(f"| method | result | factor | {' | '.join(INPUTS)} |")
+    print("|:--|:--|--:|" + "--:|" * len(INPUTS))
+    for name, method in METHODS.items():
+        worst = np.array(
+            [np.max([used(name, i, c, s) for c in CHANNELS for s in SIZES], axis=0) for i in INPUTS]
+        )
+        for result, row in zip(RESULTS, worst.T, strict=True):
+            cells = " | ".join(f"{share:.2f}" for share in row)
+            print(f"| {name} | {result} | {method.bound:g} | {cells} |")
 
 
 def main():
-    print(
-        "| inputs | channels | sequential | direct | winograd "
-        "| direct, grad_weight | winograd, grad_weight |"
-    )
-    print("|:--|--:|--:|--:|--:|--:|--:|")
-    for inputs, channels in ROWS:
-        rng = np.random.default_rng(channels)
-        x = rng.standard_normal((1, channels, SIZE, SIZE)).astype(np.float32)
-        w = rng.standard_normal((OUTPUTS, channels, 3, 3)).astype(np.float32)
-        if inputs != "normal":
-            x = np.maximum(x, 0)
-        exact, sequential = reference(x, w)
-        wino_gradient, direct_gradient, exact_gradient = weight_gradients(x, w, rng)
-        cells = [
-            errors(sequential, exact),
-            errors(F.conv2d(x, w, algorithm="direct"), exact),
-            errors(F.conv2d(x, w, algorithm="winograd"), exact),
-            errors(direct_gradient, exact_gradient),
-            errors(wino_gradient, exact_gradient),
-        ]
-        print(
-            f"| {inputs} | {channels} | "
-            + " | ".join(f"{r:.1f} / {m:.0f}" for r, m in cells)
-            + " |"
-        )
+    print_errors()
+    print()
+    print_bounds()
 
 
 if __name__ == "__main__":
