@@ -1,6 +1,7 @@
 """The bits of a result do not depend on threads, batch and format; any Python thread may call."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +19,7 @@ from problems import (
 from random_calls import random_call
 
 import fastconv
+import fastconv.functional as F
 from fastconv import nn
 
 CONVOLUTIONS = [*PROBLEMS, *TRANSPOSED]
@@ -205,6 +207,29 @@ def test_16_python_threads_on_many_layers():
     assert in_threads(
         lambda i: all(same_bits(a, b) for a, b in zip(train(i), want[i], strict=True)), 16
     )
+
+
+def test_other_python_threads_run_during_a_call():
+    """The GIL is released: this thread never stands still for half of the time of a call."""
+    x, w = np.zeros((2, 64, 128, 128), np.float32), np.zeros((64, 64, 7, 7), np.float32)
+    calls = []
+
+    def call():
+        with fastconv.num_threads(1):
+            start = time.perf_counter()
+            y = F.conv2d(x, w, padding=3)
+            F.conv2d_backward(y, x, w, padding=3)
+            calls.append(time.perf_counter() - start)
+
+    caller, longest, last = threading.Thread(target=call), 0.0, time.perf_counter()
+    steps = 0
+    caller.start()
+    while caller.is_alive():
+        time.sleep(1e-3)
+        now = time.perf_counter()
+        longest, last, steps = max(longest, now - last), now, steps + 1
+    assert steps > 10
+    assert longest < calls[0] / 2, (longest, calls)
 
 
 # ---- the setting, changed while others compute --------------------------------------------------
