@@ -12,7 +12,7 @@ import fastconv
 import fastconv.functional as F
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path.append(str(ROOT / "bench"))
 
 import accuracy  # noqa: E402
 

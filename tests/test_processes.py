@@ -261,8 +261,8 @@ LOOP = (
     CALL
     + """
 def until_interrupted(job):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while True:
             job()
     except KeyboardInterrupt:
@@ -283,21 +283,21 @@ def interrupt(code, delay):
     )
     guard = threading.Timer(60, process.kill)
     guard.start()
-    try:
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(delay)
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        seconds = time.monotonic() - start
-        output, error = process.communicate()
-        assert output == "healthy\n", error
-        assert process.returncode == 0
-        return seconds
-    finally:
-        guard.cancel()
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(delay)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            seconds = time.monotonic() - start
+            assert process.stdout.readline() == "healthy\n"
+            assert process.wait() == 0
+            return seconds
+        finally:
+            guard.cancel()
+            process.kill()
+            print(process.stderr.read())
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.003, 0.02, 0.1])
@@ -326,12 +326,13 @@ assert seconds < 20
 @needs_fork
 def test_keyboard_interrupt_in_a_forked_child():
     code = """
+signal.signal(signal.SIGINT, lambda *_: os.kill(child, signal.SIGINT))
 child = os.fork()
 if child == 0:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(30)
     until_interrupted(call)
     os._exit(0)
-signal.signal(signal.SIGINT, lambda *_: os.kill(child, signal.SIGINT))
 assert os.waitpid(child, 0)[1] == 0
 os._exit(0)
 """
