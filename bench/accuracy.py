@@ -31,6 +31,8 @@ METHODS = {
     "pixels 3x3": Method("direct", 1, 3, 1, 1),
     "depthwise 3x3": Method("direct", None, 3, 1, 1.5),
     "winograd 3x3": Method("winograd", 16, 3, 1, 4),
+    "winograd 4x4": Method("winograd", 16, 4, 1, 4),
+    "winograd 5x5": Method("winograd", 16, 5, 1, 4),
 }
 RESULTS = ("forward", "grad_input", "grad_weight")
 
@@ -191,7 +193,7 @@ def relative(result, wanted):
 
 
 def print_errors():
-    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3"]
+    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3", "winograd 5x5"]
     print(f"| inputs | channels | sequential | {' | '.join(columns)} |")
     print("|:--|--:|" + "--:|" * (1 + len(columns)))
     for inputs in INPUTS:

@@ -12,6 +12,8 @@ PROBLEMS = {
     "3x3 many channels": ((3, 96, 9, 10), (40, 96, 3, 3), {"padding": 1}),
     "3x3 direct": ((6, 17, 20, 21), (33, 17, 3, 3), {"padding": 1, "algorithm": "direct"}),
     "3x3 winograd": ((6, 5, 21, 19), (7, 5, 3, 3), {"padding": 1, "algorithm": "winograd"}),
+    "4x4 winograd": ((6, 17, 21, 19), (33, 17, 4, 4), {"algorithm": "winograd"}),
+    "5x5 winograd": ((6, 9, 13, 14), (17, 9, 5, 5), {"padding": 2, "algorithm": "winograd"}),
     "3x3 heavy weight": ((3, 160, 7, 7), (160, 160, 3, 3), {"padding": 1}),
     "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
     "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),
