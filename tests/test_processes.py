@@ -92,13 +92,16 @@ def test_fork_in_the_middle_of_calls(forks, trust_counts):
 
 @needs_fork
 def test_set_num_threads_in_forks():
-    """A child has the parent's setting, and its own from then on; the bits are the same."""
+    """A child has the parent's setting, and its own from then on, and workers; the same bits."""
     code = """
     def job(n):
         assert fastconv.get_num_threads() == 4
         fastconv.set_num_threads(n)
+        call()
         grandchild = in_child(lambda: fastconv.get_num_threads() == n and call() == want)
-        return ended_well(grandchild) and call() == want
+        tasks = "/proc/self/task"
+        workers = len(os.listdir(tasks)) if os.path.exists(tasks) else n
+        return ended_well(grandchild) and call() == want and workers == n
     for n in range(1, 9):
         assert ended_well(in_child(lambda: job(n)))
         assert fastconv.get_num_threads() == 4 and call() == want
