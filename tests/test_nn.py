@@ -448,6 +448,13 @@ def test_seeds_give_the_same_weights_in_both_dtypes():
     np.testing.assert_array_equal(nn.Conv2d(3, 4, 3, rng=generator).bias.data, one.bias.data)
 
 
+def test_large_weights_are_drawn_in_parts_of_one_stream():
+    shape = (5, 3, 100_000)
+    drawn = nn.init.normal_(np.empty(shape, np.float32), 0.5, 2.0, rng=3)
+    whole = np.random.default_rng(3).normal(0.5, 2.0, shape)
+    np.testing.assert_array_equal(drawn, whole.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("function", "std"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..nn import Module
 from .classic import lenet5, logistic_regression, mlp, softmax_regression
+from .mobilenet import mobilenet_v2
 from .resnet import (
     cifar_resnet,
     resnet,
@@ -23,6 +24,7 @@ from .resnet import (
 )
 from .resnet1d import resnet1d
 from .summary import LayerSummary, Summary, summary
+from .vgg import vgg, vgg11, vgg11_bn, vgg16, vgg16_bn
 
 _MODELS: dict[str, Callable[..., Module]] = {
     factory.__name__: factory
@@ -43,6 +45,11 @@ _MODELS: dict[str, Callable[..., Module]] = {
         resnet101,
         resnet152,
         resnet1d,
+        mobilenet_v2,
+        vgg11,
+        vgg11_bn,
+        vgg16,
+        vgg16_bn,
     )
 }
 
@@ -89,6 +96,7 @@ __all__ = [
     "lenet5",
     "logistic_regression",
     "mlp",
+    "mobilenet_v2",
     "names",
     "options",
     "resnet",
@@ -106,4 +114,9 @@ __all__ = [
     "resnet152",
     "softmax_regression",
     "summary",
+    "vgg",
+    "vgg11",
+    "vgg11_bn",
+    "vgg16",
+    "vgg16_bn",
 ]

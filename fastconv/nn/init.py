@@ -5,11 +5,14 @@ are drawn in float64, so one seed gives the same weights in float32 and float64 
 """
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 from .module import Array, Parameter, Rng, as_generator
 
 Target = TypeVar("Target", Parameter, Array)
+
+_DRAWN_AT_ONCE = 1 << 18
 
 
 def constant_(target: Target, value: float) -> Target:
@@ -30,15 +33,15 @@ def ones_(target: Target) -> Target:
 
 def uniform_(target: Target, a: float = 0.0, b: float = 1.0, rng: Rng = None) -> Target:
     """Draw from the uniform distribution on [a, b)."""
-    array = _array(target)
-    array[...] = as_generator(rng).uniform(a, b, array.shape)
+    generator = as_generator(rng)
+    _fill(_array(target), lambda shape: generator.uniform(a, b, shape))
     return target
 
 
 def normal_(target: Target, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> Target:
     """Draw from the normal distribution."""
-    array = _array(target)
-    array[...] = as_generator(rng).normal(mean, std, array.shape)
+    generator = as_generator(rng)
+    _fill(_array(target), lambda shape: generator.normal(mean, std, shape))
     return target
 
 
@@ -104,6 +107,17 @@ def reset_linear_(weight: Parameter, bias: Parameter | None, rng: Rng) -> None:
     if bias is not None:
         bound = 1.0 / math.sqrt(fans(weight.shape)[0])
         uniform_(bias, -bound, bound, rng=generator)
+
+
+def _fill(array: Array, draw: Callable[[tuple[int, ...]], Array]) -> None:
+    """Write draws in row-major order, a part at a time: large weights need no float64 twin."""
+    if array.ndim == 0:
+        array[...] = draw(())
+        return
+    step = max(1, _DRAWN_AT_ONCE * len(array) // max(1, array.size))
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        part[...] = draw(part.shape)
 
 
 def _array(target: Parameter | Array) -> Array:
