@@ -33,11 +33,14 @@ from ._config import (
 if TYPE_CHECKING:
     from . import data, functional, models, nn, optim, reference, train
     from .functional.conv import explain_conv2d
+    from .inference import Plan, compile
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Plan",
     "clear_workspace",
+    "compile",
     "config",
     "data",
     "explain_conv2d",
@@ -56,14 +59,15 @@ __all__ = [
     "use_isa",
 ]
 
+_FUNCTIONS = {"Plan": "inference", "compile": "inference", "explain_conv2d": "functional.conv"}
 _SUBPACKAGES = frozenset({"data", "functional", "models", "nn", "optim", "reference", "train"})
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name == "explain_conv2d":
-        return importlib.import_module(f"{__name__}.functional.conv").explain_conv2d
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -98,3 +98,50 @@ def elementwise(function: int, x: Array, y: Array, alpha: float) -> None: ...
 def elementwise_grad(
     function: int, grad_y: Array, x: Array, grad_x: Array, alpha: float
 ) -> None: ...
+
+IN_ARENA: int
+IN_INPUT: int
+IN_OUTPUT: int
+IN_CONSTANT: int
+Operand = tuple[int, Any, tuple[int, int, int, int], tuple[int, int, int, int]]
+
+def prepared_bytes(
+    itemsize: int, x: Operand, weight: Array, y: Operand, geometry: Geometry
+) -> int: ...
+def prepare(
+    itemsize: int, x: Operand, weight: Array, y: Operand, geometry: Geometry, prepared: Array
+) -> None: ...
+
+class Steps:
+    def __init__(self, itemsize: int) -> None: ...
+    def __len__(self) -> int: ...
+    def conv(
+        self,
+        x: Operand,
+        y: Operand,
+        other: Operand | None,
+        weight_shape: tuple[int, ...],
+        weight: Array | None,
+        prepared: Array | None,
+        bias: Array | None,
+        geometry: Geometry,
+        lower: float,
+        upper: float,
+    ) -> None: ...
+    def pool(
+        self,
+        x: Operand,
+        y: Operand,
+        mean: bool,
+        axes: tuple[int, ...],
+        include_pad: bool,
+        divisor: int,
+    ) -> None: ...
+    def map(self, x: Operand, y: Operand, function: int, alpha: float) -> None: ...
+    def add(
+        self, x: Operand, y: Operand, other: Operand | None, lower: float, upper: float
+    ) -> None: ...
+    def copy(self, x: Operand, y: Operand) -> None: ...
+    def run(
+        self, x: Array, y: Array, arena: Array, first: int, end: int, seconds: Array | None
+    ) -> None: ...

@@ -318,3 +318,4 @@ def compiler():
 
 
 include "_pool_norm.pxi"
+include "_plan.pxi"

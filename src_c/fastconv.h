@@ -98,4 +98,6 @@ void fc_clear_workspace(void);
 int64_t fc_workspace_bytes(void);
 
 #include "fastconv_pool_norm.h"
+
+#include "fastconv_plan.h" /* uses the above */
 #endif

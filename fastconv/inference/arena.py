@@ -1,0 +1,47 @@
+"""Where each activation lies in the one block of memory of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .graph import Array, Buffer
+
+ALIGN = 64  # bytes: a cache line, and the widest vector
+
+
+def place(buffers: Sequence[Buffer], itemsize: int) -> int:
+    """Give every buffer its offset and return the bytes of the arena.
+
+    Two buffers may share memory when no step needs both. The largest is placed first, each into
+    the smallest gap that holds it (Pisarchyk and Lee 2020, "Efficient Memory Management for Deep
+    Neural Net Inference": greedy by size).
+    """
+    total = 0
+    placed: list[Buffer] = []
+    sizes = {id(b): -(-b.elements * itemsize // ALIGN) * ALIGN for b in buffers}
+    for buffer in sorted(buffers, key=lambda b: -b.elements):
+        size = sizes[id(buffer)]
+        best, smallest, end = -1, 0, 0
+        for other in placed:  # in the order of their offsets
+            if other.last < buffer.first or other.first > buffer.last:
+                continue
+            gap = other.offset - end
+            if gap >= size and (best < 0 or gap < smallest):
+                best, smallest = end, gap
+            end = max(end, other.offset + sizes[id(other)])
+        buffer.offset = end if best < 0 else best
+        total = max(total, buffer.offset + size)
+        placed.append(buffer)
+        placed.sort(key=lambda b: b.offset)
+    return total
+
+
+def aligned(size: int, dtype: Any = np.uint8) -> Array:
+    """An uninitialised array of `size` entries whose first one is aligned to 64 bytes."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.empty(size * itemsize + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + size * itemsize].view(dtype)

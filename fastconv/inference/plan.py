@@ -1,0 +1,365 @@
+"""`compile` and `Plan`: steps with their weights, on one arena."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import deque
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from ..functional import _checks as check
+from ..functional._arrays import shape as shape_argument
+from ..nn.module import Module, as_float_dtype
+from .arena import aligned, place
+from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
+from .report import StepReport, report
+from .rules import walk
+
+KEPT_ARENAS = 8  # of a plan, while nobody runs it: the ninth thread at once allocates its own
+
+
+def compile(
+    model: Module, input_shape: tuple[int, ...], *, dtype: npt.DTypeLike = np.float32
+) -> Plan:
+    """Prepare `model` for inference on arrays of one shape.
+
+    The plan computes what `model.eval()(x)` does, up to rounding, with batch norms folded into
+    convolutions, activations and residual sums made part of them, weights transformed once, and
+    every activation in one block of memory. Layers that are not of `fastconv.nn` or
+    `fastconv.models` run their own forward. The plan has copies of the weights: later changes of
+    the model do not show, and the model may be deleted.
+
+    Parameters
+    ----------
+    model : Module
+        Its training mode does not matter and is not changed.
+    input_shape : tuple of int
+        Shape of the arrays to come, the batch axis included: `(1, 3, 224, 224)`.
+    dtype : float32 or float64
+        Of input and output; the weights are cast to it.
+
+    Returns
+    -------
+    Plan
+        Called with an array, it returns the model's output.
+
+    Raises
+    ------
+    TypeError
+        `model` is not a Module; `dtype` is another.
+    ValueError
+        The shape does not fit the model, or has an axis of size 0.
+    MemoryError
+        An activation is too large to exist.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"compile: model must be a Module, got {type(model).__name__}")
+    shape = shape_argument("compile", "input_shape", input_shape)
+    if 0 in shape:
+        raise ValueError(f"compile: input_shape must have no axis of size 0, got {shape}")
+    return Plan(model, shape, as_float_dtype(dtype))
+
+
+class Plan:
+    """A model ready to run on inputs of one shape: `plan(x)`. Made by `fastconv.compile`.
+
+    Any number of threads may call one plan; each call takes one of the plan's arenas.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+    dtype : numpy.dtype
+    arena_bytes : int
+        Memory of all activations of one call.
+    weight_bytes : int
+        Memory of the weights as the kernels read them.
+    """
+
+    def __init__(self, model: Module, input_shape: Shape, dtype: np.dtype[Any]) -> None:
+        graph = Graph(input_shape)
+        result = walk(graph, "", model, graph.input)
+        self.input_shape, self.output_shape, self.dtype = input_shape, result.shape, dtype
+        self._input, self._output = graph.input.spread, _finish(graph, result)
+        self.nodes = graph.nodes
+        buffers = _lifetimes(graph.nodes)
+        self.arena_bytes = place(buffers, dtype.itemsize)
+        self._isa = _core.isa()
+        self._weights = [_Weights(node, dtype) for node in graph.nodes]
+        self._segments = _segments(graph.nodes)
+        self._steps: dict[tuple[bool, bool], Any] = {}
+        self._lock = Lock()
+        self._arenas: deque[Array] = deque(maxlen=KEPT_ARENAS)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(weights.nbytes for weights in self._weights)
+
+    def __call__(self, x: Array) -> Array:
+        """Return the model's output for `x`, which may lie in memory in any way.
+
+        The output is a new array in the memory format of `x`.
+
+        Raises
+        ------
+        TypeError
+            `x` is not an array of the plan's dtype.
+        ValueError
+            `x` has another shape than the plan was compiled for.
+        """
+        return self._run(x, None)
+
+    def _run(self, x: Array, seconds: Array | None) -> Array:
+        x = self._checked(x)
+        last = x.ndim in (3, 4) and check.is_channels_last(x)
+        rows = np.moveaxis(x, 1, -1) if last else x
+        if not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(rows)
+            x = np.moveaxis(rows, -1, 1) if last else rows
+        y_last = last and len(self.output_shape) in (3, 4)
+        y = check.empty("plan", self.output_shape, self.dtype, y_last)
+        steps = self._steps.get((last, y_last)) or self._build(last, y_last)
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            arena = aligned(self.arena_bytes)
+        try:
+            self._run_segments(steps, x, y, arena, seconds)
+        finally:
+            self._arenas.append(arena)
+        return y
+
+    def _checked(self, given: Any) -> Array:
+        x = check.float_array("plan", "x", given)
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"plan: x is {x.dtype} but the plan was compiled for {self.dtype}; "
+                f"use x.astype(numpy.{self.dtype})"
+            )
+        if x.shape != self.input_shape:
+            raise ValueError(
+                f"plan: x must have the shape the plan was compiled for, {self.input_shape}, "
+                f"got {x.shape}"
+            )
+        if self._isa != _core.isa():
+            raise RuntimeError(
+                f"plan: compiled for instruction set {self._isa!r}, now {_core.isa()!r} is in use; "
+                "compile it again"
+            )
+        return x
+
+    def _run_segments(
+        self, steps: Any, x: Array, y: Array, arena: Array, seconds: Array | None
+    ) -> None:
+        x_rows = x if x.ndim in (2, 3, 4) else x.reshape(self._input)
+        y_rows = y if y.ndim == len(self._output) or y.ndim == 3 else y.reshape(self._output)
+        for first, end in self._segments:
+            layer = self.nodes[first].layer
+            if layer is None:
+                steps.run(x_rows, y_rows, arena, first, end, seconds)
+                continue
+            start = time.perf_counter()
+            self._run_layer(self.nodes[first], layer, x, arena)
+            if seconds is not None:
+                seconds[first] = time.perf_counter() - start
+
+    def _run_layer(self, node: Node, layer: Module, x: Array, arena: Array) -> None:
+        """A layer's own forward; it may write over its input, but not over the caller's."""
+        source = x.copy() if node.x.buffer.place == _core.IN_INPUT else self._view(node.x, arena)
+        result = layer.forward(source)
+        self._view(node.y, arena)[...] = result
+
+    def _view(self, value: Value, arena: Array) -> Array:
+        """The value in the arena as an array of its shape."""
+        n, c, h, w = value.spread
+        size = math.prod(value.spread) * self.dtype.itemsize
+        dense = arena[value.buffer.offset : value.buffer.offset + size].view(self.dtype)
+        image: Array = dense.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+        return image.reshape(value.shape)
+
+    # --- building ----------------------------------------------------------------------------
+
+    def _build(self, last: bool, y_last: bool) -> Any:
+        """The steps for one memory format of input and output, made at the first call with it."""
+        with self._lock:
+            if (last, y_last) not in self._steps:
+                self._steps[last, y_last] = self._built(last, y_last)
+        return self._steps[last, y_last]
+
+    def _built(self, last: bool, y_last: bool) -> Any:
+        steps = _core.Steps(self.dtype.itemsize)
+        formats = {_core.IN_INPUT: last, _core.IN_OUTPUT: y_last}
+        for node, weights in zip(self.nodes, self._weights, strict=True):
+            x = self._operand(node.x, formats, None)
+            y = self._operand(node.y, formats, node.channels)
+            other = None if node.other is None else self._operand(node.other, formats, None)
+            if node.kind == "conv":
+                shape, weight, prepared = weights.for_operands(x, y)
+                clamp = node.lower, node.upper
+                steps.conv(
+                    x, y, other, shape, weight, prepared, weights.bias, node.geometry, *clamp
+                )
+            elif node.kind in ("max_pool", "avg_pool"):
+                mean = node.kind == "avg_pool"
+                steps.pool(x, y, mean, node.axes, node.include_pad, node.divisor)
+            elif node.kind == "map":
+                steps.map(x, y, node.function, node.alpha)
+            elif node.kind == "add":
+                steps.add(x, y, other, node.lower, node.upper)
+            elif node.x.is_flat_image:
+                steps.copy(x, (*y[:2], node.x.spread, _strides(node.x.spread, False)))
+            else:  # for a layer it only keeps the positions
+                steps.copy(x, y)
+        return steps
+
+    def _operand(
+        self, value: Value, formats: dict[int, bool], channels: tuple[int, int] | None
+    ) -> tuple[Any, ...]:
+        """(place, offset, shape, strides) of a value, or of some channels of it."""
+        buffer, (n, c, h, w) = value.buffer, value.spread
+        if buffer.place == _core.IN_CONSTANT:
+            return buffer.place, np.zeros(1, self.dtype), value.spread, (0, 0, 0, 0)
+        in_arena = buffer.place == _core.IN_ARENA
+        last = in_arena or (formats[buffer.place] and not value.is_flat_image)
+        strides = _strides(value.spread, last)
+        offset = buffer.offset
+        if channels is not None:
+            offset += channels[0] * self.dtype.itemsize
+            c = channels[1] - channels[0]
+        return buffer.place, offset, (n, c, h, w), strides
+
+    # --- printing ----------------------------------------------------------------------------
+
+    def explain(
+        self, *, peak_gflops: float | None = None, bandwidth_gbs: float | None = None
+    ) -> list[StepReport]:
+        """Run the plan some times, print a table of its steps, and return the rows.
+
+        The roofline time of a step is the larger of its operations (two per multiply-add, those of
+        the definition, so that Winograd may exceed 1) over the peak and its bytes over the
+        bandwidth; the last column is that time over the measured one.
+
+        Parameters
+        ----------
+        peak_gflops : float, optional
+            Default: what a direct 3x3 convolution of 64 channels reaches here and now.
+        bandwidth_gbs : float, optional
+            Default: what a copy of 64 MiB reaches.
+        """
+        return report(self, peak_gflops, bandwidth_gbs)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan(input {self.input_shape} {self.dtype}, output {self.output_shape}, "
+            f"{len(self.nodes)} steps, {self.weight_bytes} bytes of weights, "
+            f"{self.arena_bytes} bytes of activations)"
+        )
+
+
+class _Weights:
+    """The weights of one step, folded and prepared; nothing for steps without."""
+
+    def __init__(self, node: Node, dtype: np.dtype[Any]) -> None:
+        self.node, self.dtype = node, dtype
+        self.bias = None if node.bias is None else node.bias.astype(dtype)
+        if node.layer is not None:
+            node.layer = _frozen(node.layer, dtype)
+        self.raw: Array | None = None
+        self.prepared: Array | None = None
+        if node.weight is None:
+            return
+        weight, node.weight = node.weight, None
+        if node.scale is not None:
+            weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
+        weight = np.ascontiguousarray(weight, dtype)
+        self.shape = weight.shape
+        if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
+            places = [(_core.IN_ARENA, 0, v.spread, _strides(v.spread, True)) for v in _ends(node)]
+            self.prepared = self._prepare(weight, *places)
+        if self.prepared is None:  # a copy: the model's own arrays may change
+            self.raw = weight.copy()
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.raw, self.prepared, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
+        geometry = self.node.geometry
+        size = _core.prepared_bytes(self.dtype.itemsize, x, weight, y, geometry)
+        if size == 0:
+            return None
+        prepared = aligned(size)
+        _core.prepare(self.dtype.itemsize, x, weight, y, geometry, prepared)
+        return prepared
+
+    def for_operands(self, x: Any, y: Any) -> tuple[Shape, Array | None, Array | None]:
+        """Shape, weight, and prepared weight for these layouts of x and y."""
+        if self.prepared is not None or self.raw is None:
+            return self.shape, None, self.prepared
+        return self.shape, self.raw, self._prepare(self.raw, x, y)
+
+
+def _ends(node: Node) -> tuple[Value, Value]:
+    return node.x, node.y
+
+
+def _strides(spread: Spread, channels_last: bool) -> Spread:
+    """Strides in elements of a dense array (N, C, H, W)."""
+    _, c, h, w = spread
+    return (c * h * w, 1, c * w, c) if channels_last else (c * h * w, h * w, w, 1)
+
+
+def _frozen(layer: Module, dtype: np.dtype[Any]) -> Module:
+    """A copy of a layer in eval mode, its floats cast to dtype."""
+    frozen = copy.deepcopy(layer).eval()
+    for module in frozen.modules():
+        for key in module._buffers:
+            value = getattr(module, key)
+            if value is not None and value.dtype.kind == "f":
+                setattr(module, key, value.astype(dtype))
+    for parameter in frozen.parameters():
+        parameter.data, parameter.grad = parameter.data.astype(dtype), None
+    return frozen
+
+
+def _finish(graph: Graph, result: Value) -> Spread:
+    """Let the last step write the caller's output; a copy where it cannot. Returns the spread."""
+    node = result.maker
+    writes_any_layout = node is not None and node.kind in ("conv", "max_pool", "avg_pool")
+    if writes_any_layout and result.buffer.place == _core.IN_ARENA:
+        result.buffer = Buffer(result.buffer.elements, _core.IN_OUTPUT)
+    else:
+        y = Value(result.shape, result.spread, Buffer(0, _core.IN_OUTPUT))
+        graph.nodes.append(Node("copy", "output", result, y))
+    return result.spread
+
+
+def _lifetimes(nodes: list[Node]) -> list[Buffer]:
+    """Set first and last of every buffer of the arena, and return them."""
+    found: dict[int, Buffer] = {}
+    for position, node in enumerate(nodes):
+        for value in (node.x, node.y, node.other):
+            if value is None or value.buffer.place != _core.IN_ARENA:
+                continue
+            buffer = value.buffer
+            if id(buffer) not in found:
+                found[id(buffer)] = buffer
+                buffer.first = position
+            buffer.last = position
+    return list(found.values())
+
+
+def _segments(nodes: list[Node]) -> list[tuple[int, int]]:
+    """Runs of steps for one call of C each; a layer's own forward is a run of its own."""
+    segments: list[tuple[int, int]] = []
+    for position, node in enumerate(nodes):
+        extends = segments and node.layer is None and nodes[segments[-1][0]].layer is None
+        first = segments.pop()[0] if extends else position
+        segments.append((first, position + 1))
+    return segments

@@ -1,0 +1,41 @@
+/* fastconv_plan.h: a network as a list of steps on one block of memory; included by fastconv.h. */
+#ifndef FC_PLAN_H
+#define FC_PLAN_H
+
+/* ---- inference plans (ops/plan.c) ------------------------------------------------------------------------------------
+ * Where an operand lies: in the arena at `offset` bytes, in the caller's input or output (whose view then stands for the
+ * operand's), or at view.data, which the plan owns. */
+typedef enum { FC_NOWHERE, FC_ARENA, FC_INPUT, FC_OUTPUT, FC_CONSTANT } fc_place;
+
+typedef struct {
+    fc_place place;
+    int64_t offset;
+    fc_view view;
+} fc_operand;
+
+typedef enum {
+    FC_STEP_CONV,     /* y = clamp(conv(x) + bias + other) */
+    FC_STEP_MAX_POOL,
+    FC_STEP_AVG_POOL,
+    FC_STEP_MAP,      /* y = function(x); x and y dense, of one layout; y may be x */
+    FC_STEP_ADD,      /* y = clamp(x + other); the same */
+    FC_STEP_COPY,     /* y = x, between any two layouts */
+} fc_step_kind;
+
+typedef struct {
+    fc_step_kind kind;
+    fc_operand x, y, other; /* other: FC_NOWHERE where there is none */
+    fc_conv conv;
+    fc_view weight;
+    const void *bias;
+    double lower, upper;
+    fc_pool pool;
+    fc_elementwise function;
+    double alpha;
+} fc_step;
+
+/* Runs the steps in order; stops at the first that fails. seconds[count], unless null: the time each took. Steps are only
+ * read, so that any number of threads may run them, each with its own arena. */
+fc_status fc_run_steps(fc_dtype, const fc_step *steps, int64_t count, void *arena, const fc_view *input,
+                       const fc_view *output, double *seconds);
+#endif
