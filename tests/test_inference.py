@@ -363,6 +363,24 @@ def test_unknown_layers_are_cast():
     np.testing.assert_allclose(y, model(x.astype(np.float64)), atol=1e-5)
 
 
+def test_nan_reaches_what_it_reaches_in_the_model():
+    model = nn.Sequential(
+        conv(6, 16), norm(16), nn.ReLU(), conv(16, 16), nn.Residual({"c": conv(16, 16)})
+    )
+    model = randomized(model).eval()
+    for weight in (None, np.inf):
+        if weight is not None:
+            model[4].c.weight.data[4, 2, 1, 1] = weight
+        x = normal((2, 6, 30, 30))
+        x[0, 3, 11, 17] = np.nan
+        expected = model(x)
+        y = fastconv.compile(model, x.shape, dtype=np.float64)(x)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        finite = np.isfinite(expected)
+        assert 0 < finite.sum() < finite.size
+        np.testing.assert_allclose(y[finite], expected[finite], rtol=0, atol=1e-12)
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 

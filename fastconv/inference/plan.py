@@ -273,7 +273,8 @@ class _Weights:
         self.prepared: Array | None = None
         if node.weight is None:
             return
-        weight, node.weight = node.weight, None
+        given = weight = node.weight
+        node.weight = None
         if node.scale is not None:
             weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
         weight = np.ascontiguousarray(weight, dtype)
@@ -281,13 +282,22 @@ class _Weights:
         if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
             places = [(_core.IN_ARENA, 0, v.spread, _strides(v.spread, True)) for v in _ends(node)]
             self.prepared = self._prepare(weight, *places)
-        if self.prepared is None:  # a copy: the model's own arrays may change
-            self.raw = weight.copy()
+        # The kernels look at the weight itself where it meets padding or is transformed, to keep
+        # NaN and infinities where they belong. A copy: the model's own arrays may change.
+        pointwise = weight.shape[2:] == (1, 1) and node.geometry[4:6] == (0, 0)
+        if self.prepared is None or not pointwise:
+            self.raw = weight.copy() if np.may_share_memory(weight, given) else weight
 
     @property
     def nbytes(self) -> int:
         arrays = (self.raw, self.prepared, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def read_bytes(self) -> int:
+        """What a call reads of them."""
+        weight = self.raw if self.prepared is None else self.prepared
+        return sum(array.nbytes for array in (weight, self.bias) if array is not None)
 
     def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
         geometry = self.node.geometry
@@ -301,7 +311,7 @@ class _Weights:
     def for_operands(self, x: Any, y: Any) -> tuple[Shape, Array | None, Array | None]:
         """Shape, weight, and prepared weight for these layouts of x and y."""
         if self.prepared is not None or self.raw is None:
-            return self.shape, None, self.prepared
+            return self.shape, self.raw, self.prepared
         return self.shape, self.raw, self._prepare(self.raw, x, y)
 
 

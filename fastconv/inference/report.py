@@ -39,7 +39,7 @@ def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -
     seconds, whole = _measure(plan)
     rows = []
     for node, weights, spent in zip(plan.nodes, plan._weights, seconds, strict=True):
-        traffic = _bytes(node, weights.nbytes, plan.dtype.itemsize)
+        traffic = _bytes(node, weights.read_bytes, plan.dtype.itemsize)
         floor = max(2 * node.macs / peak, traffic / bandwidth)
         rows.append(
             StepReport(

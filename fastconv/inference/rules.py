@@ -16,6 +16,7 @@ from ..models.resnet import SubsampleAndPad
 from ..nn.module import Module
 from .graph import ONE_BY_ONE, Graph, Value, plain_spread
 
+LARGE = 2**24  # entries of a weight
 Rule = Callable[[Graph, str, Any, Value], Value | None]
 
 
@@ -100,22 +101,19 @@ def _conv(graph: Graph, name: str, module: nn.Conv1d | nn.Conv2d, x: Value) -> V
 def _linear(graph: Graph, name: str, module: nn.Linear, x: Value) -> Value | None:
     """A 1x1 convolution of images of one pixel.
 
-    A flattened image that lies channels-last in memory meets columns of the weight in that order;
-    a single one is convolved with a kernel of its own size, which needs no copy of the weight.
+    The columns of the weight take the order of a flattened image in memory, or where that would
+    need another copy of a large weight, the features that of the shape.
     """
     shape = module.output_shape(x.shape)
     if len(shape) != 2:
         return None
     weight = module.weight.data
-    if x.is_flat_image and x.buffer.place != _core.IN_ARENA:
+    if x.buffer.place != _core.IN_ARENA or weight.size > LARGE:
         x = graph.in_order(name, x)
     if x.is_flat_image:
-        weight = weight.reshape(len(weight), *x.spread[1:])
-        if shape[0] > 1:
-            weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1, 1, 1)
-            x = Value(x.shape, plain_spread(x.shape), x.buffer, pins=x.pins)
-    else:
-        weight = weight.reshape(*weight.shape, 1, 1)
+        weight = weight.reshape(len(weight), *x.spread[1:]).transpose(0, 2, 3, 1)
+        x = Value(x.shape, plain_spread(x.shape), x.buffer, pins=x.pins)
+    weight = weight.reshape(len(weight), -1, 1, 1)
     bias = None if module.bias is None else module.bias.data
     return graph.conv(name, x, shape, weight, bias, ONE_BY_ONE, module.macs(x.shape))
 
