@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import _core, nn
-from ..functional import _checks as check
 from ..functional._windows import windows
-from ..functional.conv import _geometry
+from ..functional.conv import _resolve
 from ..models.resnet import SubsampleAndPad
 from ..nn.module import Module
 from .graph import ONE_BY_ONE, Graph, Value, plain_spread
@@ -87,12 +86,10 @@ def _conv(graph: Graph, name: str, module: nn.Conv1d | nn.Conv2d, x: Value) -> V
         return None
     shape = module.output_shape(x.shape)
     weight = module.weight.data
-    kernel = weight.shape[2:]
-    arguments = module.padding, x.shape[2:], kernel, module.stride, module.dilation
-    pads = check.conv_padding(type(module).__name__, *arguments)
-    check.addressable("compile", x.shape[2:], pads, max(x.shape[1], shape[1]), weight)
-    geometry = _geometry(module.stride, module.dilation, pads, module.groups, "auto")
-    if len(kernel) == 1:
+    options = module.stride, module.padding, module.dilation, module.groups, "zeros", "auto"
+    sizes = x.shape, weight.shape, weight.itemsize
+    geometry = _resolve("compile", module.axes, *sizes, *options).geometry
+    if module.axes == 1:
         weight = weight[:, :, np.newaxis]
     bias = None if module.bias is None else module.bias.data
     return graph.conv(name, x, shape, weight, bias, geometry, module.macs(x.shape))
