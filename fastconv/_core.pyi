@@ -128,6 +128,15 @@ class Steps:
         lower: float,
         upper: float,
     ) -> None: ...
+    def dot(
+        self,
+        x: Operand,
+        y: Operand,
+        weight: Array,
+        bias: Array | None,
+        lower: float,
+        upper: float,
+    ) -> None: ...
     def pool(
         self,
         x: Operand,

@@ -381,6 +381,33 @@ def test_nan_reaches_what_it_reaches_in_the_model():
         np.testing.assert_allclose(y[finite], expected[finite], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch", [1, 4, 5])
+def test_large_linear_weights_are_shared(monkeypatch, batch, dtype):
+    for module in ("plan", "rules"):
+        monkeypatch.setattr(f"fastconv.inference.{module}.LARGE", 100)
+
+    def dense(inputs, outputs, bias=True):
+        return nn.Linear(inputs, outputs, bias, rng=0, dtype=dtype)
+
+    layers = nn.Conv2d(3, 5, 3, rng=0, dtype=dtype), nn.Flatten(), dense(245, 97), nn.ReLU6()
+    rest = dense(97, 80, False), nn.Residual({"a": dense(80, 80)}), dense(80, 33)
+    model = nn.Sequential(*layers, *rest).eval()
+    x = 8 * normal((batch, 3, 9, 9), dtype)
+    plan = fastconv.compile(model, x.shape, dtype=dtype)
+    shared = [weights.shared is not None for weights in plan._weights]
+    assert sum(shared) == (3 if batch < 5 else 0)
+    if batch < 5:
+        assert np.shares_memory(plan._weights[2].shared, model[2].weight.data)
+    y = close(plan, x, model(x))
+    with fastconv.num_threads(1):
+        assert same_bits(plan(x), y)
+    single = fastconv.compile(model, x.shape)  # cast to float32: one rounding of each weight more
+    np.testing.assert_allclose(single(x.astype(np.float32)), y, rtol=0, atol=1e-5 * np.abs(y).max())
+    x[0, 0, 0, 0] = np.nan
+    assert np.isnan(plan(x)[0]).all()
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 

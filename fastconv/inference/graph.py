@@ -25,6 +25,7 @@ Spread = tuple[int, int, int, int]
 Geometry = tuple[int, int, int, int, int, int, int, int]
 
 ONE_BY_ONE: Geometry = (1, 1, 1, 1, 0, 0, 1, 0)
+LARGE = 2**24  # entries of a weight that is not copied more than it must be
 LIMIT = 2**43  # elements of one value: sizes in bytes stay far below 2**63
 
 

@@ -17,10 +17,11 @@ from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
 from ..nn.module import Module, as_float_dtype
 from .arena import aligned, place
-from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
+from .graph import LARGE, ONE_BY_ONE, Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
 from .rules import walk
 
+FEW_ROWS = 4
 KEPT_ARENAS = 8  # of a plan, while nobody runs it: the ninth thread at once allocates its own
 
 
@@ -32,8 +33,9 @@ def compile(
     The plan computes what `model.eval()(x)` does, up to rounding, with batch norms folded into
     convolutions, activations and residual sums made part of them, weights transformed once, and
     every activation in one block of memory. Layers that are not of `fastconv.nn` or
-    `fastconv.models` run their own forward. The plan has copies of the weights: later changes of
-    the model do not show, and the model may be deleted.
+    `fastconv.models` run their own forward. The plan has copies of the weights, so that later
+    changes of the model do not show, with one exception: Linear weights of 64 MiB (float32) or more and
+    at most 4 rows are read where they are, in the model's own memory. The model may be deleted.
 
     Parameters
     ----------
@@ -198,7 +200,10 @@ class Plan:
             x = self._operand(node.x, formats, None)
             y = self._operand(node.y, formats, node.channels)
             other = None if node.other is None else self._operand(node.other, formats, None)
-            if node.kind == "conv":
+            if weights.shared is not None:
+                clamp = node.lower, node.upper
+                steps.dot(x, y, weights.shared, weights.bias, *clamp)
+            elif node.kind == "conv":
                 shape, weight, prepared = weights.for_operands(x, y)
                 clamp = node.lower, node.upper
                 steps.conv(
@@ -269,6 +274,7 @@ class _Weights:
         self.bias = None if node.bias is None else node.bias.astype(dtype)
         if node.layer is not None:
             node.layer = _frozen(node.layer, dtype)
+        self.shared: Array | None = None  # with the model, unless it had to be folded
         self.raw: Array | None = None
         self.prepared: Array | None = None
         if node.weight is None:
@@ -279,6 +285,9 @@ class _Weights:
             weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
         weight = np.ascontiguousarray(weight, dtype)
         self.shape = weight.shape
+        if weight.size >= LARGE and self._is_few_rows():
+            self.shared = weight
+            return
         if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
             places = [(_core.IN_ARENA, 0, v.spread, _strides(v.spread, True)) for v in _ends(node)]
             self.prepared = self._prepare(weight, *places)
@@ -288,16 +297,24 @@ class _Weights:
         if self.prepared is None or not pointwise:
             self.raw = weight.copy() if np.may_share_memory(weight, given) else weight
 
+    def _is_few_rows(self) -> bool:
+        """Whether the step is a matrix times so few rows that reading the matrix takes the time."""
+        x, y = self.node.x, self.node.y
+        pixels = x.spread[2] * x.spread[3] * y.spread[2] * y.spread[3]
+        pointwise = self.node.geometry == ONE_BY_ONE and pixels == 1 and self.node.other is None
+        return pointwise and x.spread[0] <= FEW_ROWS and x.buffer.place == _core.IN_ARENA
+
     @property
     def nbytes(self) -> int:
-        arrays = (self.raw, self.prepared, self.bias)
+        arrays = (self.shared, self.raw, self.prepared, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def read_bytes(self) -> int:
         """What a call reads of them."""
-        weight = self.raw if self.prepared is None else self.prepared
-        return sum(array.nbytes for array in (weight, self.bias) if array is not None)
+        raw = self.raw if self.prepared is None else None
+        arrays = (self.shared, raw, self.prepared, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
         geometry = self.node.geometry

@@ -84,6 +84,8 @@ def _algorithm(node: Node, weights: Any, itemsize: int) -> str:
         return type(node.layer).__name__
     if node.kind != "conv":
         return node.kind
+    if weights.shared is not None:
+        return "dot"
     shapes = node.x.spread, weights.shape, node.y.spread
     return str(_core.conv2d_explain(itemsize, *shapes, node.geometry)[0])
 

@@ -13,9 +13,8 @@ from ..functional._windows import windows
 from ..functional.conv import _resolve
 from ..models.resnet import SubsampleAndPad
 from ..nn.module import Module
-from .graph import ONE_BY_ONE, Graph, Value, plain_spread
+from .graph import LARGE, ONE_BY_ONE, Graph, Value, plain_spread
 
-LARGE = 2**24  # entries of a weight
 Rule = Callable[[Graph, str, Any, Value], Value | None]
 
 
@@ -105,7 +104,7 @@ def _linear(graph: Graph, name: str, module: nn.Linear, x: Value) -> Value | Non
     if len(shape) != 2:
         return None
     weight = module.weight.data
-    if x.buffer.place != _core.IN_ARENA or weight.size > LARGE:
+    if x.buffer.place != _core.IN_ARENA or weight.size >= LARGE:
         x = graph.in_order(name, x)
     if x.is_flat_image:
         weight = weight.reshape(len(weight), *x.spread[1:]).transpose(0, 2, 3, 1)
