@@ -147,7 +147,7 @@ cdef class Steps:
 
     def conv(self, x, y, other, tuple weight_shape, weight, prepared, bias, tuple geometry, double lower,
              double upper):
-        """weight: C-contiguous, or None where it is prepared and 1x1 without padding; bias: contiguous 1-D or None; they are kept."""
+        """weight: C-contiguous, or None where it is prepared; bias: contiguous 1-D or None; they are kept."""
         cdef fc_step *step = self._add(FC_STEP_CONV, x, y, other)
         step.conv = _conv(geometry)
         step.conv.prepared = _data(prepared, PyBUF_STRIDED_RO)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections import deque
@@ -17,11 +16,11 @@ from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
 from ..nn.module import Module, as_float_dtype
 from .arena import aligned, place
-from .graph import LARGE, ONE_BY_ONE, Array, Buffer, Graph, Node, Shape, Spread, Value
+from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
 from .rules import walk
+from .weights import Weights, strides
 
-FEW_ROWS = 4
 KEPT_ARENAS = 8  # of a plan, while nobody runs it: the ninth thread at once allocates its own
 
 
@@ -33,9 +32,12 @@ def compile(
     The plan computes what `model.eval()(x)` does, up to rounding, with batch norms folded into
     convolutions, activations and residual sums made part of them, weights transformed once, and
     every activation in one block of memory. Layers that are not of `fastconv.nn` or
-    `fastconv.models` run their own forward. The plan has copies of the weights, so that later
-    changes of the model do not show, with one exception: Linear weights of 64 MiB (float32) or more and
-    at most 4 rows are read where they are, in the model's own memory. The model may be deleted.
+    `fastconv.models` run their own forward. NaN and infinities in an input reach what they reach
+    in the model, and in layers that run by Winograd's method the rest of their 6 x 6 tiles too.
+
+    The plan has copies of the weights, so that later changes of the model do not show, with one
+    exception: a Linear weight of 2**24 entries or more that meets at most 4 rows is read where it
+    is, in the model's own memory. The model may be deleted.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ class Plan:
         buffers = _lifetimes(graph.nodes)
         self.arena_bytes = place(buffers, dtype.itemsize)
         self._isa = _core.isa()
-        self._weights = [_Weights(node, dtype) for node in graph.nodes]
+        self._weights = [Weights(node, dtype) for node in graph.nodes]
         self._segments = _segments(graph.nodes)
         self._steps: dict[tuple[bool, bool], Any] = {}
         self._lock = Lock()
@@ -217,7 +219,7 @@ class Plan:
             elif node.kind == "add":
                 steps.add(x, y, other, node.lower, node.upper)
             elif node.x.is_flat_image:
-                steps.copy(x, (*y[:2], node.x.spread, _strides(node.x.spread, False)))
+                steps.copy(x, (*y[:2], node.x.spread, strides(node.x.spread, False)))
             else:  # for a layer it only keeps the positions
                 steps.copy(x, y)
         return steps
@@ -231,12 +233,12 @@ class Plan:
             return buffer.place, np.zeros(1, self.dtype), value.spread, (0, 0, 0, 0)
         in_arena = buffer.place == _core.IN_ARENA
         last = in_arena or (formats[buffer.place] and not value.is_flat_image)
-        strides = _strides(value.spread, last)
+        steps = strides(value.spread, last)
         offset = buffer.offset
         if channels is not None:
             offset += channels[0] * self.dtype.itemsize
             c = channels[1] - channels[0]
-        return buffer.place, offset, (n, c, h, w), strides
+        return buffer.place, offset, (n, c, h, w), steps
 
     # --- printing ----------------------------------------------------------------------------
 
@@ -264,95 +266,6 @@ class Plan:
             f"{len(self.nodes)} steps, {self.weight_bytes} bytes of weights, "
             f"{self.arena_bytes} bytes of activations)"
         )
-
-
-class _Weights:
-    """The weights of one step, folded and prepared; nothing for steps without."""
-
-    def __init__(self, node: Node, dtype: np.dtype[Any]) -> None:
-        self.node, self.dtype = node, dtype
-        self.bias = None if node.bias is None else node.bias.astype(dtype)
-        if node.layer is not None:
-            node.layer = _frozen(node.layer, dtype)
-        self.shared: Array | None = None  # with the model, unless it had to be folded
-        self.raw: Array | None = None
-        self.prepared: Array | None = None
-        if node.weight is None:
-            return
-        given = weight = node.weight
-        node.weight = None
-        if node.scale is not None:
-            weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
-        weight = np.ascontiguousarray(weight, dtype)
-        self.shape = weight.shape
-        if weight.size >= LARGE and self._is_few_rows():
-            self.shared = weight
-            return
-        if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
-            places = [(_core.IN_ARENA, 0, v.spread, _strides(v.spread, True)) for v in _ends(node)]
-            self.prepared = self._prepare(weight, *places)
-        # The kernels look at the weight itself where it meets padding or is transformed, to keep
-        # NaN and infinities where they belong. A copy: the model's own arrays may change.
-        pointwise = weight.shape[2:] == (1, 1) and node.geometry[4:6] == (0, 0)
-        if self.prepared is None or not pointwise:
-            self.raw = weight.copy() if np.may_share_memory(weight, given) else weight
-
-    def _is_few_rows(self) -> bool:
-        """Whether the step is a matrix times so few rows that reading the matrix takes the time."""
-        x, y = self.node.x, self.node.y
-        pixels = x.spread[2] * x.spread[3] * y.spread[2] * y.spread[3]
-        pointwise = self.node.geometry == ONE_BY_ONE and pixels == 1 and self.node.other is None
-        return pointwise and x.spread[0] <= FEW_ROWS and x.buffer.place == _core.IN_ARENA
-
-    @property
-    def nbytes(self) -> int:
-        arrays = (self.shared, self.raw, self.prepared, self.bias)
-        return sum(array.nbytes for array in arrays if array is not None)
-
-    @property
-    def read_bytes(self) -> int:
-        """What a call reads of them."""
-        raw = self.raw if self.prepared is None else None
-        arrays = (self.shared, raw, self.prepared, self.bias)
-        return sum(array.nbytes for array in arrays if array is not None)
-
-    def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
-        geometry = self.node.geometry
-        size = _core.prepared_bytes(self.dtype.itemsize, x, weight, y, geometry)
-        if size == 0:
-            return None
-        prepared = aligned(size)
-        _core.prepare(self.dtype.itemsize, x, weight, y, geometry, prepared)
-        return prepared
-
-    def for_operands(self, x: Any, y: Any) -> tuple[Shape, Array | None, Array | None]:
-        """Shape, weight, and prepared weight for these layouts of x and y."""
-        if self.prepared is not None or self.raw is None:
-            return self.shape, self.raw, self.prepared
-        return self.shape, self.raw, self._prepare(self.raw, x, y)
-
-
-def _ends(node: Node) -> tuple[Value, Value]:
-    return node.x, node.y
-
-
-def _strides(spread: Spread, channels_last: bool) -> Spread:
-    """Strides in elements of a dense array (N, C, H, W)."""
-    _, c, h, w = spread
-    return (c * h * w, 1, c * w, c) if channels_last else (c * h * w, h * w, w, 1)
-
-
-def _frozen(layer: Module, dtype: np.dtype[Any]) -> Module:
-    """A copy of a layer in eval mode, its floats cast to dtype."""
-    frozen = copy.deepcopy(layer).eval()
-    for module in frozen.modules():
-        for key in module._buffers:
-            value = getattr(module, key)
-            if value is not None and value.dtype.kind == "f":
-                setattr(module, key, value.astype(dtype))
-    for parameter in frozen.parameters():
-        parameter.data, parameter.grad = parameter.data.astype(dtype), None
-    return frozen
 
 
 def _finish(graph: Graph, result: Value) -> Spread:

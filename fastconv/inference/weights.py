@@ -1,0 +1,105 @@
+"""The weights of a plan's steps: folded, cast, and laid out as the kernels read them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..nn.module import Module
+from .arena import aligned
+from .graph import LARGE, ONE_BY_ONE, Array, Node, Shape, Spread
+
+FEW_ROWS = 4
+
+
+class Weights:
+    """The weights of one step, folded and prepared; nothing for steps without."""
+
+    def __init__(self, node: Node, dtype: np.dtype[Any]) -> None:
+        self.node, self.dtype = node, dtype
+        self.bias = None if node.bias is None else node.bias.astype(dtype)
+        if node.layer is not None:
+            node.layer = _frozen(node.layer, dtype)
+        self.shared: Array | None = None  # with the model, unless it had to be folded
+        self.raw: Array | None = None
+        self.prepared: Array | None = None
+        if node.weight is None:
+            return
+        given = weight = node.weight
+        node.weight = None
+        if node.scale is not None:
+            weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
+        weight = np.ascontiguousarray(weight, dtype)
+        self.shape = weight.shape
+        if weight.size >= LARGE and self._is_few_rows():
+            self.shared = weight
+            return
+        if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
+            spreads = node.x.spread, node.y.spread
+            operands = [(_core.IN_ARENA, 0, spread, strides(spread, True)) for spread in spreads]
+            self.prepared = self._prepare(weight, *operands)
+        if self.prepared is None:  # a copy: the model's own arrays may change
+            self.raw = weight.copy() if np.may_share_memory(weight, given) else weight
+
+    def _is_few_rows(self) -> bool:
+        """Whether the step is a matrix times so few rows that reading the matrix takes the time."""
+        x, y = self.node.x, self.node.y
+        pixels = x.spread[2] * x.spread[3] * y.spread[2] * y.spread[3]
+        pointwise = self.node.geometry == ONE_BY_ONE and pixels == 1 and self.node.other is None
+        return pointwise and x.spread[0] <= FEW_ROWS and x.buffer.place == _core.IN_ARENA
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.shared, self.raw, self.prepared, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def read_bytes(self) -> int:
+        """What a call reads of them."""
+        raw = self.raw if self.prepared is None else None
+        arrays = (self.shared, raw, self.prepared, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
+        geometry = self.node.geometry
+        size = _core.prepared_bytes(self.dtype.itemsize, x, weight, y, geometry)
+        if size == 0:
+            return None
+        prepared = aligned(size)
+        try:
+            _core.prepare(self.dtype.itemsize, x, weight, y, geometry, prepared)
+        except ValueError:  # NaN or infinity in the weight: the call needs the weight itself
+            return None
+        return prepared
+
+    def for_operands(self, x: Any, y: Any) -> tuple[Shape, Array | None, Array | None]:
+        """Shape, weight, and prepared weight for these layouts of x and y.
+
+        One of the two is None.
+        """
+        prepared = self.prepared
+        if prepared is None and self.raw is not None:
+            prepared = self._prepare(self.raw, x, y)
+        return self.shape, self.raw if prepared is None else None, prepared
+
+
+def strides(spread: Spread, channels_last: bool) -> Spread:
+    """Strides in elements of a dense array (N, C, H, W)."""
+    _, c, h, w = spread
+    return (c * h * w, 1, c * w, c) if channels_last else (c * h * w, h * w, w, 1)
+
+
+def _frozen(layer: Module, dtype: np.dtype[Any]) -> Module:
+    """A copy of a layer in eval mode, its floats cast to dtype."""
+    frozen = copy.deepcopy(layer).eval()
+    for module in frozen.modules():
+        for key in module._buffers:
+            value = getattr(module, key)
+            if value is not None and value.dtype.kind == "f":
+                setattr(module, key, value.astype(dtype))
+    for parameter in frozen.parameters():
+        parameter.data, parameter.grad = parameter.data.astype(dtype), None
+    return frozen
