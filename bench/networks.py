@@ -1,4 +1,4 @@
-"""Whole networks: the time and the peak memory of the rivals over fastconv's.
+"""Whole networks: the rivals' time over fastconv's, and fastconv's peak memory over the rivals'.
 
     python bench/networks.py                                # everything, 1 and 2 threads
     python bench/networks.py --threads 1 --filter resnet18 --json networks.json --markdown table.md
@@ -203,28 +203,51 @@ def best_of(result: dict[str, Any], rival: str) -> dict[str, Any] | None:
     return min(rows, key=lambda row: row["seconds"], default=None)
 
 
-def cells(result: dict[str, Any]) -> list[str]:
-    ours = best_of(result, "fastconv")
-    if ours is None:
-        return [result["case"], str(result["threads"]), "FAIL"]
-    line = [result["case"], str(result["threads"]), f"{ours['seconds'] * 1e3:.3f}"]
-    line.append(f"{ours['memory'] / 2**20:.1f}")
-    for rival in RIVALS:
-        theirs = best_of(result, rival)
-        if theirs is None:
-            line += ["", ""]
-            continue
-        line.append(f"{theirs['seconds'] / ours['seconds']:.2f}")
-        line.append(f"{ours['memory'] / max(theirs['memory'], 1):.2f}")
-    return line
+def tables(results: list[dict[str, Any]]) -> str:
+    """Two Markdown tables, one / two threads in a cell: rival's time over ours, our peak memory
+    over the rival's (of its fastest variant)."""
+    by_case: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_case.setdefault(result["case"], []).append(result)
+    times = [["network", "fastconv ms", *RIVALS], [":--", *["--:"] * (len(RIVALS) + 1)]]
+    memory = [["network", "fastconv MiB", *RIVALS], times[1]]
+    for case, runs in by_case.items():
+        times.append(
+            [case, _joined(runs, "fastconv", lambda ours, _: f"{ours['seconds'] * 1e3:.3g}")]
+        )
+        memory.append(
+            [case, _joined(runs, "fastconv", lambda ours, _: f"{ours['memory'] / 2**20:.1f}")]
+        )
+        for rival in RIVALS:
+            times[-1].append(_joined(runs, rival, _times_faster))
+            memory[-1].append(_joined(runs, rival, _times_smaller))
+    return "\n\n".join(
+        "\n".join("| " + " | ".join(line) + " |" for line in lines) for lines in (times, memory)
+    )
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    head = ["case", "threads", "ms", "MiB"]
-    for rival in RIVALS:
-        head += [f"{rival} time", "memory"]
-    lines = [head, ["---"] * len(head), *(cells(result) for result in results)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _milliseconds(ours: dict[str, Any], _: Any) -> str:
+    return f"{ours['seconds'] * 1e3:.3g}"
+
+
+def _mebibytes(ours: dict[str, Any], _: Any) -> str:
+    return f"{ours['memory'] / 2**20:.1f}"
+
+
+def _times_faster(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    return f"{theirs['seconds'] / ours['seconds']:.2f}"
+
+
+def _times_smaller(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    return f"{ours['memory'] / max(theirs['memory'], 1):.2f}"
+
+
+def _joined(runs: list[dict[str, Any]], rival: str, cell: Any) -> str:
+    """The cells of all thread counts; nothing where the rival is not there."""
+    pairs = [(best_of(run, "fastconv"), best_of(run, rival)) for run in runs]
+    if all(theirs is None for _, theirs in pairs):
+        return ""
+    return " / ".join(cell(*pair) if None not in pair else "FAIL" for pair in pairs)
 
 
 def main() -> None:
@@ -248,11 +271,11 @@ def main() -> None:
                 results.append(result)
                 for name, row in result["candidates"].items():
                     print(f"{case.name:32} {threads} {name:28} {summary(row)}", flush=True)
-    print(table(results))
+    print(tables(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.markdown:
-        options.markdown.write_text(table(results) + "\n")
+        options.markdown.write_text(tables(results) + "\n")
 
 
 def summary(row: dict[str, Any]) -> str:
