@@ -75,9 +75,13 @@ def graph_of(model: nn.Module, shape: tuple[int, ...]) -> Graph:
     return graph
 
 
-def _folded(node: Node) -> tuple[Any, Any]:
-    """Weight and bias in float32."""
+def _folded(node: Node, graph: Graph) -> tuple[Any, Any]:
+    """Weight and bias in float32, the columns of a Linear in the order of a flattened image."""
     weight: Any = node.weight
+    maker = next((n for n in graph.nodes if n.y.buffer is node.x.buffer), None)
+    if _is_linear(node) and maker is not None and maker.kind != "copy":
+        _, c, h, w = maker.y.spread
+        weight = weight.reshape(-1, h, w, c).transpose(0, 3, 1, 2).reshape(len(weight), -1, 1, 1)
     if node.scale is not None:
         weight = weight * node.scale[:, None, None, None]
     bias = np.zeros(len(weight)) if node.bias is None else node.bias
@@ -108,7 +112,7 @@ class _Onnx:
     def __init__(self, graph: Graph) -> None:
         from onnx import helper
 
-        self.helper = helper
+        self.helper, self.graph = helper, graph
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
         self.names: dict[int, str] = {id(graph.input.buffer): "input"}
@@ -134,7 +138,7 @@ class _Onnx:
         self.names[id(node.y.buffer)] = getattr(self, node.kind)(node, x)
 
     def conv(self, node: Node, x: str) -> str:
-        weight, bias = _folded(node)
+        weight, bias = _folded(node, self.graph)
         if _is_linear(node):
             x = self.op("Flatten", [x], 2) if self.ranks[x] == 4 else x
             inputs = [x, self.constant(weight.reshape(len(weight), -1)), self.constant(bias)]
@@ -151,6 +155,10 @@ class _Onnx:
             bounds = [self.constant(np.float32(v).reshape(())) for v in (node.lower, node.upper)]
             return self.op("Clip", [y, *bounds], self.ranks[y])
         return self.op("Relu", [y], self.ranks[y]) if node.lower == 0 else y
+
+    def copy(self, node: Node, x: str) -> str:
+        """A flattened image in the order of its shape, as it is here anyway."""
+        return x
 
     def max_pool(self, node: Node, x: str) -> str:
         kh, sh, _, top, bottom, kw, sw, _, left, right = node.axes
@@ -184,6 +192,7 @@ class _Ncnn:
     """Lines of a .param file and the weights of the .bin file beside it."""
 
     def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.lines: list[list[Any]] = []
         self.weights: list[bytes] = []
         self.readers: dict[int, int] = {}
@@ -217,7 +226,7 @@ class _Ncnn:
         return self.blobs[id(value.buffer)].pop()
 
     def conv(self, node: Node, x: str) -> str:
-        weight, bias = _folded(node)
+        weight, bias = _folded(node, self.graph)
         options: dict[int, Any] = {0: len(weight)}
         if _is_linear(node):
             kind = "InnerProduct"
@@ -240,6 +249,10 @@ class _Ncnn:
             return y
         y = self.line("BinaryOp", [y, self.take(node.other)], {0: 0})
         return self.line("ReLU", [y], {}) if node.lower == 0 else y
+
+    def copy(self, node: Node, x: str) -> str:
+        """A flattened image in the order of its shape, as it is here anyway."""
+        return x
 
     def max_pool(self, node: Node, x: str) -> str:
         kh, sh, _, top, bottom, kw, sw, _, left, right = node.axes
