@@ -6,7 +6,7 @@ TESTS ?= tests
 C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
 CLANG_FORMAT ?= $(shell command -v clang-format || ls $(dir $(shell command -v $(PYTHON)))clang-format 2>/dev/null)
 
-.PHONY: help build test long bench table lint format asan tsan check clean
+.PHONY: help build test long bench table networks lint format asan tsan check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,6 +25,9 @@ bench: build  ## time the kernels; narrow with BENCH="-k depthwise"
 
 table: build  ## print the ratios to torch (which TORCH_PYTHON has); TABLE="--threads 1 --filter 3x3"
 	$(TORCH_PYTHON) bench/table.py $(TABLE)
+
+networks: build  ## time whole networks against torch, ONNX Runtime, OpenVINO and ncnn; NETWORKS="--filter resnet18"
+	$(TORCH_PYTHON) bench/networks.py $(NETWORKS)
 
 lint:  ## ruff, mypy, and clang-format if there is one
 	$(PYTHON) -m ruff check .

@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # fastconv's source tree
+
 INFERENCE = (
     "fastconv",
     "torch",
