@@ -64,25 +64,33 @@ def avg_pool2d_grad(
 def index_add(value: Array, index: Array, plane: Array) -> bool: ...
 def index_set(value: Array, index: Array, plane: Array) -> bool: ...
 def index_get(plane: Array, index: Array, value: Array) -> bool: ...
+
+ByChannel = tuple[Array | None, Array | None, Array | None, Array | None]
+
 def batch_norm(
     x: Array,
+    residual: Array | None,
     y: Array,
-    by_channel: tuple[Array | None, Array | None, Array | None, Array | None],
+    by_channel: ByChannel,
     training: bool,
     momentum: float,
     eps: float,
     saved: Array | None,
+    clamp: tuple[float, float],
 ) -> None: ...
 def batch_norm_grad(
     grad_y: Array,
     x: Array,
+    y: Array | None,
     grad_x: Array,
+    grad_residual: Array | None,
     grad_weight: Array | None,
     grad_bias: Array | None,
-    by_channel: tuple[Array | None, Array | None, Array | None, Array | None],
+    by_channel: ByChannel,
     training: bool,
     eps: float,
     saved: Array | None,
+    clamp: tuple[float, float],
 ) -> None: ...
 
 RELU: int

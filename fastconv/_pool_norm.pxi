@@ -137,10 +137,13 @@ cdef extern from "fastconv.h" nogil:
         int training
         double momentum, eps
         double *saved
+        double lower, upper
 
-    fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *y)
+    fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *residual,
+                                    const fc_view *y)
     fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x,
-                                 const fc_view *grad_x, void *grad_weight, void *grad_bias)
+                                 const fc_view *y, const fc_view *grad_x, const fc_view *grad_residual,
+                                 void *grad_weight, void *grad_bias)
 
 
 cdef void *_data(object array, int flags) except? NULL:
@@ -153,8 +156,8 @@ cdef void *_data(object array, int flags) except? NULL:
 
 
 cdef int _norm(fc_batch_norm *norm, tuple by_channel, bint training, double momentum, double eps, object saved,
-               bint forward) except -1:
-    """by_channel: running_mean, running_var, weight, bias: contiguous 1-D arrays or None."""
+               tuple clamp, bint forward) except -1:
+    """by_channel: running_mean, running_var, weight, bias: contiguous 1-D arrays or None; clamp: (lower, upper)."""
     cdef int running = PyBUF_STRIDED if forward and training else PyBUF_STRIDED_RO
     norm.running_mean = _data(by_channel[0], running)
     norm.running_var = _data(by_channel[1], running)
@@ -164,35 +167,48 @@ cdef int _norm(fc_batch_norm *norm, tuple by_channel, bint training, double mome
     norm.momentum = momentum
     norm.eps = eps
     norm.saved = <double *>_data(saved, PyBUF_STRIDED if forward else PyBUF_STRIDED_RO)
+    norm.lower, norm.upper = clamp
     return 0
 
 
-def batch_norm(x, y, tuple by_channel, bint training, double momentum, double eps, saved):
-    """saved: contiguous float64 (2, C) to write, or None."""
-    cdef fc_view vx, vy
+def batch_norm(x, residual, y, tuple by_channel, bint training, double momentum, double eps, saved, tuple clamp):
+    """residual: of x's shape, or None; saved: contiguous float64 (2, C) to write, or None."""
+    cdef fc_view vx, vr, vy
     cdef fc_batch_norm norm
     cdef fc_status status
-    _norm(&norm, by_channel, training, momentum, eps, saved, True)
+    cdef const fc_view *added = NULL
+    _norm(&norm, by_channel, training, momentum, eps, saved, clamp, True)
     _read(x, &vx)
+    if residual is not None:
+        _read(residual, &vr)
+        added = &vr
     cdef fc_dtype dtype = _dtype(_write(y, &vy))
     with nogil:
-        status = fc_batch_norm_forward(dtype, &norm, &vx, &vy)
+        status = fc_batch_norm_forward(dtype, &norm, &vx, added, &vy)
     _check(status)
 
 
-def batch_norm_grad(grad_y, x, grad_x, grad_weight, grad_bias, tuple by_channel, bint training, double eps, saved):
-    """saved: what batch_norm wrote, or None; grad_weight, grad_bias: contiguous (C,) to write, or None."""
-    cdef fc_view vg, vx, vy
+def batch_norm_grad(grad_y, x, y, grad_x, grad_residual, grad_weight, grad_bias, tuple by_channel, bint training,
+                    double eps, saved, tuple clamp):
+    """saved: what batch_norm wrote, or None; y: what it returned, and grad_residual, of x's shape, to write, both or
+    neither; grad_weight, grad_bias: contiguous (C,) to write, or None."""
+    cdef fc_view vg, vx, vy, vgx, vgr
     cdef fc_batch_norm norm
     cdef fc_status status
-    _norm(&norm, by_channel, training, 0, eps, saved, False)
+    cdef const fc_view *result = NULL
+    cdef const fc_view *gated = NULL
+    _norm(&norm, by_channel, training, 0, eps, saved, clamp, False)
     cdef void *weight = _data(grad_weight, PyBUF_STRIDED)
     cdef void *bias = _data(grad_bias, PyBUF_STRIDED)
     _read(grad_y, &vg)
     _read(x, &vx)
-    cdef fc_dtype dtype = _dtype(_write(grad_x, &vy))
+    if y is not None:
+        _read(y, &vy)
+        _write(grad_residual, &vgr)
+        result, gated = &vy, &vgr
+    cdef fc_dtype dtype = _dtype(_write(grad_x, &vgx))
     with nogil:
-        status = fc_batch_norm_grad(dtype, &norm, &vg, &vx, &vy, weight, bias)
+        status = fc_batch_norm_grad(dtype, &norm, &vg, &vx, result, &vgx, gated, weight, bias)
     _check(status)
 
 

@@ -43,10 +43,12 @@ fc_status fc_index_set(fc_dtype, const fc_view *value, const fc_view *index, con
 fc_status fc_index_get(fc_dtype, const fc_view *plane, const fc_view *index, const fc_view *value);
 
 /* ---- batch normalisation (ops/norm.c) -------------------------------------------------------------------------------
- * y[n][c][h][w] = (x[n][c][h][w] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c]; arrays by channel are contiguous.
- * training: mean and (biased) variance of x over n, h, w; then, unless null,
+ * y[n][c][h][w] = clamp((x[n][c][h][w] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c] + residual[n][c][h][w],
+ *                       lower, upper)
+ * Arrays by channel are contiguous. training: mean and (biased) variance of x over n, h, w; then, unless null,
  *     running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean[c], running_var with the unbiased variance.
- * Otherwise mean and var are the running ones. Null weight and bias mean 1 and 0. Nothing happens when x is empty. */
+ * Otherwise mean and var are the running ones. Null weight, bias and residual mean 1, 0 and 0. NaN passes through the clamp.
+ * Nothing happens when x is empty. */
 typedef struct {
     void *running_mean, *running_var;
     const void *weight, *bias;
@@ -54,13 +56,17 @@ typedef struct {
     double momentum, eps;
     double *
         saved; /* saved[2][channels]: mean and 1 / sqrt(var + eps); forward writes them, gradient reads them; or null */
+    double lower, upper; /* -inf, +inf: no clamp */
 } fc_batch_norm;
 
-fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *y);
-/* grad_weight[c] = sum grad_y * (x - mean) / sqrt(var + eps), grad_bias[c] = sum grad_y; either may be null. Running
- * statistics are only read. When x is empty the sums are 0. */
-fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x,
-                             const fc_view *grad_x, void *grad_weight, void *grad_bias);
+fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *residual,
+                                const fc_view *y);
+/* g = grad_y where lower < y < upper or y is NaN (infinite bounds: everywhere), 0 elsewhere:
+ * grad_weight[c] = sum g * (x - mean) / sqrt(var + eps), grad_bias[c] = sum g; either may be null. Running statistics are only
+ * read. When x is empty the sums are 0. Where a clamp and a residual were used, y is what the forward call gave and
+ * grad_residual = g is written; otherwise both are null, y is computed again from x, and the gradient of a residual is grad_y. */
+fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x, const fc_view *y,
+                             const fc_view *grad_x, const fc_view *grad_residual, void *grad_weight, void *grad_bias);
 
 /* ---- elementwise functions (ops/elementwise.c) ----------------------------------------------------------------------
  * Over `count` contiguous values; y may be x. NaN gives NaN. alpha: the slope of leaky_relu. */

@@ -7,6 +7,7 @@ standard deviation costs no accuracy beyond that of the input itself.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from fastconv.functional._checks import (
 )
 
 ByChannel = tuple[Array | None, Array | None, Array | None, Array | None]
+Clamp = tuple[float, float]
+
+NO_CLAMP: Clamp = (-math.inf, math.inf)
 
 
 def batch_norm(
@@ -108,7 +112,7 @@ def batch_norm_backward(
         As in `batch_norm`.
     """
     per_channel = running_mean, running_var, weight, bias
-    return _backward(grad_output, input, per_channel, training, eps, None)
+    return _backward(grad_output, input, per_channel, training, eps, None)[:3]
 
 
 # ---- for layers: the batch's statistics kept between forward and backward ------------------------
@@ -123,11 +127,18 @@ def _batch_norm_saved(
     training: bool,
     momentum: float,
     eps: float,
+    clamp: Clamp = NO_CLAMP,
+    residual: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`batch_norm`, and the float64 (2, C) array that `_batch_norm_saved_backward` needs."""
+    """clamp(batch_norm + residual), and the float64 (2, C) array that the backward needs.
+
+    clamp: (lower, upper), (0, inf) for a ReLU; the same bits as one function after the other.
+    residual: an array of input's shape and dtype, or None.
+    """
     saved = np.empty((2, *input.shape[1:2]), np.float64)
     per_channel = running_mean, running_var, weight, bias
-    return _forward(input, per_channel, training, momentum, eps, None, saved), saved
+    y = _forward(input, per_channel, training, momentum, eps, None, saved, clamp, residual)
+    return y, saved
 
 
 def _batch_norm_saved_backward(
@@ -137,11 +148,26 @@ def _batch_norm_saved_backward(
     weight: Array | None,
     bias: Array | None,
     training: bool,
+    clamp: Clamp = NO_CLAMP,
 ) -> tuple[Array, Array | None, Array | None]:
     """`batch_norm_backward` in two passes over the input instead of three."""
-    if saved.shape != (2, *input.shape[1:2]) or saved.dtype != np.float64:
-        raise ValueError(f"batch_norm_backward: saved must be float64 (2, C), got {saved.shape}")
-    return _backward(grad_output, input, (None, None, weight, bias), training, 0.0, saved)
+    per_channel = None, None, weight, bias
+    return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp)[:3]
+
+
+def _batch_norm_add_backward(
+    grad_output: Array,
+    input: Array,
+    output: Array,
+    saved: Array,
+    weight: Array | None,
+    bias: Array | None,
+    training: bool,
+    clamp: Clamp,
+) -> tuple[Array, Array | None, Array | None, Array]:
+    """The same with the gradient of the residual; output: what `_batch_norm_saved` returned."""
+    per_channel = None, None, weight, bias
+    return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp, output)
 
 
 # ---- shared --------------------------------------------------------------------------------------
@@ -221,6 +247,8 @@ def _forward(
     eps: float,
     out: Array | None,
     saved: Array | None,
+    clamp: Clamp = NO_CLAMP,
+    residual: Array | None = None,
 ) -> Array:
     name = "batch_norm"
     x = _input(name, input, training)
@@ -245,7 +273,9 @@ def _forward(
     image, target = _image(x), _image(y)
     if not np.may_share_memory(target, y):  # more than two spatial axes that do not merge
         target = np.empty(image.shape, x.dtype)
-    _core.batch_norm(image, target, arrays, bool(training), momentum, eps, saved)
+    added = None if residual is None else _image(residual)
+    settings = bool(training), momentum, eps, saved, clamp
+    _core.batch_norm(image, added, target, arrays, *settings)
     if not np.may_share_memory(target, y):
         y[...] = target.reshape(y.shape)
     if training:  # running statistics that had to be copied
@@ -262,13 +292,18 @@ def _backward(
     training: bool,
     eps: float,
     saved: Array | None,
-) -> tuple[Array, Array | None, Array | None]:
+    clamp: Clamp = NO_CLAMP,
+    output: Array | None = None,
+) -> tuple[Array, Array | None, Array | None, Array]:
+    """Gradients of input, weight, bias and residual; that of the residual may be grad_output."""
     name = "batch_norm_backward"
     x = _input(name, input, training)
     g = float_array(name, "grad_output", grad_output)
     same_dtype(name, "grad_output", g, "input", x)
     if g.shape != x.shape:
         raise ValueError(f"{name}: grad_output must have shape {x.shape} as input, got {g.shape}")
+    if saved is not None and (saved.shape != (2, *x.shape[1:2]) or saved.dtype != np.float64):
+        raise ValueError(f"{name}: saved must be float64 (2, C), got {saved.shape}")
     arrays = _by_channel(name, x, per_channel)
     eps = _number(name, "eps", eps)
     if not training and saved is None and (arrays[0] is None or arrays[1] is None):
@@ -278,8 +313,13 @@ def _backward(
     grad_input = _empty_like(name, x)
     grad_weight = None if arrays[2] is None else np.empty(x.shape[1], x.dtype)
     grad_bias = None if arrays[3] is None else np.empty(x.shape[1], x.dtype)
-    target = _image(grad_input)
+    grad_residual, y, gated = g, None, None
+    if output is not None and clamp != NO_CLAMP:
+        grad_residual = _empty_like(name, x)
+        y, gated = _image(output), _image(grad_residual)
+    by_channel = grad_weight, grad_bias, arrays
+    settings = bool(training), eps, saved, clamp
     _core.batch_norm_grad(
-        _image(g), _image(x), target, grad_weight, grad_bias, arrays, bool(training), eps, saved
+        _image(g), _image(x), y, _image(grad_input), gated, *by_channel, *settings
     )
-    return grad_input, grad_weight, grad_bias
+    return grad_input, grad_weight, grad_bias, grad_residual

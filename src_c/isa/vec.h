@@ -88,6 +88,7 @@ INLINE void vstore_tail(T *p, vec a, int count)
 
 /* ---- masks: one truth value per lane ------------------------------------------------------------------------------
  * vgreater(a, b)       a > b, false where either is NaN
+ * vat_least(a, b)      a >= b, false where either is NaN
  * visnan(a)            a is NaN
  * vor(m, n)            m or n
  * vpick(m, a, b)       m ? a : b
@@ -96,6 +97,7 @@ INLINE void vstore_tail(T *p, vec a, int count)
  * vbytes_equal(p, b)   p[lane] == b, for VL bytes at p */
 #define vmask N(vmask)
 #define vgreater N(vgreater)
+#define vat_least N(vat_least)
 #define visnan N(visnan)
 #define vor N(vor)
 #define vpick N(vpick)
@@ -105,6 +107,7 @@ INLINE void vstore_tail(T *p, vec a, int count)
 #if FC_VECTOR_BYTES == 64 && FC_F32
 typedef __mmask16 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+INLINE vmask vat_least(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
 INLINE vmask visnan(vec a) { return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a); }
@@ -116,6 +119,7 @@ INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
 #elif FC_VECTOR_BYTES == 64
 typedef __mmask8 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
+INLINE vmask vat_least(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
 INLINE vmask visnan(vec a) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)a, _CMP_UNORD_Q); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi64((__m512i)b, m, (__m512i)a); }
@@ -127,6 +131,7 @@ INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
 #else
 typedef ivec vmask;
 INLINE vmask vgreater(vec a, vec b) { return a > b; }
+INLINE vmask vat_least(vec a, vec b) { return a >= b; }
 INLINE vmask visnan(vec a) { return a != a; }
 #if FC_VECTOR_BYTES == 32 && FC_F32
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }

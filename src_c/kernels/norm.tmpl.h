@@ -1,4 +1,4 @@
-/* norm.tmpl.h: batch normalisation: sums over pixels, and affine maps by channel.
+/* norm.tmpl.h: batch normalisation: sums over pixels, and (norm_map.tmpl.h) maps by channel.
  *
  * Sums go over few pixels (the driver's chunks), pixels four at a time: sum += (d0 + d1) + (d2 + d3). This order belongs
  * to a channel and not to the blocking, so any grouping of channels gives the same bits.
@@ -89,157 +89,108 @@ static void N(norm_sums)(int64_t pixels, const void *x_, int64_t pixel, int64_t 
     }
 }
 
-INLINE void N(norm_grad_sums_block)(int64_t pixels, const T *g, int64_t g_pixel, const T *x, int64_t x_pixel,
-                                    const T *centre_, T *sum_, T *product_, int first, const int streams,
-                                    const int tail)
+/* ---- the gate of the gradient ------------------------------------------------------------------------------------*/
+/* Where t <= low or t >= high; false where t or the bound is NaN. */
+INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low, t), vat_least(t, high)); }
+
+INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, fc_norm_pixels g_, fc_norm_pixels x_,
+                                    fc_norm_pixels y_, fc_norm_pixels gated_, int64_t c, T *sum_, T *product_,
+                                    int first, const fc_norm_gate gate, const int streams, const int tail)
 {
-    vec sum[FC_STREAMS], product[FC_STREAMS], centre[FC_STREAMS];
+    vec sum[FC_STREAMS], product[FC_STREAMS], centre[FC_STREAMS], gain[FC_STREAMS], shift[FC_STREAMS];
+    const vec low = vset1((T)by->low), high = vset1((T)by->high);
     FC_EACH_STREAM
     {
-        centre[s] = FC_LOAD(centre_ + s * VL);
-        sum[s] = first ? (vec){0} : FC_LOAD(sum_ + s * VL);
-        product[s] = first ? (vec){0} : FC_LOAD(product_ + s * VL);
+        centre[s] = FC_LOAD((const T *)by->centre + c + s * VL);
+        gain[s] = gate == FC_GATE_INPUT ? FC_LOAD((const T *)by->gain + c + s * VL) : (vec){0};
+        shift[s] = gate == FC_GATE_INPUT ? FC_LOAD((const T *)by->shift + c + s * VL) : (vec){0};
+        sum[s] = first ? (vec){0} : FC_LOAD(sum_ + c + s * VL);
+        product[s] = first ? (vec){0} : FC_LOAD(product_ + c + s * VL);
     }
+    const T *g = (const T *)g_.data + c, *x = (const T *)x_.data + c;
+    const T *y = gate == FC_GATE_OUTPUT ? (const T *)y_.data + c : NULL;
+    T *gated = gate == FC_GATE_OUTPUT ? (T *)gated_.data + c : NULL;
     int64_t p = 0;
-    for (; p + 2 <= pixels; p += 2, g += 2 * g_pixel, x += 2 * x_pixel)
+    for (; p + 2 <= pixels; p += 2, g += 2 * g_.pixel, x += 2 * x_.pixel) {
         FC_EACH_STREAM
         {
-            const vec a = FC_LOAD(g + s * VL), b = FC_LOAD(g + g_pixel + s * VL);
+            vec a = FC_LOAD(g + s * VL), b = FC_LOAD(g + g_.pixel + s * VL);
+            const vec da = FC_LOAD(x + s * VL) - centre[s], db = FC_LOAD(x + x_.pixel + s * VL) - centre[s];
+            if (gate == FC_GATE_INPUT) {
+                a = vpick(N(norm_closed)(da * gain[s] + shift[s], low, high), (vec){0}, a);
+                b = vpick(N(norm_closed)(db * gain[s] + shift[s], low, high), (vec){0}, b);
+            }
+            if (gate == FC_GATE_OUTPUT) {
+                a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
+                b = vpick(N(norm_closed)(FC_LOAD(y + y_.pixel + s * VL), low, high), (vec){0}, b);
+                FC_STORE(gated + s * VL, a);
+                FC_STORE(gated + gated_.pixel + s * VL, b);
+            }
             sum[s] += a + b;
-            product[s] += a * (FC_LOAD(x + s * VL) - centre[s]) + b * (FC_LOAD(x + x_pixel + s * VL) - centre[s]);
+            product[s] += a * da + b * db;
         }
-    for (; p < pixels; p++, g += g_pixel, x += x_pixel)
+        if (gate == FC_GATE_OUTPUT)
+            y += 2 * y_.pixel, gated += 2 * gated_.pixel;
+    }
+    if (p < pixels)
         FC_EACH_STREAM
         {
-            const vec a = FC_LOAD(g + s * VL);
+            vec a = FC_LOAD(g + s * VL);
+            const vec da = FC_LOAD(x + s * VL) - centre[s];
+            if (gate == FC_GATE_INPUT)
+                a = vpick(N(norm_closed)(da * gain[s] + shift[s], low, high), (vec){0}, a);
+            if (gate == FC_GATE_OUTPUT) {
+                a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
+                FC_STORE(gated + s * VL, a);
+            }
             sum[s] += a;
-            product[s] += a * (FC_LOAD(x + s * VL) - centre[s]);
+            product[s] += a * da;
         }
     FC_EACH_STREAM
     {
-        FC_STORE(sum_ + s * VL, sum[s]);
-        FC_STORE(product_ + s * VL, product[s]);
+        FC_STORE(sum_ + c + s * VL, sum[s]);
+        FC_STORE(product_ + c + s * VL, product[s]);
     }
 }
 
-static void N(norm_grad_sums)(int64_t pixels, const void *g_, int64_t g_pixel, const void *x_, int64_t x_pixel,
-                              int64_t channels, const void *centre_, void *sum_, void *product_)
+INLINE fc_norm_pixels N(norm_from)(fc_norm_pixels v, int64_t p)
 {
-    const T *g = g_, *x = x_, *centre = centre_;
-    T *sum = sum_, *product = product_;
+    return (fc_norm_pixels){v.data ? (T *)v.data + p * v.pixel : NULL, v.pixel};
+}
+
+INLINE void N(norm_grad_sums_gated)(int64_t pixels, int64_t channels, const fc_norm_channels *by,
+                                    const fc_norm_gate gate, fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels y,
+                                    fc_norm_pixels gated, T *sum, T *product)
+{
     for (int64_t p = 0; p < pixels; p += FC_SUB) {
         const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
 #define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_grad_sums_block)(count, g + p * g_pixel + c, g_pixel, x + p * x_pixel + c, x_pixel, centre + c, sum + c,    \
-                            product + c, p == 0, streams, tail)
+    N(norm_grad_sums_block)(count, by, N(norm_from)(g, p), N(norm_from)(x, p), N(norm_from)(y, p),                     \
+                            N(norm_from)(gated, p), c, sum, product, p == 0, gate, streams, tail)
         FC_CHANNELS(FC_BLOCK);
 #undef FC_BLOCK
     }
 }
 
-/* ---- affine maps -------------------------------------------------------------------------------------------------*/
-INLINE void N(norm_affine_block)(int64_t pixels, const T *x, int64_t x_pixel, const T *centre_, const T *scale_,
-                                 const T *shift_, T *y, int64_t y_pixel, const int streams, const int tail)
+static void N(norm_grad_sums)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_gate gate,
+                              fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels y, fc_norm_pixels gated, void *sum,
+                              void *product)
 {
-    vec centre[FC_STREAMS], scale[FC_STREAMS], shift[FC_STREAMS];
-    FC_EACH_STREAM
-    {
-        centre[s] = FC_LOAD(centre_ + s * VL);
-        scale[s] = FC_LOAD(scale_ + s * VL);
-        shift[s] = FC_LOAD(shift_ + s * VL);
-    }
-    for (int64_t p = 0; p < pixels; p++, x += x_pixel, y += y_pixel)
-        FC_EACH_STREAM FC_STORE(y + s * VL, (FC_LOAD(x + s * VL) - centre[s]) * scale[s] + shift[s]);
+    if (gate == FC_GATE_NONE)
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_NONE, g, x, y, gated, sum, product);
+    else if (gate == FC_GATE_INPUT)
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_INPUT, g, x, y, gated, sum, product);
+    else
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, g, x, y, gated, sum, product);
 }
 
-static void N(norm_affine_last)(int64_t pixels, const void *x_, int64_t x_pixel, int64_t channels,
-                                const fc_norm_affine *a, void *y_, int64_t y_pixel)
-{
-    const T *x = x_, *centre = a->centre, *scale = a->scale, *shift = a->shift;
-    T *y = y_;
-    for (int64_t p = 0; p < pixels; p += FC_SUB) {
-        const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
-#define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_affine_block)(count, x + p * x_pixel + c, x_pixel, centre + c, scale + c, shift + c, y + p * y_pixel + c,   \
-                         y_pixel, streams, tail)
-        FC_CHANNELS(FC_BLOCK);
-#undef FC_BLOCK
-    }
-}
-
-static void N(norm_affine_plane)(int64_t count, const void *x_, int64_t channel, const fc_norm_affine *a, void *y_)
-{
-    const T *x = x_;
-    T *y = y_;
-    const vec centre = vset1(((const T *)a->centre)[channel]), scale = vset1(((const T *)a->scale)[channel]);
-    const vec shift = vset1(((const T *)a->shift)[channel]);
-    int64_t i = 0;
-    for (; i + VL <= count; i += VL)
-        vstore(y + i, (vload(x + i) - centre) * scale + shift);
-    const int tail = (int)(count - i);
-    if (tail)
-        vstore_tail(y + i, (vload_tail(x + i, tail) - centre) * scale + shift, tail);
-}
-
-INLINE void N(norm_grad_block)(int64_t pixels, const T *g, int64_t g_pixel, const T *x, int64_t x_pixel,
-                               const T *centre_, const T *gain_, const T *slope_, const T *shift_, T *y,
-                               int64_t y_pixel, const int streams, const int tail)
-{
-    vec centre[FC_STREAMS], gain[FC_STREAMS], slope[FC_STREAMS], shift[FC_STREAMS];
-    FC_EACH_STREAM
-    {
-        centre[s] = FC_LOAD(centre_ + s * VL);
-        gain[s] = FC_LOAD(gain_ + s * VL);
-        slope[s] = FC_LOAD(slope_ + s * VL);
-        shift[s] = FC_LOAD(shift_ + s * VL);
-    }
-    for (int64_t p = 0; p < pixels; p++, g += g_pixel, x += x_pixel, y += y_pixel)
-        FC_EACH_STREAM
-        {
-            const vec rest = (FC_LOAD(x + s * VL) - centre[s]) * slope[s] + shift[s];
-            FC_STORE(y + s * VL, FC_LOAD(g + s * VL) * gain[s] + rest);
-        }
-}
-
-static void N(norm_grad_last)(int64_t pixels, const void *g_, int64_t g_pixel, const void *x_, int64_t x_pixel,
-                              int64_t channels, const fc_norm_grad *a, void *y_, int64_t y_pixel)
-{
-    const T *g = g_, *x = x_, *centre = a->centre, *gain = a->gain, *slope = a->slope, *shift = a->shift;
-    T *y = y_;
-    for (int64_t p = 0; p < pixels; p += FC_SUB) {
-        const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
-#define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_grad_block)(count, g + p * g_pixel + c, g_pixel, x + p * x_pixel + c, x_pixel, centre + c, gain + c,        \
-                       slope + c, shift + c, y + p * y_pixel + c, y_pixel, streams, tail)
-        FC_CHANNELS(FC_BLOCK);
-#undef FC_BLOCK
-    }
-}
-
-static void N(norm_grad_plane)(int64_t count, const void *g_, const void *x_, int64_t channel, const fc_norm_grad *a,
-                               void *y_)
-{
-    const T *g = g_, *x = x_;
-    T *y = y_;
-    const vec centre = vset1(((const T *)a->centre)[channel]), gain = vset1(((const T *)a->gain)[channel]);
-    const vec slope = vset1(((const T *)a->slope)[channel]), shift = vset1(((const T *)a->shift)[channel]);
-    int64_t i = 0;
-    for (; i + VL <= count; i += VL) {
-        const vec rest = (vload(x + i) - centre) * slope + shift;
-        vstore(y + i, vload(g + i) * gain + rest);
-    }
-    const int tail = (int)(count - i);
-    if (tail) {
-        const vec rest = (vload_tail(x + i, tail) - centre) * slope + shift;
-        vstore_tail(y + i, vload_tail(g + i, tail) * gain + rest, tail);
-    }
-}
+#include "norm_map.tmpl.h"
 
 static const fc_norm_kernels N(norm_table) = {
     .sums = N(norm_sums),
     .grad_sums = N(norm_grad_sums),
-    .affine_last = N(norm_affine_last),
-    .affine_plane = N(norm_affine_plane),
+    .map_last = N(norm_map_last),
+    .map_plane = N(norm_map_plane),
     .grad_last = N(norm_grad_last),
     .grad_plane = N(norm_grad_plane),
 };

@@ -14,12 +14,15 @@ typedef struct {
     size_t item;
     fc_dtype dtype;
     const fc_batch_norm *norm;
-    fc_view x, g, y;
+    fc_norm_gate gate;
+    fc_view g, x, r, y; /* r: the residual, data null where there is none; y: the map's result */
+    fc_view out, gated; /* FC_GATE_OUTPUT: y of the forward call, and the residual's gradient */
     int64_t channels, plane, pixels;
-    int64_t lanes, lane_parts, pixel_parts;
+    int64_t lanes, lane_parts, pixel_parts, part; /* pixels and channels of a task of the sums */
     double *mean, *inv; /* [channels] */
     double *first, *second; /* [pixel_parts][channels]: of each task */
-    char *centre, *gain, *slope, *shift; /* [channels] */
+    char *centre, *gain, *shift, *slope, *offset; /* [channels] */
+    fc_norm_channels by; /* the same for the kernels */
     char *slots;
     int slot_count;
     size_t slot_bytes, tile_bytes;
@@ -27,14 +30,19 @@ typedef struct {
 
 static inline size_t fc_norm_aligned(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
 
+/* The parameters of channels c, c + 1, ... */
+fc_norm_channels fc_norm_by_channel(const fc_norm_call *, int64_t c);
 /* The distance of two neighbouring pixels if it is the same for all and channels are contiguous, otherwise 0. */
 int64_t fc_norm_pixel_step(const fc_view *);
 char *fc_norm_pixel_at(const fc_norm_call *, const fc_view *, int64_t q, int64_t c);
 /* Pixels [q, q + count) and channels [c, c + lanes) from or to (store) tile[count][FC_NORM_LANES]. */
 void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
                        char *tile, int store);
+/* The same pixels in place, or (pixel step 0) in the tile, which is loaded; of a null view a null pointer. */
+fc_norm_pixels fc_norm_read(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
+                            char *tile);
 
-/* For all pixels y = (x - centre) * gain + shift, or with has_g
- * y = g * gain + (x - centre) * slope + shift. FC_ENOMEM: nothing was written. */
-fc_status fc_norm_map(fc_norm_call *, int has_g);
+/* For all pixels y = clamp((x - centre) * gain + shift + r), or for_grad
+ * y = g * gain + (x - centre) * slope + offset. FC_ENOMEM: nothing was written. */
+fc_status fc_norm_map(fc_norm_call *, int for_grad);
 #endif

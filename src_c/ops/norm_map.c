@@ -1,4 +1,4 @@
-/* norm_map.c: the affine maps of batch normalisation over arrays of any layout. */
+/* norm_map.c: the maps of batch normalisation over arrays of any layout. */
 #include "../scratch.h"
 #include "../threads.h"
 #include "norm.h"
@@ -53,113 +53,148 @@ void fc_norm_move_tile(const fc_norm_call *call, const fc_view *v, int64_t q, in
     }
 }
 
+fc_norm_pixels fc_norm_read(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t count, int64_t c,
+                            int64_t lanes, char *tile)
+{
+    if (!v->data)
+        return (fc_norm_pixels){NULL, 0};
+    const int64_t step = fc_norm_pixel_step(v);
+    if (step)
+        return (fc_norm_pixels){fc_norm_pixel_at(call, v, q, c), step};
+    fc_norm_move_tile(call, v, q, count, c, lanes, tile, 0);
+    return (fc_norm_pixels){tile, FC_NORM_LANES};
+}
+
+fc_norm_channels fc_norm_by_channel(const fc_norm_call *call, int64_t c)
+{
+    fc_norm_channels by = call->by;
+    const int64_t at = c * (int64_t)call->item;
+    by.centre = call->centre + at;
+    by.gain = call->gain + at;
+    by.shift = call->shift + at;
+    by.slope = by.slope ? call->slope + at : NULL;
+    by.offset = call->offset + at;
+    return by;
+}
+
 /* ---- maps --------------------------------------------------------------------------------------------------------*/
-/* How the maps walk: pixels in place, planes of contiguous rows, or tiles. */
+/* How the maps walk: pixels in place, planes of contiguous rows, or tiles. Tasks run from the end of the arrays to their
+ * start: the sums before went the other way, so what they read last is still in the cache. */
 typedef enum { PIXELS, PLANES, TILES } walk;
 typedef struct {
     const fc_norm_call *call;
     walk walk;
-    int has_g;
+    int for_grad;
+    const fc_view *other; /* what is read beside x: the residual or the gradient */
+    int64_t tasks;
     int64_t step, parts; /* values (planes) or pixels per task, and tasks per plane */
     int64_t group, planes; /* planes per task */
 } map_call;
 
-static void map_pixels(const fc_norm_call *call, int has_g, int64_t c, int64_t lanes, int64_t count, const char *g,
-                       int64_t g_pixel, const char *x, int64_t x_pixel, char *y, int64_t y_pixel)
+static void map_pixels(const map_call *map, int64_t c, int64_t lanes, int64_t count, fc_norm_pixels other,
+                       fc_norm_pixels x, fc_norm_pixels y)
 {
-    const int64_t at = c * (int64_t)call->item;
-    const fc_norm_affine affine = {call->centre + at, call->gain + at, call->shift + at};
-    const fc_norm_grad grad = {call->centre + at, call->gain + at, call->slope + at, call->shift + at};
-    if (has_g)
-        call->k->norm->grad_last(count, g, g_pixel, x, x_pixel, lanes, &grad, y, y_pixel);
+    const fc_norm_call *call = map->call;
+    const fc_norm_channels by = fc_norm_by_channel(call, c);
+    if (map->for_grad)
+        call->k->norm->grad_last(count, lanes, &by, call->gate, other, x, y);
     else
-        call->k->norm->affine_last(count, x, x_pixel, lanes, &affine, y, y_pixel);
+        call->k->norm->map_last(count, lanes, &by, x, other, y);
 }
 
-static void map_plane(const fc_norm_call *call, int has_g, int64_t plane, int64_t begin, int64_t end)
+static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t end)
 {
+    const fc_norm_call *call = map->call;
     const int64_t n = plane / call->channels, c = plane % call->channels;
-    const fc_norm_affine affine = {call->centre, call->gain, call->shift};
-    const fc_norm_grad grad = {call->centre, call->gain, call->slope, call->shift};
-    const int linear = is_linear(&call->x) && is_linear(&call->y) && (!has_g || is_linear(&call->g));
+    const int linear = is_linear(&call->x) && is_linear(&call->y) && (!map->other->data || is_linear(map->other));
     const int64_t row = linear ? call->plane : call->x.w;
     for (int64_t p = begin; p < end;) {
         const int64_t run = fc_lesser(end - p, row - p % row), q = n * call->plane + p;
-        char *y = fc_norm_pixel_at(call, &call->y, q, c);
+        const char *other = map->other->data ? fc_norm_pixel_at(call, map->other, q, c) : NULL;
         const char *x = fc_norm_pixel_at(call, &call->x, q, c);
-        if (has_g)
-            call->k->norm->grad_plane(run, fc_norm_pixel_at(call, &call->g, q, c), x, c, &grad, y);
+        char *y = fc_norm_pixel_at(call, &call->y, q, c);
+        if (map->for_grad)
+            call->k->norm->grad_plane(run, c, &call->by, call->gate, other, x, y);
         else
-            call->k->norm->affine_plane(run, x, c, &affine, y);
+            call->k->norm->map_plane(run, c, &call->by, x, other, y);
         p += run;
     }
+}
+
+static void map_tile(const map_call *map, int64_t task, int slot)
+{
+    const fc_norm_call *call = map->call;
+    const int64_t lane_parts = fc_parts(call->channels, FC_NORM_LANES);
+    const int64_t c = task % lane_parts * FC_NORM_LANES, lanes = fc_lesser(FC_NORM_LANES, call->channels - c);
+    const int64_t q = task / lane_parts * FC_NORM_CHUNK, count = fc_lesser(FC_NORM_CHUNK, call->pixels - q);
+    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
+    char *x = call->slots + (size_t)slot * 3 * tile, *other = x + tile;
+    fc_norm_pixels y = {other + tile, FC_NORM_LANES};
+    map_pixels(map, c, lanes, count, fc_norm_read(call, map->other, q, count, c, lanes, other),
+               fc_norm_read(call, &call->x, q, count, c, lanes, x), y);
+    fc_norm_move_tile(call, &call->y, q, count, c, lanes, y.data, 1);
 }
 
 static void map_task(void *context, int64_t task, int slot)
 {
     const map_call *map = context;
     const fc_norm_call *call = map->call;
-    if (map->walk == PLANES) {
-        for (int64_t i = task / map->parts * map->group;
-             i < fc_lesser(map->planes, (task / map->parts + 1) * map->group); i++) {
-            const int64_t begin = task % map->parts * map->step;
-            map_plane(call, map->has_g, i, begin, fc_lesser(call->plane, begin + map->step));
-        }
-        return;
-    }
-    if (map->walk == PIXELS) {
+    task = map->tasks - 1 - task;
+    if (map->walk == TILES) {
+        map_tile(map, task, slot);
+    } else if (map->walk == PIXELS) {
         const int64_t q = task * map->step, count = fc_lesser(map->step, call->pixels - q);
-        map_pixels(call, map->has_g, 0, call->channels, count,
-                   map->has_g ? fc_norm_pixel_at(call, &call->g, q, 0) : NULL, fc_norm_pixel_step(&call->g),
-                   fc_norm_pixel_at(call, &call->x, q, 0), fc_norm_pixel_step(&call->x),
-                   fc_norm_pixel_at(call, &call->y, q, 0), fc_norm_pixel_step(&call->y));
-        return;
+        map_pixels(map, 0, call->channels, count, fc_norm_read(call, map->other, q, count, 0, call->channels, NULL),
+                   fc_norm_read(call, &call->x, q, count, 0, call->channels, NULL),
+                   fc_norm_read(call, &call->y, q, count, 0, call->channels, NULL));
+    } else {
+        const int64_t begin = task % map->parts * map->step, end = fc_lesser(call->plane, begin + map->step);
+        const int64_t first = task / map->parts * map->group;
+        for (int64_t i = first; i < fc_lesser(map->planes, first + map->group); i++)
+            map_plane(map, i, begin, end);
     }
-    const int64_t lane_parts = fc_parts(call->channels, FC_NORM_LANES);
-    const int64_t c = task % lane_parts * FC_NORM_LANES, lanes = fc_lesser(FC_NORM_LANES, call->channels - c);
-    const int64_t q = task / lane_parts * FC_NORM_CHUNK, count = fc_lesser(FC_NORM_CHUNK, call->pixels - q);
-    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
-    char *x = call->slots + (size_t)slot * 3 * tile, *g = x + tile, *y = g + tile;
-    fc_norm_move_tile(call, &call->x, q, count, c, lanes, x, 0);
-    if (map->has_g)
-        fc_norm_move_tile(call, &call->g, q, count, c, lanes, g, 0);
-    map_pixels(call, map->has_g, c, lanes, count, g, FC_NORM_LANES, x, FC_NORM_LANES, y, FC_NORM_LANES);
-    fc_norm_move_tile(call, &call->y, q, count, c, lanes, y, 1);
 }
 
-fc_status fc_norm_map(fc_norm_call *call, int has_g)
+static fc_status map_tiles(map_call *map, fc_norm_call *call)
 {
-    map_call map = {.call = call, .has_g = has_g, .planes = call->x.n * call->channels};
-    const fc_view *views[] = {&call->x, &call->y, &call->g};
+    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
+    map->tasks = fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
+    const int slots = fc_parallel_slots(map->tasks);
+    char *before = call->slots;
+    call->slots = fc_scratch_acquire_parts(0, slots, 3 * (int64_t)tile);
+    const fc_status status = call->slots ? FC_OK : FC_ENOMEM;
+    if (call->slots) {
+        fc_parallel_in(slots, map->tasks, map_task, map);
+        fc_scratch_release(call->slots);
+    }
+    call->slots = before;
+    return status;
+}
+
+fc_status fc_norm_map(fc_norm_call *call, int for_grad)
+{
+    map_call map = {.call = call,
+                    .for_grad = for_grad,
+                    .other = for_grad ? &call->g : &call->r,
+                    .planes = call->x.n * call->channels};
+    const fc_view *views[] = {&call->x, &call->y, map.other};
     int pixels = 1, planes = 1;
-    for (int i = 0; i < 2 + has_g; i++) {
+    for (int i = 0; i < 2 + (map.other->data != NULL); i++) {
         pixels &= fc_norm_pixel_step(views[i]) != 0;
         planes &= views[i]->stride_w == 1 && call->plane > 1;
     }
     map.walk = planes && call->channels == 1 ? PLANES : pixels ? PIXELS : planes ? PLANES : TILES;
+    if (map.walk == TILES)
+        return map_tiles(&map, call);
     if (map.walk == PLANES) {
         map.step = fc_lesser(call->plane, TASK_VALUES);
         map.parts = fc_parts(call->plane, map.step);
         map.group = fc_greater(1, TASK_VALUES / call->plane);
-        fc_parallel(fc_parts(map.planes, map.group) * map.parts, map_task, &map);
-        return FC_OK;
-    }
-    if (map.walk == PIXELS) {
+        map.tasks = fc_parts(map.planes, map.group) * map.parts;
+    } else {
         map.step = fc_greater(1, TASK_VALUES / call->channels);
-        fc_parallel(fc_parts(call->pixels, map.step), map_task, &map);
-        return FC_OK;
+        map.tasks = fc_parts(call->pixels, map.step);
     }
-    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
-    const int64_t tasks = fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
-    const int slots = fc_parallel_slots(tasks);
-    char *before = call->slots;
-    call->slots = fc_scratch_acquire((size_t)slots * 3 * tile);
-    if (!call->slots) {
-        call->slots = before;
-        return FC_ENOMEM;
-    }
-    fc_parallel_in(slots, tasks, map_task, &map);
-    fc_scratch_release(call->slots);
-    call->slots = before;
+    fc_parallel(map.tasks, map_task, &map);
     return FC_OK;
 }
