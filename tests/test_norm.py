@@ -80,7 +80,7 @@ def test_forward_and_backward(shape, dtype, training):
         )
         again = layers._batch_norm_saved_backward(form(g), form(x), saved, weight, bias, training)
         np.testing.assert_array_equal(y, out)
-        for a, b in zip(again, grads, strict=True):
+        for a, b in zip(again[:3], grads, strict=True):
             np.testing.assert_array_equal(a, b)
         mixed = F.batch_norm_backward(g, form(x), mean, var, weight, bias, training)
         results = [out, *running, *grads]

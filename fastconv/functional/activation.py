@@ -494,6 +494,12 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Arr
         return np.asarray(g - np.exp(_log_softmax(x, axis)) * g.sum(axis=axis, keepdims=True))
 
 
+def mask_of_clamp(grad_output: Array, output: Array, clamp: tuple[float, float]) -> Array:
+    """Gradient of min(max(x, lower), upper), told from its result, for (0, inf) and (0, 6)."""
+    code = _core.RELU if clamp[1] == math.inf else _core.RELU6
+    return _grad("relu_backward", code, grad_output, output)
+
+
 # ---- shared --------------------------------------------------------------------------------------
 
 
@@ -514,6 +520,13 @@ def _gelu(function: str, approximate: str) -> int:
     raise ValueError(f"{function}: approximate must be 'none' or 'tanh', got {approximate!r}")
 
 
+def _is_gapless(x: Array) -> bool:
+    """Whether x is C- or Fortran-contiguous, or channels-last without gaps."""
+    if x.flags.c_contiguous or x.flags.f_contiguous:
+        return True
+    return x.ndim > 2 and bool(np.moveaxis(x, 1, -1).flags.c_contiguous)
+
+
 def _gapless(x: Array) -> tuple[Array, Array]:
     """x, or a copy of it, that fills its memory without gaps, and an empty array like it."""
     y = np.empty_like(x, subok=False)
@@ -528,7 +541,7 @@ def _map(function: str, code: int, input: Array, out: Array | None, alpha: float
     x = float_array(function, "input", input)
     if out is not None:
         check_out(function, out, x.shape, x.dtype)
-        if out is x and (x.flags.c_contiguous or x.flags.f_contiguous):
+        if out is x and _is_gapless(x):
             _core.elementwise(code, x, x, alpha)
             return out
     x, y = _gapless(x)

@@ -246,6 +246,7 @@ def _forward(
     padding_mode: Any,
     algorithm: Any,
     out: Any,
+    clamp: tuple[float, float] | None = None,
 ) -> Array:
     x, w, had_batch, shape, geometry, extra_pads = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
@@ -257,10 +258,30 @@ def _forward(
         y = _checked_out(function, out, shape, had_batch, x, input=x, weight=w, bias=b)
     if padding_mode != "zeros":
         x = _padded_input(x, extra_pads, padding_mode)
-    _core.conv2d(x, w, b, y, geometry)
+    if clamp is None:
+        _core.conv2d(x, w, b, y, geometry)
+    else:
+        _core.conv2d_fused(x, w, None, b, None, *clamp, y, geometry)
     if out is not None:
         return out  # type: ignore[no-any-return]
     return y if had_batch else y[0]
+
+
+def clamped(
+    axes: int,
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    clamp: tuple[float, float],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> Array:
+    """min(max(conv1d or conv2d, lower), upper) in one pass, for layers."""
+    options = stride, padding, dilation, groups, padding_mode, "auto", None
+    return _forward(f"conv{axes}d", axes, input, weight, bias, *options, clamp)
 
 
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:

@@ -149,23 +149,13 @@ def _batch_norm_saved_backward(
     bias: Array | None,
     training: bool,
     clamp: Clamp = NO_CLAMP,
-) -> tuple[Array, Array | None, Array | None]:
-    """`batch_norm_backward` in two passes over the input instead of three."""
-    per_channel = None, None, weight, bias
-    return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp)[:3]
-
-
-def _batch_norm_add_backward(
-    grad_output: Array,
-    input: Array,
-    output: Array,
-    saved: Array,
-    weight: Array | None,
-    bias: Array | None,
-    training: bool,
-    clamp: Clamp,
+    output: Array | None = None,
 ) -> tuple[Array, Array | None, Array | None, Array]:
-    """The same with the gradient of the residual; output: what `_batch_norm_saved` returned."""
+    """Gradients of input, weight, bias and residual in two passes over the input.
+
+    output: what `_batch_norm_saved` returned, where it added a residual. Without a clamp the last
+    gradient is `grad_output` itself.
+    """
     per_channel = None, None, weight, bias
     return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp, output)
 

@@ -5,6 +5,7 @@ of `Sequential`, `Residual` and layers.
 """
 
 from . import init
+from ._fusion import fusion
 from .activation import GELU, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 from .container import Residual, Sequential
 from .conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
@@ -57,6 +58,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Tanh",
+    "fusion",
     "init",
     "rng_state",
     "set_rng_state",

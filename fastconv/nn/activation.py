@@ -5,10 +5,11 @@ gradient from the result, so they may do it in training too; SiLU needs its inpu
 place only where nothing is recorded (`eval()`).
 """
 
+import math
 from typing import Any, ClassVar
 
 from .. import functional as F
-from .module import Array, Module
+from .module import PASSED, Array, Module
 
 
 class _Activation(Module):
@@ -17,6 +18,7 @@ class _Activation(Module):
     function: ClassVar[Any]
     gradient: ClassVar[Any]
     keeps_output: ClassVar[bool] = False
+    clamp: ClassVar[tuple[float, float]]  # of ReLU and ReLU6: y = min(max(x, lower), upper)
     inplace: bool = False
 
     def _options(self) -> dict[str, Any]:
@@ -28,8 +30,14 @@ class _Activation(Module):
         self._keep(y if self.keeps_output else x)
         return y
 
+    def pass_through(self) -> None:
+        """The layer before has done this one's work, and will do its backward."""
+        self._keep(PASSED)
+
     def backward(self, grad: Array) -> Array:
         (kept,) = self._take()
+        if kept is PASSED:
+            return grad
         grad_x: Array = self.gradient(grad, kept, **self._options())
         return grad_x
 
@@ -45,6 +53,7 @@ class ReLU(_Activation):
 
     function, gradient = staticmethod(F.relu), staticmethod(F.relu_backward)
     keeps_output = True  # y > 0 exactly where x > 0; the next layer keeps y anyway
+    clamp = 0.0, math.inf
 
     def __init__(self, inplace: bool = False) -> None:
         self.inplace = inplace
@@ -55,6 +64,7 @@ class ReLU6(_Activation):
 
     function, gradient = staticmethod(F.relu6), staticmethod(F.relu6_backward)
     keeps_output = True  # 0 < y < 6 exactly where 0 < x < 6
+    clamp = 0.0, 6.0
 
     def __init__(self, inplace: bool = False) -> None:
         self.inplace = inplace

@@ -1,10 +1,12 @@
 """Sequential and Residual: the two ways fastconv's models are put together."""
 
-from collections.abc import Iterator, Mapping
-from typing import overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 
+from ..functional.norm import NO_CLAMP
+from . import _fusion
 from .module import Array, Module
 
 
@@ -40,9 +42,7 @@ class Sequential(Module):
         return self
 
     def forward(self, x: Array) -> Array:
-        for layer in self._layers.values():
-            x = layer(x)
-        return x
+        return _fusion.run(list(self._layers.values()), x)
 
     def backward(self, grad: Array) -> Array:
         for layer in reversed(self._layers.values()):
@@ -51,15 +51,7 @@ class Sequential(Module):
 
     def backward_parameters(self, grad: Array) -> None:
         """Go back as far as the first layer that has a parameter to learn."""
-        layers = list(self._layers.values())
-        learning = [i for i, layer in enumerate(layers) if _learns(layer)]
-        first = learning[0] if learning else len(layers)
-        for layer in reversed(layers[first + 1 :]):
-            grad = layer.backward(grad)
-        if learning:
-            layers[first].backward_parameters(grad)
-        for layer in layers[:first]:
-            layer.release()
+        backward_parameters(list(self._layers.values()), grad)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for layer in self._layers.values():
@@ -68,6 +60,11 @@ class Sequential(Module):
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         yield from self._layers.items()
+
+    def extra_repr(self) -> str:
+        """The runs of layers that one kernel computes."""
+        runs = _fusion.fused_names(list(self._layers), list(self._layers.values()))
+        return f"fused: {', '.join(runs)}" if runs else ""
 
     @overload
     def __getitem__(self, key: int | str) -> Module: ...
@@ -139,37 +136,77 @@ class Residual(Module):
         self.activation = activation
 
     def forward(self, x: Array) -> Array:
-        y = self.body(x)
+        self._saved = None
+        layers = list(self.body)
+        adds_in_norm = _fusion.ends_with_norm(layers, self.activation)
+        y = _fusion.run(layers[:-1] if adds_in_norm else layers, x)
         bypass = x if self.shortcut is None else self.shortcut(x)
-        if y.shape != bypass.shape:
-            raise ValueError(
-                f"Residual: the body gives shape {y.shape}, the shortcut {bypass.shape} "
-                f"(input {x.shape})"
-            )
+        if adds_in_norm and y.dtype == bypass.dtype:
+            self._check_sum(x, layers[-1].output_shape(y.shape), bypass)
+            return self._norm_of_sum(layers[-1], y, bypass)
+        if adds_in_norm:
+            y = layers[-1](y)
+        self._check_sum(x, y.shape, bypass)
         total = np.add(y, bypass, out=y if self._body_is_fresh(-1) else None)
         return total if self.activation is None else self._activated(total)
+
+    def _check_sum(self, x: Array, shape: tuple[int, ...], bypass: Array) -> None:
+        if shape != bypass.shape:
+            raise ValueError(
+                f"Residual: the body gives shape {shape}, the shortcut {bypass.shape} "
+                f"(input {x.shape})"
+            )
+
+    def _norm_of_sum(self, norm: Any, y: Array, bypass: Array) -> Array:
+        """The last layer of the body, the sum and the activation as one kernel."""
+        activation: Any = self.activation
+        total: Array = norm.run(y, NO_CLAMP if activation is None else activation.clamp, bypass)
+        self._keep(norm)
+        if activation is not None:
+            activation.pass_through()
+        return total
 
     def _activated(self, total: Array) -> Array:
         y: Array = self.activation(total)  # type: ignore[misc]
         return y
 
-    def backward(self, grad: Array) -> Array:
+    def _split(self, grad: Array) -> tuple[Array, Array, list[Module]]:
+        """The gradients of the body and the shortcut, and the layers of the body still to do."""
+        layers = list(self.body)
         if self.activation is not None:
             grad = self.activation.backward(grad)
-        grad_bypass = grad if self.shortcut is None else self.shortcut.backward(grad)
-        grad_x = self.body.backward(grad)
-        return np.add(grad_x, grad_bypass, out=grad_x if self._body_is_fresh(0) else None)
+        if self._saved is None:
+            return grad, grad, layers
+        (norm,) = self._take()
+        return *norm.run_backward(grad), layers[:-1]
+
+    def backward(self, grad: Array) -> Array:
+        grad, grad_bypass, layers = self._split(grad)
+        if self.shortcut is not None:
+            grad_bypass = self.shortcut.backward(grad_bypass)
+        for layer in reversed(layers):
+            grad = layer.backward(grad)
+        return np.add(grad, grad_bypass, out=grad if self._body_is_fresh(0) else None)
 
     def _body_is_fresh(self, position: int) -> bool:
         """Whether the array from that end of the body may be written over with the sum."""
         return len(self.body) > 0 and self.body[position].fresh
 
     def backward_parameters(self, grad: Array) -> None:
-        if self.activation is not None:
-            grad = self.activation.backward(grad)
+        grad, grad_bypass, layers = self._split(grad)
         if self.shortcut is not None:
-            self.shortcut.backward_parameters(grad)
-        self.body.backward_parameters(grad)
+            self.shortcut.backward_parameters(grad_bypass)
+        backward_parameters(layers, grad)
+
+    def extra_repr(self) -> str:
+        """The runs of layers that one kernel computes."""
+        names, layers = [*self.body._layers], list(self.body)
+        adds_in_norm = _fusion.ends_with_norm(layers, self.activation)
+        runs = _fusion.fused_names(names, layers[:-1] if adds_in_norm else layers)
+        if adds_in_norm:
+            end = "" if self.activation is None else "+activation"
+            runs.append(f"{names[-1]}+sum{end}")
+        return f"fused: {', '.join(runs)}" if runs else ""
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.body.output_shape(shape)
@@ -198,6 +235,18 @@ class Residual(Module):
             yield "downsample", self.shortcut
         if self.activation is not None:
             yield "activation", self.activation
+
+
+def backward_parameters(layers: Sequence[Module], grad: Array) -> None:
+    """Go back through `layers` as far as the first one that has a parameter to learn."""
+    learning = [i for i, layer in enumerate(layers) if _learns(layer)]
+    first = learning[0] if learning else len(layers)
+    for layer in reversed(layers[first + 1 :]):
+        grad = layer.backward(grad)
+    if learning:
+        layers[first].backward_parameters(grad)
+    for layer in layers[:first]:
+        layer.release()
 
 
 def _learns(layer: Module) -> bool:

@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
+from ..functional import conv as _conv
+from ..functional.activation import mask_of_clamp
+from ..functional.norm import NO_CLAMP, Clamp
 from . import init
 from ._sizes import Padding, Size, count, pad_pairs, padding_spec, per_axis, window_shape
 from .module import Array, Module, Parameter, Rng, as_float_dtype
@@ -62,7 +65,7 @@ class _Conv(Module):
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
         y: Array = self.function(x, self.weight.data, bias, **self._options())
-        self._keep(x)
+        self._keep(x, None, NO_CLAMP)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -73,7 +76,9 @@ class _Conv(Module):
         self._backward(grad, need_input=False)
 
     def _backward(self, grad: Array, need_input: bool) -> Any:
-        (x,) = self._take()
+        x, y, clamp = self._take()
+        if y is not None:
+            grad = mask_of_clamp(grad, y, clamp)
         need_bias = self.bias is not None and self.bias.requires_grad
         mask = (need_input, self.weight.requires_grad, need_bias)
         grad_x, grad_weight, grad_bias = self.gradient(
@@ -158,6 +163,16 @@ class _ForwardConv(_Conv):
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "padding_mode": self.padding_mode}
+
+    def run(self, x: Array, clamp: Clamp, masked_later: bool = False) -> Array:
+        """clamp(forward(x)) as one kernel.
+
+        masked_later: a MaxPool that follows masks the gradient, so y is not kept here.
+        """
+        bias = None if self.bias is None else self.bias.data
+        y = _conv.clamped(self.axes, x, self.weight.data, bias, clamp, **self._options())
+        self._keep(x, None if masked_later else y, clamp)
+        return y
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = window_shape(

@@ -13,6 +13,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
 
+PASSED = object()  # recorded by a layer that another one's kernel computed: gradients pass through
+
 
 class Parameter:
     """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.

@@ -5,7 +5,6 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from .. import functional as F
 from ..functional import norm as _norm
 from ._sizes import count
 from .module import Array, Module, Parameter, as_float_dtype
@@ -49,6 +48,12 @@ class _BatchNorm(Module):
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if track else None)
 
     def forward(self, x: Array) -> Array:
+        return self.run(x)
+
+    def run(
+        self, x: Array, clamp: _norm.Clamp = _norm.NO_CLAMP, residual: Array | None = None
+    ) -> Array:
+        """clamp(forward(x) + residual) as one kernel."""
         self._check(x.shape)
         training = self.training or self.running_mean is None
         tracked = self.num_batches_tracked if self.training else None
@@ -57,25 +62,26 @@ class _BatchNorm(Module):
             momentum = 1.0 / (int(tracked) + 1)
         statistics = self.running_mean, self.running_var
         arguments = *statistics, *self._affine(), training, momentum, self.eps
-        if not self.recording:
-            y: Array = F.batch_norm(x, *arguments)
-        else:
-            y, saved = _norm._batch_norm_saved(x, *arguments)
-            self._keep(x, saved, training)
+        y, saved = _norm._batch_norm_saved(x, *arguments, clamp, residual)
+        self._keep(x, saved, training, clamp, None if residual is None else y)
         if tracked is not None:
             tracked += 1
         return y
 
     def backward(self, grad: Array) -> Array:
-        x, saved, training = self._take()
-        grad_x, grad_weight, grad_bias = _norm._batch_norm_saved_backward(
-            grad, x, saved, *self._affine(), training
+        return self.run_backward(grad)[0]
+
+    def run_backward(self, grad: Array) -> tuple[Array, Array]:
+        """The gradients of run's x and residual; the latter may be `grad` itself."""
+        x, saved, training, clamp, y = self._take()
+        grad_x, grad_weight, grad_bias, grad_residual = _norm._batch_norm_saved_backward(
+            grad, x, saved, *self._affine(), training, clamp, y
         )
         if self.weight is not None:
             self.weight.accumulate(grad_weight)
         if self.bias is not None:
             self.bias.accumulate(grad_bias)
-        return grad_x
+        return grad_x, grad_residual
 
     def _affine(self) -> tuple[Array | None, Array | None]:
         weight = None if self.weight is None else self.weight.data

@@ -4,6 +4,8 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional import pool as _pool
+from ..functional.activation import mask_of_clamp
+from ..functional.norm import NO_CLAMP, Clamp
 from ._sizes import Padding, Size, padding_spec, per_axis, window_shape
 from .module import Array, Module
 
@@ -77,17 +79,24 @@ class _MaxPool(_WindowPool):
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def forward(self, x: Array) -> Array:
+        return self.run(x)
+
+    def run(self, x: Array, clamp: Clamp = NO_CLAMP) -> Array:
+        """forward; with a clamp that x has gone through, backward masks the gradient for it."""
         if not self.recording:
             result: Array = self.function(x, *self._arguments())
             return result
         batched = x.ndim == self.axes + 2
         y: Array
         y, taps = self.record(x if batched else x[None], *self._arguments())
-        self._keep(taps, batched, x.shape)
-        return y if batched else y[0]
+        y = y if batched else y[0]
+        self._keep(taps, batched, x.shape, None if clamp is NO_CLAMP else y, clamp)
+        return y
 
     def backward(self, grad: Array) -> Array:
-        taps, batched, shape = self._take()
+        taps, batched, shape, y, clamp = self._take()
+        if y is not None:
+            grad = mask_of_clamp(grad, y, clamp)
         grad_x: Array
         if batched:
             grad_x = self.record_gradient(grad, taps, shape, *self._arguments())
