@@ -93,6 +93,25 @@ def batch_norm_grad(
     clamp: tuple[float, float],
 ) -> None: ...
 
+Update = tuple[Array, Array, Array | None, Array | None, float, float]
+
+def sgd_step(
+    entries: list[Update], lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None: ...
+def adam_step(
+    entries: list[Update],
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    shrink: float,
+) -> None: ...
+
+class Buffers:
+    def take(self, count: int) -> Any: ...
+    def clear(self) -> None: ...
+    def count(self) -> tuple[int, int]: ...
+
 RELU: int
 RELU6: int
 LEAKY_RELU: int

@@ -319,3 +319,5 @@ def compiler():
 
 include "_pool_norm.pxi"
 include "_plan.pxi"
+include "_buffers.pxi"
+include "_optimize.pxi"

@@ -97,6 +97,7 @@ int fc_flush_denormals(int on);
 void fc_clear_workspace(void);
 int64_t fc_workspace_bytes(void);
 
+#include "fastconv_optimize.h"
 #include "fastconv_pool_norm.h"
 
 #include "fastconv_plan.h" /* uses the above */

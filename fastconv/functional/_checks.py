@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastconv.functional._memory import new_array
+
 Array = npt.NDArray[Any]
 Pads = tuple[tuple[int, int], ...]
 
@@ -210,12 +212,12 @@ def empty(
         if count >= 2**62:
             raise MemoryError
         if not channels_last:
-            return np.empty(shape, dtype)
+            return new_array(shape, dtype)
         if len(shape) == 4:
             n, c, h, w = shape
-            return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+            return new_array((n, h, w, c), dtype).transpose(0, 3, 1, 2)
         n, c, length = shape
-        return np.empty((n, length, c), dtype).transpose(0, 2, 1)
+        return new_array((n, length, c), dtype).transpose(0, 2, 1)
     except MemoryError:
         message = f"{function}: an output of shape {shape} would need {count} bytes"
         raise MemoryError(message) from None

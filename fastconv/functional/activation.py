@@ -14,6 +14,7 @@ import numpy as np
 
 from fastconv import _core
 from fastconv.functional._checks import Array, check_out, float_array, same_dtype
+from fastconv.functional._memory import new_like
 
 
 def relu(input: Array, *, out: Array | None = None) -> Array:
@@ -529,10 +530,10 @@ def _is_gapless(x: Array) -> bool:
 
 def _gapless(x: Array) -> tuple[Array, Array]:
     """x, or a copy of it, that fills its memory without gaps, and an empty array like it."""
-    y = np.empty_like(x, subok=False)
+    y = new_like(x)
     if x.flags.c_contiguous or x.strides == y.strides:
         return x, y
-    copy = np.empty_like(x, subok=False)
+    copy = new_like(x)
     copy[...] = x
     return copy, y
 
@@ -570,7 +571,7 @@ def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: flo
     g = _gradient(function, grad_output, x)
     x, grad_input = _gapless(x)
     if g.strides != x.strides:
-        copy = np.empty_like(x, subok=False)
+        copy = new_like(x)
         copy[...] = g
         g = copy
     _core.elementwise_grad(code, g, x, grad_input, alpha)

@@ -13,6 +13,7 @@ from .. import _core
 from . import _checks as check
 from ._arrays import shape as shape_argument
 from ._checks import Array, Pads
+from ._memory import new_array
 
 Algorithm = Literal["auto", "direct", "winograd"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
@@ -336,7 +337,7 @@ def _backward(
         x = _padded_input(x, call.extra_pads, padding_mode)
     grad_input = grad_weight = None
     if want_weight:
-        grad_weight = np.empty(call.weight.shape, call.weight.dtype)
+        grad_weight = new_array(call.weight.shape, call.weight.dtype)
         _core.conv2d_grad_weight(g, x, grad_weight, call.geometry)
     if want_input:
         grad_input = _input_gradient(function, call, g, padding_mode)

@@ -307,9 +307,18 @@ def _backward(
     if output is not None and clamp != NO_CLAMP:
         grad_residual = _empty_like(name, x)
         y, gated = _image(output), _image(grad_residual)
-    by_channel = grad_weight, grad_bias, arrays
-    settings = bool(training), eps, saved, clamp
     _core.batch_norm_grad(
-        _image(g), _image(x), y, _image(grad_input), gated, *by_channel, *settings
+        _image(g),
+        _image(x),
+        y,
+        _image(grad_input),
+        gated,
+        grad_weight,
+        grad_bias,
+        arrays,
+        bool(training),
+        eps,
+        saved,
+        clamp,
     )
     return grad_input, grad_weight, grad_bias, grad_residual

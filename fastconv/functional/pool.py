@@ -14,6 +14,7 @@ import numpy as np
 
 from fastconv import _core
 from fastconv.functional._checks import Array, batched, empty, float_array, is_channels_last
+from fastconv.functional._memory import new_array
 from fastconv.functional._windows import (
     Axes,
     Padding,
@@ -281,7 +282,7 @@ def _argmax(
         return result
     y = output_for(function, x, True, sizes, None, x)
     shape, by_planes = _tap_shape(x, sizes)
-    taps = np.empty(shape, np.uint8)
+    taps = new_array(shape, np.dtype(np.uint8))
     _core.max_pool2d(x, y, None, taps, by_planes, geometry)
     return y, taps
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import nn
+from ..functional._checks import empty, is_channels_last
+from ..functional._memory import copy_into
 from ..nn.module import Array, Rng, as_generator
 
 IMAGENET_BLOCKS = {
@@ -34,15 +36,17 @@ class SubsampleAndPad(nn.Module):
     def forward(self, x: Array) -> Array:
         self._keep(x.shape)
         s = self.stride
-        y = _zeros_like_format(x, self.output_shape(x.shape))
-        y[:, : x.shape[1]] = x[:, :, ::s, ::s]
+        y = empty("SubsampleAndPad", self.output_shape(x.shape), x.dtype, is_channels_last(x))
+        copy_into(y[:, : x.shape[1]], x[:, :, ::s, ::s])
+        y[:, x.shape[1] :] = 0
         return y
 
     def backward(self, grad: Array) -> Array:
         (shape,) = self._take()
         s = self.stride
-        grad_x = _zeros_like_format(grad, shape)
-        grad_x[:, :, ::s, ::s] = grad[:, : shape[1]]
+        grad_x = empty("SubsampleAndPad", shape, grad.dtype, is_channels_last(grad))
+        grad_x[...] = 0
+        copy_into(grad_x[:, :, ::s, ::s], grad[:, : shape[1]])
         return grad_x
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,14 +60,6 @@ class SubsampleAndPad(nn.Module):
 
     def extra_repr(self) -> str:
         return f"out_channels={self.out_channels}, stride={self.stride}"
-
-
-def _zeros_like_format(like: Array, shape: tuple[int, ...]) -> Array:
-    """Zeros of `shape` (N, C, H, W), channels-last in memory where `like` is."""
-    if like.flags.c_contiguous:
-        return np.zeros(shape, like.dtype)
-    n, c, h, w = shape
-    return np.zeros((n, h, w, c), like.dtype).transpose(0, 3, 1, 2)
 
 
 class _Builder:

@@ -7,7 +7,8 @@ and records, the others record `PASSED` and hand the gradient through.
 - BatchNorm and ReLU or ReLU6: one pass for the statistics, one to write y; backward tells the sign
   of y from x, so that nothing else is kept.
 - Conv and ReLU or ReLU6: the convolution clamps as it writes. Where a MaxPool follows, the gradient
-  is masked behind the pool, in a fraction of the entries, and the full-size y is not kept.
+  is masked, and summed for the bias, behind the pool: in a fraction of the entries, and the
+  full-size y is not kept.
 - At the end of a Residual, BatchNorm, the sum and ReLU or ReLU6 (or nothing).
 
 Only layers of exactly these classes are fused: a subclass, or a layer whose `forward` or `backward`
@@ -30,7 +31,7 @@ _enabled = True
 
 _NORMS = (BatchNorm1d, BatchNorm2d)
 _CLAMPS = (ReLU, ReLU6)
-_POOL_OF = {Conv1d: MaxPool1d, Conv2d: MaxPool2d}
+_POOL_OF: dict[type, type] = {Conv1d: MaxPool1d, Conv2d: MaxPool2d}
 
 
 def fusion(enabled: bool) -> _Restore:
@@ -45,9 +46,7 @@ def fusion(enabled: bool) -> _Restore:
     ...     y = model(x)  # layer by layer
     """
     if not isinstance(enabled, bool):
-        raise TypeError(
-            f"fusion: enabled must be a bool, got {type(enabled).__name__} {enabled!r}"
-        )
+        raise TypeError(f"fusion: enabled must be a bool, got {type(enabled).__name__} {enabled!r}")
     before = _enabled
     _switch(enabled)
     return _Restore(_switch, before)
@@ -66,7 +65,7 @@ def run_length(layers: Sequence[Module], start: int) -> int:
     """How many layers from `start` on run as one: 1 where nothing is fused."""
     if not _enabled or start + 1 >= len(layers) or type(layers[start + 1]) not in _CLAMPS:
         return 1
-    kind = type(layers[start])
+    kind: type = type(layers[start])
     if kind not in _NORMS and kind not in _POOL_OF:
         return 1
     if not (_is_plain(layers[start]) and _is_plain(layers[start + 1])):
@@ -93,9 +92,9 @@ def _run_fused(layers: Sequence[Any], x: Array) -> Array:
         y = first.run(x, activation.clamp)
         activation.pass_through()
         return y
-    y = first.run(x, activation.clamp, masked_later=True)
+    y = first.run(x, activation.clamp, pooled=True)
     activation.pass_through()
-    y = pool[0].run(y, activation.clamp)
+    y = pool[0].run(y, activation.clamp, first.bias)
     return y
 
 

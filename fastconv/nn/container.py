@@ -42,16 +42,22 @@ class Sequential(Module):
         return self
 
     def forward(self, x: Array) -> Array:
-        return _fusion.run(list(self._layers.values()), x)
+        layers = list(self._layers.values())
+        if not self.recording:
+            return _fusion.run(layers, x)
+        with self._memory():
+            return _fusion.run(layers, x)
 
     def backward(self, grad: Array) -> Array:
-        for layer in reversed(self._layers.values()):
-            grad = layer.backward(grad)
+        with self._memory():
+            for layer in reversed(self._layers.values()):
+                grad = layer.backward(grad)
         return grad
 
     def backward_parameters(self, grad: Array) -> None:
         """Go back as far as the first layer that has a parameter to learn."""
-        backward_parameters(list(self._layers.values()), grad)
+        with self._memory():
+            backward_parameters(list(self._layers.values()), grad)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for layer in self._layers.values():
@@ -239,11 +245,10 @@ class Residual(Module):
 
 def backward_parameters(layers: Sequence[Module], grad: Array) -> None:
     """Go back through `layers` as far as the first one that has a parameter to learn."""
-    learning = [i for i, layer in enumerate(layers) if _learns(layer)]
-    first = learning[0] if learning else len(layers)
+    first = next((i for i, layer in enumerate(layers) if _learns(layer)), len(layers))
     for layer in reversed(layers[first + 1 :]):
         grad = layer.backward(grad)
-    if learning:
+    if first < len(layers):
         layers[first].backward_parameters(grad)
     for layer in layers[:first]:
         layer.release()

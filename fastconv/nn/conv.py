@@ -65,7 +65,7 @@ class _Conv(Module):
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
         y: Array = self.function(x, self.weight.data, bias, **self._options())
-        self._keep(x, None, NO_CLAMP)
+        self._keep(x, None, NO_CLAMP, False)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -76,10 +76,10 @@ class _Conv(Module):
         self._backward(grad, need_input=False)
 
     def _backward(self, grad: Array, need_input: bool) -> Any:
-        x, y, clamp = self._take()
+        x, y, clamp, pooled = self._take()
         if y is not None:
             grad = mask_of_clamp(grad, y, clamp)
-        need_bias = self.bias is not None and self.bias.requires_grad
+        need_bias = self.bias is not None and self.bias.requires_grad and not pooled
         mask = (need_input, self.weight.requires_grad, need_bias)
         grad_x, grad_weight, grad_bias = self.gradient(
             grad, x, self.weight.data, **self._options(), output_mask=mask
@@ -164,14 +164,14 @@ class _ForwardConv(_Conv):
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "padding_mode": self.padding_mode}
 
-    def run(self, x: Array, clamp: Clamp, masked_later: bool = False) -> Array:
+    def run(self, x: Array, clamp: Clamp, pooled: bool = False) -> Array:
         """clamp(forward(x)) as one kernel.
 
-        masked_later: a MaxPool that follows masks the gradient, so y is not kept here.
+        pooled: the MaxPool that follows masks the gradient and sums it for the bias.
         """
         bias = None if self.bias is None else self.bias.data
         y = _conv.clamped(self.axes, x, self.weight.data, bias, clamp, **self._options())
-        self._keep(x, None if masked_later else y, clamp)
+        self._keep(x, None if pooled else y, clamp, pooled)
         return y
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

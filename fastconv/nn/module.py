@@ -10,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
+from ..functional._memory import using
+
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
 
@@ -99,6 +102,7 @@ class Module:
     recording: bool = True
     fresh: ClassVar[bool] = False  # forward and backward return new arrays and do not keep them
     _saved: Any = None
+    _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
 
     # --- to be written by subclasses ---------------------------------------------------------
@@ -158,6 +162,12 @@ class Module:
         """Drop what the last training forward kept, without a backward."""
         for module in self.modules():
             module._saved = None
+
+    def _memory(self) -> using:
+        """A `with` block in which large results use the memory of the last step again."""
+        if self._buffers_of_steps is None:
+            self._buffers_of_steps = _core.Buffers()
+        return using(self._buffers_of_steps)
 
     # --- the tree ----------------------------------------------------------------------------
 
@@ -227,7 +237,7 @@ class Module:
         """Inference behaviour; with `backward=True` the layers still record for backward."""
         for module in self.modules():
             module.training, module.recording = False, backward
-            module._saved = None
+            module._saved = module._buffers_of_steps = None
         return self
 
     def zero_grad(self) -> None:

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 from .. import functional as F
 from ..functional import pool as _pool
 from ..functional.activation import mask_of_clamp
+from ..functional.conv import _channel_sum
 from ..functional.norm import NO_CLAMP, Clamp
 from ._sizes import Padding, Size, padding_spec, per_axis, window_shape
-from .module import Array, Module
+from .module import Array, Module, Parameter
 
 
 class _Pool(Module):
@@ -81,8 +82,11 @@ class _MaxPool(_WindowPool):
     def forward(self, x: Array) -> Array:
         return self.run(x)
 
-    def run(self, x: Array, clamp: Clamp = NO_CLAMP) -> Array:
-        """forward; with a clamp that x has gone through, backward masks the gradient for it."""
+    def run(self, x: Array, clamp: Clamp = NO_CLAMP, bias: Parameter | None = None) -> Array:
+        """forward; with a clamp that x has gone through, backward masks the gradient for it.
+
+        bias: that of the convolution before, whose gradient is then the sum of the masked one.
+        """
         if not self.recording:
             result: Array = self.function(x, *self._arguments())
             return result
@@ -90,13 +94,15 @@ class _MaxPool(_WindowPool):
         y: Array
         y, taps = self.record(x if batched else x[None], *self._arguments())
         y = y if batched else y[0]
-        self._keep(taps, batched, x.shape, None if clamp is NO_CLAMP else y, clamp)
+        self._keep(taps, batched, x.shape, None if clamp is NO_CLAMP else y, clamp, bias)
         return y
 
     def backward(self, grad: Array) -> Array:
-        taps, batched, shape, y, clamp = self._take()
+        taps, batched, shape, y, clamp, bias = self._take()
         if y is not None:
             grad = mask_of_clamp(grad, y, clamp)
+        if bias is not None and bias.requires_grad:
+            bias.accumulate(_channel_sum(grad if batched else grad[None]))
         grad_x: Array
         if batched:
             grad_x = self.record_gradient(grad, taps, shape, *self._arguments())

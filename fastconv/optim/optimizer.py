@@ -1,18 +1,17 @@
 """The optimisers: SGD, Adam, AdamW."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
 from ..nn import Module, Parameter
 
 Array = npt.NDArray[Any]
 Group = dict[str, Any]
-
-_CHUNK = 1 << 15  # entries updated at a time: 4 float32 arrays of 128 KiB stay in a 1 MiB L2
 
 
 def weight_decay_groups(model: Module, weight_decay: float) -> list[Group]:
@@ -80,31 +79,38 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         index = 0
         for group in self.param_groups:
+            entries: dict[Any, list[_Entry]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step(parameter, parameter.grad, group, index)
+                    entry = self._entry(parameter, parameter.grad, group, index)
+                    entries.setdefault(parameter.dtype, []).append(entry)
                 index += 1
+            for same_dtype in entries.values():
+                self._update(group, [_contiguous(entry) for entry in same_dtype])
+                for entry in same_dtype:
+                    _write_back(entry)
 
-    def _step(self, parameter: Parameter, grad: Array, group: Group, index: int) -> None:
-        state = self.state.setdefault(index, {"step": np.zeros((), np.int64)})
-        for name in self._slots(group):
+    def _entry(self, parameter: Parameter, grad: Array, group: Group, index: int) -> "_Entry":
+        slots = self._slots(group)
+        state = self.state.get(index)
+        if state is None:
+            state = self.state[index] = {"step": np.zeros((), np.int64)}
+        for name in slots:
             if name not in state:
                 state[name] = np.zeros(parameter.shape, parameter.dtype)
         state["step"] += 1
-        numbers = self._numbers(group, int(state["step"]))
-        arrays = [parameter.data, grad, *(state[name] for name in self._slots(group))]
-        for data, g, *kept in _chunks(arrays):
-            self._update(data, g, kept, numbers)
+        kept = [state[name] for name in slots]
+        return _Entry(parameter.data, grad, kept, self._numbers(group, int(state["step"])))
 
     def _slots(self, group: Group) -> tuple[str, ...]:
         return self.slots
 
-    def _numbers(self, group: Group, step: int) -> Group:
-        """The group's options and what follows from the step count."""
-        return group
+    def _numbers(self, group: Group, step: int) -> tuple[float, float]:
+        """What the update takes from the number of steps that a parameter has made."""
+        return 0.0, 0.0
 
-    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
-        """Write the new `data` and `kept`; `grad` must stay as it is."""
+    def _update(self, group: Group, entries: list[Any]) -> None:
+        """Write the new data and state of all `entries`, as `_core` takes them."""
         raise TypeError(f"{type(self).__name__} has no _update method")
 
     def state_dict(self) -> dict[str, Array]:
@@ -209,19 +215,12 @@ class SGD(Optimizer):
     def _slots(self, group: Group) -> tuple[str, ...]:
         return self.slots if group["momentum"] else ()
 
-    def _numbers(self, group: Group, step: int) -> Group:
-        return {**group, "share": 1.0 if step == 1 else 1.0 - group["dampening"]}
+    def _numbers(self, group: Group, step: int) -> tuple[float, float]:
+        return 1.0 if step == 1 else 1.0 - group["dampening"], 0.0
 
-    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
-        momentum, share = numbers["momentum"], numbers["share"]
-        if numbers["weight_decay"]:
-            grad = grad + numbers["weight_decay"] * data
-        if kept:
-            (velocity,) = kept
-            velocity *= momentum
-            velocity += grad if share == 1 else share * grad
-            grad = grad + momentum * velocity if numbers["nesterov"] else velocity
-        data -= numbers["lr"] * grad
+    def _update(self, group: Group, entries: list[Any]) -> None:
+        options = group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]
+        _core.sgd_step(entries, *options)
 
 
 class Adam(Optimizer):
@@ -251,32 +250,13 @@ class Adam(Optimizer):
             who = type(self).__name__
             raise ValueError(f"{who}: betas must be two numbers in [0, 1), got {betas}")
 
-    def _numbers(self, group: Group, step: int) -> Group:
+    def _numbers(self, group: Group, step: int) -> tuple[float, float]:
         beta1, beta2 = group["betas"]
-        rate, root = group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        return {**group, "rate": rate, "root": root}
+        return group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)
 
-    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
-        if numbers["weight_decay"]:
-            grad = grad + numbers["weight_decay"] * data
-        self._move(data, grad, kept, numbers)
-
-    @staticmethod
-    def _move(data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
-        (mean, square), (beta1, beta2) = kept, numbers["betas"]
-        scratch = grad - mean
-        scratch *= 1 - beta1
-        mean += scratch
-        np.multiply(grad, grad, out=scratch)
-        scratch *= 1 - beta2
-        square *= beta2
-        square += scratch
-        np.sqrt(square, out=scratch)
-        scratch /= numbers["root"]
-        scratch += numbers["eps"]
-        np.divide(mean, scratch, out=scratch)
-        scratch *= numbers["rate"]
-        data -= scratch
+    def _update(self, group: Group, entries: list[Any]) -> None:
+        beta1, beta2 = group["betas"]
+        _core.adam_step(entries, beta1, beta2, group["eps"], group["weight_decay"], 1.0)
 
 
 class AdamW(Adam):
@@ -292,17 +272,33 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _update(self, data: Array, grad: Array, kept: Sequence[Array], numbers: Group) -> None:
-        data *= 1 - numbers["lr"] * numbers["weight_decay"]
-        self._move(data, grad, kept, numbers)
+    def _update(self, group: Group, entries: list[Any]) -> None:
+        shrink = 1 - group["lr"] * group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        _core.adam_step(entries, beta1, beta2, group["eps"], 0.0, shrink)
 
 
-def _chunks(arrays: list[Array]) -> Iterator[list[Array]]:
-    """Views of the arrays, piece by piece, where all are contiguous; else the arrays whole."""
-    size = arrays[0].size
-    if size <= _CHUNK or not all(array.flags.c_contiguous for array in arrays):
-        yield arrays
-        return
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, size, _CHUNK):
-        yield [array[start : start + _CHUNK] for array in flat]
+class _Entry(NamedTuple):
+    """What a step does to one parameter."""
+
+    data: Array
+    grad: Array
+    kept: list[Array]
+    numbers: tuple[float, float]
+
+
+def _contiguous(entry: _Entry) -> tuple[Any, ...]:
+    """The entry as `_core` takes it: C-contiguous arrays of data's dtype, copies where needed."""
+    data = entry.data
+    if not data.flags.c_contiguous:
+        entry.kept.insert(0, np.ascontiguousarray(data))  # written back after the step
+        data = entry.kept[0]
+    grad = np.ascontiguousarray(entry.grad, data.dtype)
+    kept = entry.kept if data is entry.data else entry.kept[1:]
+    first, second = [*kept, None, None][:2]
+    return data, grad, first, second, *entry.numbers
+
+
+def _write_back(entry: _Entry) -> None:
+    if not entry.data.flags.c_contiguous:
+        entry.data[...] = entry.kept[0]

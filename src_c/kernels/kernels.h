@@ -12,6 +12,7 @@
 #include "elementwise.h"
 #include "gemm.h"
 #include "norm.h"
+#include "optimize.h"
 #include "pixels.h"
 #include "pool.h"
 #include "winograd.h"
@@ -37,6 +38,7 @@ typedef struct {
     const fc_pool_kernels *pool;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;
+    const fc_optimize_kernels *optimize;
 } fc_kernels;
 
 typedef struct {

@@ -56,8 +56,8 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
         N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0);
 }
 
-INLINE void N(norm_map_values)(int64_t count, int64_t channel, const fc_norm_channels *by, const T *x, const T *r,
-                               T *y, const int has_residual)
+INLINE void N(norm_map_values)(int64_t count, int64_t channel, const fc_norm_channels *by, const T *x, const T *r, T *y,
+                               const int has_residual)
 {
     const vec centre = vset1(((const T *)by->centre)[channel]), gain = vset1(((const T *)by->gain)[channel]);
     const vec shift = vset1(((const T *)by->shift)[channel]);
@@ -88,7 +88,7 @@ typedef struct {
     vec centre, gain, shift, slope, offset;
 } N(norm_terms);
 
-INLINE vec N(norm_slope)(vec g, vec x, const N(norm_terms) *t, vec low, vec high, const fc_norm_gate gate,
+INLINE vec N(norm_slope)(vec g, vec x, const N(norm_terms) * t, vec low, vec high, const fc_norm_gate gate,
                          const int has_slope)
 {
     const vec d = x - t->centre;
@@ -106,15 +106,14 @@ INLINE void N(norm_grad_block)(int64_t pixels, const fc_norm_channels *by, const
     N(norm_terms) terms[FC_STREAMS];
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
     const int reads_x = has_slope || gate != FC_GATE_NONE;
-    FC_EACH_STREAM terms[s] = (N(norm_terms)){FC_TERM(centre, reads_x), FC_TERM(gain, 1),
-                                              FC_TERM(shift, gate != FC_GATE_NONE), FC_TERM(slope, has_slope),
-                                              FC_TERM(offset, has_slope)};
+    FC_EACH_STREAM terms[s] =
+        (N(norm_terms)){FC_TERM(centre, reads_x), FC_TERM(gain, 1), FC_TERM(shift, gate != FC_GATE_NONE),
+                        FC_TERM(slope, has_slope), FC_TERM(offset, has_slope)};
     for (int64_t p = 0; p < pixels; p++, g += g_pixel, y += y_pixel) {
         FC_EACH_STREAM
         {
             const vec value = reads_x ? FC_LOAD(x + s * VL) : (vec){0};
-            FC_STORE(y + s * VL,
-                     N(norm_slope)(FC_LOAD(g + s * VL), value, &terms[s], low, high, gate, has_slope));
+            FC_STORE(y + s * VL, N(norm_slope)(FC_LOAD(g + s * VL), value, &terms[s], low, high, gate, has_slope));
         }
         if (reads_x)
             x += x_pixel;
@@ -146,8 +145,8 @@ INLINE void N(norm_grad_values)(int64_t count, int64_t channel, const fc_norm_ch
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
     int64_t i = 0;
     for (; i + VL <= count; i += VL)
-        vstore(y + i, N(norm_slope)(vload(g + i), reads_x ? vload(x + i) : (vec){0}, &terms, low, high, gate,
-                                    has_slope));
+        vstore(y + i,
+               N(norm_slope)(vload(g + i), reads_x ? vload(x + i) : (vec){0}, &terms, low, high, gate, has_slope));
     const int tail = (int)(count - i);
     if (tail)
         vstore_tail(y + i,

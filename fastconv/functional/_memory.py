@@ -1,0 +1,76 @@
+"""Where results are allocated: in NumPy's memory, or in a model's pool of buffers.
+
+In a training loop the same arrays come and go with every step. The operating system would give
+each of them fresh pages, filled with zeros one page fault at a time; a pool hands the memory of the
+last step out again. A block goes back when the last array that looks at it is gone, so an array
+that a user keeps is never overwritten.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from math import prod
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastconv import _core
+
+Array = npt.NDArray[Any]
+
+_LEAST = 1 << 16  # bytes: smaller arrays come from the heap, without page faults
+
+_active: ContextVar[_core.Buffers | None] = ContextVar("fastconv_buffers", default=None)
+
+
+class using:
+    """Take large results from `pool` inside a `with` block, unless a pool is active already."""
+
+    def __init__(self, pool: _core.Buffers) -> None:
+        self._pool = pool
+        self._token: Token[_core.Buffers | None] | None = None
+
+    def __enter__(self) -> None:
+        if _active.get() is None:
+            self._token = _active.set(self._pool)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            _active.reset(self._token)
+
+
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised C-contiguous array."""
+    pool = _active.get()
+    if pool is None:
+        return np.empty(shape, dtype)
+    size = prod(shape) * dtype.itemsize
+    if not _LEAST <= size < 2**62:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, pool.take(size))
+
+
+def new_like(x: Array) -> Array:
+    """An uninitialised array of x's shape, dtype and order of axes in memory, without gaps."""
+    if _active.get() is None or x.nbytes < _LEAST:
+        return np.empty_like(x, subok=False)
+    if x.flags.c_contiguous:
+        return new_array(x.shape, x.dtype)
+    order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))
+    back = np.argsort(order)
+    return new_array(tuple(x.shape[axis] for axis in order), x.dtype).transpose(back)
+
+
+def copy_into(to: Array, x: Array) -> None:
+    """to[...] = x for float32 or float64 images of one dtype, in any two layouts."""
+    if x.dtype == to.dtype and x.dtype.isnative and x.flags.aligned and x.size:
+        _core.copy(x, to)
+    else:
+        to[...] = x
