@@ -92,6 +92,7 @@ def batch_norm_grad(
     saved: Array | None,
     clamp: tuple[float, float],
 ) -> None: ...
+def add(a: Array, b: Array, y: Array) -> None: ...
 
 Update = tuple[Array, Array, Array | None, Array | None, float, float]
 

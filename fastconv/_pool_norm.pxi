@@ -227,6 +227,8 @@ cdef extern from "fastconv.h" nogil:
     void fc_elementwise_grad(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x,
                              void *grad_x)
 
+    void fc_elementwise_add(fc_dtype, int64_t count, const void *a, const void *b, void *y)
+
 RELU, RELU6, LEAKY_RELU, SIGMOID = FC_RELU, FC_RELU6, FC_LEAKY_RELU, FC_SIGMOID
 TANH, SILU, GELU, GELU_TANH = FC_TANH, FC_SILU, FC_GELU, FC_GELU_TANH
 
@@ -264,3 +266,16 @@ def elementwise_grad(int function, grad_y, x, grad_x, double alpha):
     cdef fc_dtype dtype = _dtype(_flat(grad_x, PyBUF_STRIDED, &py, &count))
     with nogil:
         fc_elementwise_grad(dtype, <fc_elementwise>function, count, alpha, pg, px, py)
+
+
+def add(a, b, y):
+    """a, b and y: gapless, of the same strides; y may be a or b."""
+    cdef void *pa
+    cdef void *pb
+    cdef void *py
+    cdef int64_t count
+    _flat(a, PyBUF_STRIDED_RO, &pa, &count)
+    _flat(b, PyBUF_STRIDED_RO, &pb, &count)
+    cdef fc_dtype dtype = _dtype(_flat(y, PyBUF_STRIDED, &py, &count))
+    with nogil:
+        fc_elementwise_add(dtype, count, pa, pb, py)

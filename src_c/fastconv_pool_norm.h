@@ -84,4 +84,6 @@ typedef enum {
 void fc_elementwise_map(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *x, void *y);
 void fc_elementwise_grad(fc_dtype, fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x,
                          void *grad_x);
+/* y = a + b; y may be a or b */
+void fc_elementwise_add(fc_dtype, int64_t count, const void *a, const void *b, void *y);
 #endif

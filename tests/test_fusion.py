@@ -309,3 +309,24 @@ def test_copies_and_pickles_have_memory_of_their_own():
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model.eval()))):
         np.testing.assert_array_equal(other.train()(x), y)
         assert other._buffers_of_steps is not model._buffers_of_steps
+
+
+@pytest.mark.parametrize("network", ["conv_pool", "conv_norm", "residual"])
+def test_formats_at_the_boundary(network):
+    """Same bits for both formats; images come back in the format they were given in."""
+    rng = np.random.default_rng(7)
+    model = NETWORKS[network](7, np.float32)
+    x = rng.standard_normal((4, 3, 12, 15)).astype(np.float32)
+    g = rng.standard_normal(model.output_shape(x.shape)).astype(np.float32)
+    first = run(copy.deepcopy(model), x, g, True)
+    last = run(copy.deepcopy(model), channels_last(x), channels_last(g), True)
+    mixed = run(model, x, channels_last(g), True)
+    for a, b, c in zip(
+        (first[0], *first[1]), (last[0], *last[1]), (mixed[0], *mixed[1]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    assert first[0].flags.c_contiguous
+    assert first[1][0].flags.c_contiguous
+    assert last[0].transpose(0, 2, 3, 1).flags.c_contiguous
+    assert last[1][0].transpose(0, 2, 3, 1).flags.c_contiguous

@@ -74,3 +74,19 @@ def copy_into(to: Array, x: Array) -> None:
         _core.copy(x, to)
     else:
         to[...] = x
+
+
+def add(a: Array, b: Array, into_a: bool) -> Array:
+    """a + b, written over a where that is allowed."""
+    if a.strides != b.strides or a.dtype != b.dtype or a.shape != b.shape or not is_gapless(a):
+        return np.add(a, b, out=a if into_a else None)
+    y = a if into_a else new_like(a)
+    _core.add(a, b, y)
+    return y
+
+
+def is_gapless(x: Array) -> bool:
+    """Whether x is C- or Fortran-contiguous, or channels-last without gaps."""
+    if x.flags.c_contiguous or x.flags.f_contiguous:
+        return True
+    return x.ndim > 2 and bool(x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous)

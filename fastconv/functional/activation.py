@@ -14,7 +14,7 @@ import numpy as np
 
 from fastconv import _core
 from fastconv.functional._checks import Array, check_out, float_array, same_dtype
-from fastconv.functional._memory import new_like
+from fastconv.functional._memory import is_gapless, new_like
 
 
 def relu(input: Array, *, out: Array | None = None) -> Array:
@@ -521,13 +521,6 @@ def _gelu(function: str, approximate: str) -> int:
     raise ValueError(f"{function}: approximate must be 'none' or 'tanh', got {approximate!r}")
 
 
-def _is_gapless(x: Array) -> bool:
-    """Whether x is C- or Fortran-contiguous, or channels-last without gaps."""
-    if x.flags.c_contiguous or x.flags.f_contiguous:
-        return True
-    return x.ndim > 2 and bool(np.moveaxis(x, 1, -1).flags.c_contiguous)
-
-
 def _gapless(x: Array) -> tuple[Array, Array]:
     """x, or a copy of it, that fills its memory without gaps, and an empty array like it."""
     y = new_like(x)
@@ -542,7 +535,7 @@ def _map(function: str, code: int, input: Array, out: Array | None, alpha: float
     x = float_array(function, "input", input)
     if out is not None:
         check_out(function, out, x.shape, x.dtype)
-        if out is x and _is_gapless(x):
+        if out is x and is_gapless(x):
             _core.elementwise(code, x, x, alpha)
             return out
     x, y = _gapless(x)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
-import numpy as np
-
+from ..functional._memory import add
 from ..functional.norm import NO_CLAMP
 from . import _fusion
+from ._format import is_channels_first, to_channels_first, to_channels_last
+from .conv import _Conv
 from .module import Array, Module
 
 
@@ -42,21 +43,35 @@ class Sequential(Module):
         return self
 
     def forward(self, x: Array) -> Array:
-        layers = list(self._layers.values())
         if not self.recording:
-            return _fusion.run(layers, x)
+            return self._run(x)
         with self._memory():
+            return self._run(x)
+
+    def _run(self, x: Array) -> Array:
+        layers = list(self._layers.values())
+        self._saved = None
+        if not (_starts_with_conv(layers) and is_channels_first(x)):
             return _fusion.run(layers, x)
+        y = to_channels_first(_fusion.run(layers, to_channels_last(x)))
+        self._keep("channels first")
+        return y
 
     def backward(self, grad: Array) -> Array:
+        was_first, self._saved = self._saved is not None, None
         with self._memory():
+            if was_first and is_channels_first(grad):
+                grad = to_channels_last(grad)
             for layer in reversed(self._layers.values()):
                 grad = layer.backward(grad)
-        return grad
+            return to_channels_first(grad) if was_first else grad
 
     def backward_parameters(self, grad: Array) -> None:
         """Go back as far as the first layer that has a parameter to learn."""
+        was_first, self._saved = self._saved is not None, None
         with self._memory():
+            if was_first and is_channels_first(grad):
+                grad = to_channels_last(grad)
             backward_parameters(list(self._layers.values()), grad)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -153,7 +168,7 @@ class Residual(Module):
         if adds_in_norm:
             y = layers[-1](y)
         self._check_sum(x, y.shape, bypass)
-        total = np.add(y, bypass, out=y if self._body_is_fresh(-1) else None)
+        total = add(y, bypass, self._body_is_fresh(-1))
         return total if self.activation is None else self._activated(total)
 
     def _check_sum(self, x: Array, shape: tuple[int, ...], bypass: Array) -> None:
@@ -192,7 +207,7 @@ class Residual(Module):
             grad_bypass = self.shortcut.backward(grad_bypass)
         for layer in reversed(layers):
             grad = layer.backward(grad)
-        return np.add(grad, grad_bypass, out=grad if self._body_is_fresh(0) else None)
+        return add(grad, grad_bypass, self._body_is_fresh(0))
 
     def _body_is_fresh(self, position: int) -> bool:
         """Whether the array from that end of the body may be written over with the sum."""
@@ -241,6 +256,13 @@ class Residual(Module):
             yield "downsample", self.shortcut
         if self.activation is not None:
             yield "activation", self.activation
+
+
+def _starts_with_conv(layers: Sequence[Module]) -> bool:
+    while layers and isinstance(layers[0], Sequential | Residual):
+        first = layers[0]
+        layers = list(first.body if isinstance(first, Residual) else first)
+    return len(layers) > 0 and isinstance(layers[0], _Conv)
 
 
 def backward_parameters(layers: Sequence[Module], grad: Array) -> None:

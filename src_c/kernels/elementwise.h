@@ -8,5 +8,7 @@ typedef struct {
     void (*map)(fc_elementwise, int64_t count, double alpha, const void *x, void *y);
     /* grad_x[i] = f'(x[i]) * grad_y[i] */
     void (*grad)(fc_elementwise, int64_t count, double alpha, const void *grad_y, const void *x, void *grad_x);
+    /* y[i] = a[i] + b[i]; y may be a or b */
+    void (*add)(int64_t count, const void *a, const void *b, void *y);
 } fc_elementwise_kernels;
 #endif

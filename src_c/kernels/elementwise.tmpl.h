@@ -227,7 +227,19 @@ static void N(elementwise_grad)(fc_elementwise function, int64_t count, double a
     FC_CASES(g)
 }
 
-static const fc_elementwise_kernels N(elementwise_table) = {.map = N(elementwise_map), .grad = N(elementwise_grad)};
+static void N(elementwise_add)(int64_t count, const void *a_, const void *b_, void *y_)
+{
+    const T *a = a_, *b = b_;
+    T *y = y_;
+    int64_t i = 0;
+    for (; i + VL <= count; i += VL)
+        vstore(y + i, vload(a + i) + vload(b + i));
+    for (; i < count; i++)
+        y[i] = a[i] + b[i];
+}
+
+static const fc_elementwise_kernels N(elementwise_table) = {
+    .map = N(elementwise_map), .grad = N(elementwise_grad), .add = N(elementwise_add)};
 #undef FC_EXP_MIN
 #undef FC_EXP_MAX
 #undef FC_LN2_HIGH

@@ -10,6 +10,7 @@ enum {
 typedef struct {
     const fc_elementwise_kernels *kernels;
     fc_elementwise function;
+    int adds; /* grad_y + x instead */
     double alpha;
     int64_t count, step, item;
     const char *grad_y, *x;
@@ -22,7 +23,9 @@ static void elementwise_task(void *context, int64_t task, int slot)
     const elementwise_call *call = context;
     const int64_t begin = task * call->step, rest = call->count - begin;
     const int64_t count = rest < call->step ? rest : call->step, at = begin * call->item;
-    if (call->grad_y)
+    if (call->adds)
+        call->kernels->add(count, call->grad_y + at, call->x + at, call->y + at);
+    else if (call->grad_y)
         call->kernels->grad(call->function, count, call->alpha, call->grad_y + at, call->x + at, call->y + at);
     else
         call->kernels->map(call->function, count, call->alpha, call->x + at, call->y + at);
@@ -46,4 +49,9 @@ void fc_elementwise_grad(fc_dtype dtype, fc_elementwise function, int64_t count,
 {
     run(dtype, (elementwise_call){
                    .function = function, .alpha = alpha, .count = count, .grad_y = grad_y, .x = x, .y = grad_x});
+}
+
+void fc_elementwise_add(fc_dtype dtype, int64_t count, const void *a, const void *b, void *y)
+{
+    run(dtype, (elementwise_call){.function = FC_RELU, .adds = 1, .count = count, .grad_y = a, .x = b, .y = y});
 }
