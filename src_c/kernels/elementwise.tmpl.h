@@ -182,15 +182,21 @@ INLINE vec N(elementwise_slope)(const fc_elementwise function, vec x, vec g, vec
 }
 
 INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, double alpha_, const T *g, const T *x,
-                               T *y)
+                               T *y, int stream)
 {
     const vec alpha = vset1((T)alpha_);
     int64_t i = 0;
+#define FC_VALUE(load)                                                                                                 \
+    (g ? N(elementwise_slope)(function, a, load(g + i), alpha) : N(elementwise_value)(function, a, alpha))
+    for (; stream && i + VL <= count; i += VL) {
+        const vec a = vload(x + i);
+        vstream(y + i, FC_VALUE(vload));
+    }
     for (; i + VL <= count; i += VL) {
         const vec a = vload(x + i);
-        vstore(y + i,
-               g ? N(elementwise_slope)(function, a, vload(g + i), alpha) : N(elementwise_value)(function, a, alpha));
+        vstore(y + i, FC_VALUE(vload));
     }
+#undef FC_VALUE
     const int tail = (int)(count - i);
     if (tail) {
         const vec a = vload_tail(x + i, tail);
@@ -198,6 +204,8 @@ INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, dou
                           : N(elementwise_value)(function, a, alpha);
         vstore_tail(y + i, out, tail);
     }
+    if (stream)
+        vfence();
 }
 
 #define FC_CASES(g)                                                                                                    \
@@ -213,16 +221,16 @@ INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, dou
     }
 #define FC_CASE(name, g)                                                                                               \
     case name:                                                                                                         \
-        N(elementwise_run)(name, count, alpha, g, x, y);                                                               \
+        N(elementwise_run)(name, count, alpha, g, x, y, stream);                                                       \
         break;
 
-static void N(elementwise_map)(fc_elementwise function, int64_t count, double alpha, const void *x, void *y)
+static void N(elementwise_map)(fc_elementwise function, int64_t count, double alpha, const void *x, void *y, int stream)
 {
     FC_CASES(NULL)
 }
 
 static void N(elementwise_grad)(fc_elementwise function, int64_t count, double alpha, const void *g, const void *x,
-                                void *y)
+                                void *y, int stream)
 {
     FC_CASES(g)
 }

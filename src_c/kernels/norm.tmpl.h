@@ -15,6 +15,14 @@
             vstore(p, v);                                                                                              \
     } while (0)
 
+#define FC_STREAM(p, v)                                                                                                \
+    do {                                                                                                               \
+        if (stream && !tail)                                                                                           \
+            vstream(p, v);                                                                                             \
+        else                                                                                                           \
+            FC_STORE(p, v);                                                                                            \
+    } while (0)
+
 /* Channels in groups of 4 vectors, 1 vector and a tail; BLOCK(c, streams, tail). */
 #define FC_CHANNELS(BLOCK)                                                                                             \
     do {                                                                                                               \
@@ -95,7 +103,8 @@ INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low
 
 INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, fc_norm_pixels g_, fc_norm_pixels x_,
                                     fc_norm_pixels y_, fc_norm_pixels gated_, int64_t c, T *sum_, T *product_,
-                                    int first, const fc_norm_gate gate, const int streams, const int tail)
+                                    int first, const fc_norm_gate gate, const int stream, const int streams,
+                                    const int tail)
 {
     vec sum[FC_STREAMS], product[FC_STREAMS], centre[FC_STREAMS], gain[FC_STREAMS], shift[FC_STREAMS];
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
@@ -123,8 +132,8 @@ INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, 
             if (gate == FC_GATE_OUTPUT) {
                 a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
                 b = vpick(N(norm_closed)(FC_LOAD(y + y_.pixel + s * VL), low, high), (vec){0}, b);
-                FC_STORE(gated + s * VL, a);
-                FC_STORE(gated + gated_.pixel + s * VL, b);
+                FC_STREAM(gated + s * VL, a);
+                FC_STREAM(gated + gated_.pixel + s * VL, b);
             }
             sum[s] += a + b;
             product[s] += a * da + b * db;
@@ -141,7 +150,7 @@ INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, 
                 a = vpick(N(norm_closed)(da * gain[s] + shift[s], low, high), (vec){0}, a);
             if (gate == FC_GATE_OUTPUT) {
                 a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
-                FC_STORE(gated + s * VL, a);
+                FC_STREAM(gated + s * VL, a);
             }
             sum[s] += a;
             product[s] += a * da;
@@ -159,14 +168,14 @@ INLINE fc_norm_pixels N(norm_from)(fc_norm_pixels v, int64_t p)
 }
 
 INLINE void N(norm_grad_sums_gated)(int64_t pixels, int64_t channels, const fc_norm_channels *by,
-                                    const fc_norm_gate gate, fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels y,
-                                    fc_norm_pixels gated, T *sum, T *product)
+                                    const fc_norm_gate gate, const int stream, fc_norm_pixels g, fc_norm_pixels x,
+                                    fc_norm_pixels y, fc_norm_pixels gated, T *sum, T *product)
 {
     for (int64_t p = 0; p < pixels; p += FC_SUB) {
         const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
 #define FC_BLOCK(c, streams, tail)                                                                                     \
     N(norm_grad_sums_block)(count, by, N(norm_from)(g, p), N(norm_from)(x, p), N(norm_from)(y, p),                     \
-                            N(norm_from)(gated, p), c, sum, product, p == 0, gate, streams, tail)
+                            N(norm_from)(gated, p), c, sum, product, p == 0, gate, stream, streams, tail)
         FC_CHANNELS(FC_BLOCK);
 #undef FC_BLOCK
     }
@@ -177,11 +186,15 @@ static void N(norm_grad_sums)(int64_t pixels, int64_t channels, const fc_norm_ch
                               void *product)
 {
     if (gate == FC_GATE_NONE)
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_NONE, g, x, y, gated, sum, product);
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_NONE, 0, g, x, y, gated, sum, product);
     else if (gate == FC_GATE_INPUT)
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_INPUT, g, x, y, gated, sum, product);
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_INPUT, 0, g, x, y, gated, sum, product);
+    else if (!by->stream)
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, 0, g, x, y, gated, sum, product);
     else
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, g, x, y, gated, sum, product);
+        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, 1, g, x, y, gated, sum, product);
+    if (by->stream)
+        vfence();
 }
 
 #include "norm_map.tmpl.h"
@@ -199,4 +212,5 @@ static const fc_norm_kernels N(norm_table) = {
 #undef FC_EACH_STREAM
 #undef FC_LOAD
 #undef FC_STORE
+#undef FC_STREAM
 #undef FC_CHANNELS

@@ -9,7 +9,7 @@ INLINE vec N(norm_value)(vec x, vec r, vec centre, vec gain, vec shift, vec lowe
 
 INLINE void N(norm_map_block)(int64_t pixels, const fc_norm_channels *by, const T *x, int64_t x_pixel, const T *r,
                               int64_t r_pixel, T *y, int64_t y_pixel, int64_t c, const int has_residual,
-                              const int streams, const int tail)
+                              const int stream, const int streams, const int tail)
 {
     vec centre[FC_STREAMS], gain[FC_STREAMS], shift[FC_STREAMS];
     const vec lower = vset1((T)by->lower), upper = vset1((T)by->upper);
@@ -23,8 +23,8 @@ INLINE void N(norm_map_block)(int64_t pixels, const fc_norm_channels *by, const 
         FC_EACH_STREAM
         {
             const vec residual = has_residual ? FC_LOAD(r + s * VL) : (vec){0};
-            FC_STORE(y + s * VL, N(norm_value)(FC_LOAD(x + s * VL), residual, centre[s], gain[s], shift[s], lower,
-                                               upper, has_residual));
+            FC_STREAM(y + s * VL, N(norm_value)(FC_LOAD(x + s * VL), residual, centre[s], gain[s], shift[s], lower,
+                                                upper, has_residual));
         }
         if (has_residual)
             r += r_pixel;
@@ -32,7 +32,7 @@ INLINE void N(norm_map_block)(int64_t pixels, const fc_norm_channels *by, const 
 }
 
 INLINE void N(norm_map_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_pixels x_,
-                               fc_norm_pixels r_, fc_norm_pixels y_, const int has_residual)
+                               fc_norm_pixels r_, fc_norm_pixels y_, const int has_residual, const int stream)
 {
     for (int64_t p = 0; p < pixels; p += FC_SUB) {
         const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
@@ -41,7 +41,7 @@ INLINE void N(norm_map_pixels)(int64_t pixels, int64_t channels, const fc_norm_c
         T *y = (T *)y_.data + p * y_.pixel;
 #define FC_BLOCK(c, streams, tail)                                                                                     \
     N(norm_map_block)(count, by, x + c, x_.pixel, has_residual ? r + c : NULL, r_.pixel, y + c, y_.pixel, c,           \
-                      has_residual, streams, tail)
+                      has_residual, stream, streams, tail)
         FC_CHANNELS(FC_BLOCK);
 #undef FC_BLOCK
     }
@@ -50,11 +50,36 @@ INLINE void N(norm_map_pixels)(int64_t pixels, int64_t channels, const fc_norm_c
 static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_pixels x,
                              fc_norm_pixels residual, fc_norm_pixels y)
 {
-    if (residual.data)
-        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 1);
+    if (residual.data && by->stream)
+        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 1, 1);
+    else if (residual.data)
+        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 1, 0);
+    else if (by->stream)
+        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 1);
     else
-        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0);
+        N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 0);
+    if (by->stream)
+        vfence();
 }
+
+/* y[i] for i < count from WHOLE(i), a vector, and PART(i, tail), less than one; in between y is aligned to stream. */
+#define FC_VALUES(y, count, stream, WHOLE, PART)                                                                       \
+    do {                                                                                                               \
+        const int off = (int)((uintptr_t)(y) / sizeof(T) % (size_t)VL), head = off ? VL - off : 0;                     \
+        const int streams = (stream) && head < (count);                                                                \
+        int64_t i = streams ? head : 0;                                                                                \
+        if (i)                                                                                                         \
+            vstore_tail(y, PART(0, head), head);                                                                       \
+        for (; streams && i + VL <= (count); i += VL)                                                                  \
+            vstream((y) + i, WHOLE(i));                                                                                \
+        for (; i + VL <= (count); i += VL)                                                                             \
+            vstore((y) + i, WHOLE(i));                                                                                 \
+        const int tail = (int)((count) - i);                                                                           \
+        if (tail)                                                                                                      \
+            vstore_tail((y) + i, PART(i, tail), tail);                                                                 \
+        if (streams)                                                                                                   \
+            vfence();                                                                                                  \
+    } while (0)
 
 INLINE void N(norm_map_values)(int64_t count, int64_t channel, const fc_norm_channels *by, const T *x, const T *r, T *y,
                                const int has_residual)
@@ -62,16 +87,15 @@ INLINE void N(norm_map_values)(int64_t count, int64_t channel, const fc_norm_cha
     const vec centre = vset1(((const T *)by->centre)[channel]), gain = vset1(((const T *)by->gain)[channel]);
     const vec shift = vset1(((const T *)by->shift)[channel]);
     const vec lower = vset1((T)by->lower), upper = vset1((T)by->upper);
-    int64_t i = 0;
-    for (; i + VL <= count; i += VL)
-        vstore(y + i, N(norm_value)(vload(x + i), has_residual ? vload(r + i) : (vec){0}, centre, gain, shift, lower,
-                                    upper, has_residual));
-    const int tail = (int)(count - i);
-    if (tail)
-        vstore_tail(y + i,
-                    N(norm_value)(vload_tail(x + i, tail), has_residual ? vload_tail(r + i, tail) : (vec){0}, centre,
-                                  gain, shift, lower, upper, has_residual),
-                    tail);
+#define FC_WHOLE(i)                                                                                                    \
+    N(norm_value)(vload(x + (i)), has_residual ? vload(r + (i)) : (vec){0}, centre, gain, shift, lower, upper,         \
+                  has_residual)
+#define FC_PART(i, tail)                                                                                               \
+    N(norm_value)(vload_tail(x + (i), tail), has_residual ? vload_tail(r + (i), tail) : (vec){0}, centre, gain, shift, \
+                  lower, upper, has_residual)
+    FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
+#undef FC_PART
+#undef FC_WHOLE
 }
 
 static void N(norm_map_plane)(int64_t count, int64_t channel, const fc_norm_channels *by, const void *x,
@@ -101,7 +125,7 @@ INLINE vec N(norm_slope)(vec g, vec x, const N(norm_terms) * t, vec low, vec hig
 
 INLINE void N(norm_grad_block)(int64_t pixels, const fc_norm_channels *by, const T *g, int64_t g_pixel, const T *x,
                                int64_t x_pixel, T *y, int64_t y_pixel, int64_t c, const fc_norm_gate gate,
-                               const int has_slope, const int streams, const int tail)
+                               const int has_slope, const int stream, const int streams, const int tail)
 {
     N(norm_terms) terms[FC_STREAMS];
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
@@ -113,7 +137,7 @@ INLINE void N(norm_grad_block)(int64_t pixels, const fc_norm_channels *by, const
         FC_EACH_STREAM
         {
             const vec value = reads_x ? FC_LOAD(x + s * VL) : (vec){0};
-            FC_STORE(y + s * VL, N(norm_slope)(FC_LOAD(g + s * VL), value, &terms[s], low, high, gate, has_slope));
+            FC_STREAM(y + s * VL, N(norm_slope)(FC_LOAD(g + s * VL), value, &terms[s], low, high, gate, has_slope));
         }
         if (reads_x)
             x += x_pixel;
@@ -121,14 +145,16 @@ INLINE void N(norm_grad_block)(int64_t pixels, const fc_norm_channels *by, const
 }
 
 INLINE void N(norm_grad_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_pixels g_,
-                                fc_norm_pixels x_, fc_norm_pixels y_, const fc_norm_gate gate, const int has_slope)
+                                fc_norm_pixels x_, fc_norm_pixels y_, const fc_norm_gate gate, const int has_slope,
+                                const int stream)
 {
     for (int64_t p = 0; p < pixels; p += FC_SUB) {
         const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
         const T *g = (const T *)g_.data + p * g_.pixel, *x = (const T *)x_.data + p * x_.pixel;
         T *y = (T *)y_.data + p * y_.pixel;
 #define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_grad_block)(count, by, g + c, g_.pixel, x + c, x_.pixel, y + c, y_.pixel, c, gate, has_slope, streams, tail)
+    N(norm_grad_block)(count, by, g + c, g_.pixel, x + c, x_.pixel, y + c, y_.pixel, c, gate, has_slope, stream,       \
+                       streams, tail)
         FC_CHANNELS(FC_BLOCK);
 #undef FC_BLOCK
     }
@@ -143,16 +169,14 @@ INLINE void N(norm_grad_values)(int64_t count, int64_t channel, const fc_norm_ch
                                  FC_NUMBER(slope, has_slope), FC_NUMBER(offset, has_slope)};
 #undef FC_NUMBER
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
-    int64_t i = 0;
-    for (; i + VL <= count; i += VL)
-        vstore(y + i,
-               N(norm_slope)(vload(g + i), reads_x ? vload(x + i) : (vec){0}, &terms, low, high, gate, has_slope));
-    const int tail = (int)(count - i);
-    if (tail)
-        vstore_tail(y + i,
-                    N(norm_slope)(vload_tail(g + i, tail), reads_x ? vload_tail(x + i, tail) : (vec){0}, &terms, low,
-                                  high, gate, has_slope),
-                    tail);
+#define FC_WHOLE(i)                                                                                                    \
+    N(norm_slope)(vload(g + (i)), reads_x ? vload(x + (i)) : (vec){0}, &terms, low, high, gate, has_slope)
+#define FC_PART(i, tail)                                                                                               \
+    N(norm_slope)(vload_tail(g + (i), tail), reads_x ? vload_tail(x + (i), tail) : (vec){0}, &terms, low, high, gate,  \
+                  has_slope)
+    FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
+#undef FC_PART
+#undef FC_WHOLE
 }
 
 /* FC_RUN(gate, has_slope) with both known when it is compiled */
@@ -171,9 +195,17 @@ INLINE void N(norm_grad_values)(int64_t count, int64_t channel, const fc_norm_ch
 static void N(norm_grad_last)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_gate gate,
                               fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x)
 {
-#define FC_RUN(gate, has_slope) N(norm_grad_pixels)(pixels, channels, by, g, x, grad_x, gate, has_slope)
+#define FC_RUN(gate, has_slope)                                                                                        \
+    do {                                                                                                               \
+        if (by->stream)                                                                                                \
+            N(norm_grad_pixels)(pixels, channels, by, g, x, grad_x, gate, has_slope, 1);                               \
+        else                                                                                                           \
+            N(norm_grad_pixels)(pixels, channels, by, g, x, grad_x, gate, has_slope, 0);                               \
+    } while (0)
     FC_VARIANTS(FC_RUN);
 #undef FC_RUN
+    if (by->stream)
+        vfence();
 }
 
 static void N(norm_grad_plane)(int64_t count, int64_t channel, const fc_norm_channels *by, fc_norm_gate gate,
@@ -185,3 +217,4 @@ static void N(norm_grad_plane)(int64_t count, int64_t channel, const fc_norm_cha
 }
 #undef FC_TERM
 #undef FC_VARIANTS
+#undef FC_VALUES

@@ -28,6 +28,7 @@ typedef struct {
     int64_t index_row, index_col;
     int64_t width, kernel_w;
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
+    int stream;     /* y bypasses the caches; all its pixels are aligned to 64 bytes */
 } fc_pool_task;
 
 /* Input position h receives from `count` windows that start at `first` (average), or from the entries
@@ -55,6 +56,7 @@ typedef struct {
     int64_t top, left, n_rows, n_cols, channels;
     void *grad_x;
     int64_t grad_x_row, grad_x_col;
+    int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
 } fc_pool_grad_task;
 
 /* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their strides. */

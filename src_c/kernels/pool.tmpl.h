@@ -112,6 +112,8 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     {
         if (tail)
             vstore_tail(y + s * y_stream, best[s], tail);
+        else if (p->stream)
+            vstream(y + s * y_stream, best[s]);
         else
             vstore(y + s * y_stream, best[s]);
         if (mode != N(POOL_VALUE))
@@ -159,6 +161,8 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
                 }
             }
     }
+    if (p->stream)
+        vfence();
 }
 
 static void N(pool_max)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_VALUE)); }

@@ -62,6 +62,8 @@ INLINE void N(pool_grad_block)(const fc_pool_grad_task *p, int64_t h, int64_t w,
     {
         if (tail)
             vstore_tail(x + s * VL, sum[s], tail);
+        else if (p->stream)
+            vstream(x + s * VL, sum[s]);
         else
             vstore(x + s * VL, sum[s]);
     }
@@ -79,6 +81,8 @@ INLINE void N(pool_grad)(const fc_pool_grad_task *p, const int mean)
             if (c < p->channels)
                 N(pool_grad_block)(p, h, w, c, 1, (int)(p->channels - c), mean);
         }
+    if (p->stream)
+        vfence();
 }
 
 /* The taps [*from, *to) of a window whose positions lie in [begin, begin + count). */

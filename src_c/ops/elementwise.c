@@ -1,6 +1,7 @@
 /* elementwise.c: elementwise functions over contiguous values, cut into tasks. */
 #include "../kernels/kernels.h"
 #include "../threads.h"
+#include "windows.h"
 
 enum {
     CHEAP = 1 << 16,     /* values per task of a comparison: 256 KiB, about 20 us */
@@ -15,6 +16,7 @@ typedef struct {
     int64_t count, step, item;
     const char *grad_y, *x;
     char *y;
+    int stream;
 } elementwise_call;
 
 static void elementwise_task(void *context, int64_t task, int slot)
@@ -26,9 +28,10 @@ static void elementwise_task(void *context, int64_t task, int slot)
     if (call->adds)
         call->kernels->add(count, call->grad_y + at, call->x + at, call->y + at);
     else if (call->grad_y)
-        call->kernels->grad(call->function, count, call->alpha, call->grad_y + at, call->x + at, call->y + at);
+        call->kernels->grad(call->function, count, call->alpha, call->grad_y + at, call->x + at, call->y + at,
+                            call->stream);
     else
-        call->kernels->map(call->function, count, call->alpha, call->x + at, call->y + at);
+        call->kernels->map(call->function, count, call->alpha, call->x + at, call->y + at, call->stream);
 }
 
 static void run(fc_dtype dtype, elementwise_call call)
@@ -36,6 +39,8 @@ static void run(fc_dtype dtype, elementwise_call call)
     call.kernels = fc_get_kernels(dtype)->elementwise;
     call.item = dtype == FC_F32 ? 4 : 8;
     call.step = call.function <= FC_LEAKY_RELU ? CHEAP : EXPENSIVE;
+    call.stream = call.y != call.x && call.y != call.grad_y && call.count * call.item >= FC_STREAM_LEAST &&
+                  (uintptr_t)call.y % FC_STREAM_ALIGN == 0;
     fc_parallel((call.count + call.step - 1) / call.step, elementwise_task, &call);
 }
 

@@ -357,6 +357,7 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
     find_mean(&call, 0);
     find_line(&call);
     if (norm->training || grad_weight || grad_bias || call.gate == FC_GATE_OUTPUT) {
+        call.by.stream = call.gate == FC_GATE_OUTPUT && !call.tile_bytes && fc_norm_streams(&call, &call.gated, 0);
         grad_sums(&call);
         find_slope(&call, grad_weight, grad_bias);
     }

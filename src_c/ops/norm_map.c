@@ -5,6 +5,7 @@
 
 enum {
     TASK_VALUES = 1 << 16, /* 256 KiB of float32, about 20 us */
+    LEAST_PLANE = 1 << 14, /* bytes: each plane that is streamed ends with a fence of some 100 ns */
 };
 
 /* ---- pixels ------------------------------------------------------------------------------------------------------*/
@@ -16,6 +17,14 @@ int64_t fc_norm_pixel_step(const fc_view *v)
     const int rows = v->h == 1 || v->stride_h == v->w * step;
     const int images = v->n == 1 || v->stride_n == v->h * v->w * step;
     return rows && images ? step : 0;
+}
+
+int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int by_planes)
+{
+    const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
+    const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
+    const int long_planes = by_planes && call->plane * (int64_t)call->item >= LEAST_PLANE;
+    return (aligned || long_planes) && call->pixels * call->channels * (int64_t)call->item >= FC_STREAM_LEAST;
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
@@ -157,6 +166,7 @@ static void map_task(void *context, int64_t task, int slot)
 
 static fc_status map_tiles(map_call *map, fc_norm_call *call)
 {
+    call->by.stream = 0; /* tiles stay in the cache */
     const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
     map->tasks = fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
     const int slots = fc_parallel_slots(map->tasks);
@@ -184,6 +194,8 @@ fc_status fc_norm_map(fc_norm_call *call, int for_grad)
         planes &= views[i]->stride_w == 1 && call->plane > 1;
     }
     map.walk = planes && call->channels == 1 ? PLANES : pixels ? PIXELS : planes ? PLANES : TILES;
+    call->by.stream = call->y.data != call->x.data && call->y.data != map.other->data &&
+                      fc_norm_streams(call, &call->y, map.walk == PLANES);
     if (map.walk == TILES)
         return map_tiles(&map, call);
     if (map.walk == PLANES) {

@@ -36,6 +36,16 @@ static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, 
     return (char *)v->data + (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * (int64_t)item;
 }
 
+/* Whether what a call writes should bypass the caches, see FC_STREAM_LEAST. */
+static int streams(const pool_call *call)
+{
+    const fc_view *v = &call->out;
+    const int64_t size = (int64_t)call->item, bytes = v->n * v->c * v->h * v->w * size;
+    return call->direct && bytes >= FC_STREAM_LEAST && (uintptr_t)v->data % FC_STREAM_ALIGN == 0 &&
+           v->stride_w * size % FC_STREAM_ALIGN == 0 && v->stride_h * size % FC_STREAM_ALIGN == 0 &&
+           v->stride_n * size % FC_STREAM_ALIGN == 0;
+}
+
 /* Decides between in place and tiles, and cuts the output. */
 static void plan(pool_call *call, int64_t work)
 {
@@ -140,7 +150,7 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
 
     call.slot_count = fc_parallel_slots(call.blocks.tasks);
     const size_t table = aligned((y->h + y->w) * (int64_t)sizeof(fc_span));
-    char *scratch = fc_scratch_acquire(table + (size_t)call.slot_count * call.slot_bytes);
+    char *scratch = fc_scratch_acquire_parts((int64_t)table, call.slot_count, (int64_t)call.slot_bytes);
     if (!scratch)
         return FC_ENOMEM;
     fc_span *rows = (fc_span *)scratch, *cols = rows + y->h;
@@ -153,7 +163,8 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
                                   .step_w = w.dilation,
                                   .width = x->w,
                                   .kernel_w = w.kernel,
-                                  .divisor = (double)pool->divisor};
+                                  .divisor = (double)pool->divisor,
+                                  .stream = streams(&call)};
     fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
     fc_scratch_release(scratch);
     return FC_OK;
@@ -278,7 +289,7 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
 
     call.slot_count = fc_parallel_slots(call.blocks.tasks);
     const size_t table = aligned(positions + pairs);
-    char *scratch = fc_scratch_acquire(table + (size_t)call.slot_count * call.slot_bytes);
+    char *scratch = fc_scratch_acquire_parts((int64_t)table, call.slot_count, (int64_t)call.slot_bytes);
     if (!scratch) {
         fc_scratch_release(rows);
         return FC_ENOMEM;
@@ -293,7 +304,8 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
                                     .col_windows = cols,
                                     .step_h = h.dilation,
                                     .step_w = w.dilation,
-                                    .divisor = (double)pool->divisor};
+                                    .divisor = (double)pool->divisor,
+                                    .stream = streams(&call)};
     if (tap) {
         fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
         fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);

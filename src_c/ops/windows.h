@@ -5,6 +5,11 @@
 #include "image.h"
 
 enum {
+    /* Arrays of this size or more are written past the caches: what reads them next comes after all of them were written.
+     * Measured on arrays of 2 MiB (the second-level cache of the machine) to 64 MiB: written and read again 1.25 to 1.37 times
+     * as fast. */
+    FC_STREAM_LEAST = 2 << 20,
+    FC_STREAM_ALIGN = 64, /* the widest vector */
     FC_TILE_BYTES = 64, /* channels-first images are pooled a cache line of channels at a time */
 };
 
