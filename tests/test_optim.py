@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastconv
 from fastconv import models, nn, optim
 
 OPTIMIZERS = [
@@ -88,6 +89,63 @@ def test_exact_resume(name, options):
     state["group.0.lr"][...] = 7
     assert second.param_groups[0]["lr"] == options["lr"]
     assert isinstance(second.param_groups[0]["lr"], float)
+
+
+def formula(name, options, w, g, state, step):
+    """One step in NumPy, as the docstrings write it."""
+    decay, lr = options.get("weight_decay", 0.01 if name == "AdamW" else 0.0), options["lr"]
+    if name == "SGD":
+        momentum, dampening = options.get("momentum", 0.0), options.get("dampening", 0.0)
+        g = g + decay * w
+        v = g if step == 1 else momentum * state["v"] + (1 - dampening) * g
+        state["v"] = v
+        return w - lr * (g + momentum * v if options.get("nesterov") else v)
+    (b1, b2), eps = options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8)
+    if name == "AdamW":
+        w = w * (1 - lr * decay)
+    else:
+        g = g + decay * w
+    m = state["m"] = state.get("m", 0) + (1 - b1) * (g - state.get("m", 0))
+    v = state["v"] = b2 * state.get("v", 0) + (1 - b2) * g**2
+    return w - lr / (1 - b1**step) * m / (np.sqrt(v) / np.sqrt(1 - b2**step) + eps)
+
+
+@pytest.mark.parametrize("isa", fastconv.isas())
+@each_optimizer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_against_the_formula(name, options, dtype, isa):
+    """Sizes around vectors and tasks; threads change no bit."""
+    shapes = [(n,) for n in (0, 1, 3, 7, 8, 15, 16, 17, 33)] + [(2, 70_001)]
+    results = []
+    for threads in (1, 3):
+        with fastconv.use_isa(isa), fastconv.num_threads(threads):
+            params = parameters(dtype, shapes)
+            exact = [p.data.astype(np.float64) for p in params]
+            states = [{} for _ in params]
+            optimizer = getattr(optim, name)(params, **options)
+            for step in range(1, 4):
+                set_gradients(params, step)
+                optimizer.step()
+                for i, (p, state) in enumerate(zip(params, states, strict=True)):
+                    exact[i] = formula(name, options, exact[i], p.grad * 1.0, state, step)
+            results.append([p.data for p in params])
+            for p, value in zip(params, exact, strict=True):
+                # each step rounds about ten times, relative to weights and updates of order 1
+                np.testing.assert_allclose(p.data, value, rtol=0, atol=100 * np.finfo(dtype).eps)
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_two_dtypes_in_one_group():
+    params = [*parameters(np.float32), *parameters(np.float64)]
+    optimizer = optim.SGD(params, lr=0.5)
+    before = [p.data.copy() for p in params]
+    for p in params:
+        p.grad = np.ones(p.shape)  # float64 gradients of float32 parameters are cast
+    optimizer.step()
+    for p, data in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, data - p.dtype.type(0.5))
+        assert p.data.dtype == data.dtype
 
 
 def test_chunks_change_no_bit():
