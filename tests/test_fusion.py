@@ -173,6 +173,11 @@ def test_what_is_fused_is_printed():
     with nn.fusion(False):
         assert "fused" not in repr(model)
     assert "fused" in repr(model)
+    rows = models.summary(model, (3, 32, 32)).layers
+    fused = {row.name for row in rows if row.fused}
+    assert len(fused) == 1 + 9 * 2
+    assert {"relu", "layer1.0.relu", "layer1.0.activation"} <= fused
+    assert "ReLU (fused)" in str(models.summary(model, (3, 32, 32)))
 
 
 def test_fusion_is_a_setting():

@@ -48,6 +48,7 @@ class LayerSummary:
     macs: int
     field: Field
     leaf: bool
+    fused: bool = False  # computed by the kernel of a layer before, in a container's fused run
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
     start = Field((1,) * axes, (Fraction(1),) * axes)
     layers: list[LayerSummary] = []
     _visit(model, "", 0, (1, *input_shape), start, layers)
+    fused = _fused_layers(model)
+    layers = [replace(layer, fused=layer.name in fused) for layer in layers]
     parameters = list(model.parameters())
     arrays = [*(p.data for p in parameters), *model.buffers()]
     leaves = [layer for layer in layers if layer.leaf]
@@ -117,6 +120,17 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
         parameter_bytes=sum(a.nbytes for a in arrays),
         activation_bytes=sum(math.prod(layer.output_shape) for layer in leaves) * itemsize,
     )
+
+
+def _fused_layers(model: Module) -> set[str]:
+    """Names of the layers that the kernel of another one computes."""
+    containers = [(n, m) for n, m in model.named_modules() if isinstance(m, Sequential | Residual)]
+    return {
+        _join(name, layer)
+        for name, container in containers
+        for _, *others in container.fused_runs()
+        for layer in others
+    }
 
 
 def _rows(layers: list[LayerSummary], depth: int | None) -> list[LayerSummary]:
@@ -217,7 +231,8 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
     field = str(row.field), row.field.stride_str()
     macs = _si(row.macs) if row.macs else ""
     parameters = f"{row.parameters:,}" if row.parameters else ""
-    return name or row.type, row.type, str(row.output_shape), parameters, macs, *field
+    kind = row.type + (" (fused)" if row.fused else "")
+    return name or row.type, kind, str(row.output_shape), parameters, macs, *field
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -109,13 +109,13 @@ def ends_with_norm(layers: Sequence[Module], activation: Module | None) -> bool:
     )
 
 
-def fused_names(names: Sequence[str], layers: Sequence[Module]) -> list[str]:
-    """The fused runs as "bn1+relu"."""
+def fused_names(names: Sequence[str], layers: Sequence[Module]) -> list[tuple[str, ...]]:
+    """The names of the layers of each fused run."""
     runs, i = [], 0
     while i < len(layers):
         count = run_length(layers, i)
         if count > 1:
-            runs.append("+".join(names[i : i + count]))
+            runs.append(tuple(names[i : i + count]))
         i += count
     return runs
 

@@ -82,10 +82,12 @@ class Sequential(Module):
     def named_children(self) -> Iterator[tuple[str, Module]]:
         yield from self._layers.items()
 
+    def fused_runs(self) -> list[tuple[str, ...]]:
+        """The names of the layers that one kernel computes together, run by run."""
+        return _fusion.fused_names(list(self._layers), list(self._layers.values()))
+
     def extra_repr(self) -> str:
-        """The runs of layers that one kernel computes."""
-        runs = _fusion.fused_names(list(self._layers), list(self._layers.values()))
-        return f"fused: {', '.join(runs)}" if runs else ""
+        return _fusion_repr(self.fused_runs())
 
     @overload
     def __getitem__(self, key: int | str) -> Module: ...
@@ -219,15 +221,19 @@ class Residual(Module):
             self.shortcut.backward_parameters(grad_bypass)
         backward_parameters(layers, grad)
 
-    def extra_repr(self) -> str:
-        """The runs of layers that one kernel computes."""
+    def fused_runs(self) -> list[tuple[str, ...]]:
+        """The names of the layers that one kernel computes together, run by run; "sum" is the
+        addition of the shortcut."""
         names, layers = [*self.body._layers], list(self.body)
         adds_in_norm = _fusion.ends_with_norm(layers, self.activation)
         runs = _fusion.fused_names(names, layers[:-1] if adds_in_norm else layers)
         if adds_in_norm:
-            end = "" if self.activation is None else "+activation"
-            runs.append(f"{names[-1]}+sum{end}")
-        return f"fused: {', '.join(runs)}" if runs else ""
+            end = () if self.activation is None else ("activation",)
+            runs.append((names[-1], "sum", *end))
+        return runs
+
+    def extra_repr(self) -> str:
+        return _fusion_repr(self.fused_runs())
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.body.output_shape(shape)
@@ -256,6 +262,10 @@ class Residual(Module):
             yield "downsample", self.shortcut
         if self.activation is not None:
             yield "activation", self.activation
+
+
+def _fusion_repr(runs: list[tuple[str, ...]]) -> str:
+    return f"fused: {', '.join('+'.join(run) for run in runs)}" if runs else ""
 
 
 def _starts_with_conv(layers: Sequence[Module]) -> bool:
