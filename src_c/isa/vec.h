@@ -31,6 +31,23 @@ INLINE void vstore(T *p, vec a) { *(N(vec_unaligned) *)p = a; }
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */
 INLINE vec vset1(T a) { return a - (vec){0}; }
 
+/* a, with a product in it rounded before anything is added: no fused multiply-add across this point. For sums that two loops
+ * of different shape must form to the same bits. */
+#define vrounded N(vrounded)
+INLINE vec vrounded(vec a)
+{
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(a));
+#elif defined(__x86_64__)
+    __asm__("" : "+x"(a));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(a));
+#else
+    a = *(volatile vec *)&a;
+#endif
+    return a;
+}
+
 /* A store past the caches: the line is not read first, which takes a third off the traffic of a copy. For arrays that do not
  * stay in the second-level cache; p is aligned to the vector. vfence() comes after the last one, before another thread reads. */
 #define vstream N(vstream)

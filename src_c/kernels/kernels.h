@@ -21,6 +21,9 @@ typedef struct {
     int vector_lanes; /* T per vector */
     /* to[column][row] = from[row][column]; either side may have any row pitch */
     void (*transpose)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
+    /* the same past the caches, for a large array: to_pitch is a multiple of 64 bytes */
+    void (*transpose_stream)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to,
+                             int64_t to_pitch);
     /* to[row][column] = from[row][column]: rows too short for a call of memcpy each */
     void (*copy_rows)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
     /* panel[tap][c][k] = from[k][c][tap]: `columns` runs of `channels * taps` elements, `pitch` apart, into rows of `width` */

@@ -44,7 +44,7 @@ INLINE void N(mean_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, 
                 if (now != area)
                     area = now, share = (T)(1 / area);
             }
-            FC_EACH_STREAM sum[s] += FC_LOAD(g + s * VL) * vset1(share);
+            FC_EACH_STREAM sum[s] += vrounded(FC_LOAD(g + s * VL) * vset1(share));
         }
     }
 }
@@ -110,7 +110,21 @@ INLINE void N(max_spread)(T *x, int64_t row, int64_t col, const uint8_t *code, u
         }
 }
 
-INLINE void N(max_scatter_block)(const fc_pool_grad_task *p, int64_t c, const int tail)
+/* One window adds its share to rows x cols taps. */
+INLINE void N(mean_spread)(T *x, int64_t row, int64_t col, vec g, const int64_t rows, const int64_t cols,
+                           const int tail)
+{
+    for (int64_t u = 0; u < rows; u++)
+        for (int64_t v = 0; v < cols; v++) {
+            T *at = x + u * row + v * col;
+            if (tail)
+                vstore_tail(at, vload_tail(at, tail) + g, tail);
+            else
+                vstore(at, vload(at) + g);
+        }
+}
+
+INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int mean, const int tail)
 {
     T *x = (T *)p->grad_x + c;
     for (int64_t h = 0; h < p->n_rows; h++)
@@ -130,11 +144,22 @@ INLINE void N(max_scatter_block)(const fc_pool_grad_task *p, int64_t c, const in
             const fc_span *q = p->col_windows + p->first_j + j;
             int64_t v0, v1;
             N(taps_within)(q, p->step_w, p->left, p->n_cols, &v0, &v1);
-            const uint8_t *code = p->code + i * p->code_row + j * p->code_col + c;
             const T *gy = (const T *)p->grad_y + i * p->grad_y_row + j * p->grad_y_col + c;
             const vec g = FC_LOAD(gy);
             T *at = x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
                     (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
+            if (mean) {
+                const double area = p->divisor != 0 ? p->divisor : (double)r->area * (double)q->area;
+                const vec share = vrounded(g * vset1((T)(1 / area)));
+                if (u1 - u0 == 3 && v1 - v0 == 3)
+                    N(mean_spread)(at, row, col, share, 3, 3, tail);
+                else if (u1 - u0 == 2 && v1 - v0 == 2)
+                    N(mean_spread)(at, row, col, share, 2, 2, tail);
+                else
+                    N(mean_spread)(at, row, col, share, u1 - u0, v1 - v0, tail);
+                continue;
+            }
+            const uint8_t *code = p->code + i * p->code_row + j * p->code_col + c;
             const uint8_t tap = (uint8_t)((r->tap + u0) * p->kernel_w + q->tap + v0);
             uint8_t last[VL];
             if (tail) {
@@ -185,9 +210,20 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
     }
     int64_t c = 0;
     for (; c + VL <= p->channels; c += VL)
-        N(max_scatter_block)(p, c, 0);
+        N(scatter_block)(p, c, 0, 0);
     if (c < p->channels)
-        N(max_scatter_block)(p, c, (int)(p->channels - c));
+        N(scatter_block)(p, c, 0, (int)(p->channels - c));
 }
 
-static void N(pool_mean_grad)(const fc_pool_grad_task *p) { N(pool_grad)(p, 1); }
+static void N(pool_mean_grad)(const fc_pool_grad_task *p)
+{
+    if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
+        N(pool_grad)(p, 1);
+        return;
+    }
+    int64_t c = 0;
+    for (; c + VL <= p->channels; c += VL)
+        N(scatter_block)(p, c, 1, 0);
+    if (c < p->channels)
+        N(scatter_block)(p, c, 1, (int)(p->channels - c));
+}

@@ -93,6 +93,37 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         }
 }
 
+/* The same past the caches, for to_pitch a multiple of 64 bytes. Only where a vector is a cache line: halves of VL lines at a time
+ * would have to meet in the few write-combining buffers. */
+static void N(transpose_stream)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_,
+                                int64_t to_pitch)
+{
+    const T *from = from_;
+    T *to = to_;
+    const int off = (int)((uintptr_t)to / sizeof(T) % (size_t)VL), head = off ? VL - off : 0;
+    if (FC_VECTOR_BYTES < 64 || head >= rows) {
+        N(transpose)(rows, columns, from, from_pitch, to, to_pitch);
+        return;
+    }
+    if (head)
+        N(transpose)(head, columns, from, from_pitch, to, to_pitch);
+    int64_t i = head;
+    for (; i + VL <= rows; i += VL) {
+        int64_t j = 0;
+        for (; j + VL <= columns; j += VL) {
+            vec r[VL];
+            FC_EACH_LANE(l) r[l] = vload(from + (i + l) * from_pitch + j);
+            N(transpose_registers)(r);
+            FC_EACH_LANE(l) vstream(to + (j + l) * to_pitch + i, r[l]);
+        }
+        if (j < columns)
+            N(transpose)(VL, columns - j, from + i * from_pitch + j, from_pitch, to + j * to_pitch + i, to_pitch);
+    }
+    if (i < rows)
+        N(transpose)(rows - i, columns, from + i * from_pitch, from_pitch, to + i, to_pitch);
+    vfence();
+}
+
 static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
 {
     const T *from = from_;

@@ -12,7 +12,8 @@ fc_image fc_image_of(const fc_view *v, size_t item, int64_t n, int64_t channel, 
                       channels,
                       v->stride_h,
                       v->stride_w,
-                      v->stride_c};
+                      v->stride_c,
+                      0};
 }
 
 static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, int64_t from_pixel,
@@ -100,11 +101,13 @@ void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const f
 void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const fc_window *win, const void *from_,
                      const fc_pitch *pitch)
 {
-    const int64_t size = (int64_t)item;
+    const int64_t size = (int64_t)item, pixel = y->stride_w * win->column_step;
     for (int64_t r = 0; r < win->rows; r++) {
         const char *from = (const char *)from_ + r * pitch->row * size;
         char *to = y->data + ((win->top + r * win->row_step) * y->stride_h + win->left * y->stride_w) * size;
-        copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, y->stride_w * win->column_step,
-                 y->stride_c);
+        if (y->stream && pitch->channel == 1 && pixel == 1 && y->c > 1)
+            k->transpose_stream(win->columns, y->c, from, pitch->pixel, to, y->stride_c);
+        else
+            copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, pixel, y->stride_c);
     }
 }

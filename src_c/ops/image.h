@@ -9,6 +9,7 @@ typedef struct {
     char *data;
     int64_t h, w, c;
     int64_t stride_h, stride_w, stride_c;
+    int stream; /* stores of planes bypass the caches; stride_c is a multiple of 64 bytes */
 } fc_image;
 
 /* A rectangle of an image: rows top, top + row_step, ...; columns left, left + column_step, ... */

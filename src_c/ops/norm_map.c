@@ -48,7 +48,8 @@ void fc_norm_move_tile(const fc_norm_call *call, const fc_view *v, int64_t q, in
                           lanes,
                           0,
                           is_linear(v) && v->w == 1 ? v->stride_h : v->stride_w,
-                          v->stride_c};
+                          v->stride_c,
+                          0};
         const fc_window window = {.rows = 1, .row_step = 1, .columns = run, .column_step = 1};
         if (store)
             fc_store_window(call->k, call->item, &image, &window, tile,

@@ -137,6 +137,12 @@ int fc_merge_images(fc_view *const *views, int count)
 }
 
 /* Whole rows that follow each other in memory are one long row. */
+static int streams(size_t item, const fc_view *v)
+{
+    const int64_t size = (int64_t)item;
+    return v->n * v->c * v->h * v->w * size >= FC_STREAM_LEAST && v->stride_c * size % FC_STREAM_ALIGN == 0;
+}
+
 static fc_image tile_image(size_t item, const fc_view *v, const fc_block *b, fc_window *window)
 {
     fc_image image = fc_image_of(v, item, b->n, b->lane, b->lanes);
@@ -162,6 +168,7 @@ void fc_tile_store(const fc_kernels *k, size_t item, const fc_view *v, const fc_
                    int64_t pitch)
 {
     fc_window window;
-    const fc_image image = tile_image(item, v, b, &window);
+    fc_image image = tile_image(item, v, b, &window);
+    image.stream = streams(item, v);
     fc_store_window(k, item, &image, &window, tile, &(fc_pitch){b->cols * pitch, pitch, 1});
 }
