@@ -188,6 +188,22 @@ INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
     return __builtin_convertvector(codes, ivec) == (ivec){0} + b;
 }
 #endif
+/* The same for the first `count` bytes at p, 0 < count < VL; the other lanes are undefined, nothing beyond is read. */
+#define vbytes_equal_tail N(vbytes_equal_tail)
+#if FC_VECTOR_BYTES == 64
+INLINE vmask vbytes_equal_tail(const uint8_t *p, uint8_t b, int count)
+{
+    return (vmask)_mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8((__mmask16)((1u << count) - 1), p), _mm_set1_epi8((char)b));
+}
+#else
+INLINE vmask vbytes_equal_tail(const uint8_t *p, uint8_t b, int count)
+{
+    uint8_t bytes[VL] = {0};
+    for (int i = 0; i < count; i++)
+        bytes[i] = p[i];
+    return vbytes_equal(bytes, b);
+}
+#endif
 #if FC_VECTOR_BYTES == 64
 INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }
 #else

@@ -18,13 +18,11 @@ INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, c
             const T *g = g_row + (v.window - p->first_j) * p->grad_y_col;
             const uint8_t *code = code_row + (v.window - p->first_j) * p->code_col;
             const uint8_t tap = (uint8_t)(u.tap * p->kernel_w + v.tap);
-            uint8_t last[VL];
-            if (tail) {
-                for (int l = 0; l < VL; l++)
-                    last[l] = l < tail ? code[l] : 0;
-                code = last;
+            FC_EACH_STREAM
+            {
+                const vmask mine = tail ? vbytes_equal_tail(code, tap, tail) : vbytes_equal(code + s * VL, tap);
+                sum[s] = vadd_where(mine, sum[s], FC_LOAD(g + s * VL));
             }
-            FC_EACH_STREAM sum[s] = vadd_where(vbytes_equal(code + s * VL, tap), sum[s], FC_LOAD(g + s * VL));
         }
     }
 }
@@ -102,7 +100,8 @@ INLINE void N(max_spread)(T *x, int64_t row, int64_t col, const uint8_t *code, u
     for (int64_t u = 0; u < rows; u++)
         for (int64_t v = 0; v < cols; v++) {
             T *at = x + u * row + v * col;
-            const vmask mine = vbytes_equal(code, (uint8_t)(tap + u * kernel_w + v));
+            const uint8_t own = (uint8_t)(tap + u * kernel_w + v);
+            const vmask mine = tail ? vbytes_equal_tail(code, own, tail) : vbytes_equal(code, own);
             if (tail)
                 vstore_tail(at, vadd_where(mine, vload_tail(at, tail), g), tail);
             else
@@ -161,12 +160,6 @@ INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int me
             }
             const uint8_t *code = p->code + i * p->code_row + j * p->code_col + c;
             const uint8_t tap = (uint8_t)((r->tap + u0) * p->kernel_w + q->tap + v0);
-            uint8_t last[VL];
-            if (tail) {
-                for (int l = 0; l < VL; l++)
-                    last[l] = l < tail ? code[l] : 0;
-                code = last;
-            }
             if (u1 - u0 == 3 && v1 - v0 == 3)
                 N(max_spread)(at, row, col, code, tap, p->kernel_w, g, 3, 3, tail);
             else if (u1 - u0 == 2 && v1 - v0 == 2)
