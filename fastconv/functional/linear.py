@@ -60,12 +60,13 @@ def linear(
     else:
         y = empty_ordered("linear", shape, x.dtype, tuple(range(x.ndim)))
     w = np.ascontiguousarray(w)
-    if y.flags.c_contiguous:
-        np.matmul(_rows(x), w.T, out=y.reshape(math.prod(shape[:-1]), shape[-1]))
-    else:
-        y[...] = np.matmul(_rows(x), w.T).reshape(shape)
-    if b is not None:
-        y += b
+    with np.errstate(all="ignore"):  # infinities and NaN are values like others
+        if y.flags.c_contiguous:
+            np.matmul(_rows(x), w.T, out=y.reshape(math.prod(shape[:-1]), shape[-1]))
+        else:
+            y[...] = np.matmul(_rows(x), w.T).reshape(shape)
+        if b is not None:
+            y += b
     return y
 
 
@@ -106,8 +107,9 @@ def linear_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Ar
             f"got {g.shape}"
         )
     w, rows, grad_rows = np.ascontiguousarray(w), _rows(x), _rows(g)
-    grad_input = np.matmul(grad_rows, w).reshape(x.shape)
-    return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
+    with np.errstate(all="ignore"):
+        grad_input = np.matmul(grad_rows, w).reshape(x.shape)
+        return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
 
 
 def _operands(function: str, input: Array, weight: Array) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ standard deviation costs no accuracy beyond that of the input itself.
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from fastconv.functional._checks import (
     Array,
     check_out,
     empty,
+    flag,
     float_array,
     is_channels_last,
     no_overlap,
+    number,
     same_dtype,
 )
 
@@ -147,16 +149,8 @@ def _batch_norm_saved_backward(
 # ---- shared --------------------------------------------------------------------------------------
 
 
-def _number(function: str, name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{function}: {name} must be a number, got {type(value).__name__} {value!r}"
-        ) from None
-
-
 def _input(function: str, input: Array, training: bool) -> Array:
+    flag(function, "training", training)
     x = float_array(function, "input", input)
     if x.ndim < 2:
         raise ValueError(f"{function}: input must be (N, C) or (N, C, ...), got shape {x.shape}")
@@ -191,7 +185,7 @@ def _image(array: Array) -> Array:
     if array.ndim == 2:
         return array.T[None]
     if array.ndim > 4:
-        return array.reshape(*array.shape[:2], -1)
+        return array.reshape(*array.shape[:2], prod(array.shape[2:]))
     return array
 
 
@@ -225,7 +219,7 @@ def _forward(
     name = "batch_norm"
     x = _input(name, input, training)
     arrays = _by_channel(name, x, per_channel)
-    momentum, eps = _number(name, "momentum", momentum), _number(name, "eps", eps)
+    momentum, eps = number(name, "momentum", momentum), number(name, "eps", eps)
     if training:
         _writeable(name, per_channel)
     elif arrays[0] is None or arrays[1] is None:
@@ -270,7 +264,7 @@ def _backward(
     if g.shape != x.shape:
         raise ValueError(f"{name}: grad_output must have shape {x.shape} as input, got {g.shape}")
     arrays = _by_channel(name, x, per_channel)
-    eps = _number(name, "eps", eps)
+    eps = number(name, "eps", eps)
     if not training and saved is None and (arrays[0] is None or arrays[1] is None):
         raise ValueError(
             f"{name}: running_mean and running_var must be arrays when training is False"

@@ -8,6 +8,8 @@ place only where nothing is recorded (`eval()`).
 from typing import Any, ClassVar
 
 from .. import functional as F
+from ..functional._arrays import choice
+from ..functional._checks import flag, number
 from .module import Array, Module
 
 
@@ -47,7 +49,7 @@ class ReLU(_Activation):
     keeps_output = True  # y > 0 exactly where x > 0; the next layer keeps y anyway
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class ReLU6(_Activation):
@@ -57,7 +59,7 @@ class ReLU6(_Activation):
     keeps_output = True  # 0 < y < 6 exactly where 0 < x < 6
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class LeakyReLU(_Activation):
@@ -67,10 +69,8 @@ class LeakyReLU(_Activation):
     keeps_output = True  # y > 0 exactly where x > 0, as negative_slope >= 0
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        if not negative_slope >= 0:
-            raise ValueError(f"LeakyReLU: negative_slope must be >= 0, got {negative_slope}")
-        self.negative_slope = negative_slope
-        self.inplace = inplace
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope, 0)
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
     def _options(self) -> dict[str, Any]:
         return {"negative_slope": self.negative_slope}
@@ -98,7 +98,7 @@ class SiLU(_Activation):
     function, gradient = staticmethod(F.silu), staticmethod(F.silu_backward)
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class GELU(_Activation):
@@ -107,9 +107,7 @@ class GELU(_Activation):
     function, gradient = staticmethod(F.gelu), staticmethod(F.gelu_backward)
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = choice("GELU", "approximate", approximate, ("none", "tanh"))
 
     def _options(self) -> dict[str, Any]:
         return {"approximate": self.approximate}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from .._messages import shown
 from ..nn import Module, Parameter
 
 Array = npt.NDArray[Any]
@@ -150,7 +151,7 @@ class Optimizer:
                 state.setdefault(index, {})[name] = array.astype(dtype)
             else:
                 raise ValueError(
-                    f"{who}: unexpected key {key!r} ({len(groups)} groups, "
+                    f"{who}: unexpected key {shown(key)} ({len(groups)} groups, "
                     f"{len(parameters)} parameters)"
                 )
         for index, entry in state.items():

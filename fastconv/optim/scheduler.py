@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from .._messages import shown
 from .optimizer import Array, Optimizer
 
 
@@ -120,7 +121,8 @@ class OneCycleLR(Scheduler):
             raise ValueError(f"OneCycleLR: pct_start must be in 0 to 1, got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(
-                f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
+                f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', "
+                f"got {shown(anneal_strategy)}"
             )
         groups = optimizer.param_groups
         peaks = [max_lr] * len(groups) if isinstance(max_lr, (int, float)) else list(max_lr)
