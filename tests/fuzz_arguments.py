@@ -11,6 +11,7 @@ from fastconv import nn
 
 POOL_WORDS = (0, 0, 1, "valid", "same", "same_lower")
 CONV_WORDS = (*POOL_WORDS, 2, "full")
+CHANNELS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33)  # around the widths of vectors and panels
 MODES = ("zeros", "zeros", "reflect", "replicate", "circular", "symmetric")
 ELEMENTWISE = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", "softmax",
                "log_softmax")  # fmt: skip
@@ -26,7 +27,7 @@ def floats(rng, *shape, dtype=None):
 
 
 def plane(rng, axes, least=1):
-    return tuple(int(n) for n in rng.integers(least, 10, axes))
+    return tuple(int(n) for n in rng.integers(least, 35 if rng.random() < 0.1 else 10, axes))
 
 
 def lead(rng, channels):
@@ -52,9 +53,11 @@ def each(rng, axes, choices):
 def conv(rng, name):
     axes, transposed = axes_of(name), "transpose" in name
     groups = pick(rng, (1, 1, 1, 2, 3, 16))
-    per_in, per_out = pick(rng, (1, 2, 3, 17)), pick(rng, (1, 2, 5, 16))
+    per_in, per_out = pick(rng, CHANNELS), pick(rng, CHANNELS)
+    if groups > 3:
+        per_in, per_out = pick(rng, (1, 1, 2)), pick(rng, (1, 1, 3))
     first, second = (per_in * groups, per_out) if transposed else (per_out * groups, per_in)
-    kernel = (3, 3)[:axes] if rng.random() < 0.5 else tuple(rng.integers(1, 5, axes).tolist())
+    kernel = (3, 3)[:axes] if rng.random() < 0.5 else tuple(rng.integers(1, 8, axes).tolist())
     given = {
         "input": floats(rng, *lead(rng, per_in * groups), *plane(rng, axes)),
         "weight": floats(rng, first, second, *kernel),
@@ -75,7 +78,7 @@ def conv(rng, name):
 def window_pool(rng, name):
     axes = axes_of(name)
     given = {
-        "input": floats(rng, *lead(rng, pick(rng, (1, 2, 16, 17))), *plane(rng, axes)),
+        "input": floats(rng, *lead(rng, pick(rng, CHANNELS)), *plane(rng, axes)),
         "kernel_size": each(rng, axes, (1, 2, 3)),
         "stride": pick(rng, (None, 1, 2)),
         "padding": each(rng, axes, POOL_WORDS),
@@ -93,7 +96,7 @@ def window_pool(rng, name):
 def adaptive_pool(rng, name):
     axes = axes_of(name)
     given = {
-        "input": floats(rng, *lead(rng, pick(rng, (1, 3, 16))), *plane(rng, axes)),
+        "input": floats(rng, *lead(rng, pick(rng, CHANNELS)), *plane(rng, axes)),
         "output_size": each(rng, axes, (1, 2, 5)),
     }
     if "max" in name:
@@ -157,7 +160,7 @@ def elementwise(rng, name):
 
 
 def batch_norm(rng, name):
-    channels = pick(rng, (1, 3, 16, 17))
+    channels = pick(rng, CHANNELS)
     shape = (int(rng.integers(0, 4)), channels, *plane(rng, int(rng.integers(0, 4))))
     row = {key: floats(rng, channels) for key in ("running_mean", "weight", "bias")}
     variance = 1 + np.abs(floats(rng, channels))

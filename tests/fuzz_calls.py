@@ -157,14 +157,7 @@ class Call:
                 fastconv.set_num_threads(2)
                 fastconv.use_isa(self.isa)
             return result
-        options = {k: v for k, v in given.items() if k not in ("x", "target")}
-        if {"in_channels", "in_features"} & set(options):
-            options["rng"] = 0
-        made = getattr(nn, self.name[3:])(**options)
-        y = made(given["x"], given["target"]) if "target" in given else made(given["x"])
-        made.output_shape(np.shape(given["x"])) if "target" not in given else None
-        grad = made.backward() if "target" in given else made.backward(y)
-        return y, grad
+        return use_layer(self.name[3:], given)
 
     def _check_memory(self, training, raised):
         for key, guarded in self.guards.items():
@@ -228,6 +221,19 @@ class Call:
             return
         except Exception as error:
             raise Failure(f"the reference refuses it: {type(error).__name__}: {error}") from error
+
+
+def use_layer(name, given):
+    """Make a layer, and go forward and back."""
+    options = {k: v for k, v in given.items() if k not in ("x", "target")}
+    if {"in_channels", "in_features"} & set(options):
+        options["rng"] = 0
+    made = getattr(nn, name)(**options)
+    if "target" in given:
+        return made(given["x"], given["target"]), made.backward()
+    y = made(given["x"])
+    made.output_shape(np.shape(given["x"]))
+    return y, made.backward(y)
 
 
 def _copied(value):

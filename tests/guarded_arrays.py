@@ -28,39 +28,47 @@ class GuardedArray:
         return bool((changed & ~self._owned).any() if writable else changed.any())
 
 
+KINDS = ("plain", "last", "permuted", "gaps", "backwards", "wild")
+
+
+def layout(rng, shape, width, kind, *, zero_steps=False):
+    """Strides of a random layout, and the bytes before and behind the first element it spans."""
+    rank = len(shape)
+    order, steps, signs = list(range(rank)), [1] * rank, [1] * rank
+    if kind == "last" and rank > 2:
+        order = [0, *range(2, rank), 1]
+    if kind in ("permuted", "wild"):
+        order = [int(axis) for axis in rng.permutation(rank)]
+    if kind in ("gaps", "wild"):
+        steps = [int(rng.integers(1, 4)) for _ in order]
+    if kind in ("backwards", "wild"):
+        signs = [int(rng.choice([-1, 1])) for _ in order]
+    if kind == "wild" and zero_steps:
+        steps = [0 if rng.random() < 0.1 else step for step in steps]
+    strides, stride = [0] * rank, width
+    for axis in reversed(order):
+        strides[axis] = signs[axis] * steps[axis] * stride
+        stride *= max(steps[axis], 1) * max(shape[axis], 1)
+    reach = [(size - 1) * step if size else 0 for size, step in zip(shape, strides, strict=True)]
+    return strides, -sum(min(0, r) for r in reach), width + sum(max(0, r) for r in reach)
+
+
 def guard(rng, values, *, writable=False, plain=False):
     """The values in memory of a random layout; `plain`: C-contiguous, native and aligned.
 
     Outputs (`writable`) are filled with NaN, and their elements do not overlap.
     """
     values = np.asarray(values)
-    dtype = values.dtype
-    rank, width = values.ndim, dtype.itemsize
-    order, steps, signs, shift = list(range(rank)), [1] * rank, [1] * rank, 0
-    if not plain:
-        kind = rng.choice(["plain", "last", "permuted", "gaps", "backwards", "wild"])
-        if kind == "last" and rank > 2:
-            order = [0, *range(2, rank), 1]
-        if kind in ("permuted", "wild"):
-            order = [int(axis) for axis in rng.permutation(rank)]
-        if kind in ("gaps", "wild"):
-            steps = [int(rng.integers(1, 4)) for _ in order]
-        if kind in ("backwards", "wild"):
-            signs = [int(rng.choice([-1, 1])) for _ in order]
-        if kind == "wild" and not writable:
-            steps = [0 if rng.random() < 0.1 else step for step in steps]
-            shift = int(rng.choice([0, 0, 1, width // 2]))
-            if rng.random() < 0.3:
-                dtype = dtype.newbyteorder()
-    strides, stride = [0] * rank, width
-    for axis in reversed(order):
-        strides[axis] = signs[axis] * steps[axis] * stride
-        stride *= max(steps[axis], 1) * max(values.shape[axis], 1)
-    buffer = rng.integers(0, 256, stride + 2 * MARGIN + 64, np.uint8)
+    dtype, kind, shift = values.dtype, "plain" if plain else rng.choice(KINDS), 0
+    width = dtype.itemsize
+    strides, before, after = layout(rng, values.shape, width, kind, zero_steps=not writable)
+    if kind == "wild" and not writable:
+        shift = int(rng.choice([0, 0, 1, width // 2]))
+        if rng.random() < 0.3:
+            dtype = dtype.newbyteorder()
+    buffer = rng.integers(0, 256, before + after + 2 * MARGIN + 128, np.uint8)
     shift += -(buffer.ctypes.data + MARGIN) % 64  # aligned to a cache line, then shifted
-    offset = MARGIN + shift
-    for size, step in zip(values.shape, strides, strict=True):
-        offset -= min(0, (size - 1) * step) if size else 0
+    offset = MARGIN + shift + before
     array = np.ndarray(values.shape, dtype, buffer, offset, strides)
     owned = np.zeros(buffer.shape, bool)
     if values.size:

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
-from .._messages import shown
-from ..functional._arrays import empty_ordered
+from ..functional._arrays import choice, empty_ordered
 from ..functional._checks import flag, float_dtype, integer, per_axis
 from . import init
 from ._sizes import Padding, Size, pad_pairs, padding_spec, window_shape
@@ -156,12 +155,7 @@ class _ForwardConv(_Conv):
             rng,
             dtype,
         )
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"{type(self).__name__}: padding_mode must be one of {PADDING_MODES}, "
-                f"got {shown(padding_mode)}"
-            )
-        self.padding_mode = padding_mode
+        self.padding_mode = choice(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "padding_mode": self.padding_mode}
