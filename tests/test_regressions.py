@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 import fastconv
 import fastconv.functional as F
 from fastconv import nn, reference
+from fastconv.data.npz import read_npy, read_npz
 
 ONES = np.ones((1, 2, 4, 4))
 HUGE = 10**5000  # an int that no float holds, and that str() refuses
@@ -207,3 +208,26 @@ def test_a_wrong_variable_is_one_line_of_the_command(monkeypatch, variable, valu
     done = subprocess.run([sys.executable, "-c", "import fastconv"], **run)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"ValueError: {variable}: {rule}")
+
+
+def test_an_npy_header_that_is_no_python(tmp_path):
+    """tokenize.TokenError, and a traceback of `fastconv predict`."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((6, 4), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"(6, 4)", b"(6( 4)"))
+    size = path.stat().st_size
+    with path.open("rb") as stream, pytest.raises(ValueError, match=r"a\.npy: not a readable"):
+        read_npy(stream, size, str(path))
+
+
+def test_an_archive_whose_directory_lies_before_the_file(tmp_path):
+    """OSError: Invalid argument, without the file's name."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.zeros(4))
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x05\x06") + 16  # where the end record tells the directory's place
+    for place in (0x7FFFFFFF, 0xFFFFFFF0, 3):
+        content[at : at + 4] = place.to_bytes(4, "little")
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.npz: corrupt or unsupported"):
+            read_npz(path)
