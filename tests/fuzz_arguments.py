@@ -288,6 +288,19 @@ LAYERS = tuple(
     and issubclass(getattr(nn, name), nn.Module)
     and name not in ("Module", "Sequential", "Residual")
 )
+OPTIMIZERS = {
+    "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.01, "nesterov": True},
+    "Adam": {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01},
+    "AdamW": {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01},
+}
+SCHEDULES = {
+    "StepLR": {"step_size": 2, "gamma": 0.5},
+    "CosineAnnealingLR": {"T_max": 5, "eta_min": 0.0},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 5, "epochs": None, "steps_per_epoch": None,
+                   "pct_start": 0.3, "anneal_strategy": "cos", "cycle_momentum": True,
+                   "base_momentum": 0.85, "max_momentum": 0.95, "div_factor": 25.0,
+                   "final_div_factor": 1e4, "three_phase": False},
+}  # fmt: skip
 SETTINGS = {"set_num_threads": {"n": 2}, "num_threads": {"n": 2}, "use_isa": {"name": "generic"}}
 
 

@@ -28,6 +28,8 @@ from pathlib import Path
 import numpy as np
 from fuzz_arguments import (
     LAYERS,
+    OPTIMIZERS,
+    SCHEDULES,
     SETTINGS,
     Liar,
     layer,
@@ -39,7 +41,7 @@ from guarded_arrays import guard
 
 import fastconv
 import fastconv.functional as F
-from fastconv import nn, reference
+from fastconv import nn, optim, reference
 
 SECONDS = 20  # for one call
 MEMORY = 2 << 30  # bytes of address space that the calls may add
@@ -47,9 +49,12 @@ LONGEST = 600  # characters of a message
 NAMES = {
     **{name: getattr(F, name) for name in F.__all__},
     **{f"nn.{name}": None for name in LAYERS},
+    **{f"optim.{name}": None for name in (*OPTIMIZERS, *SCHEDULES)},
     **{name: getattr(fastconv, name) for name in SETTINGS},
 }
-WHO = "|".join(sorted({*F.__all__, *LAYERS, *SETTINGS, "Parameter"}, key=len, reverse=True))
+WHO = "|".join(
+    sorted({name.split(".")[-1] for name in NAMES} | {"Parameter"}, key=len, reverse=True)
+)
 PREFIX = re.compile(rf"({WHO})(\.\w+)?(\(.*\))?: ", re.DOTALL)
 WRITES = {"out", "running_mean", "running_var"}
 
@@ -77,6 +82,8 @@ class Call:
         self.isa = pick(rng, fastconv.isas())
         if self.name in SETTINGS:
             given = dict(SETTINGS[self.name])
+        elif self.name.startswith("optim."):
+            given = dict({**OPTIMIZERS, **SCHEDULES}[self.name[6:]])
         elif self.name.startswith("nn."):
             given = layer(rng, self.name[3:])
         else:
@@ -151,6 +158,8 @@ class Call:
         return isinstance(out, np.ndarray) and np.may_share_memory(out, array)
 
     def _apply(self, given):
+        if self.name.startswith("optim."):
+            return use_optimizer(self.name[6:], given)
         if not self.name.startswith("nn."):
             result = self.function(**given)
             if self.name in SETTINGS:
@@ -234,6 +243,23 @@ def use_layer(name, given):
     y = made(given["x"])
     made.output_shape(np.shape(given["x"]))
     return y, made.backward(y)
+
+
+def use_optimizer(name, given):
+    """Make an optimizer, or a schedule of one, and take some steps."""
+    parameter = nn.Parameter(np.ones(3))
+    parameter.grad = np.ones(3)
+    if name in OPTIMIZERS:
+        made = [getattr(optim, name)([parameter], **given)]
+    else:
+        made = [optim.SGD([parameter], 0.1, 0.9)]
+        made.append(getattr(optim, name)(made[0], **given))
+    with np.errstate(all="ignore"):
+        for part in made * 3:
+            part.step()
+    for part in made:
+        part.load_state_dict(part.state_dict())
+    return parameter.data
 
 
 def _copied(value):

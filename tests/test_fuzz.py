@@ -31,7 +31,7 @@ def fuzz(seed, calls, folder):
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        number = int.from_bytes(progress.read_bytes(), "little")
+        number = int.from_bytes(progress.read_bytes() if progress.exists() else b"", "little")
         pytest.fail(
             f"exit code {done.returncode}; python tests/fuzz_calls.py --call {seed}:{number}\n"
             + done.stderr[-3000:]

@@ -184,7 +184,7 @@ def test_load_state_dict_errors_change_nothing():
         ({"state.0.momentum_buffer": np.zeros(3)}, r"has shape \(3,\), not \(3, 4\)"),
         (
             {"group.0.momentum": np.array(-1.0), "group.0.lr": np.array(3.0)},
-            "momentum must be >= 0",
+            "momentum must be at least 0",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
