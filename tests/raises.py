@@ -39,6 +39,10 @@ class Reached:
         self.lines = set()
         self._root = str(ROOT)
 
+    def pytest_runtest_setup(self):
+        """At every test: a trace function that something raised in is taken away."""
+        sys.settrace(self.trace)
+
     def trace(self, frame, event, argument):
         if not frame.f_code.co_filename.startswith(self._root):
             return None
@@ -54,8 +58,7 @@ class Reached:
 def main(arguments):
     reached = Reached()
     threading.settrace(reached.trace)
-    sys.settrace(reached.trace)
-    failed = pytest.main(["-q", *arguments])
+    failed = pytest.main(["-q", *arguments], plugins=[reached])
     sys.settrace(None)
     threading.settrace(None)
     every, missed = raises(), []
