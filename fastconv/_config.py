@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import _core
+from ._messages import shown, typed
 
 
 class _Restore:
@@ -104,7 +106,7 @@ def _thread_count(function: str, n: Any) -> int:
     try:
         count = operator.index(n)
     except TypeError:
-        raise TypeError(f"{function}: n must be an int, got {type(n).__name__} {n!r}") from None
+        raise TypeError(f"{function}: n must be an int, got {typed(n)}") from None
     if count < 1:
         raise ValueError(f"{function}: n must be at least 1, got {count}")
     return min(count, 256)
@@ -133,7 +135,8 @@ def _use_isa(source: str, name: str) -> None:
         raise TypeError(f"{source}: name must be a str, got {type(name).__name__}")
     if name not in isas() or _core.use_isa(name) != 0:
         raise ValueError(
-            f"{source}: unknown or unavailable instruction set {name!r}; this machine has {isas()}"
+            f"{source}: unknown or unavailable instruction set {shown(name)}; "
+            f"this machine has {isas()}"
         )
 
 
@@ -222,8 +225,22 @@ def _from_environment() -> None:
             _core.set_num_threads(min(int(count[:4]), 256))
             return
         if variable == "FASTCONV_NUM_THREADS":
-            raise ValueError(f"{variable}: must be a positive integer, got {value!r}")
+            raise ValueError(f"{variable}: must be a positive integer, got {shown(value)}")
     _core.set_num_threads(usable_cpus())
 
 
-_from_environment()
+def _is_command() -> bool:
+    """Whether this process is the program `fastconv`, or `python -m fastconv`."""
+    if sys.argv[:1] == ["-m"]:  # what Python says while it looks for the module
+        at = sys.orig_argv.index("-m") + 1 if "-m" in sys.orig_argv else 0
+        return sys.orig_argv[at : at + 1] == ["fastconv"]
+    return bool(sys.argv) and Path(sys.argv[0]).stem == "fastconv"
+
+
+try:
+    _from_environment()
+except ValueError as _error:
+    if not _is_command():
+        raise
+    print(f"fastconv: error: {_error}", file=sys.stderr)
+    raise SystemExit(2) from None

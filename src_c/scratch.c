@@ -15,6 +15,19 @@
 #include <sys/mman.h>
 #endif
 
+/* AddressSanitizer knows what of a block the caller asked for: nothing of a kept one, nothing past its end. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FC_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(FC_ASAN)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
+#endif
+
 enum {
     ALIGN = 64,         /* a cache line, and the widest vector */
     HEADER = ALIGN,     /* keeps the user's part aligned */
@@ -77,6 +90,7 @@ static header *allocate(size_t bytes)
 
 void *fc_scratch_acquire(size_t bytes)
 {
+    const size_t wanted = bytes;
     bytes = (bytes + ROUND - 1) / ROUND * ROUND;
     pthread_mutex_lock(&cache.mutex);
     if (!cache.fork_handler)
@@ -85,7 +99,12 @@ void *fc_scratch_acquire(size_t bytes)
     pthread_mutex_unlock(&cache.mutex);
     if (!block)
         block = allocate(bytes);
-    return block ? (char *)block + HEADER : NULL;
+    if (!block)
+        return NULL;
+    char *user = (char *)block + HEADER;
+    ASAN_UNPOISON_MEMORY_REGION(user, wanted);
+    ASAN_POISON_MEMORY_REGION(user + wanted, block->bytes - wanted);
+    return user;
 }
 
 void fc_scratch_release(void *user)
@@ -93,6 +112,7 @@ void fc_scratch_release(void *user)
     if (!user)
         return;
     header *block = (header *)((char *)user - HEADER);
+    ASAN_POISON_MEMORY_REGION(user, block->bytes);
     if (block->bytes > KEEP_BYTES) {
         free(block);
         return;

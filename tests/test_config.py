@@ -291,7 +291,10 @@ def test_import_is_lazy():
     """
     result = python(code)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "['fastconv', 'fastconv._config', 'fastconv._core']\n"
+    assert (
+        result.stdout
+        == "['fastconv', 'fastconv._config', 'fastconv._core', 'fastconv._messages']\n"
+    )
 
 
 def test_a_source_tree_that_is_not_built_says_so(tmp_path):

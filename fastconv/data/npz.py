@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from .._messages import shown
 from .dataset import Array, Dataset, file_size, make_dataset
 from .idx import MAX_DEFLATE_RATIO, read_into
 
@@ -53,7 +53,11 @@ def read_npz(path: str | Path) -> dict[str, Array]:
             if total > MAX_DEFLATE_RATIO * size:
                 raise ValueError(f"{path}: promises {total} bytes, {size} cannot hold that")
             return {m.filename[:-4]: _read_member(archive, m, path) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises almost anything for corrupt archives
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
         raise ValueError(f"{path}: corrupt or unsupported .npz archive ({error})") from None
 
 
@@ -78,8 +82,8 @@ def read_npy(stream: IO[bytes], size: int, source: str) -> Array:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise ValueError(f"version {version} is not supported")
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the header is a Python literal: its parsers raise almost anything
+        reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{source}: not a readable .npy array ({reason})") from None
     if dtype.hasobject or dtype.kind not in "buif":
         raise ValueError(f"{source}: dtype {dtype} is not a plain number; nothing is unpickled")
@@ -92,7 +96,10 @@ def read_npy(stream: IO[bytes], size: int, source: str) -> Array:
     data = np.empty(count, dtype=np.uint8)
     if read_into(stream, data) < count or stream.read(1):
         raise ValueError(f"{source}: truncated or too long for shape {shape} of {dtype}")
-    array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
+    try:
+        array = data.view(dtype).reshape(shape, order="F" if fortran else "C")
+    except (ValueError, OverflowError):  # too many axes; sizes of an empty array past 2**63
+        raise ValueError(f"{source}: NumPy has no arrays of shape {shown(shape)}") from None
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

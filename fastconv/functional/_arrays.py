@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fastconv._messages import shown, typed
 from fastconv.functional._checks import Array, integer
 
 # Orders of the axes in memory, by rank: as indexed, or with the channels last. Rank 3 is (N, C, L)
@@ -27,29 +28,28 @@ def real_array(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; "
             f"use numpy.asarray({name})"
         )
-    if value.dtype.kind not in "biuf":
-        raise TypeError(f"{function}: {name} must have a real dtype, got {value.dtype}")
-    if value.dtype.isnative and value.flags.aligned:
-        return value
-    return np.require(value, dtype=value.dtype.newbyteorder("="), requirements="A")
+    array: Array = value if type(value) is np.ndarray else np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{function}: {name} must have a real dtype, got {array.dtype}")
+    if array.dtype.isnative and array.flags.aligned:
+        return array
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements="A")
 
 
-def choice(function: str, name: str, value: Any, words: Sequence[str]) -> str:
+def choice(function: str, name: str, value: Any, words: Collection[str]) -> str:
     """Return `value` if it is one of `words`."""
     if not isinstance(value, str):
-        raise TypeError(f"{function}: {name} must be a str, got {type(value).__name__} {value!r}")
+        raise TypeError(f"{function}: {name} must be a str, got {typed(value)}")
     if value not in words:
         listed = ", ".join(repr(word) for word in words)
-        raise ValueError(f"{function}: {name} must be one of {listed}, got {value!r}")
+        raise ValueError(f"{function}: {name} must be one of {listed}, got {shown(value)}")
     return value
 
 
 def shape(function: str, name: str, value: Any) -> tuple[int, ...]:
     """Return a shape argument as a tuple of ints >= 0."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(
-            f"{function}: {name} must be a tuple of ints, got {type(value).__name__} {value!r}"
-        )
+        raise TypeError(f"{function}: {name} must be a tuple of ints, got {typed(value)}")
     return tuple(integer(function, name, size, 0, 2**62) for size in value)
 
 
@@ -59,6 +59,7 @@ def memory_order(array: Array) -> tuple[int, ...]:
     As indexed, or with the channels last where the strides say so (also for slices of such arrays);
     as indexed for anything else.
     """
+    array = np.asarray(array)
     rank = array.ndim
     as_indexed = tuple(range(rank))
     if not array.flags.c_contiguous:
@@ -75,7 +76,7 @@ def empty_ordered(
     """An uninitialised array of `shape` whose axes lie in memory in `order`."""
     count = dtype.itemsize
     for size in shape:
-        count *= size
+        count *= max(size, 1)  # as NumPy counts: an empty array must be addressable too
     try:
         if count >= 2**62 or max(shape, default=0) >= 2**62:
             raise MemoryError

@@ -5,14 +5,18 @@ Every message names the function, the argument, the value and the rule.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import operator
 from collections.abc import Sequence
 from math import prod
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastconv._messages import shown, typed
 from fastconv.functional._memory import new_array
 
 Array = npt.NDArray[Any]
@@ -30,15 +34,26 @@ def float_array(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; "
             f"use numpy.asarray({name})"
         )
-    dtype = value.dtype
-    if (dtype is F32 or dtype is F64) and value.flags.aligned:
-        return value
+    # a subclass may index, or tell its shape, as it likes
+    array: Array = value if type(value) is np.ndarray else np.asarray(value)
+    dtype = array.dtype
+    if (dtype is F32 or dtype is F64) and array.flags.aligned:
+        return array
     if dtype.newbyteorder("=") not in (F32, F64):
         raise TypeError(
             f"{function}: {name} must be float32 or float64, got {dtype}; "
             f"use {name}.astype(numpy.float32)"
         )
-    return np.require(value, dtype=dtype.newbyteorder("="), requirements="A")
+    return np.require(array, dtype=dtype.newbyteorder("="), requirements="A")
+
+
+def float_dtype(function: str, value: Any) -> np.dtype[Any]:
+    """Return what stands for float32 or float64 as a dtype; TypeError for anything else."""
+    with contextlib.suppress(TypeError, ValueError):
+        dtype: np.dtype[Any] = np.dtype(value)
+        if dtype in (F32, F64):
+            return dtype
+    raise TypeError(f"{function}: dtype must be float32 or float64, got {shown(value)}")
 
 
 def same_dtype(function: str, name: str, value: Array, other_name: str, other: Array) -> None:
@@ -71,13 +86,36 @@ def integer(function: str, name: str, value: Any, minimum: int = 0, maximum: int
         try:
             value = operator.index(value)
         except TypeError:
-            raise TypeError(
-                f"{function}: {name} must be an int, got {type(value).__name__} {value!r}"
-            ) from None
+            raise TypeError(f"{function}: {name} must be an int, got {typed(value)}") from None
     if not minimum <= value <= maximum:
         bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
-        raise ValueError(f"{function}: {name} must be {bound}, got {value}")
+        raise ValueError(f"{function}: {name} must be {bound}, got {shown(value)}")
     return int(value)
+
+
+def number(
+    function: str, name: str, value: Any, least: float | None = None, most: float | None = None
+) -> float:
+    """Return a real number as a float in [least, most]; a NaN only where there are no bounds."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{function}: {name} must be a number, got {typed(value)}")
+    try:
+        result = float(value)
+    except OverflowError:  # an int that no float can hold
+        result = math.copysign(math.inf, operator.gt(value, 0) - 0.5)
+    if (least is not None and not result >= least) or (most is not None and not result <= most):
+        rule = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{function}: {name} must be {rule}, got {shown(value)}")
+    return result
+
+
+def flag(function: str, name: str, value: Any) -> bool:
+    """Return a bool; anything else is a TypeError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{function}: {name} must be a bool, got {typed(value)}")
+    return bool(value)
 
 
 def per_axis(function: str, name: str, value: Any, axes: int, minimum: int = 1) -> tuple[int, ...]:
@@ -91,7 +129,7 @@ def per_axis(function: str, name: str, value: Any, axes: int, minimum: int = 1) 
             else:
                 raise ValueError(
                     f"{function}: {name} must be an int or {axes} ints, "
-                    f"got {len(value)} values {tuple(value)}"
+                    f"got {len(value)} values {shown(tuple(value))}"
                 )
         return tuple(integer(function, name, v, minimum) for v in value)
     return (integer(function, name, value, minimum),) * axes
@@ -107,7 +145,7 @@ def explicit_padding(function: str, value: Any, axes: int) -> Pads:
         ):
             raise ValueError(
                 f"{function}: padding must be an int, {axes} ints or {axes} (before, after) pairs, "
-                f"got {value!r}"
+                f"got {shown(value)}"
             )
         before_after = [per_axis(function, "padding", tuple(v), 2, 0) for v in value]
         return tuple((b, a) for b, a in before_after)
@@ -137,7 +175,7 @@ def conv_padding(
     if value not in _NAMED or (value == "causal" and axes != 1):
         names = ", ".join(repr(n) for n in _NAMED if n != "causal" or axes == 1)
         raise ValueError(
-            f"{function}: padding must be an int, a tuple or one of {names}, got {value!r}"
+            f"{function}: padding must be an int, a tuple or one of {names}, got {shown(value)}"
         )
     pads = []
     for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
@@ -207,7 +245,7 @@ def empty(
     """An uninitialised (N, C, ...) array in that memory format; MemoryError if it cannot be."""
     count = dtype.itemsize
     for size in shape:
-        count *= size
+        count *= size or 1  # as NumPy counts: an empty array must be addressable too
     try:
         if count >= 2**62:
             raise MemoryError
@@ -227,17 +265,33 @@ def check_out(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[A
     """An `out=` argument: of this shape and dtype, writable, no two elements in one place."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{function}: out must be a numpy.ndarray, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"{function}: out must have shape {shape}, got {out.shape}")
-    if out.dtype != dtype or not out.dtype.isnative:
-        raise TypeError(f"{function}: out must be {dtype}, got {out.dtype}")
-    if not out.flags.writeable:
+    array: Array = out if type(out) is np.ndarray else np.asarray(out)
+    if array.shape != shape:
+        raise ValueError(f"{function}: out must have shape {shape}, got {array.shape}")
+    if array.dtype != dtype or not array.dtype.isnative:
+        raise TypeError(f"{function}: out must be {dtype}, got {array.dtype}")
+    if not array.flags.writeable:
         raise ValueError(f"{function}: out is read-only")
-    if not out.flags.aligned:
+    if not array.flags.aligned:
         raise ValueError(f"{function}: out is not aligned to its dtype")
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
-        raise ValueError(f"{function}: out overlaps itself (a stride is 0)")
-    return out
+    if not array.flags.c_contiguous and _folded(array):
+        raise ValueError(f"{function}: out overlaps itself (strides {array.strides})")
+    return array
+
+
+def _folded(array: Array) -> bool:
+    """Whether elements may share memory; False for every slice of an array whose elements do not.
+
+    From the shortest stride on, each must pass over all that the axes before it reach.
+    """
+    reach = array.itemsize
+    axes = zip(map(abs, array.strides), array.shape, strict=True)
+    for stride, size in sorted(axes):
+        if size > 1:
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def no_overlap(function: str, out: Array, **inputs: Array | None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from fastconv.functional._checks import Array, float_array, same_dtype
+from fastconv.functional._checks import Array, float_array, number, same_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -26,13 +25,9 @@ def grad_of_losses(
     if isinstance(grad_output, np.ndarray) and grad_output.ndim:
         g = float_array(function, "grad_output", grad_output)
         same_dtype(function, "grad_output", g, "input", input)
-    elif isinstance(grad_output, (Real, np.ndarray)) and not isinstance(grad_output, bool):
-        g = np.asarray(grad_output, input.dtype)
     else:
-        raise TypeError(
-            f"{function}: grad_output must be a number or an array, got "
-            f"{type(grad_output).__name__} {grad_output!r}"
-        )
+        with np.errstate(over="ignore"):
+            g = np.asarray(number(function, "grad_output", grad_output), input.dtype)
     if g.shape != expected:
         rule = f"have the losses' shape {expected}" if reduction == "none" else "be one number"
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
+from fastconv._messages import shown, typed
 from fastconv.functional._checks import (
     LIMIT,
     Array,
@@ -16,6 +17,7 @@ from fastconv.functional._checks import (
     check_out,
     conv_padding,
     empty,
+    flag,
     float_array,
     is_channels_last,
     no_overlap,
@@ -110,21 +112,18 @@ def _windows(
     kernel = per_axis(function, "kernel_size", kernel_size, count)
     step = kernel if stride is None else per_axis(function, "stride", stride, count)
     spread = per_axis(function, "dilation", dilation, count)
-    if not isinstance(ceil_mode, (bool, np.bool_)):
-        raise TypeError(
-            f"{function}: ceil_mode must be a bool, got {type(ceil_mode).__name__} {ceil_mode!r}"
-        )
+    ceil_mode = flag(function, "ceil_mode", ceil_mode)
     if min(sizes) < 1:
         raise ValueError(f"{function}: every spatial size must be at least 1, got {sizes}")
     if isinstance(padding, str) and padding not in _WORDS:
         names = ", ".join(repr(word) for word in _WORDS)
         raise ValueError(
-            f"{function}: padding must be an int, a tuple or one of {names}, got {padding!r}"
+            f"{function}: padding must be an int, a tuple or one of {names}, got {shown(padding)}"
         )
     pads = conv_padding(function, padding, sizes, kernel, step, spread)
     each = list(zip(kernel, step, spread, pads, strict=True))
     out = tuple(
-        _windows_of_axis(function, axis, size, window, bool(ceil_mode))
+        _windows_of_axis(function, axis, size, window, ceil_mode)
         for axis, (size, window) in enumerate(zip(sizes, each, strict=True))
     )
     axes = tuple(value for k, s, d, pair in each for value in (k, s, d, *pair))
@@ -143,14 +142,12 @@ def check_positions(function: str, sizes: tuple[int, ...], kernel: tuple[int, ..
 def input_shape_of(function: str, value: Any, grad_output: Array, axes: int) -> tuple[int, ...]:
     """`input_shape` of a backward function as (N, C, ...); it has the rank of grad_output."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(
-            f"{function}: input_shape must be a tuple of ints, got {type(value).__name__} {value!r}"
-        )
+        raise TypeError(f"{function}: input_shape must be a tuple of ints, got {typed(value)}")
     shape = per_axis(function, "input_shape", tuple(value), len(value), 0)
     if len(shape) not in (axes + 1, axes + 2) or len(shape) != grad_output.ndim:
         raise ValueError(
             f"{function}: input_shape must have as many axes as grad_output, {axes + 2} or "
-            f"{axes + 1}, got {shape} and grad_output {grad_output.shape}"
+            f"{axes + 1}, got {shown(shape)} and grad_output {grad_output.shape}"
         )
     if shape[:-axes] != grad_output.shape[:-axes]:
         raise ValueError(
@@ -169,6 +166,7 @@ def index_array(function: str, value: Any, shape: tuple[int, ...]) -> Array:
             f"{function}: indices must be a numpy.ndarray, got {type(value).__name__}; "
             f"use the indices that the forward function returned"
         )
+    value = np.asarray(value)
     if value.dtype.newbyteorder("=") != np.int64:
         raise TypeError(
             f"{function}: indices must be int64, got {value.dtype}; use indices.astype(numpy.int64)"

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv.functional._checks import Array, check_out, float_array, same_dtype
+from fastconv.functional._arrays import choice
+from fastconv.functional._checks import (
+    LIMIT,
+    Array,
+    check_out,
+    float_array,
+    integer,
+    number,
+    same_dtype,
+)
 from fastconv.functional._memory import is_gapless, new_like
 
 
@@ -139,7 +148,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, *, out: Array | None 
     ValueError
         `out` does not fit.
     """
-    slope = _number("leaky_relu", "negative_slope", negative_slope)
+    slope = number("leaky_relu", "negative_slope", negative_slope)
     return _map("leaky_relu", _core.LEAKY_RELU, input, out, slope)
 
 
@@ -167,7 +176,7 @@ def leaky_relu_backward(grad_output: Array, input: Array, negative_slope: float 
     ValueError
         Shapes differ.
     """
-    slope = _number("leaky_relu_backward", "negative_slope", negative_slope)
+    slope = number("leaky_relu_backward", "negative_slope", negative_slope)
     return _grad("leaky_relu_backward", _core.LEAKY_RELU, grad_output, input, slope)
 
 
@@ -504,21 +513,9 @@ def mask_of_clamp(grad_output: Array, output: Array, clamp: tuple[float, float])
 # ---- shared --------------------------------------------------------------------------------------
 
 
-def _number(function: str, name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{function}: {name} must be a number, got {type(value).__name__} {value!r}"
-        ) from None
-
-
 def _gelu(function: str, approximate: str) -> int:
-    if approximate == "none":
-        return _core.GELU
-    if approximate == "tanh":
-        return _core.GELU_TANH
-    raise ValueError(f"{function}: approximate must be 'none' or 'tanh', got {approximate!r}")
+    exact = choice(function, "approximate", approximate, ("none", "tanh")) == "none"
+    return _core.GELU if exact else _core.GELU_TANH
 
 
 def _gapless(x: Array) -> tuple[Array, Array]:
@@ -534,7 +531,7 @@ def _gapless(x: Array) -> tuple[Array, Array]:
 def _map(function: str, code: int, input: Array, out: Array | None, alpha: float = 0.0) -> Array:
     x = float_array(function, "input", input)
     if out is not None:
-        check_out(function, out, x.shape, x.dtype)
+        out = check_out(function, out, x.shape, x.dtype)
         if out is x and is_gapless(x):
             _core.elementwise(code, x, x, alpha)
             return out
@@ -573,25 +570,25 @@ def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: flo
 
 def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
     x = float_array(function, "input", input)
-    if isinstance(dim, (bool, np.bool_)) or not hasattr(dim, "__index__"):
-        raise TypeError(f"{function}: dim must be an int, got {type(dim).__name__} {dim!r}")
-    axis = dim.__index__()
+    axis = integer(function, "dim", dim, -LIMIT)
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {dim}")
+        raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {axis}")
     return x, axis
 
 
 def _log_softmax(x: Array, axis: int) -> Array:
-    if math.prod(x.shape) == 0:
-        return np.empty_like(x, subok=False)
+    y = np.empty_like(x, subok=False)  # before x is read: what has no room ends here
+    if y.size == 0:
+        return y
     with np.errstate(invalid="ignore"):  # -inf - -inf
-        shifted = x - x.max(axis=axis, keepdims=True)  # the greatest exponent is 0: no overflow
-        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+        np.subtract(x, x.max(axis=axis, keepdims=True), out=y)  # the greatest exponent is 0
+        y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+    return y
 
 
 def _deliver(function: str, result: Array, out: Array | None) -> Array:
     if out is None:
         return result
-    check_out(function, out, result.shape, result.dtype)
+    out = check_out(function, out, result.shape, result.dtype)
     out[...] = result
     return out

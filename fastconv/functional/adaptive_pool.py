@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
+from fastconv._messages import shown
 from fastconv.functional._checks import (
     Array,
     batched,
     empty,
+    flag,
     float_array,
     integer,
     is_channels_last,
@@ -253,7 +255,7 @@ def _output_sizes(function: str, sizes: tuple[int, ...], wanted: Any) -> tuple[i
     each = tuple(wanted) if isinstance(wanted, (tuple, list)) else (wanted,) * len(sizes)
     if len(each) != len(sizes):
         raise ValueError(
-            f"{function}: output_size must be an int or {len(sizes)} ints, got {wanted!r}"
+            f"{function}: output_size must be an int or {len(sizes)} ints, got {shown(wanted)}"
         )
     return tuple(
         size if n is None else integer(function, "output_size", n, 1)
@@ -295,7 +297,7 @@ def _maximum(
     x, is_batch = batched(function, "input", float_array(function, "input", input), axes)
     sizes = _output_sizes(function, x.shape[2:], output_size)
     indices = None
-    if return_indices:
+    if flag(function, "return_indices", return_indices):
         largest = tuple(n // m + 2 for n, m in zip(x.shape[2:], sizes, strict=True))
         check_positions(function, x.shape[2:], largest)
         shape = (*x.shape[:2], *sizes)

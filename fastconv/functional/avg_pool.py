@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fastconv import _core
 from fastconv.functional._checks import (
     Array,
     batched,
     empty,
+    flag,
     float_array,
     integer,
     is_channels_last,
@@ -186,15 +185,11 @@ def avg_pool1d_backward(
 
 
 def _divisor(function: str, count_include_pad: Any, divisor_override: Any) -> tuple[bool, int]:
-    if not isinstance(count_include_pad, (bool, np.bool_)):
-        raise TypeError(
-            f"{function}: count_include_pad must be a bool, got "
-            f"{type(count_include_pad).__name__} {count_include_pad!r}"
-        )
+    include = flag(function, "count_include_pad", count_include_pad)
     if divisor_override is None:
-        return bool(count_include_pad), 0
+        return include, 0
     divisor = integer(function, "divisor_override", divisor_override, 1, 2**62)
-    return bool(count_include_pad), divisor
+    return include, divisor
 
 
 def _avg_pool(

@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import _core
+from .._messages import shown
 from . import _checks as check
+from ._arrays import choice
 from ._arrays import shape as shape_argument
 from ._checks import Array, Pads
 from ._memory import new_array
@@ -80,13 +82,6 @@ def _bias(function: str, bias: Any, weight: Array, channels: int) -> Array | Non
     return bias if bias.flags.c_contiguous else np.ascontiguousarray(bias)
 
 
-def _check_algorithm(function: str, algorithm: Any) -> None:
-    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise ValueError(
-            f"{function}: algorithm must be one of {tuple(_ALGORITHMS)}, got {algorithm!r}"
-        )
-
-
 def _resolve(
     function: str,
     axes: int,
@@ -103,7 +98,7 @@ def _resolve(
     """The checks that look at no array. input_shape has a batch axis."""
     _check_weight(function, weight_shape, axes, _layout(axes))
     groups = check.integer(function, "groups", groups, 1)
-    _check_algorithm(function, algorithm)
+    choice(function, "algorithm", algorithm, _ALGORITHMS)
     if input_shape[1] != weight_shape[1] * groups:
         raise ValueError(
             f"{function}: weight expects {weight_shape[1]} input channels per group, "
@@ -138,11 +133,11 @@ def _resolve(
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]
-    if padding_mode != "zeros":
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(
-                f"{function}: padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}"
-            )
+    if choice(function, "padding_mode", padding_mode, _PADDING_MODES) != "zeros":
+        from .padding import check_pair
+
+        for axis, (size, pair) in enumerate(zip(sizes, pads, strict=True), 2):
+            check_pair(function, "padding", axis, size, pair, padding_mode)
         pads, extra_pads = extra_pads, pads
     return _Plan(
         (input_shape[0], weight_shape[0], *out_sizes),
@@ -289,7 +284,7 @@ def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
     if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
         raise ValueError(
             f"{function}: output_mask must be three bools (input, weight, bias), "
-            f"got {output_mask!r}"
+            f"got {shown(output_mask)}"
         )
     return bool(output_mask[0]), bool(output_mask[1]), bool(output_mask[2])
 
@@ -611,9 +606,11 @@ class Explanation:
         return "\n".join(f"{name:14} {value}" for name, value in self.__dict__.items())
 
 
-def _stand_in(function: str, name: str, shape: Any, dtype: Any) -> Array:
+def _stand_in(function: str, name: str, shape: Any, dtype: np.dtype[Any]) -> Array:
     """An array of this shape in the memory of one element."""
     sizes = shape_argument(function, name, shape)
+    if len(sizes) != 4:
+        raise ValueError(f"{function}: {name} must have four entries, got {shown(sizes)}")
     if prod(sizes) >= 2**59:
         raise ValueError(f"{function}: {name} must have less than 2**59 elements, got {sizes}")
     return np.broadcast_to(np.zeros(1, dtype), sizes)
@@ -652,11 +649,13 @@ def explain_conv2d(
         As `conv2d`.
     """
     function = "explain_conv2d"
+    dtype = check.float_dtype(function, dtype)
     x = _stand_in(function, "input_shape", input_shape, dtype)
     w = _stand_in(function, "weight_shape", weight_shape, dtype)
     call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
     shapes = call.input.shape, call.weight.shape, call.output_shape
-    found, reason, scratch = _core.conv2d_explain(call.input.itemsize, *shapes, call.geometry)
+    images = shapes if shapes[0][0] else ((1, *shapes[0][1:]), shapes[1], (1, *shapes[2][1:]))
+    found, reason, scratch = _core.conv2d_explain(call.input.itemsize, *images, call.geometry)
     macs = int(np.prod((*call.output_shape, *call.weight.shape[1:]), dtype=object))
     in_bytes, weight_bytes, out_bytes = (
         int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes
@@ -670,6 +669,6 @@ def explain_conv2d(
         in_bytes,
         weight_bytes,
         out_bytes,
-        scratch,
+        scratch if shapes[0][0] else 0,
         call.output_shape,
     )

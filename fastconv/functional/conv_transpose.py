@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _core
+from .._messages import shown
 from . import _checks as check
 from ._checks import Array
 from .conv import (
@@ -64,7 +65,7 @@ def _prepare(
     if isinstance(padding, str):
         if padding != "valid":
             raise ValueError(
-                f"{function}: padding must be an int, a tuple or 'valid', got {padding!r}"
+                f"{function}: padding must be an int, a tuple or 'valid', got {shown(padding)}"
             )
         padding = 0
     pads = check.explicit_padding(function, padding, axes)

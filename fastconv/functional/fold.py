@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from fastconv._messages import shown
 from fastconv.functional._arrays import empty_ordered, real_array, shape
 from fastconv.functional._checks import (
     Array,
@@ -72,7 +75,7 @@ def unfold(
     columns = windows.columns_shape(x.shape[:2])
     wanted = columns if has_batch else columns[1:]
     if out is not None:
-        check_out("unfold", out, wanted, x.dtype)
+        out = check_out("unfold", out, wanted, x.dtype)
         no_overlap("unfold", out, input=input)
         if not out.flags.c_contiguous:
             out[...] = _gather("unfold", x, windows).reshape(wanted)
@@ -115,7 +118,9 @@ def unfold_backward(
     g = float_array(name, "grad_output", grad_output)
     size = shape(name, "input_shape", input_shape)
     if len(size) not in (3, 4):
-        raise ValueError(f"{name}: input_shape must be (N, C, H, W) or (C, H, W), got {size}")
+        raise ValueError(
+            f"{name}: input_shape must be (N, C, H, W) or (C, H, W), got {shown(size)}"
+        )
     windows = _windows(name, size[-2:], kernel_size, dilation, padding, stride)
     columns = windows.columns_shape(size[:-2])
     if g.shape != columns:
@@ -177,7 +182,7 @@ def fold(
         )
     wanted = (*x.shape[:-2], x.shape[-2] // taps, *size)
     if out is not None:
-        check_out("fold", out, wanted, x.dtype)
+        out = check_out("fold", out, wanted, x.dtype)
         no_overlap("fold", out, input=input)
     return _scatter("fold", x, wanted, windows, out)
 
@@ -300,6 +305,7 @@ def _scatter(
     y.fill(0)
     if x.size and y.size:
         columns = x.reshape(*image[:-2], *windows.kernel, *windows.out_sizes)
-        for (u, v), (i, j), (row, col) in windows.taps():
-            y[..., row, col] += columns[..., u, v, i, j]
+        with np.errstate(all="ignore"):
+            for (u, v), (i, j), (row, col) in windows.taps():
+                y[..., row, col] += columns[..., u, v, i, j]
     return y

@@ -70,9 +70,10 @@ def linear(
         b = None if b is None else np.ascontiguousarray(b)
         _core.conv2d(_image(_rows(x)), _kernel(w), b, _image(rows), _GEOMETRY)
     else:
-        np.matmul(_rows(x), w.T, out=rows)
-        if b is not None:
-            rows += b
+        with np.errstate(all="ignore"):  # infinities and NaN are values like others
+            np.matmul(_rows(x), w.T, out=rows)
+            if b is not None:
+                rows += b
     if not y.flags.c_contiguous:
         y[...] = rows.reshape(shape)
     return y
@@ -116,8 +117,9 @@ def linear_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Ar
         )
     w, rows, grad_rows = np.ascontiguousarray(w), _rows(x), _rows(g)
     if not _as_convolution(len(rows), w):
-        grad_input = np.matmul(grad_rows, w).reshape(x.shape)
-        return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
+        with np.errstate(all="ignore"):
+            grad_input = np.matmul(grad_rows, w).reshape(x.shape)
+            return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
     grad_input = new_array(rows.shape, x.dtype)
     grad_weight, grad_bias = new_array(w.shape, w.dtype), np.empty(len(w), w.dtype)
     image = _image(grad_rows)

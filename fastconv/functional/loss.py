@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.functional._arrays import choice, in_order, memory_order
-from fastconv.functional._checks import Array, float_array, integer, same_dtype
+from fastconv.functional._checks import Array, float_array, integer, number, same_dtype
 from fastconv.functional._reduction import REDUCTIONS, grad_of_losses, mean
 from fastconv.functional.pair_loss import (
     binary_cross_entropy_with_logits,
@@ -237,7 +237,7 @@ class _Classes:
                 f"got {x.shape}"
             )
         self.reduction = choice(function, "reduction", reduction, REDUCTIONS)
-        self.smoothing = _share(function, label_smoothing)
+        self.smoothing = number(function, "label_smoothing", label_smoothing, 0, 1)
         self.input, self.axis = x, min(x.ndim - 1, 1)
         self.classes = x.shape[self.axis]
         self.rows = self._to_rows(x)
@@ -361,13 +361,3 @@ def _softmax_parts(rows: Array) -> tuple[Array, Array, Array]:
     shifted = rows - rows.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     return shifted, exponentials, np.log(exponentials.sum(axis=1))
-
-
-def _share(function: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(
-            f"{function}: label_smoothing must be a float, got {type(value).__name__} {value!r}"
-        )
-    if not 0 <= value <= 1:
-        raise ValueError(f"{function}: label_smoothing must be in 0 to 1, got {value!r}")
-    return float(value)

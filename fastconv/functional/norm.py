@@ -8,7 +8,7 @@ standard deviation costs no accuracy beyond that of the input itself.
 from __future__ import annotations
 
 import math
-from typing import Any
+from math import prod
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from fastconv.functional._checks import (
     Array,
     check_out,
     empty,
+    flag,
     float_array,
     is_channels_last,
     no_overlap,
+    number,
     same_dtype,
 )
 
@@ -163,16 +165,8 @@ def _batch_norm_saved_backward(
 # ---- shared --------------------------------------------------------------------------------------
 
 
-def _number(function: str, name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{function}: {name} must be a number, got {type(value).__name__} {value!r}"
-        ) from None
-
-
 def _input(function: str, input: Array, training: bool) -> Array:
+    flag(function, "training", training)
     x = float_array(function, "input", input)
     if x.ndim < 2:
         raise ValueError(f"{function}: input must be (N, C) or (N, C, ...), got shape {x.shape}")
@@ -207,7 +201,7 @@ def _image(array: Array) -> Array:
     if array.ndim == 2:
         return array.T[None]
     if array.ndim > 4:
-        return array.reshape(*array.shape[:2], -1)
+        return array.reshape(*array.shape[:2], prod(array.shape[2:]))
     return array
 
 
@@ -243,7 +237,7 @@ def _forward(
     name = "batch_norm"
     x = _input(name, input, training)
     arrays = _by_channel(name, x, per_channel)
-    momentum, eps = _number(name, "momentum", momentum), _number(name, "eps", eps)
+    momentum, eps = number(name, "momentum", momentum), number(name, "eps", eps)
     if training:
         _writeable(name, per_channel)
     elif arrays[0] is None or arrays[1] is None:
@@ -295,7 +289,7 @@ def _backward(
     if saved is not None and (saved.shape != (2, *x.shape[1:2]) or saved.dtype != np.float64):
         raise ValueError(f"{name}: saved must be float64 (2, C), got {saved.shape}")
     arrays = _by_channel(name, x, per_channel)
-    eps = _number(name, "eps", eps)
+    eps = number(name, "eps", eps)
     if not training and saved is None and (arrays[0] is None or arrays[1] is None):
         raise ValueError(
             f"{name}: running_mean and running_var must be arrays when training is False"

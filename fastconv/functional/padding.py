@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._messages import shown, typed
 from fastconv.functional._arrays import (
     choice,
     empty_ordered,
@@ -33,6 +34,7 @@ from fastconv.functional._checks import (
     float_array,
     integer,
     no_overlap,
+    number,
 )
 
 Pair = tuple[int, int]
@@ -95,8 +97,8 @@ def pad(
         return y
     source, inner = _interior(x.shape, pairs)
     y[inner] = x[source]
-    for border, shown, _ in _borders(x.shape, pairs, mode):
-        y[border] = fill if mode == "constant" else y[shown]
+    for border, source, _ in _borders(x.shape, pairs, mode):
+        y[border] = fill if mode == "constant" else y[source]
     return y
 
 
@@ -139,8 +141,9 @@ def pad_backward(
     source, inner = _interior(size, pairs)
     if mode != "constant" and g.size:
         g = g.copy(order="K")
-        for border, shown, axis in reversed(list(_borders(size, pairs, mode))):
-            _add_border(g, border, shown, axis)
+        with np.errstate(all="ignore"):
+            for border, origin, axis in reversed(list(_borders(size, pairs, mode))):
+                _add_border(g, border, origin, axis)
     grad_input = empty_ordered(name, size, g.dtype, order)
     if any(min(pair) < 0 for pair in pairs):
         grad_input.fill(0)
@@ -154,12 +157,12 @@ def _pairs(function: str, size: tuple[int, ...], pad: Any, mode: str) -> list[Pa
     if not isinstance(pad, (tuple, list)):
         raise TypeError(
             f"{function}: pad must be a tuple of ints (left, right, top, bottom, ...), "
-            f"got {type(pad).__name__} {pad!r}"
+            f"got {typed(pad)}"
         )
     if len(pad) % 2 or len(pad) > 2 * len(size):
         raise ValueError(
             f"{function}: pad must have two entries for each padded axis and at most "
-            f"{2 * len(size)} for an input of shape {size}, got {len(pad)} {tuple(pad)}"
+            f"{2 * len(size)} for an input of shape {size}, got {len(pad)} {shown(tuple(pad))}"
         )
     least = -LIMIT if mode == "constant" else 0
     entries = [integer(function, "pad", entry, least) for entry in pad]
@@ -190,14 +193,15 @@ def check_pair(function: str, name: str, axis: int, size: int, pair: Pair, mode:
 def _fill_value(dtype: np.dtype[Any], value: Any) -> Any:
     """`value` as a number of `dtype`; integer dtypes refuse what they cannot hold."""
     if not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"pad: value must be a real number, got {type(value).__name__} {value!r}")
+        raise TypeError(f"pad: value must be a real number, got {typed(value)}")
     if dtype.kind == "f":
-        return dtype.type(value)
+        with np.errstate(over="ignore"):  # what the dtype cannot hold is infinite
+            return dtype.type(number("pad", "value", +value))
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not least <= value <= most or value != int(value):
         raise ValueError(
             f"pad: value must be an integer from {least} to {most} for an input of dtype {dtype}, "
-            f"got {value!r}"
+            f"got {shown(value)}"
         )
     return dtype.type(int(value))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv.functional._checks import Array, batched, empty, float_array, is_channels_last
+from fastconv.functional._checks import Array, batched, empty, flag, float_array, is_channels_last
 from fastconv.functional._memory import new_array
 from fastconv.functional._windows import (
     Axes,
@@ -179,7 +179,7 @@ def _max_pool(
     x, is_batch = batched(function, "input", float_array(function, "input", input), axes)
     sizes, geometry = windows(function, x.shape[2:], *arguments)
     indices = None
-    if return_indices:
+    if flag(function, "return_indices", return_indices):
         check_positions(function, x.shape[2:], geometry[0::5][-axes:])
         shape = (*x.shape[:2], *sizes)
         indices = empty(function, shape, np.dtype(np.int64), is_channels_last(x))

@@ -160,7 +160,7 @@ def _operands(
     choice(function, "method", method, METHODS)
     arrays = [np.asarray(first), np.asarray(second)]
     for name, array in zip(names, arrays, strict=True):
-        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or array.dtype == np.float16:
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or array.dtype.char == "e":
             cure = "; convolve the real and imaginary parts" if array.dtype.kind == "c" else ""
             raise TypeError(
                 f"{function}: {name} must hold float32, float64 or integers, "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
+from fastconv._messages import shown, typed
 from fastconv.functional._checks import (
     Array,
     batched,
@@ -162,7 +163,9 @@ def _output_sizes(
     steps = kernel if stride is None else per_axis(function, "stride", stride, axes)
     if isinstance(padding, str):
         if padding != "valid":
-            raise ValueError(f"{function}: padding must be numbers or 'valid', got {padding!r}")
+            raise ValueError(
+                f"{function}: padding must be numbers or 'valid', got {shown(padding)}"
+            )
         padding = 0
     pads = explicit_padding(function, padding, axes)
     usual = [
@@ -174,8 +177,7 @@ def _output_sizes(
         return tuple(usual)
     if not isinstance(output_size, (tuple, list)):
         raise TypeError(
-            f"{function}: output_size must be a tuple of ints, got "
-            f"{type(output_size).__name__} {output_size!r}"
+            f"{function}: output_size must be a tuple of ints, got {typed(output_size)}"
         )
     wanted = per_axis(function, "output_size", tuple(output_size)[-axes:], axes)
     for size, default, step in zip(wanted, usual, steps, strict=True):
@@ -199,12 +201,10 @@ def _unpool(
     where = index_array(function, indices, x.shape)
     x, is_batch = batched(function, "input", x, axes)
     where = where if is_batch else where[None]
-    if x.size and min(x.shape[2:]) < 1:
-        raise ValueError(f"{function}: every spatial size must be at least 1, got {input.shape}")
     sizes = _output_sizes(function, x.shape[2:], *arguments)
     shape = (*x.shape[:2], *sizes)
     if out is not None:
-        check_out(function, out, shape if is_batch else shape[1:], x.dtype)
+        out = check_out(function, out, shape if is_batch else shape[1:], x.dtype)
         no_overlap(function, out, input=input, indices=indices)
     plane = empty(function, shape, x.dtype, is_channels_last(x))
     if not _core.index_set(x, where, plane):

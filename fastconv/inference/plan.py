@@ -14,7 +14,8 @@ import numpy.typing as npt
 from .. import _core
 from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
-from ..nn.module import Module, as_float_dtype
+from ..functional._checks import float_dtype
+from ..nn.module import Module
 from .arena import aligned, place
 from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
@@ -67,7 +68,7 @@ def compile(
     shape = shape_argument("compile", "input_shape", input_shape)
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shape}")
-    return Plan(model, shape, as_float_dtype(dtype))
+    return Plan(model, shape, float_dtype("compile", dtype))
 
 
 class Plan:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from .._messages import shown
 from ..nn import Module
 from .classic import lenet5, logistic_regression, mlp, softmax_regression
 from .mobilenet import mobilenet_v2
@@ -78,13 +79,13 @@ def create(name: str, **kwargs: Any) -> Module:
     factory, known = _find(name), options(name)
     for key in kwargs:
         if key not in known:
-            raise TypeError(f"create: {name} takes no {key!r}; it takes {', '.join(known)}")
+            raise TypeError(f"create: {name} takes no {shown(key)}; it takes {', '.join(known)}")
     return factory(**kwargs)
 
 
 def _find(name: str) -> Callable[..., Module]:
     if name not in _MODELS:
-        raise ValueError(f"models: no model named {name!r}; there are {', '.join(_MODELS)}")
+        raise ValueError(f"models: no model named {shown(name)}; there are {', '.join(_MODELS)}")
     return _MODELS[name]
 
 

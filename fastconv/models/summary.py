@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from .. import nn
+from .._messages import typed
 from ..nn import Module, Residual, Sequential
 from .resnet import SubsampleAndPad
 
@@ -99,7 +100,7 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
     if not isinstance(input_shape, tuple | list):
         raise TypeError(
             f"summary: input_shape must be a tuple without the batch axis, such as (3, 32, 32), "
-            f"got {type(input_shape).__name__} {input_shape!r}"
+            f"got {typed(input_shape)}"
         )
     axes = max(len(input_shape) - 1, 1)
     start = Field((1,) * axes, (Fraction(1),) * axes)

@@ -1,54 +1,24 @@
-"""Spatial sizes: per-axis tuples, output sizes, and how constructor arguments are printed.
-
-Wrong values are refused by `fastconv.functional`, in the sentence of the function called; these
-helpers only need the right ones.
-"""
+"""Spatial sizes: per-axis tuples, output sizes, and how constructor arguments are printed."""
 
 from typing import Any
+
+from .._messages import shown
+from ..functional._checks import explicit_padding, per_axis
 
 Size = int | tuple[int, ...]
 Padding = int | tuple[int, ...] | tuple[tuple[int, int], ...] | str
 Pair = tuple[int, int]
 
 
-def per_axis(who: str, name: str, value: Size, axes: int, least: int = 1) -> tuple[int, ...]:
-    """`value` as one int per axis.
-
-    Raises
-    ------
-    TypeError
-        An entry is not an int.
-    ValueError
-        The tuple has another length, or an entry is below `least`.
-    """
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if any(isinstance(size, bool) or not hasattr(size, "__index__") for size in sizes):
-        raise TypeError(f"{who}: {name} must be an int or a tuple of ints, got {value!r}")
-    if len(sizes) != axes:
-        raise ValueError(f"{who}: {name} must have {axes} entries, got {value!r}")
-    if min(sizes) < least:
-        raise ValueError(f"{who}: {name} must be at least {least}, got {value!r}")
-    return tuple(int(size) for size in sizes)
-
-
-def count(who: str, name: str, value: int, least: int = 1) -> int:
-    """`value` as an int that is at least `least`."""
-    return per_axis(who, name, value, 1, least)[0]
-
-
 def padding_spec(who: str, value: Padding, axes: int, names: tuple[str, ...]) -> Padding:
     """Check a padding argument; ints become per-axis tuples, strings and pairs stay."""
     if isinstance(value, str):
         if value not in names:
-            raise ValueError(f"{who}: padding must be sizes or one of {names}, got {value!r}")
+            raise ValueError(f"{who}: padding must be sizes or one of {names}, got {shown(value)}")
         return value
     if isinstance(value, (tuple, list)) and any(isinstance(v, (tuple, list)) for v in value):
-        if len(value) != axes or any(not isinstance(v, (tuple, list)) for v in value):
-            raise ValueError(f"{who}: padding must have {axes} (before, after) pairs: {value!r}")
-        return tuple(
-            (before, after) for before, after in (per_axis(who, "padding", v, 2, 0) for v in value)
-        )
-    return per_axis(who, "padding", value, axes, 0)  # type: ignore[arg-type]
+        return explicit_padding(who, value, axes)
+    return per_axis(who, "padding", value, axes, 0)
 
 
 def pad_pairs(

@@ -9,6 +9,8 @@ import math
 from typing import Any, ClassVar
 
 from .. import functional as F
+from ..functional._arrays import choice
+from ..functional._checks import flag, number
 from .module import PASSED, Array, Module
 
 
@@ -56,7 +58,7 @@ class ReLU(_Activation):
     clamp = 0.0, math.inf
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class ReLU6(_Activation):
@@ -67,7 +69,7 @@ class ReLU6(_Activation):
     clamp = 0.0, 6.0
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class LeakyReLU(_Activation):
@@ -77,10 +79,8 @@ class LeakyReLU(_Activation):
     keeps_output = True  # y > 0 exactly where x > 0, as negative_slope >= 0
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        if not negative_slope >= 0:
-            raise ValueError(f"LeakyReLU: negative_slope must be >= 0, got {negative_slope}")
-        self.negative_slope = negative_slope
-        self.inplace = inplace
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope, 0)
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
     def _options(self) -> dict[str, Any]:
         return {"negative_slope": self.negative_slope}
@@ -108,7 +108,7 @@ class SiLU(_Activation):
     function, gradient = staticmethod(F.silu), staticmethod(F.silu_backward)
 
     def __init__(self, inplace: bool = False) -> None:
-        self.inplace = inplace
+        self.inplace = flag(type(self).__name__, "inplace", inplace)
 
 
 class GELU(_Activation):
@@ -117,9 +117,7 @@ class GELU(_Activation):
     function, gradient = staticmethod(F.gelu), staticmethod(F.gelu_backward)
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = choice("GELU", "approximate", approximate, ("none", "tanh"))
 
     def _options(self) -> dict[str, Any]:
         return {"approximate": self.approximate}

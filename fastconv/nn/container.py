@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from .._messages import shown
 from ..functional._memory import add
 from ..functional.norm import NO_CLAMP
 from . import _fusion
@@ -30,11 +31,11 @@ class Sequential(Module):
     def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
         """Append `layer` under `name`, which becomes part of its state_dict keys."""
         if not isinstance(layer, Module):
-            raise TypeError(f"Sequential: layer {name!r} must be a Module, got {layer!r}")
+            raise TypeError(f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}")
         if not isinstance(name, str) or not name or "." in name:
-            raise ValueError(f"Sequential: a layer's name is a str without '.', got {name!r}")
+            raise ValueError(f"Sequential: a layer's name is a str without '.', got {shown(name)}")
         if name in self._layers:
-            raise ValueError(f"Sequential: there is a layer {name!r} already")
+            raise ValueError(f"Sequential: there is a layer {shown(name)} already")
         self._layers[name] = layer
 
     def append(self, layer: Module) -> "Sequential":
@@ -106,7 +107,7 @@ class Sequential(Module):
         if name not in self._layers:
             raise KeyError(name)
         if not isinstance(layer, Module):
-            raise TypeError(f"Sequential: layer {name!r} must be a Module, got {layer!r}")
+            raise TypeError(f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}")
         self._layers[name] = layer
 
     def __getattr__(self, name: str) -> Module:
@@ -153,7 +154,7 @@ class Residual(Module):
     ) -> None:
         for name in ("downsample", "activation"):
             if name in body:
-                raise ValueError(f"Residual: the body must not have a layer named {name!r}")
+                raise ValueError(f"Residual: the body must not have a layer named {shown(name)}")
         self.body = Sequential(body)
         self.shortcut = shortcut
         self.activation = activation

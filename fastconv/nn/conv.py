@@ -8,11 +8,13 @@ import numpy.typing as npt
 
 from .. import functional as F
 from ..functional import conv as _conv
+from ..functional._arrays import choice, empty_ordered
+from ..functional._checks import flag, float_dtype, integer, per_axis
 from ..functional.activation import mask_of_clamp
 from ..functional.norm import NO_CLAMP, Clamp
 from . import init
-from ._sizes import Padding, Size, count, pad_pairs, padding_spec, per_axis, window_shape
-from .module import Array, Module, Parameter, Rng, as_float_dtype
+from ._sizes import Padding, Size, pad_pairs, padding_spec, window_shape
+from .module import Array, Module, Parameter, Rng, as_generator
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 
@@ -42,13 +44,14 @@ class _Conv(Module):
         dtype: npt.DTypeLike,
     ) -> None:
         who = type(self).__name__
-        self.in_channels = count(who, "in_channels", in_channels)
-        self.out_channels = count(who, "out_channels", out_channels)
-        self.groups = count(who, "groups", groups)
-        if in_channels % groups or out_channels % groups:
+        self.in_channels = integer(who, "in_channels", in_channels, 1)
+        self.out_channels = integer(who, "out_channels", out_channels, 1)
+        self.groups = integer(who, "groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
-                f"{who}: groups must divide in_channels and out_channels, got groups {groups}, "
-                f"in_channels {in_channels}, out_channels {out_channels}"
+                f"{who}: groups must divide in_channels and out_channels, "
+                f"got groups {self.groups}, in_channels {self.in_channels}, "
+                f"out_channels {self.out_channels}"
             )
         self.kernel_size = per_axis(who, "kernel_size", kernel_size, self.axes)
         self.stride = per_axis(who, "stride", stride, self.axes)
@@ -57,10 +60,13 @@ class _Conv(Module):
         first, second = self.out_channels, self.in_channels // self.groups
         if self.transposed:
             first, second = self.in_channels, self.out_channels // self.groups
-        dtype = as_float_dtype(dtype)
-        self.weight = Parameter(np.empty((first, second, *self.kernel_size), dtype))
-        self.bias = Parameter(np.empty(self.out_channels, dtype)) if bias else None
-        init.reset_linear_(self.weight, self.bias, rng)
+        dtype, generator = float_dtype(who, dtype), as_generator(rng, who)
+        shape = first, second, *self.kernel_size
+        self.weight = Parameter(empty_ordered(who, shape, dtype, tuple(range(len(shape)))))
+        self.bias = (
+            Parameter(np.empty(self.out_channels, dtype)) if flag(who, "bias", bias) else None
+        )
+        init.reset_linear_(self.weight, self.bias, generator)
 
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
@@ -154,12 +160,7 @@ class _ForwardConv(_Conv):
             rng,
             dtype,
         )
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"{type(self).__name__}: padding_mode must be one of {PADDING_MODES}, "
-                f"got {padding_mode!r}"
-            )
-        self.padding_mode = padding_mode
+        self.padding_mode = choice(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "padding_mode": self.padding_mode}

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..functional._checks import float_array, number
 from .module import Array, Module, Rng, as_generator
 
 
@@ -13,22 +14,23 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
-        self.p = p
-        self.rng = as_generator(rng)
+        self.p = number("Dropout", "p", p, 0, 1)
+        self.rng = as_generator(rng, "Dropout")
 
     def forward(self, x: Array) -> Array:
+        x = float_array("Dropout", "input", x)
         scale: Array | None = None
         if self.training and self.p > 0:
             keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
             scale = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         self._keep(scale)
-        return x if scale is None else x * scale
+        with np.errstate(invalid="ignore"):  # 0 * inf is NaN, as in torch
+            return x if scale is None else x * scale
 
     def backward(self, grad: Array) -> Array:
         (scale,) = self._take()
-        return grad if scale is None else grad * scale
+        with np.errstate(invalid="ignore"):
+            return grad if scale is None else grad * scale
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+from .._messages import shown
 from .module import Array, Parameter, Rng, as_generator
 
 Target = TypeVar("Target", Parameter, Array)
@@ -88,7 +89,9 @@ def calculate_gain(nonlinearity: str, a: float = 0.0) -> float:
     gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0)}
     if nonlinearity not in gains:
         names = ", ".join([*gains, "leaky_relu"])
-        raise ValueError(f"calculate_gain: nonlinearity must be one of {names}; {nonlinearity!r}")
+        raise ValueError(
+            f"calculate_gain: nonlinearity must be one of {names}; {shown(nonlinearity)}"
+        )
     return gains[nonlinearity]
 
 
@@ -126,5 +129,5 @@ def _array(target: Parameter | Array) -> Array:
 
 def _fan(array: Array, mode: str) -> int:
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"init: mode must be 'fan_in' or 'fan_out', got {mode!r}")
+        raise ValueError(f"init: mode must be 'fan_in' or 'fan_out', got {shown(mode)}")
     return fans(array.shape)[mode == "fan_out"]

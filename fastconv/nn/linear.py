@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
+from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer
 from . import init
-from ._sizes import count
-from .module import Array, Module, Parameter, Rng, as_float_dtype
+from .module import Array, Module, Parameter, Rng, as_generator
 
 
 class Linear(Module):
@@ -26,12 +26,14 @@ class Linear(Module):
         rng: Rng = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.in_features = count("Linear", "in_features", in_features)
-        self.out_features = count("Linear", "out_features", out_features)
-        dtype = as_float_dtype(dtype)
+        self.in_features = integer("Linear", "in_features", in_features, 1)
+        self.out_features = integer("Linear", "out_features", out_features, 1)
+        dtype, generator = float_dtype("Linear", dtype), as_generator(rng, "Linear")
         self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
-        self.bias = Parameter(np.empty(self.out_features, dtype)) if bias else None
-        init.reset_linear_(self.weight, self.bias, rng)
+        self.bias = (
+            Parameter(np.empty(self.out_features, dtype)) if flag("Linear", "bias", bias) else None
+        )
+        init.reset_linear_(self.weight, self.bias, generator)
 
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
@@ -69,9 +71,11 @@ class Flatten(Module):
     """Join axes `start_dim` to `end_dim` (inclusive) in row-major order, as torch.nn.Flatten."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim = integer("Flatten", "start_dim", start_dim, -LIMIT)
+        self.end_dim = integer("Flatten", "end_dim", end_dim, -LIMIT)
 
     def forward(self, x: Array) -> Array:
+        x = float_array("Flatten", "input", x)
         self._keep(x.shape)
         return x.reshape(self.output_shape(x.shape))
 

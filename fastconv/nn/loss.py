@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
+from .._messages import typed
+from ..functional._arrays import choice
+from ..functional._checks import LIMIT, float_array, integer, number
 from .module import Array, Module
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -23,11 +26,7 @@ class _Loss(Module):
     gradient: ClassVar[Any]
 
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in REDUCTIONS:
-            raise ValueError(
-                f"{type(self).__name__}: reduction must be one of {REDUCTIONS}, got {reduction!r}"
-            )
-        self.reduction = reduction
+        self.reduction = choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
 
     def _options(self) -> dict[str, Any]:
         return {"reduction": self.reduction}
@@ -39,10 +38,12 @@ class _Loss(Module):
 
     def _cast_options(self, input: Array) -> dict[str, Any]:
         """The options, their arrays in the input's dtype."""
-        return {
-            name: value.astype(input.dtype) if isinstance(value, np.ndarray) else value
-            for name, value in self._options().items()
-        }
+        dtype = float_array(type(self).__name__, "input", input).dtype
+        with np.errstate(over="ignore"):
+            return {
+                name: value.astype(dtype) if isinstance(value, np.ndarray) else value
+                for name, value in self._options().items()
+            }
 
     def backward(self, grad: Any = None) -> Array:
         """Gradient of the input; `grad` is that of the loss (1 if not given)."""
@@ -79,13 +80,9 @@ class CrossEntropyLoss(_Loss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(
-                f"CrossEntropyLoss: label_smoothing must be in 0 to 1, got {label_smoothing}"
-            )
-        self.register_buffer("weight", _floats(weight))
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
+        self.register_buffer("weight", _floats("CrossEntropyLoss: weight", weight))
+        self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index, -LIMIT)
+        self.label_smoothing = number("CrossEntropyLoss", "label_smoothing", label_smoothing, 0, 1)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -115,8 +112,8 @@ class BCEWithLogitsLoss(_Loss):
         pos_weight: npt.ArrayLike | None = None,
     ) -> None:
         super().__init__(reduction)
-        self.register_buffer("weight", _floats(weight))
-        self.register_buffer("pos_weight", _floats(pos_weight))
+        self.register_buffer("weight", _floats("BCEWithLogitsLoss: weight", weight))
+        self.register_buffer("pos_weight", _floats("BCEWithLogitsLoss: pos_weight", pos_weight))
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -132,5 +129,13 @@ class MSELoss(_Loss):
     function, gradient = staticmethod(F.mse_loss), staticmethod(F.mse_loss_backward)
 
 
-def _floats(values: npt.ArrayLike | None) -> Array | None:
-    return None if values is None else np.array(values, dtype=np.float64)
+def _floats(who: str, values: npt.ArrayLike | None) -> Array | None:
+    if values is None:
+        return None
+    try:
+        array = np.array(values)
+    except ValueError:  # lists of several lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{who} must hold real numbers, got {typed(values)}")
+    return array.astype(np.float64)

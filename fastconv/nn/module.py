@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._messages import shown, typed
 from ..functional._memory import using
 
 Array = npt.NDArray[Any]
@@ -322,21 +323,19 @@ class Module:
         return f"{head}({extra}\n  {body}\n)"
 
 
-def as_generator(rng: Rng) -> np.random.Generator:
+def as_generator(rng: Rng, who: str = "init") -> np.random.Generator:
     """A Generator from a Generator (itself), a seed, or None (fresh entropy)."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, bool)):
-        return np.random.default_rng(rng)
-    raise TypeError(f"rng must be a numpy.random.Generator, an int seed or None, got {rng!r}")
-
-
-def as_float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """float32 or float64 as a dtype object; TypeError for any other."""
-    result = np.dtype(dtype)
-    if result not in (np.float32, np.float64):
-        raise TypeError(f"dtype must be float32 or float64, got {result}")
-    return result
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, (int, np.integer)) or isinstance(rng, bool):
+        raise TypeError(
+            f"{who}: rng must be a numpy.random.Generator, an int seed or None, got {typed(rng)}"
+        )
+    if rng < 0:
+        raise ValueError(f"{who}: rng must be a seed of at least 0, got {shown(rng)}")
+    return np.random.default_rng(rng)
 
 
 def rng_state(model: Module) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..functional import norm as _norm
-from ._sizes import count
-from .module import Array, Module, Parameter, as_float_dtype
+from ..functional._checks import flag, float_array, float_dtype, integer, number
+from .module import Array, Module, Parameter
 
 
 class _BatchNorm(Module):
@@ -36,10 +36,13 @@ class _BatchNorm(Module):
         *,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.num_features = n = count(type(self).__name__, "num_features", num_features)
-        self.eps, self.momentum = eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        dtype = as_float_dtype(dtype)
+        who = type(self).__name__
+        self.num_features = n = integer(who, "num_features", num_features, 1)
+        self.eps = number(who, "eps", eps)
+        self.momentum = None if momentum is None else number(who, "momentum", momentum)
+        self.affine = flag(who, "affine", affine)
+        self.track_running_stats = flag(who, "track_running_stats", track_running_stats)
+        dtype = float_dtype(who, dtype)
         self.weight = Parameter(np.ones(n, dtype)) if affine else None
         self.bias = Parameter(np.zeros(n, dtype)) if affine else None
         track = track_running_stats
@@ -54,6 +57,7 @@ class _BatchNorm(Module):
         self, x: Array, clamp: _norm.Clamp = _norm.NO_CLAMP, residual: Array | None = None
     ) -> Array:
         """clamp(forward(x) + residual) as one kernel."""
+        x = float_array(type(self).__name__, "input", x)
         self._check(x.shape)
         training = self.training or self.running_mean is None
         tracked = self.num_batches_tracked if self.training else None

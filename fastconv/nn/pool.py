@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional import pool as _pool
+from ..functional._checks import flag, float_array, integer, per_axis
 from ..functional.activation import mask_of_clamp
 from ..functional.conv import _channel_sum
 from ..functional.norm import NO_CLAMP, Clamp
-from ._sizes import Padding, Size, padding_spec, per_axis, window_shape
+from ._sizes import Padding, Size, padding_spec, window_shape
 from .module import Array, Module, Parameter
 
 
@@ -44,7 +45,7 @@ class _WindowPool(_Pool):
         self.stride = per_axis(who, "stride", given, self.axes)
         self.padding = padding_spec(who, padding, self.axes, self.padding_names)
         self.dilation = per_axis(who, "dilation", dilation, self.axes)
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = flag(who, "ceil_mode", ceil_mode)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = window_shape(
@@ -90,6 +91,7 @@ class _MaxPool(_WindowPool):
         if not self.recording:
             result: Array = self.function(x, *self._arguments())
             return result
+        x = float_array(type(self).__name__, "input", x)
         batched = x.ndim == self.axes + 2
         y: Array
         y, taps = self.record(x if batched else x[None], *self._arguments())
@@ -148,7 +150,10 @@ class _AvgPool(_WindowPool):
         divisor_override: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode)
-        self.count_include_pad = count_include_pad
+        who = type(self).__name__
+        self.count_include_pad = flag(who, "count_include_pad", count_include_pad)
+        if divisor_override is not None:
+            divisor_override = integer(who, "divisor_override", divisor_override, 1)
         self.divisor_override = divisor_override
 
     def _options(self) -> dict[str, Any]:
@@ -162,8 +167,8 @@ class _AvgPool(_WindowPool):
         }
 
     def forward(self, x: Array) -> Array:
-        self._keep(x.shape)
         y: Array = self.function(x, **self._options())
+        self._keep(x.shape)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -200,10 +205,14 @@ class _AdaptivePool(_Pool):
     """Windows chosen so that the output has `output_size`; a None entry keeps the input's."""
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        sizes = output_size if isinstance(output_size, tuple) else (output_size,) * self.axes
-        who = type(self).__name__
-        per_axis(who, "output_size", tuple(1 if s is None else s for s in sizes), self.axes)
-        self.output_size = sizes
+        sizes = output_size if isinstance(output_size, tuple) else (output_size,)
+        if len(sizes) == 1:
+            sizes = sizes * self.axes
+        wanted = tuple(1 if size is None else size for size in sizes)
+        wanted = per_axis(type(self).__name__, "output_size", wanted, self.axes)
+        self.output_size = tuple(
+            None if size is None else want for size, want in zip(sizes, wanted, strict=True)
+        )
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         wanted = zip(self.output_size, self._spatial(shape), strict=True)
@@ -215,8 +224,8 @@ class _AdaptivePool(_Pool):
 
 class _AdaptiveAvgPool(_AdaptivePool):
     def forward(self, x: Array) -> Array:
-        self._keep(x.shape)
         y: Array = self.function(x, self.output_size)
+        self._keep(x.shape)
         return y
 
     def backward(self, grad: Array) -> Array:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._messages import shown, typed
+from ..functional._checks import flag, number
 from ..nn import Module, Parameter
 
 Array = npt.NDArray[Any]
@@ -56,7 +58,7 @@ class Optimizer:
         parameters = list(self._parameters())
         for parameter in parameters:
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"{who}: params must hold Parameters, got {type(parameter)}")
+                raise TypeError(f"{who}: params must hold Parameters, got {typed(parameter)}")
         if len({id(p) for p in parameters}) != len(parameters):
             raise ValueError(f"{who}: a parameter occurs twice")
 
@@ -67,8 +69,8 @@ class Optimizer:
     def _check(self, group: Group) -> None:
         """Refuse options that no formula below is defined for."""
         for name in ("lr", "weight_decay", "eps", "momentum"):
-            if name in group and not group[name] >= 0:
-                raise ValueError(f"{type(self).__name__}: {name} must be >= 0, got {group[name]}")
+            if name in group:
+                group[name] = number(type(self).__name__, name, group[name], 0)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -156,7 +158,7 @@ class Optimizer:
                 state.setdefault(index, {})[name] = array.astype(dtype)
             else:
                 raise ValueError(
-                    f"{who}: unexpected key {key!r} ({len(groups)} groups, "
+                    f"{who}: unexpected key {shown(key)} ({len(groups)} groups, "
                     f"{len(parameters)} parameters)"
                 )
         for index, entry in state.items():
@@ -206,7 +208,10 @@ class SGD(Optimizer):
 
     def _check(self, group: Group) -> None:
         super()._check(group)
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        group["dampening"] = number("SGD", "dampening", group["dampening"])
+        if flag("SGD", "nesterov", group["nesterov"]) and (
+            group["momentum"] <= 0 or group["dampening"] != 0
+        ):
             raise ValueError(
                 f"SGD: nesterov needs momentum > 0 and dampening 0, got momentum "
                 f"{group['momentum']} and dampening {group['dampening']}"
@@ -240,15 +245,17 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
     def _check(self, group: Group) -> None:
         super()._check(group)
-        betas = group["betas"]
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            who = type(self).__name__
-            raise ValueError(f"{who}: betas must be two numbers in [0, 1), got {betas}")
+        who, betas = type(self).__name__, group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"{who}: betas must be two numbers, got {typed(betas)}")
+        group["betas"] = tuple(number(who, "betas", beta, 0, 1) for beta in betas)
+        if 1 in group["betas"]:
+            raise ValueError(f"{who}: betas must be two numbers in [0, 1), got {shown(betas)}")
 
     def _numbers(self, group: Group, step: int) -> tuple[float, float]:
         beta1, beta2 = group["betas"]

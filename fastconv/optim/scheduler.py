@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from .._messages import typed
+from ..functional._arrays import choice
+from ..functional._checks import LIMIT, flag, integer, number
 from .optimizer import Array, Optimizer
 
 
@@ -16,6 +19,10 @@ class Scheduler:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"{type(self).__name__}: optimizer must be an Optimizer, got {typed(optimizer)}"
+            )
         self.optimizer = optimizer
         self.base_lrs: list[float] = [float(group["lr"]) for group in optimizer.param_groups]
         self.last_step = 0
@@ -57,10 +64,9 @@ class StepLR(Scheduler):
     """lr = base * gamma ** (step // step_size)."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ValueError(f"StepLR: step_size must be at least 1, got {step_size}")
         super().__init__(optimizer)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size = integer("StepLR", "step_size", step_size, 1)
+        self.gamma = number("StepLR", "gamma", gamma)
 
     def lr(self, base: float, step: int) -> float:
         return float(base * self.gamma ** (step // self.step_size))
@@ -73,10 +79,9 @@ class CosineAnnealingLR(Scheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        if T_max < 1:
-            raise ValueError(f"CosineAnnealingLR: T_max must be at least 1, got {T_max}")
         super().__init__(optimizer)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max = integer("CosineAnnealingLR", "T_max", T_max, 1)
+        self.eta_min = number("CosineAnnealingLR", "eta_min", eta_min)
 
     def lr(self, base: float, step: int) -> float:
         share = (1 + math.cos(math.pi * step / self.T_max)) / 2
@@ -110,31 +115,36 @@ class OneCycleLR(Scheduler):
         three_phase: bool = False,
     ) -> None:
         super().__init__(optimizer)
+        who = "OneCycleLR"
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
-            total_steps = epochs * steps_per_epoch
-        if total_steps < 1:
-            raise ValueError(f"OneCycleLR: total_steps must be at least 1, got {total_steps}")
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f"OneCycleLR: pct_start must be in 0 to 1, got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
+            total_steps = integer(who, "epochs", epochs, 1)
+            total_steps *= integer(who, "steps_per_epoch", steps_per_epoch, 1)
+        self.total_steps = integer(who, "total_steps", total_steps, 1, LIMIT**2)
+        self.pct_start = number(who, "pct_start", pct_start, 0, 1)
+        self.anneal_strategy = choice(who, "anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.cycle_momentum = flag(who, "cycle_momentum", cycle_momentum)
+        self.three_phase = flag(who, "three_phase", three_phase)
+        self.base_momentum = number(who, "base_momentum", base_momentum)
+        self.max_momentum = number(who, "max_momentum", max_momentum)
+        self.div_factor = number(who, "div_factor", div_factor)
+        self.final_div_factor = number(who, "final_div_factor", final_div_factor)
+        if not (self.div_factor > 0 and self.final_div_factor > 0):
             raise ValueError(
-                f"OneCycleLR: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}"
+                f"OneCycleLR: div_factor and final_div_factor must be above 0, got {div_factor} "
+                f"and {final_div_factor}"
             )
         groups = optimizer.param_groups
-        peaks = [max_lr] * len(groups) if isinstance(max_lr, (int, float)) else list(max_lr)
+        given = list(max_lr) if isinstance(max_lr, (tuple, list)) else [max_lr] * len(groups)
+        peaks = [number(who, "max_lr", peak) for peak in given]
         if len(peaks) != len(groups):
             raise ValueError(f"OneCycleLR: max_lr has {len(peaks)} entries, not {len(groups)}")
-        if cycle_momentum and not any(key in groups[0] for key in ("momentum", "betas")):
+        if self.cycle_momentum and not any(key in groups[0] for key in ("momentum", "betas")):
             raise ValueError("OneCycleLR: cycle_momentum needs an optimizer with momentum or betas")
-        if cycle_momentum and groups[0].get("momentum", 1) == 0:
+        if self.cycle_momentum and groups[0].get("momentum", 1) == 0:
             raise ValueError("OneCycleLR: cycle_momentum needs momentum > 0; or turn it off")
-        self.total_steps, self.base_lrs = total_steps, [float(peak) for peak in peaks]
-        self.pct_start, self.anneal_strategy = pct_start, anneal_strategy
-        self.cycle_momentum, self.three_phase = cycle_momentum, three_phase
-        self.base_momentum, self.max_momentum = base_momentum, max_momentum
-        self.div_factor, self.final_div_factor = div_factor, final_div_factor
+        self.base_lrs = peaks
         self._apply()
 
     def step(self) -> None:

@@ -34,6 +34,7 @@ def integer(function: str, name: str, value: Any, minimum: int) -> int:
 def per_axis(function: str, name: str, value: Any, rank: int, minimum: int) -> tuple[int, ...]:
     """One int per spatial axis: an int is repeated, a tuple must have `rank` entries."""
     if isinstance(value, (list, tuple)):
+        value = tuple(value) * (rank if len(value) == 1 else 1)
         if len(value) != rank:
             raise ValueError(f"{function}: {name} needs {rank} entries, got {value!r}")
         return tuple(integer(function, name, entry, minimum) for entry in value)

@@ -153,6 +153,7 @@ def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
 def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
     """Gradient of `softmax`: s * (g - sum(g * s))."""
     _check_dim("softmax_backward", input, dim)
+    expect_shape("softmax_backward", "grad_output", grad_output, input.shape)
     s = np.exp(_log_softmax(input, dim))
     total = (grad_output * s).sum(axis=dim, keepdims=True)
     return _chain("softmax_backward", grad_output - total, input, s)
@@ -167,6 +168,7 @@ def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Arr
 def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
     """Gradient of `log_softmax`: g - softmax(x) * sum(g)."""
     _check_dim("log_softmax_backward", input, dim)
+    expect_shape("log_softmax_backward", "grad_output", grad_output, input.shape)
     s = np.exp(_log_softmax(input, dim))
     return _chain(
         "log_softmax_backward", grad_output - s * grad_output.sum(axis=dim, keepdims=True), input, 1

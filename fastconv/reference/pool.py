@@ -260,6 +260,10 @@ def avg_pool2d_backward(
     name = "avg_pool2d_backward"
     g, is_batch = batched(name, "grad_output", grad_output, 2)
     shape = tuple(input_shape) if is_batch else (1, *input_shape)
+    if len(shape) != 4:
+        raise ValueError(
+            f"{name}: input_shape {tuple(input_shape)} does not fit grad_output {grad_output.shape}"
+        )
     p = Pooling(name, shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     expect_shape(name, "grad_output", g, (*shape[:2], len(p.rows), len(p.cols)))
     gx = _avg_pool_backward(g, shape, p, count_include_pad, _override(name, divisor_override))

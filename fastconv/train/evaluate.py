@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,27 @@ def load_model(path: str | Path) -> TrainedModel:
         raise ValueError(f"{path}: {reason}") from None
 
 
+def _check_weights(
+    weights: dict[str, Array], name: str, image: tuple[int, int, int], classes: int
+) -> None:
+    """Whether a model of such images and classes can have these weights; before it is made.
+
+    Its last layer has a row for each class. Where the weights grow with the image, so that a
+    few bytes could ask for a model of many GiB, they have at least a quarter of its pixels: one
+    weight each in a first layer that is dense, `120 * 16 * (size / 4 - 3)**2` in LeNet-5.
+    """
+    from fastconv import models
+
+    if name not in models.names():
+        return  # create_model tells
+    if not any(array.shape[:1] == (classes,) for array in weights.values()):
+        raise ValueError(f"none of the weights has a row for each of {classes} classes")
+    grows = {"in_features", "image_size"} & set(models.options(name))
+    total = sum(array.size for array in weights.values())
+    if grows and math.prod(image) > 4 * total:
+        raise ValueError(f"{total} weights are too few for images of {image}")
+
+
 def trained_model(checkpoint: Checkpoint) -> TrainedModel:
     """Build the model of a checkpoint."""
     config = TrainConfig.from_json(checkpoint.meta["config"])
@@ -175,6 +197,7 @@ def trained_model(checkpoint: Checkpoint) -> TrainedModel:
     if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
         raise ValueError("normalisation does not fit the image shape")
     shape = (channels, height, width)
+    _check_weights(checkpoint.model, config.model, shape, len(classes))
     rng = np.random.Generator(np.random.PCG64(0))  # the weights are replaced
     model = create_model(config.model, shape, len(classes), rng)
     model.load_state_dict(checkpoint.model)

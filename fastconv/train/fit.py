@@ -247,7 +247,8 @@ class Run:
             self.model.load_state_dict(checkpoint.model)
             self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
             self.scheduler.load_state_dict(checkpoint.optimizer["scheduler"])
-            self.rng.bit_generator.state = meta["rng"]
+            for key in ("epoch_rng", "rng"):  # the first to see that it is a state
+                self.rng.bit_generator.state = meta[key]
             self.epoch_rng_state = meta["epoch_rng"]
             set_rng_state(self.model, meta["model_rng"])
             loss_sum, correct, seconds = meta["sums"]

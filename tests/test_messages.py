@@ -1,0 +1,60 @@
+"""What a user reads after a mistake: the rows of `messages.txt`.
+
+A row is a call, the exception, and words of its message. Every message begins with the function's
+(or layer's) name; the words are the argument, the value and the rule.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastconv
+import fastconv.functional as F
+from fastconv import data, models, nn, optim, reference, train
+
+PREPARED = """
+def f64(shape, dtype=np.float64): return np.zeros(shape, dtype)
+def f32(shape): return np.zeros(shape, np.float32)
+image, signal, rows = f64((1, 3, 8, 8)), f64((1, 3, 8)), np.ones((3, 4))
+kernel2, kernel1 = f64((4, 3, 3, 3)), f64((4, 3, 3))
+pooled, index = f64((1, 3, 4, 4)), np.zeros((1, 3, 4, 4), np.int64)
+logits, classes = f64((2, 3)), np.zeros(2, int)
+frozen = f64((2, 3)); frozen.flags.writeable = False
+unaligned = np.zeros(97, np.uint8)[1:].view(np.float64).reshape(3, 4)
+folded = np.lib.stride_tricks.as_strided(np.zeros(20), (3, 4), (8, 8))
+changed, kept = nn.BatchNorm2d(3), f32((2, 3, 4, 4))
+changed(kept); kept.resize((2, 4, 4, 3), refcheck=False)
+model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, rng=0))
+normalise = train.Normalisation((0.0,), (1.0,))
+digits = data.load_digits()
+parameters = [nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2))]
+"""
+NAMES = {"F": F, "R": reference, "np": np, "fastconv": fastconv, "nn": nn, "optim": optim,
+         "models": models, "data": data, "train": train}  # fmt: skip
+LINES = (Path(__file__).parent / "messages.txt").read_text().splitlines()
+ROWS = [re.split(r"  +-> +|  +", line, maxsplit=2) for line in LINES if line and line[0] != "#"]
+LONGEST = 300
+
+
+@pytest.fixture(scope="module")
+def names():
+    """What the calls of the table may use."""
+    names = dict(NAMES)
+    exec(PREPARED, names)
+    return names
+
+
+@pytest.mark.parametrize(("call", "exception", "words"), ROWS, ids=[row[0][:90] for row in ROWS])
+def test_message(call, exception, words, names, trust_counts):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        eval(call, names)
+    message = str(caught.value)
+    assert type(caught.value).__name__ == exception, message
+    assert message.startswith(words.split()[0]), message
+    for word in re.findall(r"\([^)]*\)|\S+", words):
+        assert word in message, message
+    assert "\n" not in message
+    assert len(message) < LONGEST, message
+    trust_counts["error messages read"] += 1
