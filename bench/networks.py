@@ -1,7 +1,8 @@
 """Whole networks: the rivals' time over fastconv's, and fastconv's peak memory over the rivals'.
 
     python bench/networks.py                                # everything, 1 and 2 threads
-    python bench/networks.py --threads 1 --filter resnet18 --json networks.json --markdown table.md
+    python bench/networks.py --threads 1 --filter resnet18 --json networks.json
+    python bench/networks.py --json networks.json --docs docs/benchmarks.md
 
 Each candidate is a process of its own that loads the same weights; its answer is compared with
 torch's before anything is timed. Then the candidates take turns, A B C A B C, each a fraction of a
@@ -44,6 +45,7 @@ INFERENCE = (
 )
 TRAINING = ("fastconv training", "torch training", "torch training channels-last")
 RIVALS = ("torch", "onnxruntime", "openvino", "ncnn", "ncnn float32")
+MARKS = "<!-- tables of bench/networks.py -->", "<!-- end of the tables -->"
 HOPELESS = 1.5  # a variant of torch this much behind torch's best after two rounds drops out
 TOLERANCE = 2e-3  # of the largest logit: fifty layers of rounding; a wrong layer shows as order 1
 
@@ -258,10 +260,11 @@ def main() -> None:
     parser.add_argument("--filter", default="", help="only cases whose name contains this")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=0.25, help="of one turn")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path, help="results are added to those in this file")
+    parser.add_argument("--docs", type=Path, help="the tables replace those between the marks")
     options = parser.parse_args()
-    results: list[dict[str, Any]] = []
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    results = {(result["case"], result["threads"]): result for result in known}
     for case in CASES:
         if options.filter not in case.name:
             continue
@@ -270,14 +273,21 @@ def main() -> None:
             prepare(case, folder)
             for threads in options.threads:
                 result = measure(case, folder, threads, options.rounds, options.seconds)
-                results.append(result)
+                results[case.name, threads] = result
                 for name, row in result["candidates"].items():
                     print(f"{case.name:32} {threads} {name:28} {summary(row)}", flush=True)
-    print(tables(results))
+    order = [case.name for case in CASES]
+    ordered = sorted(results.values(), key=lambda r: (order.index(r["case"]), r["threads"]))
+    print(tables(ordered))
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(tables(results) + "\n")
+        options.json.write_text(json.dumps(ordered, indent=1) + "\n")
+    if options.docs:
+        options.docs.write_text(between_marks(options.docs.read_text(), tables(ordered)))
+
+
+def between_marks(page: str, text: str) -> str:
+    head, rest = page.split(MARKS[0])
+    return f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
 
 
 def summary(row: dict[str, Any]) -> str:

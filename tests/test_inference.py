@@ -566,6 +566,8 @@ def test_explain(capsys):
     assert len(rows) == len(plan.nodes) == len(text) - 6
     assert rows[0].name == "conv1"
     assert rows[0].fused == ("bn1", "relu")
+    assert rows[3].fused == ("layer1.0.bn2", "layer1.0.sum", "layer1.0.activation")
+    assert text[2 + 3].startswith("layer1.0.conv2+bn2+sum+activation  ")
     assert rows[0].output_shape == (1, 64, 32, 32)
     assert rows[-1].bytes == 4 * (512 + 1000 + 1000 + 512 * 1000)
     assert sum(row.macs for row in rows) == models.summary(model, shape[1:]).macs

@@ -204,7 +204,7 @@ class Graph:
         made_before = other.maker is None or node is None or self._before(other.maker, node)
         if node is not None and node.other is None and not node.is_clamped and made_before:
             node.other = other
-            node.fused.append(f"{name} (sum)")
+            node.fused.append(f"{name}.sum" if name else "sum")
             return x
         x = self.in_arena(name, x)
         return self._append(Node("add", name, x, self._value(x.shape, x.spread), other))

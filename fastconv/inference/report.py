@@ -137,7 +137,7 @@ def _table(plan: Plan, rows: list[StepReport], whole: float, peak: float, bandwi
 def _cells(row: StepReport) -> tuple[str, ...]:
     size = f"{row.macs / 1e6:.3f}" if row.macs else ""
     return (
-        row.name,
+        "+".join([row.name, *(name.rpartition(".")[2] for name in row.fused)]),
         row.algorithm,
         "x".join(map(str, row.output_shape)),
         size,
