@@ -3,6 +3,7 @@
 import importlib
 import math
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -474,6 +475,19 @@ def test_plan_is_a_snapshot():
     for parameter in model.parameters():
         parameter.data[...] = 7
     assert same_bits(plan(x), before)
+
+
+def test_release_takes_the_weights_over():
+    model = nn.Sequential(conv(6, 5), norm(5), Scale(5), nn.Flatten(), linear(360, 7)).eval()
+    x = normal((2, *IMAGE))
+    expected = model(x)
+    weight = weakref.ref(model[0].weight.data)
+    plan = fastconv.compile(model, x.shape, dtype=np.float64, release=True)
+    close(plan, x, expected)
+    assert weight() is None
+    assert all(parameter.size == 0 for parameter in model.parameters())
+    with pytest.raises(ValueError, match="conv2d: weight must not have an axis of size 0"):
+        model(x)
 
 
 # --- threads --------------------------------------------------------------------------------------

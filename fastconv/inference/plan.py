@@ -20,13 +20,17 @@ from .arena import aligned, place
 from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
 from .rules import walk
-from .weights import Weights, strides
+from .weights import Weights, frozen, strides
 
 KEPT_ARENAS = 8  # of a plan, while nobody runs it: the ninth thread at once allocates its own
 
 
 def compile(
-    model: Module, input_shape: tuple[int, ...], *, dtype: npt.DTypeLike = np.float32
+    model: Module,
+    input_shape: tuple[int, ...],
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    release: bool = False,
 ) -> Plan:
     """Prepare `model` for inference on arrays of one shape.
 
@@ -48,6 +52,9 @@ def compile(
         Shape of the arrays to come, the batch axis included: `(1, 3, 224, 224)`.
     dtype : float32 or float64
         Of input and output; the weights are cast to it.
+    release : bool
+        Take the parameters away from the model, each as soon as the plan has what it needs of it,
+        so that no two copies of all weights exist at any time. The model cannot run any more.
 
     Returns
     -------
@@ -68,7 +75,7 @@ def compile(
     shape = shape_argument("compile", "input_shape", input_shape)
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shape}")
-    return Plan(model, shape, float_dtype("compile", dtype))
+    return Plan(model, shape, float_dtype("compile", dtype), release)
 
 
 class Plan:
@@ -86,7 +93,9 @@ class Plan:
         Memory of the weights as the kernels read them.
     """
 
-    def __init__(self, model: Module, input_shape: Shape, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, model: Module, input_shape: Shape, dtype: np.dtype[Any], release: bool
+    ) -> None:
         graph = Graph(input_shape)
         result = walk(graph, "", model, graph.input)
         self.input_shape, self.output_shape, self.dtype = input_shape, result.shape, dtype
@@ -95,7 +104,12 @@ class Plan:
         buffers = _lifetimes(graph.nodes)
         self.arena_bytes = place(buffers, dtype.itemsize)
         self._isa = _core.isa()
-        self._weights = [Weights(node, dtype) for node in graph.nodes]
+        for node in graph.nodes:
+            node.layer = None if node.layer is None else frozen(node.layer, dtype)
+        for parameter in model.parameters() if release else ():
+            empty = (0,) * max(parameter.ndim, 1)
+            parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
+        self._weights = [Weights(node, dtype) for node in graph.nodes]  # drops those of the nodes
         self._segments = _segments(graph.nodes)
         self._steps: dict[tuple[bool, bool], Any] = {}
         self._lock = Lock()

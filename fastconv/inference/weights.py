@@ -21,8 +21,6 @@ class Weights:
     def __init__(self, node: Node, dtype: np.dtype[Any]) -> None:
         self.node, self.dtype = node, dtype
         self.bias = None if node.bias is None else node.bias.astype(dtype)
-        if node.layer is not None:
-            node.layer = _frozen(node.layer, dtype)
         self.shared: Array | None = None  # with the model, unless it had to be folded
         self.raw: Array | None = None
         self.prepared: Array | None = None
@@ -92,14 +90,14 @@ def strides(spread: Spread, channels_last: bool) -> Spread:
     return (c * h * w, 1, c * w, c) if channels_last else (c * h * w, h * w, w, 1)
 
 
-def _frozen(layer: Module, dtype: np.dtype[Any]) -> Module:
+def frozen(layer: Module, dtype: np.dtype[Any]) -> Module:
     """A copy of a layer in eval mode, its floats cast to dtype."""
-    frozen = copy.deepcopy(layer).eval()
-    for module in frozen.modules():
+    twin = copy.deepcopy(layer).eval()
+    for module in twin.modules():
         for key in module._buffers:
             value = getattr(module, key)
             if value is not None and value.dtype.kind == "f":
                 setattr(module, key, value.astype(dtype))
-    for parameter in frozen.parameters():
+    for parameter in twin.parameters():
         parameter.data, parameter.grad = parameter.data.astype(dtype), None
-    return frozen
+    return twin
