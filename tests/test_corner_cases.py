@@ -4,8 +4,8 @@ A test id names where its case comes from: a number in the regression list of on
 where each shape stands for a bug, a test of XNNPACK, or a thread of a tracker
 (`pytorch-19912` is pytorch/pytorch#19912). Values are in test_corner_cases_values.py, arguments in
 test_corner_cases_arguments.py, memory formats in test_corner_cases_arrays.py, large and guarded
-memory in test_corner_cases_memory.py, pools in
-test_corner_cases_pool.py; threads, forks and quotas in test_config.py.
+memory in test_corner_cases_memory.py, pools in test_corner_cases_pool.py; threads, forks and quotas
+in test_config.py.
 """
 
 import numpy as np
