@@ -189,6 +189,8 @@ def test_infinite_logits(module):
         assert np.isnan(module.cross_entropy(logits, np.array([[1.0, 0.0, 0.0]])))
         assert np.isnan(module.cross_entropy(-logits, np.array([1])))
         assert module.cross_entropy(logits, np.array([0]), label_smoothing=0.5) == INF
+        assert module.cross_entropy(np.array([[1e4, -1e4]]), np.array([0])) == 0
+        assert module.cross_entropy(np.array([[1e4, -1e4]]), np.array([1])) == 2e4
         large = np.array([1e4, -1e4])
         y = module.binary_cross_entropy_with_logits(large, np.array([0.0, 0.0]), reduction="none")
         np.testing.assert_array_equal(y, [1e4, 0])
