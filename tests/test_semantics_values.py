@@ -194,3 +194,17 @@ def test_infinite_logits(module):
         large = np.array([1e4, -1e4])
         y = module.binary_cross_entropy_with_logits(large, np.array([0.0, 0.0]), reduction="none")
         np.testing.assert_array_equal(y, [1e4, 0])
+
+
+@section("Losses")
+def test_smoothing_by_its_formula(rng):
+    """The target of the page times minus the log-probabilities, and its gradient."""
+    logits, target, weight = rng.standard_normal((5, 4)), rng.integers(0, 4, 5), rng.random(4) + 0.5
+    arguments = {"weight": weight, "reduction": "sum", "label_smoothing": 0.3}
+    soft = ((1 - 0.3) * np.eye(4)[target] + 0.3 / 4) * weight
+    bound = 64 * np.finfo(float).eps * weight.sum() * abs(logits).sum()  # a few roundings each
+    loss = -(soft * F.log_softmax(logits)).sum()
+    assert abs(F.cross_entropy(logits, target, **arguments) - loss) <= bound
+    want = F.softmax(logits) * soft.sum(axis=1, keepdims=True) - soft
+    grad = F.cross_entropy_backward(1.0, logits, target, **arguments)
+    np.testing.assert_allclose(grad, want, rtol=0, atol=bound)
