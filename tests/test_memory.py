@@ -182,14 +182,23 @@ LARGE = {
 }
 
 
+def second_level_cache():
+    """Its bytes; 2 MiB where the system does not tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(text.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 2 * MIB
+
+
 @needs_proc
 @no_sanitizer
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("name", LARGE)
 def test_scratch_is_never_the_image_times_the_kernel(name, layout):
-    """The peak of forward and backward, over the arrays themselves, is below 24 MiB.
+    """The peak of forward and backward, over the arrays themselves.
 
-    That is two threads' blocks in a cache of 2 MiB, and the 16 MiB of Winograd's tiles.
+    Two threads with blocks of up to twice the second-level cache, and 16 MiB of Winograd's tiles.
     """
     x_shape, w_shape, arguments = LARGE[name]
     code = f"""
@@ -208,7 +217,7 @@ def test_scratch_is_never_the_image_times_the_kernel(name, layout):
     assert columns > 200 * MIB, columns
     """
     for rise in run_python(code, before=HEAD).split():
-        assert int(rise) < 24 * MIB, f"{int(rise) / MIB:.1f} MiB"
+        assert int(rise) < 16 * MIB + 4 * second_level_cache(), f"{int(rise) / MIB:.1f} MiB"
 
 
 @pytest.mark.parametrize("name", [*PROBLEMS])
