@@ -281,6 +281,12 @@ def layer(rng, name):
     return {"x": floats(rng, 2, 3, *plane(rng, 2)), **own.get(name, {})}
 
 
+def plan(rng):
+    """For `fastconv.compile` of the network in `use_plan`, and for its plan."""
+    x = floats(rng, int(rng.integers(1, 4)), 3, *plane(rng, 2, 6))
+    return {"x": x, "input_shape": x.shape, "dtype": rng.dtype}
+
+
 LAYERS = tuple(
     name
     for name in nn.__all__

@@ -37,6 +37,7 @@ from fuzz_arguments import (
     layer,
     mutate,
     pick,
+    plan,
     right_arguments,
 )
 from guarded_arrays import guard
@@ -53,9 +54,10 @@ NAMES = {
     **{f"nn.{name}": None for name in LAYERS},
     **{f"optim.{name}": None for name in (*OPTIMIZERS, *SCHEDULES)},
     **{name: getattr(fastconv, name) for name in SETTINGS},
+    "compile": None,
 }
 WHO = "|".join(
-    sorted({name.split(".")[-1] for name in NAMES} | {"Parameter"}, key=len, reverse=True)
+    sorted({name.split(".")[-1] for name in NAMES} | {"Parameter", "plan"}, key=len, reverse=True)
 )
 PREFIX = re.compile(rf"({WHO})(\.\w+)?(\(.*\))?: ", re.DOTALL)
 # arguments that the reference has not, or that no loop needs
@@ -89,6 +91,8 @@ class Call:
             given = dict(SETTINGS[self.name])
         elif self.name.startswith("optim."):
             given = dict({**OPTIMIZERS, **SCHEDULES}[self.name[6:]])
+        elif self.name == "compile":
+            given = plan(rng)
         elif self.name.startswith("nn."):
             given = layer(rng, self.name[3:])
         else:
@@ -165,6 +169,8 @@ class Call:
     def _apply(self, given):
         if self.name.startswith("optim."):
             return use_optimizer(self.name[6:], given)
+        if self.name == "compile":
+            return use_plan(**given)
         if not self.name.startswith("nn."):
             result = self.function(**given)
             if self.name in SETTINGS:
@@ -234,9 +240,11 @@ class Call:
         if twin is None or work > 1000 or self.rng.random() > 0.3:
             return
         known = inspect.signature(twin).parameters
+        if not all(map(_moderate, copies.values())):
+            return
         if raises:
             plain = all(type(a) is np.ndarray and a.dtype in DTYPES for a in arrays)
-            if "out" in copies or not plain or not all(map(_moderate, copies.values())):
+            if "out" in copies or not plain:
                 return
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
@@ -271,6 +279,21 @@ def use_layer(name, given):
     y = made(given["x"])
     made.output_shape(np.shape(given["x"]))
     return y, made.backward(y)
+
+
+def use_plan(x, input_shape, dtype):
+    """Compile a small network for a shape, and run the plan."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1, rng=0),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 17, 3, padding=1, rng=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(17, 4, rng=2),
+    )
+    return fastconv.compile(model, input_shape, dtype=dtype)(x)
 
 
 def use_optimizer(name, given):

@@ -18,8 +18,8 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from fuzz_arguments import LAYERS, layer, right_arguments
-from fuzz_calls import Source, _arrays, _same, use_layer
+from fuzz_arguments import LAYERS, layer, plan, right_arguments
+from fuzz_calls import Source, _arrays, _same, use_layer, use_plan
 from guarded_arrays import layout
 
 import fastconv
@@ -69,7 +69,9 @@ def guarded_empty(at_end):
 
 def check(rng, name, isa):
     """One call in ordinary memory, and twice between closed pages."""
-    if name in LAYERS:
+    if name == "compile":
+        given, function = plan(rng), use_plan
+    elif name in LAYERS:
         given, function = layer(rng, name), partial(_layer, name)
     else:
         given, function = right_arguments(rng, name), getattr(F, name)
@@ -113,7 +115,9 @@ def main():
     faulthandler.enable()
     warnings.simplefilter("ignore")
     fastconv.set_num_threads(2)
-    names = [n for n in (*F.__all__, *LAYERS) if n != "explain_conv2d" and options.only in n]
+    names = [
+        n for n in (*F.__all__, *LAYERS, "compile") if n != "explain_conv2d" and options.only in n
+    ]
     done = 0
     for number in range(options.calls):
         rng = Source(np.random.PCG64([options.seed, number]))

@@ -2,6 +2,7 @@
 allocated."""
 
 import copy
+import io
 import json
 import pickle
 import struct
@@ -10,10 +11,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from damaged_files import KINDS, archive, checkpoint, damages, npy_header
+from damaged_files import KINDS, archive, checkpoint, damages, idx, npy_header
 
 from fastconv import data, train
 from fastconv.cli import main
+from fastconv.data.npz import read_npy
 
 for package in ("safetensors", "PIL", "matplotlib"):
     pytest.importorskip(package)
@@ -265,3 +267,16 @@ def test_the_command_says_it_in_one_line(kind, rng, saved, tmp_path, monkeypatch
         assert captured.out == ""
         assert captured.err.startswith(f"fastconv {words[0]}: error: ")
         assert captured.err.count("\n") == 1
+
+
+def test_idx_files_that_are_no_images(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(idx(np.zeros((12, 6), np.uint8)))
+    assert not read(path, KINDS["idx"][2], "two axes")
+
+
+def test_an_array_that_ends_early():
+    """A stream that holds less than the size given for it."""
+    content = npy_header()
+    with pytest.raises(ValueError, match="set: truncated or too long"):
+        read_npy(io.BytesIO(content[:-1]), len(content), "set")

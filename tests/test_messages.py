@@ -29,6 +29,7 @@ changed(kept); kept.resize((2, 4, 4, 3), refcheck=False)
 model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, rng=0))
 normalise = train.Normalisation((0.0,), (1.0,))
 digits = data.load_digits()
+def pair(size): return np.zeros((4, size, size), np.uint8), np.arange(4) % 2
 parameters = [nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2))]
 """
 NAMES = {"F": F, "R": reference, "np": np, "fastconv": fastconv, "nn": nn, "optim": optim,

@@ -49,11 +49,13 @@ def float_array(function: str, name: str, value: Any) -> Array:
 
 def float_dtype(function: str, value: Any) -> np.dtype[Any]:
     """Return what stands for float32 or float64 as a dtype; TypeError for anything else."""
+    given = shown(value)
     with contextlib.suppress(TypeError, ValueError):
         dtype: np.dtype[Any] = np.dtype(value)
         if dtype in (F32, F64):
             return dtype
-    raise TypeError(f"{function}: dtype must be float32 or float64, got {shown(value)}")
+        given = shown(str(dtype)).strip("'")
+    raise TypeError(f"{function}: dtype must be float32 or float64, got {given}")
 
 
 def same_dtype(function: str, name: str, value: Array, other_name: str, other: Array) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._messages import shown
 from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
 from ..functional._checks import float_dtype
@@ -74,7 +75,7 @@ def compile(
         raise TypeError(f"compile: model must be a Module, got {type(model).__name__}")
     shape = shape_argument("compile", "input_shape", input_shape)
     if 0 in shape:
-        raise ValueError(f"compile: input_shape must have no axis of size 0, got {shape}")
+        raise ValueError(f"compile: input_shape must have no axis of size 0, got {shown(shape)}")
     return Plan(model, shape, float_dtype("compile", dtype), release)
 
 
