@@ -80,6 +80,26 @@ def test_memory_is_flat_over_random_shapes(calls, trust_counts):
 
 @needs_proc
 @no_sanitizer
+def test_memory_is_flat_over_plans():
+    """100 plans that come and go; one of them weighs 4 MiB."""
+    code = """
+    from fastconv import models
+    model, rng = models.resnet20(rng=0).eval(), np.random.default_rng(0)
+    def use(number):
+        shape = (int(rng.integers(1, 4)), 3, *(int(s) for s in rng.integers(16, 40, 2)))
+        fastconv.compile(model, shape)(np.zeros(shape, np.float32))
+    for number in range(20):
+        use(number)
+    before = resident()
+    for number in range(100):
+        use(number)
+    print(resident() - before)
+    """
+    assert int(run_python(code, before=HEAD)) < MIB
+
+
+@needs_proc
+@no_sanitizer
 def test_memory_is_flat_over_errors():
     """Refused arguments leave nothing behind."""
     code = """

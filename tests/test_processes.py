@@ -91,6 +91,40 @@ def test_fork_in_the_middle_of_calls(forks, trust_counts):
 
 
 @needs_fork
+@forks(10, 100)
+def test_fork_in_the_middle_of_a_plan(forks, trust_counts):
+    """Three threads run one plan when the process forks; the child runs it, and makes another."""
+    code = f"""
+    from fastconv import nn
+    model = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1, rng=0), nn.BatchNorm2d(24), nn.ReLU(),
+                          nn.MaxPool2d(2), nn.Conv2d(24, 8, 1, rng=1)).eval()
+    plan = fastconv.compile(model, x.shape)
+    want, stop, wrong = plan(x).tobytes(), threading.Event(), []
+    def loop():
+        while not stop.is_set():
+            if plan(x).tobytes() != want:
+                wrong.append(1)
+    threads = [threading.Thread(target=loop) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    def job():
+        return plan(x).tobytes() == fastconv.compile(model, x.shape)(x).tobytes() == want
+    for i in range({forks}):
+        time.sleep(i % 10 * 1e-3)
+        child = in_child(job)
+        assert plan(x).tobytes() == want
+        assert ended_well(child)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    print("done")
+    """
+    assert run_python(code, before=FORK, timeout=300) == "done\n"
+    trust_counts["forks in the middle of a plan"] += forks
+
+
+@needs_fork
 def test_set_num_threads_in_forks():
     """A child has the parent's setting, and its own from then on, and workers; the same bits."""
     code = """

@@ -120,6 +120,22 @@ def test_other_bits_do_not_depend_on_the_batch(isa, name, dtype, layout):
                 assert same_bits(result, expected[part]), (start, size)
 
 
+# ---- plans --------------------------------------------------------------------------------------
+
+
+def test_bits_of_a_plan_do_not_depend_on_threads_and_layout(isa):
+    """Eight threads compute what one does, on a plan made with any number of threads."""
+    model = network(0).eval()
+    x = np.random.default_rng(0).standard_normal((4, 3, 40, 36), dtype=np.float32)
+    with fastconv.num_threads(1):
+        want = fastconv.compile(model, x.shape)(x)
+    for threads in range(1, 9):
+        with fastconv.num_threads(threads):
+            plan = fastconv.compile(model, x.shape)
+            for layout in FORMATS:
+                assert same_bits(plan(to_format(x, layout)), want), (threads, layout)
+
+
 # ---- anything -----------------------------------------------------------------------------------
 
 
