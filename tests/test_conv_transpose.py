@@ -86,6 +86,9 @@ def cast(arrays, dtype):
     return tuple(a.astype(dtype) for a in arrays)
 
 
+BY_WINOGRAD = {"dcgan first"}  # a 4x4 kernel with stride 1
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ALL)
@@ -98,7 +101,12 @@ def test_exact(isa, name, dtype, layout):
     grads = backward(g, x, w, **arguments)
     for result, want in zip((y, *grads), expected, strict=True):
         assert result.dtype == dtype
-        np.testing.assert_array_equal(result, want)
+        if name in BY_WINOGRAD:
+            # transforms round: a few units of the largest sum; integers(...) are at most 9
+            bound = 64 * np.finfo(dtype).eps * 81 * w[0].size
+            np.testing.assert_allclose(result, want, rtol=0, atol=bound)
+        else:
+            np.testing.assert_array_equal(result, want)
     if x[0, 0].size > 1 < x.shape[1]:
         for result in (y, grads[0]):
             both = result.shape[1] == 1 or result[0, 0].size == 1
