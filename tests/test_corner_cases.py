@@ -53,6 +53,16 @@ CORNERS = {
         (17, 9, 1, 1),
         {"padding": ((1, 2), (0, 3)), "stride": 2},
     ),
+    "benchdnn-08-1x1-with-padding-below": (
+        (3, 9, 4, 5),
+        (17, 9, 1, 1),
+        {"padding": ((0, 2), (0, 0))},
+    ),
+    "benchdnn-08-1x1-with-padding-at-the-right": (
+        (3, 9, 4, 5),
+        (17, 9, 1, 1),
+        {"padding": ((0, 0), (0, 2))},
+    ),
     "benchdnn-09-kernel-over-both-paddings": ((1, 3, 3, 3), (4, 3, 7, 7), {"padding": 3}),
     "benchdnn-09-kernel-over-both-paddings-depthwise": (
         (1, 9, 3, 3),
