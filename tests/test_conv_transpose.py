@@ -86,7 +86,7 @@ def cast(arrays, dtype):
     return tuple(a.astype(dtype) for a in arrays)
 
 
-BY_WINOGRAD = {"dcgan first"}  # a 4x4 kernel with stride 1
+BY_WINOGRAD = {"2d dcgan first"}  # a 4x4 kernel with stride 1
 
 
 @pytest.mark.parametrize("layout", FORMATS)

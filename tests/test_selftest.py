@@ -136,7 +136,7 @@ def failed(line):
 def test_selftest_notices_kept_memory(monkeypatch, capsys, only):
     only("memory")
     kept = []
-    spoil(monkeypatch, "conv2d", lambda *_: kept.append(np.ones(20_000)))
+    spoil(monkeypatch, "conv2d", lambda *_: kept.append(np.ones(100_000)))
     assert main(["selftest"]) == 1
     check_failure(capsys, "memory")
 

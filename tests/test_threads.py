@@ -225,20 +225,14 @@ def test_16_python_threads_on_many_layers():
     )
 
 
-@pytest.mark.parametrize("name", ["forward", "grad_input", "grad_weight"])
-def test_other_python_threads_run_during_a_call(name):
-    """The GIL is released: this thread never stands still for half of the time of a call."""
-    x, w = np.zeros((2, 64, 128, 128), np.float32), np.zeros((64, 64, 7, 7), np.float32)
-    y, seconds = F.conv2d(x, w, padding=3), []
+def longest_pause(run):
+    """How long this thread stood still while another one ran `run`, and how long that took."""
+    seconds = []
 
     def call():
         with fastconv.num_threads(1):
             start = time.perf_counter()
-            if name == "forward":
-                F.conv2d(x, w, padding=3)
-            else:
-                mask = (name == "grad_input", name == "grad_weight", False)
-                F.conv2d_backward(y, x, w, padding=3, output_mask=mask)
+            run()
             seconds.append(time.perf_counter() - start)
 
     caller, longest, last = threading.Thread(target=call), 0.0, time.perf_counter()
@@ -247,7 +241,25 @@ def test_other_python_threads_run_during_a_call(name):
         time.sleep(1e-3)
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
-    assert longest < seconds[0] / 2
+    return longest, seconds[0]
+
+
+@pytest.mark.parametrize("name", ["forward", "grad_input", "grad_weight"])
+def test_other_python_threads_run_during_a_call(name):
+    """The GIL is released: this thread never stands still for half of the time of a call. Other
+    processes may stop it, hence more than one try."""
+    x, w = np.zeros((2, 64, 128, 128), np.float32), np.zeros((64, 64, 7, 7), np.float32)
+    y = F.conv2d(x, w, padding=3)
+    mask = (name == "grad_input", name == "grad_weight", False)
+
+    def run():
+        if name == "forward":
+            F.conv2d(x, w, padding=3)
+        else:
+            F.conv2d_backward(y, x, w, padding=3, output_mask=mask)
+
+    pauses = [longest_pause(run) for _ in range(5)]
+    assert min(longest / seconds for longest, seconds in pauses) < 0.5
 
 
 # ---- the setting, changed while others compute --------------------------------------------------

@@ -86,7 +86,7 @@ def pad(
     """
     x = real_array("pad", "input", input)
     pairs = _pairs("pad", x.shape, pad, mode)
-    fill = _fill_value(x.dtype, value)
+    fill = _fill_value(x.dtype, value) if mode == "constant" else None
     padded = _padded_shape(x.shape, pairs)
     if out is None:
         y = empty_ordered("pad", padded, x.dtype, memory_order(x))
