@@ -79,7 +79,7 @@ KINDS = {
     "cifar": ("batch.bin", lambda rng: (b"\1" + rng.bytes(3072)) * 6, data.load_dataset),
     "npz": ("set.npz", npz, data.load_dataset),
     "npz, deflated": ("set.npz", lambda rng: npz(rng, np.savez_compressed), data.load_dataset),
-    "npy": ("image.npy", lambda rng: npy(images(rng, 1)[0]), _npy),
+    "npy": ("array.npy", lambda rng: npy(images(rng, 1)[0]), _npy),
     **{
         kind: (f"image.{kind.lower()}", lambda rng, k=kind: picture(rng, k),
                lambda path: data.read_image(path, 3))

@@ -58,7 +58,8 @@ def read_npz(path: str | Path) -> dict[str, Array]:
     except Exception as error:  # zipfile raises almost anything for corrupt archives
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
-        raise ValueError(f"{path}: corrupt or unsupported .npz archive ({error})") from None
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: corrupt or unsupported .npz archive ({reason})") from None
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Array:

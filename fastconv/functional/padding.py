@@ -134,7 +134,8 @@ def pad_backward(
     padded = _padded_shape(size, pairs)
     if g.shape != padded:
         raise ValueError(
-            f"{name}: grad_output must have shape {padded} (input {size} padded by {tuple(pad)}), "
+            f"{name}: grad_output must have shape {shown(padded)} (input {shown(size)} padded by "
+            f"{shown(tuple(pad))}), "
             f"got {g.shape}"
         )
     order = memory_order(g)
