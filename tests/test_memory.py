@@ -369,11 +369,7 @@ def check(label, job, outputs, poison):
     "names",
     [
         pytest.param("PROBLEMS", id="convolutions"),
-        pytest.param(
-            "TRANSPOSED",
-            id="transposed",
-            marks=pytest.mark.xfail(reason="each output phase acquires scratch of its own"),
-        ),
+        pytest.param("TRANSPOSED", id="transposed"),
     ],
 )
 def test_out_of_memory_leaves_outputs_alone(threads, names):

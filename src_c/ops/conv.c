@@ -243,6 +243,13 @@ fc_status fc_conv_forward(fc_problem *p)
     return gaps ? run_by_residue(p, m) : m->run(p);
 }
 
+int64_t fc_forward_scratch(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    const method *m = choose(&p);
+    return m ? m->scratch(&p) : 0;
+}
+
 int fc_is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
 
 static fc_status forward(fc_problem *p, const void *context)

@@ -35,6 +35,8 @@ int fc_is_depthwise(const fc_problem *);
 int fc_has_few_outputs(const fc_problem *);
 /* Picks the method and runs it; lays the problem out on the way. */
 fc_status fc_conv_forward(fc_problem *);
+/* Its scratch bytes for one thread. */
+int64_t fc_forward_scratch(const fc_problem *);
 
 static inline void fc_swap(int64_t *a, int64_t *b)
 {

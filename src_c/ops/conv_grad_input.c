@@ -47,15 +47,14 @@ static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase
     return s;
 }
 
-static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
+/* The convolution that computes a phase with taps. */
+static fc_problem phase_problem(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
 {
     fc_problem p = *whole;
     p.y = sample(&whole->y, whole->item, h, w);
     p.y.stride_h *= c->stride_h;
     p.y.stride_w *= c->stride_w;
     p.stride_h = p.stride_w = 1;
-    if (h->taps == 0 || w->taps == 0)
-        return FC_OK; /* filled */
     p.kernel_h = h->taps, p.kernel_w = w->taps;
     p.dilation_h = h->dilation, p.dilation_w = w->dilation;
     p.pad_top = h->pad, p.pad_left = w->pad;
@@ -65,7 +64,7 @@ static fc_status run_phase(const fc_problem *whole, const fc_conv *c, const phas
     p.packed_first = h->last * whole->packed_u + w->last * whole->packed_v;
     p.packed_u = -h->step * whole->packed_u;
     p.packed_v = -w->step * whole->packed_v;
-    return fc_conv_forward(&p);
+    return p;
 }
 
 typedef struct {
@@ -162,9 +161,31 @@ static void phase_task(void *context, int64_t task, int slot)
     const fc_conv *c = f->c;
     const phase h = make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
     const phase w = make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-    const fc_status status = run_phase(p, c, &h, &w);
+    if (h.taps == 0 || w.taps == 0)
+        return; /* filled */
+    fc_problem q = phase_problem(p, c, &h, &w);
+    const fc_status status = fc_conv_forward(&q);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
+}
+
+/* Each phase takes its own scratch: whether there is enough for any of them is found out before the first one writes. */
+static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    const int64_t rows = fc_min(c->stride_h, grad_x->h), columns = fc_min(c->stride_w, grad_x->w);
+    if (rows * columns == 1)
+        return 1;
+    int64_t most = 0;
+    for (int64_t i = 0; i < rows * columns; i++) {
+        const phase h = make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+        const phase w = make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+        const fc_problem q = phase_problem(p, c, &h, &w);
+        if (h.taps && w.taps)
+            most = fc_max(most, fc_forward_scratch(&q));
+    }
+    char *block = fc_scratch_acquire_parts(fc_packed_direct(p) * (int64_t)p->item, fc_parallel_slots(INT64_MAX), most);
+    fc_scratch_release(block);
+    return block != NULL;
 }
 
 /* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;
@@ -226,7 +247,7 @@ static fc_status run_call(fc_problem *p, const void *context)
     const call *a = context;
     const fc_conv *c = a->c;
     const fc_view *w = a->weight, *grad_y = a->grad_y;
-    if (fill_gaps(p, c) != FC_OK)
+    if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
         return FC_ENOMEM;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
     if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_has_few_outputs(p))
