@@ -37,6 +37,11 @@ PROBLEMS = {
 }
 TRANSPOSED = {
     "transposed": ((6, 17, 10, 11), (17, 9, 4, 4), {"stride": 2, "padding": 1}),
+    "transposed, dilated": (
+        (6, 32, 1, 3),
+        (32, 64, 4, 4),
+        {"stride": 2, "dilation": 2, "padding": 3, "output_padding": 1},
+    ),
     "transposed 1-D": ((6, 9, 101), (9, 8, 4), {"stride": 2}),
     "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),
 }

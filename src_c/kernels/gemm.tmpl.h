@@ -32,7 +32,9 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
         }
 }
 
-INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors)
+/* looks_ahead is a constant too: a prefetch that does nothing costs 3 to 8 % */
+INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
+                         const int looks_ahead)
 {
     const int64_t a_row = g->a_row, b_row = g->b_row, y_row = g->y_row, length = g->length;
     const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
@@ -44,16 +46,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             else
                 acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
                                                           : vload_tail(y + i * y_row + j * VL, last);
-    /* to be read soon: line 0 of every step by the first tile, line 1 by the second; other tiles look where they are */
-    const int looks_ahead = g->ahead && row <= FC_MR;
-    const T *ahead = looks_ahead ? (const T *)g->ahead + (row > 0) * VL : a;
-    const int64_t ahead_step = looks_ahead ? g->ahead_step : 0;
+    /* to be read soon: line 0 of every step by the first tile, line 1 by the second */
+    const T *ahead = (const T *)g->ahead + (row > 0) * VL;
+    const int64_t ahead_step = g->ahead_step;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const T *p = a + u * g->step_h + v * g->step_w;
             const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
             for (int64_t c = 0; c < length; c++, p++, b += b_row, ahead += ahead_step) {
-                __builtin_prefetch(ahead, 0, 2);
+                if (looks_ahead)
+                    __builtin_prefetch(ahead, 0, 2);
                 vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
@@ -96,11 +98,15 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row);
 #define FC_TILE(rows)                                                                                                  \
     static void N(gemm_tile_1_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 1);                                                                           \
+        N(gemm_tile)(g, a, y, row, rows, 1, 0);                                                                         \
     }                                                                                                                  \
     static void N(gemm_tile_2_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 2);                                                                           \
+        N(gemm_tile)(g, a, y, row, rows, 2, 0);                                                                        \
+    }                                                                                                                  \
+    static void N(gemm_tile_3_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    {                                                                                                                  \
+        N(gemm_tile)(g, a, y, row, rows, 2, 1);                                                                        \
     }
 FC_TILE(1) FC_TILE(2) FC_TILE(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #if FC_MR == 14
@@ -108,9 +114,10 @@ FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13)
 #endif
 #undef FC_TILE
 
-#define FC_BOTH(rows) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows)}
-static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][2] = {
-    {0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
+/* one vector; two; two that look ahead */
+#define FC_BOTH(rows) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), N(gemm_tile_3_##rows)}
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][3] = {
+    {0, 0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
 #if FC_MR == 14
     FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
 #endif
@@ -126,7 +133,8 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     const int64_t groups = (rows + FC_MR - 1) / FC_MR;
     for (int64_t i = 0, row = 0; i < groups; i++) {
         const int64_t count = (rows - row + groups - i - 1) / (groups - i);
-        N(gemm_tiles)[count][two](g, a + row * g->a_row, y + row * g->y_row, row);
+        const int kind = two && g->ahead && row <= FC_MR ? 2 : two;
+        N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row);
         row += count;
     }
 }

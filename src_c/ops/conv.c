@@ -5,11 +5,9 @@
  *     fc_conv2d_grad_weight  the problem with the weight as the output
  */
 #include "../scratch.h"
-#include "../threads.h"
 #include "conv.h"
 #include "winograd_tiles.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -239,7 +237,8 @@ fc_status fc_conv_forward(fc_problem *p)
         fc_use_packed(p, p->packed);
     if (p->packed_v && m != &direct) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
-    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION && m != &depthwise;
+    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&
+                     (m != &depthwise || p->x.stride_c != 1);
     return gaps ? run_by_residue(p, m) : m->run(p);
 }
 

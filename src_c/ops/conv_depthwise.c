@@ -38,8 +38,10 @@ static plan make_plan(const fc_problem *p, int in_place_x)
     s.x_in_place = in_place_x && p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
-    /* long rows are cut, so that the strip of one is no longer than the budget (or twice its own border) */
-    const int64_t room = fc_max(STRIP_BYTES / (s.block_c * item), 2 * p->kernel_w * p->dilation_w) / p->stride_w;
+    /* long rows are cut, so that the rows under one output row fit four times the budget (or twice their own border) */
+    const int64_t halo = (p->kernel_h - 1) * p->dilation_h + 1;
+    const int64_t room =
+        fc_max(4 * STRIP_BYTES / (s.block_c * item * halo), 2 * p->kernel_w * p->dilation_w) / p->stride_w;
     s.count_w = s.x_in_place && s.y_in_place ? 1 : fc_ceil_div(p->y.w, fc_max(1, room));
     s.block_w = fc_ceil_div(p->y.w, s.count_w);
     s.count_w = fc_ceil_div(p->y.w, s.block_w);

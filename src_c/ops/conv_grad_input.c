@@ -236,6 +236,12 @@ static void panel_task(void *context, int64_t panel, int slot)
         atomic_store(&f->status, (int)status);
 }
 
+/* The most taps of a phase along an axis. */
+static int64_t phase_taps(int64_t kernel, int64_t stride, int64_t dilation)
+{
+    return fc_ceil_div(kernel, stride / gcd(stride, dilation));
+}
+
 typedef struct {
     const fc_conv *c;
     const fc_view *grad_y, *grad_x, *weight;
@@ -255,8 +261,9 @@ static fc_status run_call(fc_problem *p, const void *context)
     /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
      * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
     const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
-    const int same =
-        p->out_channels % (2 * p->k->vector_lanes) == 0 && w->h <= 2 * c->stride_h && w->w <= 2 * c->stride_w;
+    const int same = p->out_channels % (2 * p->k->vector_lanes) == 0 &&
+                     phase_taps(w->h, c->stride_h, c->dilation_h) <= 2 &&
+                     phase_taps(w->w, c->stride_w, c->dilation_w) <= 2;
     if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
         return run_packed_phases(p, c, a->grad_x);
     phases f = {.p = p, .c = c, .grad_x = a->grad_x};

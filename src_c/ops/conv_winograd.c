@@ -171,7 +171,7 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
 static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v,
-                     const char *u, char *m, const char *ahead)
+                     const char *u, char *m)
 {
     const int64_t item = (int64_t)s->p->item;
     fc_gemm product = {
@@ -182,14 +182,12 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .b_row = width,
         .y_row = s->m_row,
         .columns = (int)width,
-        .ahead_step = taps_of(s) * width / FC_POINTS,
         .accumulate = c0 > 0,
     };
     for (int64_t e = 0; e < FC_POINTS; e++) {
         product.a = v + (c0 / s->tiles.chunk * s->tiles.part + e * s->tiles.point) * item;
         product.b = u + e * s->u_point * item;
         product.y = m + e * s->m_point * item;
-        product.ahead = fc_at(ahead, e * product.ahead_step * channels, item);
         s->p->k->gemm->rows(&product, tiles);
     }
 }
@@ -263,7 +261,7 @@ static void run_tiles(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
         multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel),
-                 t.m, NULL);
+                 t.m);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -289,8 +287,7 @@ static void run_panel(void *context, int64_t panel, int slot)
                                                        s->u_point);
         else
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
-        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m,
-                 s->p->packed ? stored_taps(s, s->group, panel, c0 + channels) : NULL);
+        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
     }
     store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
 }

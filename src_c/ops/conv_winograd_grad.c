@@ -24,7 +24,7 @@ enum {
     MAX_SLICES = 16,
     SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
-    CHUNK = 64, /* channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB */
+    CHUNK = 64, /* channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3 */
 };
 
 typedef struct {
