@@ -183,9 +183,12 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
         if (h.taps && w.taps)
             most = fc_max(most, fc_forward_scratch(&q));
     }
-    char *block = fc_scratch_acquire_parts(fc_packed_direct(p) * (int64_t)p->item, fc_parallel_slots(INT64_MAX), most);
+    char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
+    char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), most);
+    const int enough = packed && block;
+    fc_scratch_release(packed);
     fc_scratch_release(block);
-    return block != NULL;
+    return enough;
 }
 
 /* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;

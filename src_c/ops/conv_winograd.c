@@ -299,10 +299,14 @@ int fc_conv_winograd_serves(const fc_problem *p)
            p->dilation_w == 1;
 }
 
+static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }
+static int64_t flags_bytes(const plan *s) { return fc_round_up(s->p->y.n, 64); }
+
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
+    return s.thread_bytes + zeros_bytes(&s) + flags_bytes(&s) +
+           (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
 int64_t fc_packed_winograd(const fc_problem *p)
@@ -329,7 +333,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int64_t shared = s.by_panels ? s.v_bytes : p->packed ? 0 : p->groups * s.panels * s.u_bytes;
-    const int64_t zeros = bytes_of(&s, p->in_channels), flags = fc_round_up(p->y.n, 64);
+    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(&s);
     const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(zeros + flags + shared, slots, s.thread_bytes);
     if (!scratch)
