@@ -3,7 +3,9 @@
 Arrays come checked by fastconv.functional: float32 or float64 of one kind, native, aligned, 3-D (N, C, L) or 4-D
 (N, C, H, W).
 """
-from cpython.buffer cimport PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_STRIDED, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+)
 from libc.stdint cimport int64_t
 
 

@@ -23,28 +23,43 @@ cdef extern from "fastconv.h" nogil:
 
 
 cdef int _update(fc_update *update, tuple entry) except -1:
-    """entry: (data, grad, first or None, second or None, number, number), gapless arrays of one size and dtype."""
+    """entry: (data, grad, first or None, second or None, number, number), arrays in C order of one size and dtype."""
     data, grad, first, second, update.numbers[0], update.numbers[1] = entry
     cdef void *pointer
-    cdef int64_t count
-    cdef int size = _flat(data, PyBUF_STRIDED, &update.data, &update.count)
-    _flat(grad, PyBUF_STRIDED_RO, &pointer, &count)
+    cdef int size = _flat(data, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE, &update.data, &update.count)
+    _alike(grad, PyBUF_C_CONTIGUOUS, &pointer, update.count, size)
     update.grad = pointer
     if first is not None:
-        _flat(first, PyBUF_STRIDED, &update.first, &count)
+        _alike(first, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE, &update.first, update.count, size)
     if second is not None:
-        _flat(second, PyBUF_STRIDED, &update.second, &count)
+        _alike(second, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE, &update.second, update.count, size)
     return size
+
+
+cdef int _alike(object array, int flags, void **data, int64_t count, int size) except -1:
+    """`_flat` of an array that must have `count` elements of `size` bytes."""
+    cdef int64_t found
+    cdef int found_size = _flat(array, flags, data, &found)
+    if found != count or found_size != size:
+        raise ValueError(
+            f"step: arrays of an entry must be alike, got {count} elements of {size} bytes and "
+            f"{found} of {found_size}"
+        )
+    return 0
 
 
 cdef fc_update *_updates(list entries, int *size) except NULL:
     cdef fc_update *updates = <fc_update *>calloc(len(entries) + 1, sizeof(fc_update))
     cdef Py_ssize_t i
+    cdef int found
     if updates == NULL:
         raise MemoryError("fastconv: the list of updates could not be allocated")
     try:
         for i in range(len(entries)):
-            size[0] = _update(&updates[i], entries[i])
+            found = _update(&updates[i], entries[i])
+            if i > 0 and found != size[0]:
+                raise ValueError(f"step: entries must be of one dtype, got {size[0]} and {found} bytes")
+            size[0] = found
     except BaseException:
         free(updates)
         raise

@@ -31,6 +31,13 @@ normalise = train.Normalisation((0.0,), (1.0,))
 digits = data.load_digits()
 def pair(size): return np.zeros((4, size, size), np.uint8), np.arange(4) % 2
 parameters = [nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2))]
+def learned(data, grad):
+    parameter = nn.Parameter(f64(3)); parameter.data, parameter.grad = data, grad
+    return parameter
+def stepped(kind, data, **options):
+    parameter = learned(f64(3), f64(3)); optimizer = kind([parameter], **options)
+    optimizer.step(); parameter.data, parameter.grad = data, np.zeros_like(data)
+    return optimizer
 """
 NAMES = {"F": F, "R": reference, "np": np, "fastconv": fastconv, "nn": nn, "optim": optim,
          "models": models, "data": data, "train": train}  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import models, nn, optim
+from fastconv import _core, models, nn, optim
 
 OPTIMIZERS = [
     ("SGD", {"lr": 0.1}),
@@ -252,6 +252,77 @@ def test_load_state_dict_errors_change_nothing():
         optimizer.load_state_dict(good)
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert "momentum_buffer" in optimizer.state[1]
+
+
+@each_optimizer
+@pytest.mark.parametrize("shape", [(2, 4), (4, 3), (12,), (30, 40)])
+def test_a_gradient_of_another_shape_changes_nothing(name, options, shape):
+    """The kernel read past the end of a smaller one."""
+    params = parameters()
+    optimizer = getattr(optim, name)(params, **options)
+    run(optimizer, params, 1)
+    before, state = [p.data.copy() for p in params], optimizer.state_dict()
+    set_gradients(params, 1)
+    params[1].grad = np.zeros(shape)
+    with pytest.raises(ValueError, match=f"{name}.step: grad of parameter 1 has shape"):
+        optimizer.step()
+    for p, data in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, data)
+    for key, value in optimizer.state_dict().items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+@pytest.mark.parametrize(("name", "options"), [OPTIMIZERS[1], OPTIMIZERS[4]])
+def test_data_of_another_shape_or_dtype_after_a_step(name, options):
+    """The kernel wrote past the end of the old state, or took its float32 for float64."""
+    for data, exception in [
+        (np.ones((3000, 4)), ValueError),
+        (np.ones((2, 4)), ValueError),
+        (np.ones((3, 4), np.float32), TypeError),
+    ]:
+        params = parameters()
+        optimizer = getattr(optim, name)(params, **options)
+        run(optimizer, params, 1)
+        params[0].data = data
+        set_gradients(params, 1)
+        with pytest.raises(exception, match=f"{name}.step: state .* of parameter 0"):
+            optimizer.step()
+        np.testing.assert_array_equal(data, 1)
+        assert optimizer.state[0]["step"] == 1
+
+
+def test_steps_of_the_core_refuse_arrays_that_are_not_alike():
+    """The last line before the kernel, whatever the classes above it do."""
+    good = np.zeros((3, 4))
+    bad = [np.zeros((3, 3)), np.zeros((3, 5)), np.zeros((3, 4), np.float32), np.zeros((4, 3)).T]
+    for value in bad:
+        for at in range(4):
+            entry = [good, good, good, good, 0.0, 1.0]
+            entry[at] = value
+            with pytest.raises(ValueError, match=r"must be alike|not C-contiguous"):
+                _core.adam_step([tuple(entry)], 0.9, 0.9, 1e-8, 0.0, 1.0)
+    one = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="of one dtype"):
+        _core.sgd_step([(a, a, None, None, 1.0, 0.0) for a in (one, good)], 0.1, 0.0, 0.0, False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_state_in_fortran_order_is_the_same_state(dtype):
+    """It was read in memory order: permuted."""
+    results = []
+    for order in (np.ascontiguousarray, np.asfortranarray):
+        params = parameters()
+        optimizer = optim.Adam(params, lr=0.1)
+        run(optimizer, params, 2)
+        state = optimizer.state_dict()
+        for key, value in state.items():
+            if value.ndim == 2:
+                state[key] = order(value, dtype)
+        optimizer.load_state_dict(state)
+        run(optimizer, params, 2, start=2)
+        results.append([p.data for p in params])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 # --- schedules -----------------------------------------------------------------------------------

@@ -78,7 +78,18 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient; all are checked before one is changed.
+
+        Raises
+        ------
+        ValueError
+            A gradient or the state has another shape than the parameter's data, or data is
+            read-only.
+        TypeError
+            Data is no float32 or float64 array, or the state has another dtype: the parameter was
+            cast after a step.
+        """
+        self._check_arrays()
         index = 0
         for group in self.param_groups:
             entries: dict[Any, list[_Entry]] = {}
@@ -91,6 +102,22 @@ class Optimizer:
                 self._update(group, [_contiguous(entry) for entry in same_dtype])
                 for entry in same_dtype:
                     _write_back(entry)
+
+    def _check_arrays(self) -> None:
+        """Refuse what `_core` cannot take: a user may have put other arrays into a Parameter."""
+        who = f"{type(self).__name__}.step"
+        index = -1
+        for group in self.param_groups:
+            slots = self._slots(group)
+            for parameter in group["params"]:
+                index += 1
+                if parameter.grad is None:
+                    continue
+                _check_data(who, index, parameter.data, parameter.grad)
+                state = self.state.get(index, {})
+                for name in slots:
+                    if name in state:
+                        _check_state(who, index, parameter.data, name, state[name])
 
     def _entry(self, parameter: Parameter, grad: Array, group: Group, index: int) -> "_Entry":
         slots = self._slots(group)
@@ -142,7 +169,7 @@ class Optimizer:
         for key, value in state_dict.items():
             kind, _, rest = key.partition(".")
             number, _, name = rest.partition(".")
-            array = np.array(value)
+            array = np.array(value, order="C")  # `_core` reads states in C order
             index = int(number) if number.isdecimal() else -1
             if kind == "group" and 0 <= index < len(groups) and name in groups[index]:
                 groups[index][name] = tuple(array.tolist()) if array.ndim else array.item()
@@ -292,6 +319,34 @@ class _Entry(NamedTuple):
     grad: Array
     kept: list[Array]
     numbers: tuple[float, float]
+
+
+def _check_data(who: str, index: int, data: Any, grad: Any) -> None:
+    if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
+        got = data.dtype if isinstance(data, np.ndarray) else typed(data)
+        raise TypeError(
+            f"{who}: data of parameter {index} must be a float32 or float64 array, got {got}"
+        )
+    if not data.flags.writeable:
+        raise ValueError(f"{who}: data of parameter {index} is read-only")
+    if np.shape(grad) != data.shape:
+        raise ValueError(
+            f"{who}: grad of parameter {index} has shape {np.shape(grad)}, its data {data.shape}; "
+            "they must be the same"
+        )
+
+
+def _check_state(who: str, index: int, data: Array, name: str, state: Array) -> None:
+    if state.shape != data.shape:
+        raise ValueError(
+            f"{who}: state {name} of parameter {index} has shape {state.shape}, its data "
+            f"{data.shape}; make a new optimizer for a parameter of another shape"
+        )
+    if state.dtype != data.dtype:
+        raise TypeError(
+            f"{who}: state {name} of parameter {index} is {state.dtype}, its data {data.dtype}; "
+            "make a new optimizer for a parameter of another dtype"
+        )
 
 
 def _contiguous(entry: _Entry) -> tuple[Any, ...]:
