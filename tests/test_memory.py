@@ -418,6 +418,31 @@ def test_out_of_memory_leaves_running_statistics_alone(threads):
 
 @needs_proc
 @no_sanitizer
+def test_out_of_memory_leaves_the_gradients_of_batch_norm_alone():
+    """The map by tiles asked for memory after the sums had written three of the results."""
+    code = """
+    from fastconv import _core
+    fastconv.set_num_threads(4)
+    margins = range(0, 2 * MIB, 1 << 15)
+    rng = np.random.default_rng(0)
+    array = lambda: rng.standard_normal((8, 16, 16, 16)).astype("f").transpose(1, 0, 3, 2)
+    x, y, g = array(), array(), array()
+    out, residual = np.empty_like(x), np.empty_like(x)  # rows are not contiguous: tiles
+    weight, bias, saved = np.ones(8, "f"), np.zeros(8, "f"), np.zeros((2, 8))
+    clamp = 0.0, np.inf
+    by_channel = None, None, weight.copy(), bias.copy()
+    forward = lambda: _core.batch_norm(x, None, y, by_channel, True, 0.1, 1e-5, saved, clamp)
+    backward = lambda: _core.batch_norm_grad(
+        g, x, y, out, residual, weight, bias, by_channel, True, 1e-5, saved, clamp)
+    failed = check("forward", forward, [y, saved], [np.nan, np.nan])
+    failed += check("backward", backward, [out, residual, weight, bias], [np.nan] * 4)
+    print(failed)
+    """
+    assert int(run_python(code, before=TIGHT, timeout=120, **SMALL)) > 3
+
+
+@needs_proc
+@no_sanitizer
 def test_out_of_memory_leaks_nothing_and_the_process_goes_on():
     """Forward and backward under a limit, 200 times; without it they give the right bits."""
     code = """

@@ -183,8 +183,10 @@ static double parameter(const fc_norm_call *call, const void *array, int64_t c, 
     return array ? value(call, array, c) : otherwise;
 }
 
-/* Cuts the sums, fills `by` and acquires the scratch; `views` are those that sums read or write. */
-static fc_status prepare(fc_norm_call *call, const fc_view *const *views, int count, char **scratch)
+/* Cuts the sums, fills `by` and acquires all scratch: only this may fail, and nothing is written yet. `views` are those
+ * that sums read or write, `other` is what the map reads beside x. */
+static fc_status prepare(fc_norm_call *call, const fc_view *const *views, int count, const fc_view *other,
+                         char **scratch)
 {
     const fc_batch_norm *norm = call->norm;
     call->channels = call->x.c;
@@ -207,8 +209,15 @@ static fc_status prepare(fc_norm_call *call, const fc_view *const *views, int co
                  values = fc_norm_aligned(call->channels * (int64_t)call->item);
     const size_t parts = fc_norm_aligned(call->pixel_parts * call->channels * 8);
     call->slot_count = fc_parallel_slots(call->pixel_parts * call->lane_parts);
-    char *at = fc_scratch_acquire_parts((int64_t)(2 * doubles + 2 * parts + 5 * values), call->slot_count,
-                                        (int64_t)call->slot_bytes);
+    const int64_t map_tiles = fc_norm_map_tiles(call, other);
+    if (map_tiles) {
+        const int64_t tile = (int64_t)fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
+        call->map_slot_count = fc_parallel_slots(map_tiles);
+        call->slot_bytes = (size_t)fc_greater((int64_t)call->slot_bytes, FC_NORM_MAP_TILES * tile);
+    }
+    char *at =
+        fc_scratch_acquire_parts((int64_t)(2 * doubles + 2 * parts + 5 * values),
+                                 (int)fc_greater(call->slot_count, call->map_slot_count), (int64_t)call->slot_bytes);
     if (!at)
         return FC_ENOMEM;
     *scratch = at;
@@ -296,15 +305,15 @@ fc_status fc_batch_norm_forward(fc_dtype dtype, const fc_batch_norm *norm, const
         call.r = *residual;
     char *scratch;
     const fc_view *const views[] = {x};
-    if (prepare(&call, views, 1, &scratch))
+    if (prepare(&call, views, 1, &call.r, &scratch))
         return FC_ENOMEM;
     find_mean(&call, 1);
     find_line(&call);
-    const fc_status status = fc_norm_map(&call, 0);
-    if (status == FC_OK && norm->training)
+    fc_norm_map(&call, 0);
+    if (norm->training)
         update_running(&call);
     fc_scratch_release(scratch);
-    return status;
+    return FC_OK;
 }
 
 /* The gradients of weight and bias, and what the map needs: slope and offset. */
@@ -352,7 +361,8 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
     if (call.gate == FC_GATE_OUTPUT)
         call.out = *y, call.gated = *grad_residual;
     char *scratch;
-    if (prepare(&call, views, call.gate == FC_GATE_OUTPUT ? 4 : 2, &scratch))
+    const int gated = call.gate == FC_GATE_OUTPUT;
+    if (prepare(&call, views, gated ? 4 : 2, gated ? &call.gated : &call.g, &scratch))
         return FC_ENOMEM;
     find_mean(&call, 0);
     find_line(&call);
@@ -363,7 +373,7 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
     }
     if (call.gate == FC_GATE_OUTPUT) /* the sums went through the gate already, and wrote what came out */
         call.g = call.gated, call.gate = FC_GATE_NONE;
-    const fc_status status = fc_norm_map(&call, 1);
+    fc_norm_map(&call, 1);
     fc_scratch_release(scratch);
-    return status;
+    return FC_OK;
 }

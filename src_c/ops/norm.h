@@ -6,6 +6,7 @@
 enum {
     FC_NORM_CHUNK = 256, /* pixels summed in the array's precision, and pixels of a tile */
     FC_NORM_LANES = 16,  /* channels of a tile; with 256 pixels of float32 16 KiB */
+    FC_NORM_MAP_TILES = 3, /* x, what is read beside it, and y */
 };
 
 /* Pixel q = n * height * width + h * width + w. */
@@ -23,8 +24,8 @@ typedef struct {
     double *first, *second; /* [pixel_parts][channels]: of each task */
     char *centre, *gain, *shift, *slope, *offset; /* [channels] */
     fc_norm_channels by; /* the same for the kernels */
-    char *slots;
-    int slot_count;
+    char *slots; /* of the sums, and afterwards of a map by tiles */
+    int slot_count, map_slot_count;
     size_t slot_bytes, tile_bytes;
 } fc_norm_call;
 
@@ -44,7 +45,9 @@ void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t
 fc_norm_pixels fc_norm_read(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
                             char *tile);
 
+/* The tiles of fc_norm_map where it goes by tiles, otherwise 0; other: what it reads beside x, r or g. */
+int64_t fc_norm_map_tiles(const fc_norm_call *, const fc_view *other);
 /* For all pixels y = clamp((x - centre) * gain + shift + r), or for_grad
- * y = g * gain + (x - centre) * slope + offset. FC_ENOMEM: nothing was written. */
-fc_status fc_norm_map(fc_norm_call *, int for_grad);
+ * y = g * gain + (x - centre) * slope + offset. By tiles it needs map_slot_count slots of FC_NORM_MAP_TILES tiles. */
+void fc_norm_map(fc_norm_call *, int for_grad);
 #endif

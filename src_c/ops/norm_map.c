@@ -1,5 +1,4 @@
 /* norm_map.c: the maps of batch normalisation over arrays of any layout. */
-#include "../scratch.h"
 #include "../threads.h"
 #include "norm.h"
 
@@ -138,7 +137,7 @@ static void map_tile(const map_call *map, int64_t task, int slot)
     const int64_t c = task % lane_parts * FC_NORM_LANES, lanes = fc_lesser(FC_NORM_LANES, call->channels - c);
     const int64_t q = task / lane_parts * FC_NORM_CHUNK, count = fc_lesser(FC_NORM_CHUNK, call->pixels - q);
     const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
-    char *x = call->slots + (size_t)slot * 3 * tile, *other = x + tile;
+    char *x = call->slots + (size_t)slot * call->slot_bytes, *other = x + tile;
     fc_norm_pixels y = {other + tile, FC_NORM_LANES};
     map_pixels(map, c, lanes, count, fc_norm_read(call, map->other, q, count, c, lanes, other),
                fc_norm_read(call, &call->x, q, count, c, lanes, x), y);
@@ -165,40 +164,39 @@ static void map_task(void *context, int64_t task, int slot)
     }
 }
 
-static fc_status map_tiles(map_call *map, fc_norm_call *call)
+static walk walk_of(const fc_norm_call *call, const fc_view *other)
 {
-    call->by.stream = 0; /* tiles stay in the cache */
-    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
-    map->tasks = fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
-    const int slots = fc_parallel_slots(map->tasks);
-    char *before = call->slots;
-    call->slots = fc_scratch_acquire_parts(0, slots, 3 * (int64_t)tile);
-    const fc_status status = call->slots ? FC_OK : FC_ENOMEM;
-    if (call->slots) {
-        fc_parallel_in(slots, map->tasks, map_task, map);
-        fc_scratch_release(call->slots);
+    const fc_view *views[] = {&call->x, &call->y, other};
+    int pixels = 1, planes = 1;
+    for (int i = 0; i < 2 + (other->data != NULL); i++) {
+        pixels &= fc_norm_pixel_step(views[i]) != 0;
+        planes &= views[i]->stride_w == 1 && call->plane > 1;
     }
-    call->slots = before;
-    return status;
+    return planes && call->channels == 1 ? PLANES : pixels ? PIXELS : planes ? PLANES : TILES;
 }
 
-fc_status fc_norm_map(fc_norm_call *call, int for_grad)
+int64_t fc_norm_map_tiles(const fc_norm_call *call, const fc_view *other)
+{
+    if (walk_of(call, other) != TILES)
+        return 0;
+    return fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
+}
+
+void fc_norm_map(fc_norm_call *call, int for_grad)
 {
     map_call map = {.call = call,
                     .for_grad = for_grad,
                     .other = for_grad ? &call->g : &call->r,
                     .planes = call->x.n * call->channels};
-    const fc_view *views[] = {&call->x, &call->y, map.other};
-    int pixels = 1, planes = 1;
-    for (int i = 0; i < 2 + (map.other->data != NULL); i++) {
-        pixels &= fc_norm_pixel_step(views[i]) != 0;
-        planes &= views[i]->stride_w == 1 && call->plane > 1;
-    }
-    map.walk = planes && call->channels == 1 ? PLANES : pixels ? PIXELS : planes ? PLANES : TILES;
+    map.walk = walk_of(call, map.other);
     call->by.stream = call->y.data != call->x.data && call->y.data != map.other->data &&
                       fc_norm_streams(call, &call->y, map.walk == PLANES);
-    if (map.walk == TILES)
-        return map_tiles(&map, call);
+    if (map.walk == TILES) {
+        call->by.stream = 0; /* tiles stay in the cache */
+        map.tasks = fc_norm_map_tiles(call, map.other);
+        fc_parallel_in(call->map_slot_count, map.tasks, map_task, &map);
+        return;
+    }
     if (map.walk == PLANES) {
         map.step = fc_lesser(call->plane, TASK_VALUES);
         map.parts = fc_parts(call->plane, map.step);
@@ -209,5 +207,4 @@ fc_status fc_norm_map(fc_norm_call *call, int for_grad)
         map.tasks = fc_parts(call->pixels, map.step);
     }
     fc_parallel(map.tasks, map_task, &map);
-    return FC_OK;
 }
