@@ -136,13 +136,13 @@ int fc_merge_images(fc_view *const *views, int count)
     return 1;
 }
 
-/* Whole rows that follow each other in memory are one long row. */
 static int streams(size_t item, const fc_view *v)
 {
     const int64_t size = (int64_t)item;
     return v->n * v->c * v->h * v->w * size >= FC_STREAM_LEAST && v->stride_c * size % FC_STREAM_ALIGN == 0;
 }
 
+/* Whole rows that follow each other in memory are one long row. */
 static fc_image tile_image(size_t item, const fc_view *v, const fc_block *b, fc_window *window)
 {
     fc_image image = fc_image_of(v, item, b->n, b->lane, b->lanes);
