@@ -5,22 +5,17 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Geometry = tuple[int, int, int, int, int, int, int, int]
 
-def conv2d(x: Array, weight: Array, bias: Array | None, y: Array, geometry: Geometry) -> None: ...
-def conv2d_fused(
+def conv2d(
     x: Array,
     weight: Array,
-    scale: Array | None,
     bias: Array | None,
-    residual: Array | None,
-    lower: float,
-    upper: float,
     y: Array,
     geometry: Geometry,
+    lower: float = ...,
+    upper: float = ...,
+    scale: Array | None = None,
+    residual: Array | None = None,
     prepared: Array | None = None,
-) -> None: ...
-def conv2d_prepared_bytes(x: Array, weight: Array, y: Array, geometry: Geometry) -> int: ...
-def conv2d_prepare(
-    x: Array, weight: Array, y: Array, geometry: Geometry, prepared: Array
 ) -> None: ...
 def conv2d_grad_input(
     grad_y: Array, weight: Array, bias: Array | None, grad_x: Array, geometry: Geometry

@@ -148,23 +148,10 @@ cdef inline fc_conv _conv(tuple geometry) except *:
     return conv
 
 
-def conv2d(x, weight, bias, y, tuple geometry):
-    cdef fc_view vx, vw, vy
-    cdef fc_epilogue epilogue
-    cdef fc_conv conv = _conv(geometry)
-    cdef fc_status status
-    _read(x, &vx)
-    _read(weight, &vw)
-    _epilogue(&epilogue, bias)
-    cdef fc_dtype dtype = _dtype(_write(y, &vy))
-    with nogil:
-        status = fc_conv2d(dtype, &conv, &vx, &vw, &epilogue, &vy)
-    _check(status)
-
-
-def conv2d_fused(x, weight, scale, bias, residual, double lower, double upper, y, tuple geometry, prepared=None):
-    """y = clamp(conv(x, weight) * scale + bias + residual, lower, upper). scale, bias, residual (channels-last, like y)
-    and prepared (what conv2d_prepare filled for these shapes) may be None."""
+def conv2d(x, weight, bias, y, tuple geometry, double lower=-INFINITY, double upper=INFINITY, scale=None,
+           residual=None, prepared=None):
+    """y = clamp(conv(x, weight) * scale + bias + residual, lower, upper). bias, scale, residual (channels-last, like y)
+    and prepared (what `prepare` filled for these shapes) may be None."""
     cdef fc_view vx, vw, vy, view, vr
     cdef fc_epilogue epilogue
     cdef fc_conv conv = _conv(geometry)
@@ -186,29 +173,6 @@ def conv2d_fused(x, weight, scale, bias, residual, double lower, double upper, y
     cdef fc_dtype dtype = _dtype(_write(y, &vy))
     with nogil:
         status = fc_conv2d(dtype, &conv, &vx, &vw, &epilogue, &vy)
-    _check(status)
-
-
-def conv2d_prepared_bytes(x, weight, y, tuple geometry):
-    """Bytes that conv2d_prepare writes for these arrays, of which x and y give shape and layout only."""
-    cdef fc_view vx, vw, vy
-    cdef fc_conv conv = _conv(geometry)
-    _read(x, &vx)
-    _read(weight, &vw)
-    return fc_conv2d_prepared_bytes(_dtype(_read(y, &vy)), &conv, &vx, &vw, &vy)
-
-
-def conv2d_prepare(x, weight, y, tuple geometry, prepared):
-    """prepared: a contiguous array of conv2d_prepared_bytes bytes, aligned to 64."""
-    cdef fc_view vx, vw, vy, view
-    cdef fc_conv conv = _conv(geometry)
-    cdef fc_status status
-    _read(x, &vx)
-    _read(weight, &vw)
-    _write(prepared, &view)
-    cdef fc_dtype dtype = _dtype(_read(y, &vy))
-    with nogil:
-        status = fc_conv2d_prepare(dtype, &conv, &vx, &vw, &vy, view.data)
     _check(status)
 
 

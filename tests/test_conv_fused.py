@@ -34,12 +34,13 @@ def channels_last(shape, dtype, rng=None):
 
 
 def prepare(x, w, y, geometry):
-    size = _core.conv2d_prepared_bytes(x, w, y, geometry)
+    operands = [(0, 0, a.shape, tuple(s // a.itemsize for s in a.strides)) for a in (x, y)]
+    size = _core.prepared_bytes(w.itemsize, operands[0], w, operands[1], geometry)
     assert size > 0
     raw = np.full(size + 64, 0xFF, np.uint8)
     start = -raw.ctypes.data % 64
     prepared = raw[start : start + size]
-    _core.conv2d_prepare(x, w, y, geometry, prepared)
+    _core.prepare(w.itemsize, operands[0], w, operands[1], geometry, prepared)
     return prepared
 
 
@@ -67,7 +68,7 @@ def test_epilogue_and_prepared_weights(name, layout, dtype, isa, rng):
             for r in (None, residual):
                 y[:] = np.nan
                 with fastconv.num_threads(threads):
-                    _core.conv2d_fused(x, w, scale, bias, r, -9.0, 20.0, y, geometry, packed)
+                    _core.conv2d(x, w, bias, y, geometry, -9.0, 20.0, scale, r, packed)
                 wanted = plain * scale[:, None, None] + bias[:, None, None]
                 wanted = np.clip(wanted + (0 if r is None else r), -9, 20)
                 if algorithm == 2:  # transforms round: a few units of the largest sum

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import inf, prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -242,7 +242,7 @@ def _forward(
     padding_mode: Any,
     algorithm: Any,
     out: Any,
-    clamp: tuple[float, float] | None = None,
+    clamp: tuple[float, float] = (-inf, inf),
 ) -> Array:
     x, w, had_batch, shape, geometry, extra_pads = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
@@ -254,10 +254,7 @@ def _forward(
         y = _checked_out(function, out, shape, had_batch, x, input=x, weight=w, bias=b)
     if padding_mode != "zeros":
         x = _padded_input(x, extra_pads, padding_mode)
-    if clamp is None:
-        _core.conv2d(x, w, b, y, geometry)
-    else:
-        _core.conv2d_fused(x, w, None, b, None, *clamp, y, geometry)
+    _core.conv2d(x, w, b, y, geometry, *clamp)
     if out is not None:
         return out  # type: ignore[no-any-return]
     return y if had_batch else y[0]

@@ -6,15 +6,14 @@
 /* One output tile, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building
  * block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
- *                          a[row * a_row + u * step_h + v * step_w + c] * b[u * b_step_h + v * b_step_w + c * b_row + col]
- * over `rows` rows of a and y. Whole vectors of b are read: 2 * vector_lanes columns, or vector_lanes when `columns` fit in
- * one vector. */
+ *                          a[row * a_row + u * step_h + v * step_w + c] * b[u * b_step_h + v * b_step_w + c * width + col]
+ * over `rows` rows of a and y. width is 2 * vector_lanes, or vector_lanes when `columns` fit in one vector. */
 typedef struct {
     const void *a;
     int64_t a_row;
     int64_t taps_h, taps_w, step_h, step_w, length;
     const void *b;
-    int64_t b_step_h, b_step_w, b_row;
+    int64_t b_step_h, b_step_w;
     void *y;
     int64_t y_row;
     int columns;    /* valid columns, 1 .. 2 * vector_lanes */

@@ -36,7 +36,7 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
                          const int looks_ahead)
 {
-    const int64_t a_row = g->a_row, b_row = g->b_row, y_row = g->y_row, length = g->length;
+    const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
     vec acc[FC_MR][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
@@ -53,7 +53,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         for (int64_t v = 0; v < g->taps_w; v++) {
             const T *p = a + u * g->step_h + v * g->step_w;
             const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
-            for (int64_t c = 0; c < length; c++, p++, b += b_row, ahead += ahead_step) {
+            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL, ahead += ahead_step) {
                 if (looks_ahead)
                     __builtin_prefetch(ahead, 0, 2);
                 vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;

@@ -251,7 +251,6 @@ static void add_pixels(const plan *s, const block *b, const part *of, char *scra
             .taps_w = 1,
             .length = b->images * plane,
             .b = panel,
-            .b_row = width,
             .y = c + k * item,
             .y_row = c_row,
             .columns = (int)count,

@@ -179,7 +179,6 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .taps_h = 1,
         .taps_w = 1,
         .length = channels,
-        .b_row = width,
         .y_row = s->m_row,
         .columns = (int)width,
         .accumulate = c0 > 0,
