@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 Call = Callable[[], object]
 
@@ -11,7 +13,7 @@ _SAMPLE = (
     20e-6  # seconds: shorter calls are repeated within one sample, so that the clock costs < 1 %
 )
 _BURST = 4e-3  # seconds of samples per turn
-_SETTLE = 2e-3  # seconds of rest before a turn: the other library's threads stop spinning meanwhile
+_SETTLE = 50e-3  # seconds: at most this long a turn waits for the other library's threads to sleep
 _HOPELESS = 1.6  # a slower variant of the same library, this much behind after two turns, drops out
 
 
@@ -22,10 +24,34 @@ def _sample(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def _others_run() -> bool:
+    """Whether another thread of this process is running, or waits to run."""
+    tasks = Path("/proc/self/task")
+    own = str(threading.get_native_id())
+    try:
+        states = [
+            (t / "stat").read_text().rpartition(")")[2].split()[0]
+            for t in tasks.iterdir()
+            if t.name != own
+        ]
+    except OSError:  # not Linux, or a thread has just ended
+        return True
+    return "R" in states
+
+
+def _settle() -> None:
+    """Rest until the other library's threads have stopped spinning (an OpenMP runtime's spin for
+    milliseconds after a parallel region, how many depends on the processor)."""
+    start = time.perf_counter()
+    time.sleep(1e-3)
+    while _others_run() and time.perf_counter() - start < _SETTLE:
+        time.sleep(1e-3)
+
+
 def _turn(call: Call, estimate: float, settle: bool) -> float:
     """One untimed call, then samples for about `_BURST` seconds; the best of them."""
     if settle:
-        time.sleep(_SETTLE)
+        _settle()
     call()
     repeats = max(1, int(_SAMPLE / estimate))
     samples = max(1, min(50, int(_BURST / (estimate * repeats))))
