@@ -44,6 +44,11 @@ static struct {
     int flush; /* the caller flushes denormals */
     /* guarded by taken */
     int workers;
+    pthread_t thread[MAX_THREADS]; /* thread[slot] of the workers */
+    int placed; /* workers that were told their processors */
+#ifdef __linux__
+    cpu_set_t processors;
+#endif
     bool fork_handler;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -104,9 +109,31 @@ static void *worker(void *index)
     return NULL;
 }
 
+/* Workers may run where the caller may, but not on the processor it is on. Left to itself Linux may queue a woken worker behind
+ * the caller (on a virtual machine an idle processor looks taken, since its host has descheduled it), and there it waits for
+ * milliseconds: until the caller has done all the work. */
+static void keep_off_the_caller(void)
+{
+#ifdef __linux__
+    const int here = sched_getcpu();
+    cpu_set_t processors;
+    if (here < 0 || here >= CPU_SETSIZE || pthread_getaffinity_np(pthread_self(), sizeof processors, &processors))
+        return;
+    if (CPU_COUNT(&processors) > 1)
+        CPU_CLR(here, &processors);
+    if (pool.placed == pool.workers && CPU_EQUAL(&processors, &pool.processors))
+        return;
+    for (int slot = 1; slot <= pool.workers; slot++)
+        pthread_setaffinity_np(pool.thread[slot], sizeof processors, &processors);
+    pool.placed = pool.workers;
+    pool.processors = processors;
+#endif
+}
+
 static void reset_in_child(void)
 {
     pool.workers = 0;
+    pool.placed = 0;
     pool.mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     pool.wake = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     atomic_store(&pool.ticket, 0);
@@ -126,11 +153,11 @@ static void grow(int wanted)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.workers < wanted - 1) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.workers + 1)))
+        const int slot = pool.workers + 1;
+        if (pthread_create(&pool.thread[slot], NULL, worker, (void *)(intptr_t)slot))
             break;
-        pthread_detach(thread);
-        pool.workers++;
+        pthread_detach(pool.thread[slot]);
+        pool.workers = slot;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -153,8 +180,10 @@ void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
             run(context, task, 0);
         return;
     }
-    if (pool.workers < threads - 1)
+    if (pool.workers < threads - 1) {
         grow(threads);
+        keep_off_the_caller();
+    }
     pool.run = run;
     pool.context = context;
     pool.tasks = tasks;
@@ -163,6 +192,7 @@ void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
     atomic_store(&pool.next, 0);
     atomic_fetch_add(&pool.ticket, 1); /* open */
     if (atomic_load(&pool.sleepers) > 0) {
+        keep_off_the_caller();
         pthread_mutex_lock(&pool.mutex);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.mutex);
