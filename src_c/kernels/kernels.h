@@ -34,6 +34,8 @@ typedef struct {
                         int64_t tap_pitch, void *to, int64_t pitch);
     /* whether none of x[count] is NaN or infinite */
     int (*finite)(int64_t count, const void *x);
+    /* after the last store past the caches, before another thread reads */
+    void (*fence)(void);
     const fc_gemm_kernels *gemm;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;

@@ -16,20 +16,30 @@ enum {
     FC_WINOGRAD_POINTS = 36,
 };
 
+/* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */
 typedef struct {
-    /* v[e * pitch + c] = (B' x B)[e] for c < channels rounded up to a vector; x[e] points at channel 0 of pixel e */
-    void (*input)(const void *const *x, int64_t channels, void *v, int64_t pitch);
+    int64_t pitch, channels;
+    const void *scale, *bias;
+    double lower, upper;
+    int64_t residual_row, residual_pixel, y_row, y_pixel;
+    int check;
+    int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
+} fc_winograd_output;
+
+typedef struct {
+    /* v[e * pitch + c] = (B' x B)[e] for c < channels rounded up to a vector; x[i * row + j * pixel + c] */
+    void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v, int64_t pitch);
+    /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
+    void (*input_border)(const void *const *x, int64_t channels, void *v, int64_t pitch);
     /* The others are indexed by r, the size of the kernel. m = 7 - r.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[tap * tap_pitch + i] */
     void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t tap_pitch, int64_t count, void *u,
                                                 int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
-     * for row < rows, column < columns, k < channels; m[e * pitch + k]. With check, returns whether A_m' m A_m is finite for the
-     * first vector of channels, otherwise 1. */
-    int (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const void *m, int64_t pitch, int64_t channels, const void *scale,
-                                              const void *bias, const void *residual, int64_t residual_row,
-                                              int64_t residual_pixel, double lower, double upper, void *y,
-                                              int64_t y_row, int64_t y_pixel, int rows, int columns, int check);
+     * for row < rows, column < columns, k < channels; m[e * pitch + k], residual[row * residual_row + column * residual_pixel + k].
+     * With check, returns whether A_m' m A_m is finite for the first vector of channels, otherwise 1. */
+    int (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, const void *m, const void *residual, void *y, int rows,
+                                              int columns);
     /* d[e * pitch + k] = (G_m dy G_m')[e] for k < channels rounded up; dy[m * row + column] points at channel 0 */
     void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d, int64_t pitch);
     /* w[tap * tap_pitch + k] = (A_r' u A_r)[tap] for k < channels */

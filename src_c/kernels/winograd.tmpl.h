@@ -1,9 +1,11 @@
 /* winograd.tmpl.h: 6-point transforms with the points 0, +-a, +-b, infinity, a = 5/8, b = 3/2.
  *
  * With the polynomials M_j(x) = prod_{l != j} (x - p_l) over the finite points and M(x) = prod_l (x - p_l):
- *     B' row j = coefficients of M_j,   row 5 = coefficients of M
- *     G  row j = (1, p_j, p_j^2, ..) / M_j(p_j),   row 5 = (.., 0, 1)
- *     A' row i = (p_0^i, .., p_4^i, i == last)
+ *     B' row j = coefficients of M_j (row 0 divided by M_0(0)),   row 5 = coefficients of M
+ *     G  row j = (1, p_j, p_j^2, ..),   row 5 = (.., 0, 1)
+ *     A' row i = (p_0^i, p_1^i / M_1(p_1), .., p_4^i / M_4(p_4), i == last)
+ * The divisions by M_j(p_j) may stand in any of the three; in A' (and for 0, whose M_0 has a coefficient to spare, in B')
+ * they cost no operation.
  * The points decide the rounding error: the root mean square error of F(4x4, 3x3) is 1.75 times that of a direct sum with
  * these, 4 times with the textbook points 0, +-1, +-2 (docs/accuracy.md).
  */
@@ -11,7 +13,6 @@
 #define FC_B 1.5
 #define FC_A2 (FC_A * FC_A)
 #define FC_B2 (FC_B * FC_B)
-#define FC_NORM_0 (1 / (FC_A2 * FC_B2))                 /* 1 / M_0(0) */
 #define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
 #define FC_UNROLL _Pragma("GCC unroll 16")
@@ -19,41 +20,58 @@
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
-/* r = B' d */
-INLINE void N(wino_b)(vec *r, vec d0, vec d1, vec d2, vec d3, vec d4, vec d5)
+/* B' d, row by row; rows 1 and 2, and 3 and 4, share their even and odd parts */
+INLINE vec N(wino_b0)(vec d0, vec d2, vec d4) { return d0 + (K(1 / (FC_A2 * FC_B2)) * d4 - K(1 / FC_A2 + 1 / FC_B2) * d2); }
+INLINE vec N(wino_b5)(vec d1, vec d3, vec d5) { return K(FC_A2 * FC_B2) * d1 + (d5 - K(FC_A2 + FC_B2) * d3); }
+INLINE void N(wino_b12)(vec *r1, vec *r2, vec d1, vec d2, vec d3, vec d4)
 {
-    const vec even_a = d4 - K(FC_B2) * d2, odd_a = d3 - K(FC_B2) * d1;
-    const vec even_b = d4 - K(FC_A2) * d2, odd_b = d3 - K(FC_A2) * d1;
-    r[0] = K(FC_A2 * FC_B2) * d0 + (d4 - K(FC_A2 + FC_B2) * d2);
-    r[1] = even_a + K(FC_A) * odd_a;
-    r[2] = even_a - K(FC_A) * odd_a;
-    r[3] = even_b + K(FC_B) * odd_b;
-    r[4] = even_b - K(FC_B) * odd_b;
-    r[5] = K(FC_A2 * FC_B2) * d1 + (d5 - K(FC_A2 + FC_B2) * d3);
+    const vec even = d4 - K(FC_B2) * d2, odd = d3 - K(FC_B2) * d1;
+    *r1 = even + K(FC_A) * odd;
+    *r2 = even - K(FC_A) * odd;
+}
+INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
+{
+    const vec even = d4 - K(FC_A2) * d2, odd = d3 - K(FC_A2) * d1;
+    *r3 = even + K(FC_B) * odd;
+    *r4 = even - K(FC_B) * odd;
+}
+
+/* v[j * pitch] = (B' d)[j] */
+INLINE void N(wino_store_b)(const vec *d, T *v, int64_t pitch)
+{
+    vec r1, r2, r3, r4;
+    N(wino_b12)(&r1, &r2, d[1], d[2], d[3], d[4]);
+    N(wino_b34)(&r3, &r4, d[1], d[2], d[3], d[4]);
+    vstore(v, N(wino_b0)(d[0], d[2], d[4]));
+    vstore(v + pitch, r1);
+    vstore(v + 2 * pitch, r2);
+    vstore(v + 3 * pitch, r3);
+    vstore(v + 4 * pitch, r4);
+    vstore(v + 5 * pitch, N(wino_b5)(d[1], d[3], d[5]));
 }
 
 /* r = G g, 2 to 5 taps g[0], g[step], .. */
 INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps)
 {
-    vec even_a = K(FC_NORM_A) * g[0], even_b = K(FC_NORM_B) * g[0];
-    vec odd_a = K(FC_A * FC_NORM_A) * g[step], odd_b = K(FC_B * FC_NORM_B) * g[step];
+    vec even_a = g[0], even_b = g[0], odd_a = g[step], odd_b = g[step];
     if (taps > 2) {
-        even_a += K(FC_A2 * FC_NORM_A) * g[2 * step];
-        even_b += K(FC_B2 * FC_NORM_B) * g[2 * step];
+        vec high_a = g[2 * step], high_b = g[2 * step];
+        if (taps > 4) {
+            high_a += K(FC_A2) * g[4 * step];
+            high_b += K(FC_B2) * g[4 * step];
+        }
+        even_a += K(FC_A2) * high_a;
+        even_b += K(FC_B2) * high_b;
     }
     if (taps > 3) {
-        odd_a += K(FC_A * FC_A2 * FC_NORM_A) * g[3 * step];
-        odd_b += K(FC_B * FC_B2 * FC_NORM_B) * g[3 * step];
+        odd_a += K(FC_A2) * g[3 * step];
+        odd_b += K(FC_B2) * g[3 * step];
     }
-    if (taps > 4) {
-        even_a += K(FC_A2 * FC_A2 * FC_NORM_A) * g[4 * step];
-        even_b += K(FC_B2 * FC_B2 * FC_NORM_B) * g[4 * step];
-    }
-    r[0] = K(FC_NORM_0) * g[0];
-    r[1] = even_a + odd_a;
-    r[2] = even_a - odd_a;
-    r[3] = even_b + odd_b;
-    r[4] = even_b - odd_b;
+    r[0] = g[0];
+    r[1] = even_a + K(FC_A) * odd_a;
+    r[2] = even_a - K(FC_A) * odd_a;
+    r[3] = even_b + K(FC_B) * odd_b;
+    r[4] = even_b - K(FC_B) * odd_b;
     r[5] = g[(taps - 1) * step];
 }
 
@@ -62,42 +80,63 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
 {
     const vec sum_a = m[step] + m[2 * step], dif_a = m[step] - m[2 * step];
     const vec sum_b = m[3 * step] + m[4 * step], dif_b = m[3 * step] - m[4 * step], last = m[5 * step];
-    r[0] = m[0] + sum_a + sum_b;
-    r[1] = K(FC_A) * dif_a + K(FC_B) * dif_b;
+    r[0] = m[0] + K(FC_NORM_A) * sum_a + K(FC_NORM_B) * sum_b;
+    r[1] = K(FC_NORM_A * FC_A) * dif_a + K(FC_NORM_B * FC_B) * dif_b;
     if (outputs > 2)
-        r[2] = K(FC_A2) * sum_a + K(FC_B2) * sum_b;
+        r[2] = K(FC_NORM_A * FC_A2) * sum_a + K(FC_NORM_B * FC_B2) * sum_b;
     if (outputs > 3)
-        r[3] = K(FC_A * FC_A2) * dif_a + K(FC_B * FC_B2) * dif_b;
+        r[3] = K(FC_NORM_A * FC_A * FC_A2) * dif_a + K(FC_NORM_B * FC_B * FC_B2) * dif_b;
     if (outputs > 4)
-        r[4] = K(FC_A2 * FC_A2) * sum_a + K(FC_B2 * FC_B2) * sum_b;
+        r[4] = K(FC_NORM_A * FC_A2 * FC_A2) * sum_a + K(FC_NORM_B * FC_B2 * FC_B2) * sum_b;
     r[outputs - 1] += last;
 }
 
-INLINE void N(wino_input_vector)(const void *const *x, int64_t c, int count, T *v, int64_t pitch)
+/* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all 36
+ * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
+#define FC_WINO_INPUT(v, pitch)                                                                                        \
+    {                                                                                                                  \
+        vec t[6], q[6];                                                                                                \
+        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
+        N(wino_store_b)(t, v, pitch);                                                                                  \
+        FC_UNROLL for (int j = 0; j < 6; j++) N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j)); \
+        N(wino_store_b)(t, v + 6 * pitch, pitch);                                                                      \
+        N(wino_store_b)(q, v + 12 * pitch, pitch);                                                                     \
+        FC_UNROLL for (int j = 0; j < 6; j++) N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j)); \
+        N(wino_store_b)(t, v + 18 * pitch, pitch);                                                                     \
+        N(wino_store_b)(q, v + 24 * pitch, pitch);                                                                     \
+        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
+        N(wino_store_b)(t, v + 30 * pitch, pitch);                                                                     \
+    }
+
+static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, int64_t pitch)
 {
-    vec t[36], r[6];
-#define FC_X(e) N(wino_load)((const T *)x[e] + c, count)
-    FC_UNROLL for (int j = 0; j < 6; j++)
-    {
-        N(wino_b)(r, FC_X(j), FC_X(6 + j), FC_X(12 + j), FC_X(18 + j), FC_X(24 + j), FC_X(30 + j));
-        FC_UNROLL for (int i = 0; i < 6; i++) t[6 * i + j] = r[i];
-    }
+    const T *x = x_;
+    T *v = v_;
+    int64_t c = 0;
+#define FC_X(i, j) vload(x + (i) * row + (j) * pixel)
+    for (; c + VL <= channels; c += VL, x += VL, v += VL)
+        FC_WINO_INPUT(v, pitch)
 #undef FC_X
-    FC_UNROLL for (int i = 0; i < 6; i++)
-    {
-        N(wino_b)(r, t[6 * i], t[6 * i + 1], t[6 * i + 2], t[6 * i + 3], t[6 * i + 4], t[6 * i + 5]);
-        FC_UNROLL for (int j = 0; j < 6; j++) vstore(v + (6 * i + j) * pitch + c, r[j]);
-    }
+#define FC_X(i, j) vload_tail(x + (i) * row + (j) * pixel, (int)(channels - c))
+    if (c < channels)
+        FC_WINO_INPUT(v, pitch)
+#undef FC_X
 }
 
-static void N(winograd_input)(const void *const *x, int64_t channels, void *v, int64_t pitch)
+static void N(winograd_input_border)(const void *const *x, int64_t channels, void *v_, int64_t pitch)
 {
+    T *v = v_;
     int64_t c = 0;
-    for (; c + VL <= channels; c += VL)
-        N(wino_input_vector)(x, c, VL, v, pitch);
+#define FC_X(i, j) vload((const T *)x[6 * (i) + (j)] + c)
+    for (; c + VL <= channels; c += VL, v += VL)
+        FC_WINO_INPUT(v, pitch)
+#undef FC_X
+#define FC_X(i, j) vload_tail((const T *)x[6 * (i) + (j)] + c, (int)(channels - c))
     if (c < channels)
-        N(wino_input_vector)(x, c, (int)(channels - c), v, pitch);
+        FC_WINO_INPUT(v, pitch)
+#undef FC_X
 }
+#undef FC_WINO_INPUT
 
 INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps)
 {
@@ -132,36 +171,63 @@ INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int siz
     FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + 6 * i, 1, size);
 }
 
-INLINE int N(wino_output)(const void *m, int64_t pitch, int64_t channels, const void *scale_, const void *bias_,
-                               const void *residual_, int64_t residual_row, int64_t residual_pixel, double lower_, double upper_,
-                               void *y_, int64_t y_row, int64_t y_pixel, int rows, int columns, int check, const int size)
+/* clamp(out + residual), out already scaled, of a whole tile and vector */
+INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *residual, T *y, const int size)
 {
-    const T *scale = scale_, *bias = bias_, *residual = residual_;
+    const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
+    if (residual)
+        FC_UNROLL for (int i = 0; i < size * size; i++)
+            out[i] += vload(residual + i / size * o->residual_row + i % size * o->residual_pixel);
+    FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = vclamp(out[i], lower, upper);
+    if (o->stream)
+        FC_UNROLL for (int i = 0; i < size * size; i++) vstream(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+    else
+        FC_UNROLL for (int i = 0; i < size * size; i++) vstore(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+}
+
+/* The same of a part of it, through memory: out would not stay in registers if loop counters indexed it. */
+static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_output *o, const T *out, const T *residual, T *y,
+                                                         int rows, int columns, int count, int size)
+{
+    const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            vec a = vload(out + (size * i + j) * VL);
+            if (residual)
+                a += N(wino_load)(residual + i * o->residual_row + j * o->residual_pixel, count);
+            a = vclamp(a, lower, upper);
+            if (count == VL)
+                vstore(y + i * o->y_row + j * o->y_pixel, a);
+            else
+                vstore_tail(y + i * o->y_row + j * o->y_pixel, a, count);
+        }
+}
+
+INLINE int N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
+                          const int size)
+{
+    const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
-    const vec lower = vset1((T)lower_), upper = vset1((T)upper_);
     T bad = 0;
-    for (int64_t k = 0; k < channels; k += VL) {
-        const int count = channels - k < VL ? (int)(channels - k) : VL;
+    for (int64_t k = 0; k < o->channels; k += VL) {
+        const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
-        N(wino_output_tile)((const T *)m + k, pitch, out, size);
-        if (check && k == 0) { /* x * 0 is NaN for NaN and infinite x */
+        N(wino_output_tile)(m + k, o->pitch, out, size);
+        if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x */
             vec sum = out[0] * (T)0;
             FC_UNROLL for (int i = 1; i < size * size; i++) sum += out[i] * (T)0;
             for (int i = 0; i < VL; i++)
                 bad += sum[i];
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < columns; j++) {
-                vec a = out[size * i + j] * s + t;
-                if (residual)
-                    a += N(wino_load)(residual + i * residual_row + j * residual_pixel + k, count);
-                a = vclamp(a, lower, upper);
-                if (count == VL)
-                    vstore(y + i * y_row + j * y_pixel + k, a);
-                else
-                    vstore_tail(y + i * y_row + j * y_pixel + k, a, count);
-            }
+        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = out[i] * s + t;
+        if (rows == size && columns == size && count == VL) {
+            N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, size);
+        } else {
+            T part[16 * VL];
+            FC_UNROLL for (int i = 0; i < size * size; i++) vstore(part + i * VL, out[i]);
+            N(wino_store_part)(o, part, residual ? residual + k : NULL, y + k, rows, columns, count, size);
+        }
     }
     return bad == 0;
 }
@@ -216,13 +282,10 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_weights)(w, tap_pitch, count, u, pitch, r);                                                             \
     }                                                                                                                  \
-    static int N(winograd_output_##r)(const void *x, int64_t pitch, int64_t channels, const void *scale,               \
-                                      const void *bias, const void *residual, int64_t residual_row,                    \
-                                      int64_t residual_pixel, double lower, double upper, void *y, int64_t y_row,      \
-                                      int64_t y_pixel, int rows, int columns, int check)                               \
+    static int N(winograd_output_##r)(const fc_winograd_output *o, const void *x, const void *residual, void *y, int rows, \
+                                      int columns)                                                                     \
     {                                                                                                                  \
-        return N(wino_output)(x, pitch, channels, scale, bias, residual, residual_row, residual_pixel, lower, upper, y, y_row, \
-                              y_pixel, rows, columns, check, m);                                                       \
+        return N(wino_output)(o, x, residual, y, rows, columns, m);                                                    \
     }                                                                                                                  \
     static void N(winograd_gradient_##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)              \
     {                                                                                                                  \
@@ -238,6 +301,7 @@ FC_WINOGRAD(3, 4) FC_WINOGRAD(4, 3) FC_WINOGRAD(5, 2)
 #define FC_BY_KERNEL(name) {[3] = N(name##_3), [4] = N(name##_4), [5] = N(name##_5)}
 static const fc_winograd_kernels N(winograd_table) = {
     .input = N(winograd_input),
+    .input_border = N(winograd_input_border),
     .weights = FC_BY_KERNEL(winograd_weights),
     .output = FC_BY_KERNEL(winograd_output),
     .gradient = FC_BY_KERNEL(winograd_gradient),
@@ -248,7 +312,6 @@ static const fc_winograd_kernels N(winograd_table) = {
 #undef FC_B
 #undef FC_A2
 #undef FC_B2
-#undef FC_NORM_0
 #undef FC_NORM_A
 #undef FC_NORM_B
 #undef FC_UNROLL

@@ -103,6 +103,9 @@ static inline int fc_is_identity(const fc_epilogue *e)
     return !e->scale && !e->bias && !e->residual && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
 }
 
+/* Whether outputs are best written past the caches: y is large, and its vectors are whole cache lines. */
+int fc_streams(const fc_problem *);
+
 /* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */
 int64_t fc_l2_bytes(void);
 

@@ -29,7 +29,7 @@ typedef struct {
     fc_tiles tiles;
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks */
-    int by_panels, y_in_place;
+    int by_panels, y_in_place, stream;
     int64_t m_row, m_point, u_point; /* pitches, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
@@ -45,7 +45,7 @@ static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(el
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
-    plan s = {.p = p, .tiles = fc_make_tiles(p), .lanes = p->k->vector_lanes, .y_in_place = p->y.stride_c == 1};
+    plan s = {.p = p, .tiles = fc_make_tiles(p), .lanes = p->k->vector_lanes, .y_in_place = p->y.stride_c == 1, .stream = fc_streams(p)};
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.m_row = s.panel + pad;
@@ -201,17 +201,27 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     const int64_t out = s->tiles.out, h = r->row * out, w = r->column * out, rows = fc_min(out, p->y.h - h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
     char *y = tile;
-    int64_t row = pitch.row, pixel = pitch.pixel;
-    if (s->y_in_place) {
+    if (s->y_in_place)
         y = (char *)p->y.data + (r->n * p->y.stride_n + channel + h * p->y.stride_h + w * p->y.stride_w) * item;
-        row = p->y.stride_h, pixel = p->y.stride_w;
-    }
+    const fc_winograd_output o = {
+        .pitch = s->m_point,
+        .channels = columns,
+        .scale = fc_at(e->scale, channel, item),
+        .bias = fc_at(e->bias, channel, item),
+        .lower = e->lower,
+        .upper = e->upper,
+        .residual_row = p->residual.stride_h,
+        .residual_pixel = p->residual.stride_w,
+        .y_row = s->y_in_place ? p->y.stride_h : pitch.row,
+        .y_pixel = s->y_in_place ? p->y.stride_w : pitch.pixel,
+        .check = panel == 0,
+        .stream = s->stream,
+    };
     for (int64_t t = 0; t < r->count; t++) {
         const char *residual = fc_residual_at(p, r->n, channel, h, w + out * t);
-        const int finite = p->k->winograd->output[p->kernel_h](
-            m + t * s->m_row * item, s->m_point, columns, fc_at(e->scale, channel, item), fc_at(e->bias, channel, item),
-            residual, p->residual.stride_h, p->residual.stride_w, e->lower, e->upper, y + out * t * pixel * item, row,
-            pixel, (int)rows, (int)fc_min(out, p->y.w - w - out * t), panel == 0);
+        const int finite =
+            p->k->winograd->output[p->kernel_h](&o, m + t * s->m_row * item, residual, y + out * t * o.y_pixel * item,
+                                                (int)rows, (int)fc_min(out, p->y.w - w - out * t));
         if (!finite)
             atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     }
@@ -230,6 +240,8 @@ static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t fir
         store_run(s, group, panel, &r, m + (tile - first) * s->m_row * (int64_t)s->p->item, tile_memory);
         tile += r.count;
     }
+    if (s->stream)
+        s->p->k->fence();
 }
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly. */

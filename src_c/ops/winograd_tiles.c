@@ -25,15 +25,27 @@ void fc_set_block(fc_tiles *t, int64_t block, int64_t chunk)
 
 int64_t fc_tiles_elements(const fc_tiles *t) { return fc_ceil_div(t->p->in_channels, t->chunk) * t->part; }
 
-/* v[.][e] = B' x B of one tile, x[pixel][channel] */
-static void transform_tile(const fc_tiles *t, const void *const *x, char *v)
+/* v[.][e] = B' x B of the tile at x, which lies inside the image */
+static void transform_inside(const fc_tiles *t, const char *x, int64_t row, int64_t pixel, char *v)
+{
+    const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
+    for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item)
+        t->p->k->winograd->input(x + c * item, row, pixel, fc_min(t->chunk, channels - c), v, t->point);
+}
+
+/* The same for a tile whose corner is (top, left) of an image of which x is that corner. */
+static void transform_border(const fc_tiles *t, int64_t top, int64_t left, const char *x, int64_t row, int64_t pixel,
+                             char *v)
 {
     const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
     for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item) {
         const void *from[FC_POINTS];
-        for (int e = 0; e < FC_POINTS; e++)
-            from[e] = (const char *)x[e] + c * item;
-        t->p->k->winograd->input(from, fc_min(t->chunk, channels - c), v, t->point);
+        for (int64_t i = 0; i < FC_IN; i++)
+            for (int64_t j = 0; j < FC_IN; j++) {
+                const int inside = top + i >= 0 && top + i < t->p->x.h && left + j >= 0 && left + j < t->p->x.w;
+                from[FC_IN * i + j] = inside ? x + (i * row + j * pixel + c) * item : t->zeros;
+            }
+        t->p->k->winograd->input_border(from, fc_min(t->chunk, channels - c), v, t->point);
     }
 }
 
@@ -55,8 +67,8 @@ fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
 static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, top = r->row * tiles->out - p->pad_top,
-                  left = r->column * tiles->out - p->pad_left;
+    const int64_t item = (int64_t)p->item, top = r->row * tiles->out - p->pad_top;
+    int64_t left = r->column * tiles->out - p->pad_left;
     const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
@@ -66,15 +78,12 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    for (int64_t t = 0; t < r->count; t++) {
-        const void *x[FC_POINTS];
-        for (int64_t i = 0; i < FC_IN; i++)
-            for (int64_t j = 0; j < FC_IN; j++) {
-                const int64_t h = top + i, w = left + tiles->out * t + j;
-                const int inside = !tiles->in_place || (h >= 0 && h < p->x.h && w >= 0 && w < p->x.w);
-                x[FC_IN * i + j] = inside ? base + (i * row + (tiles->out * t + j) * pixel) * item : tiles->zeros;
-            }
-        transform_tile(tiles, x, v + t * tiles->row * item);
+    for (int64_t t = 0; t < r->count; t++, left += tiles->out, v += tiles->row * item) {
+        const char *x = base + tiles->out * t * pixel * item;
+        if (!tiles->in_place || (top >= 0 && top + FC_IN <= p->x.h && left >= 0 && left + FC_IN <= p->x.w))
+            transform_inside(tiles, x, row, pixel, v);
+        else
+            transform_border(tiles, top, left, x, row, pixel, v);
     }
 }
 
