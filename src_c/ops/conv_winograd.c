@@ -50,12 +50,15 @@ static plan make_plan(const fc_problem *p)
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.m_row = s.panel + pad;
 
-    /* Bytes read beyond the second-level cache: all of u once per block of tiles, or all of v once per panel. */
-    const int64_t l2 = fc_l2_bytes(), v_tile = FC_POINTS * s.tiles.row * item, v = s.tiles.count * v_tile;
-    const int64_t u = FC_POINTS * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item;
-    s.block = fc_max(8, fc_min(MAX_TILES, l2 * 2 / 5 / v_tile));
+    /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
+    const int64_t rows = p->k->gemm->max_rows, v_tile = FC_POINTS * s.tiles.row * item, v = s.tiles.count * v_tile;
+    const int64_t u = FC_POINTS * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item, l2 = fc_l2_bytes();
+    s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
-    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES && (v <= l2 / 2 || s.panels * v < s.count * u);
+    /* Bytes moved beyond that cache: u written, and read once per block of tiles; or v written, and read once per panel. The
+     * blocks read u as a stream, ahead of its use: 3/4 of the price. */
+    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES &&
+                  (v <= l2 / 2 || 4 * (s.panels + 1) * v < 3 * (s.count + 1) * u);
     if (s.by_panels) {
         s.block = s.tiles.count;
         s.count = 1;
