@@ -138,6 +138,42 @@ static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64
     }
 }
 
+/* Every third element of 3 vectors, from element r on. */
+#define FC_THIRD_LOW(l, r) (3 * (l) + (r) < 2 * VL ? 3 * (l) + (r) : 0)
+#define FC_THIRD_HIGH(l, r) (3 * (l) + (r) < 2 * VL ? (l) : 3 * (l) + (r) - VL)
+#define FC_THIRD(a, b, c, r)                                                                                           \
+    __builtin_shufflevector(__builtin_shufflevector(a, b, FC_LANES(FC_THIRD_LOW, r)), c, FC_LANES(FC_THIRD_HIGH, r))
+#define FC_THIRDS(to, step, a, b, c)                                                                                   \
+    (to)[0] = FC_THIRD(a, b, c, 0), (to)[step] = FC_THIRD(a, b, c, 1), (to)[2 * (step)] = FC_THIRD(a, b, c, 2)
+
+/* Every ninth element of 9 vectors is every third of every third: 36 shuffles, where a transpose with 7 empty rows takes 64. */
+INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)
+{
+    vec r[9], third[9], ninth[9];
+    for (int i = 0; i < 9; i++)
+        r[i] = vload(from + i * VL);
+    for (int i = 0; i < 3; i++)
+        FC_THIRDS(third + i, 3, r[3 * i], r[3 * i + 1], r[3 * i + 2]);
+    for (int i = 0; i < 3; i++)
+        FC_THIRDS(ninth + i, 3, third[3 * i], third[3 * i + 1], third[3 * i + 2]);
+    for (int i = 0; i < 9; i++)
+        vstore(to + i * tap_pitch, ninth[i]);
+}
+
+static void N(split_taps)(int64_t count, int64_t taps, const void *from_, void *to_, int64_t tap_pitch)
+{
+    const T *from = from_;
+    T *to = to_;
+    for (; taps == 9 && count >= VL; count -= VL, from += 9 * VL, to += VL)
+        N(split_nine)(from, to, tap_pitch);
+    if (count)
+        N(transpose)(count, taps, from, taps, to, tap_pitch);
+}
+#undef FC_THIRD_LOW
+#undef FC_THIRD_HIGH
+#undef FC_THIRD
+#undef FC_THIRDS
+
 /* One run (c, tap) of a weight is `channels * taps` long; panel[tap][c][k] has rows of `width`. */
 static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from_, int64_t pitch, void *panel_,
                          int64_t width)

@@ -23,7 +23,7 @@ static void pack_any(const fc_problem *p, const char *from, int64_t channels, in
 }
 
 /* weight[.][c] of neighbouring output channels are runs of taps that follow each other (gradients of the input, where the
- * roles of the channels are swapped); taps may run backwards. One input channel at a time is a transpose. */
+ * roles of the channels are swapped); taps may run backwards. One input channel at a time. */
 static void pack_taps(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
     const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w,
@@ -32,7 +32,7 @@ static void pack_taps(const fc_problem *p, const char *from, int64_t channels, i
     for (int64_t c = 0; c < channels; c++) {
         const char *f = from + (c * p->weight_c - (backwards ? taps - 1 : 0)) * item;
         char *t = to + (c * width + (backwards ? (taps - 1) * tap_pitch : 0)) * item;
-        p->k->transpose(columns, taps, f, taps, t, backwards ? -tap_pitch : tap_pitch);
+        p->k->split_taps(columns, taps, f, t, backwards ? -tap_pitch : tap_pitch);
     }
 }
 
