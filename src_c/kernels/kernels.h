@@ -17,6 +17,8 @@
 #include "pool.h"
 #include "winograd.h"
 
+enum { FC_MAX_LANES = 16 }; /* of any instruction set and dtype */
+
 typedef struct {
     int vector_lanes; /* T per vector */
     /* to[column][row] = from[row][column]; either side may have any row pitch */

@@ -203,21 +203,23 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
         }
 }
 
-INLINE int N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
+INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
                           const int size)
 {
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
-    T bad = 0;
     for (int64_t k = 0; k < o->channels; k += VL) {
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
         N(wino_output_tile)(m + k, o->pitch, out, size);
-        if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x */
-            vec sum = out[0] * (T)0;
-            FC_UNROLL for (int i = 1; i < size * size; i++) sum += out[i] * (T)0;
-            for (int i = 0; i < VL; i++)
-                bad += sum[i];
+        if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
+            vec even = vload(o->check), odd = out[size * size - 1] * (T)0;
+            FC_UNROLL for (int i = 0; i + 1 < size * size; i += 2)
+            {
+                even += out[i] * (T)0;
+                odd += out[i + 1] * (T)0;
+            }
+            vstore(o->check, even + odd);
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
         FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = out[i] * s + t;
@@ -229,7 +231,6 @@ INLINE int N(wino_output)(const fc_winograd_output *o, const void *m_, const voi
             N(wino_store_part)(o, part, residual ? residual + k : NULL, y + k, rows, columns, count, size);
         }
     }
-    return bad == 0;
 }
 
 INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch, const int size)
@@ -282,10 +283,10 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_weights)(w, tap_pitch, count, u, pitch, r);                                                             \
     }                                                                                                                  \
-    static int N(winograd_output_##r)(const fc_winograd_output *o, const void *x, const void *residual, void *y, int rows, \
-                                      int columns)                                                                     \
+    static void N(winograd_output_##r)(const fc_winograd_output *o, const void *x, const void *residual, void *y, int rows, \
+                                       int columns)                                                                     \
     {                                                                                                                  \
-        return N(wino_output)(o, x, residual, y, rows, columns, m);                                                    \
+        N(wino_output)(o, x, residual, y, rows, columns, m);                                                           \
     }                                                                                                                  \
     static void N(winograd_gradient_##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)              \
     {                                                                                                                  \

@@ -46,7 +46,11 @@ static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(el
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
-    plan s = {.p = p, .tiles = fc_make_tiles(p), .lanes = p->k->vector_lanes, .y_in_place = p->y.stride_c == 1, .stream = fc_streams(p)};
+    plan s = {.p = p,
+              .tiles = fc_make_tiles(p),
+              .lanes = p->k->vector_lanes,
+              .y_in_place = p->y.stride_c == 1,
+              .stream = fc_streams(p)};
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.m_row = s.panel + pad;
@@ -58,8 +62,7 @@ static plan make_plan(const fc_problem *p)
     s.count = fc_ceil_div(s.tiles.count, s.block);
     /* Bytes moved beyond that cache: u written, and read once per block of tiles; or v written, and read once per panel. The
      * blocks read u as a stream, ahead of its use: 3/4 of the price. */
-    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES &&
-                  (v <= l2 / 2 || 4 * (s.panels + 1) * v < 3 * (s.count + 1) * u);
+    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES && (v <= l2 / 2 || 4 * (s.panels + 1) * v < 3 * (s.count + 1) * u);
     if (s.by_panels) {
         s.block = s.tiles.count;
         s.count = 1;
@@ -207,6 +210,7 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     char *y = tile;
     if (s->y_in_place)
         y = (char *)p->y.data + (r->n * p->y.stride_n + channel + h * p->y.stride_h + w * p->y.stride_w) * item;
+    double check[FC_MAX_LANES] = {0};
     const fc_winograd_output o = {
         .pitch = s->m_point,
         .channels = columns,
@@ -218,17 +222,18 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .residual_pixel = p->residual.stride_w,
         .y_row = s->y_in_place ? p->y.stride_h : pitch.row,
         .y_pixel = s->y_in_place ? p->y.stride_w : pitch.pixel,
-        .check = panel == 0,
+        .check = panel == 0 ? check : NULL,
         .stream = s->stream,
     };
-    for (int64_t t = 0; t < r->count; t++) {
-        const char *residual = fc_residual_at(p, r->n, channel, h, w + out * t);
-        const int finite =
-            p->k->winograd->output[p->kernel_h](&o, m + t * s->m_row * item, residual, y + out * t * o.y_pixel * item,
-                                                (int)rows, (int)fc_min(out, p->y.w - w - out * t));
-        if (!finite)
-            atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
+    const char *residual = fc_residual_at(p, r->n, channel, h, w);
+    for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
+        p->k->winograd->output[p->kernel_h](&o, m, residual, y, (int)rows, (int)fc_min(out, left));
+        m += s->m_row * item;
+        y += out * o.y_pixel * item;
+        residual = fc_at(residual, out * o.residual_pixel, p->item);
     }
+    if (panel == 0 && !p->k->finite(s->lanes, check))
+        atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
         const fc_window window = {h, rows, 1, w, fc_min(out * r->count, p->y.w - w), 1};

@@ -33,18 +33,26 @@ static void transform_inside(const fc_tiles *t, const char *x, int64_t row, int6
         t->p->k->winograd->input(x + c * item, row, pixel, fc_min(t->chunk, channels - c), v, t->point);
 }
 
+/* Where the indices start .. start + FC_IN - 1 lie inside an axis: from first to before end, counted from start. */
+static fc_range inside(int64_t start, int64_t size)
+{
+    const fc_range r = {fc_max(0, -start), fc_min(FC_IN, size - start)};
+    return r;
+}
+
 /* The same for a tile whose corner is (top, left) of an image of which x is that corner. */
 static void transform_border(const fc_tiles *t, int64_t top, int64_t left, const char *x, int64_t row, int64_t pixel,
                              char *v)
 {
     const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
+    const fc_range h = inside(top, t->p->x.h), w = inside(left, t->p->x.w);
     for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item) {
         const void *from[FC_POINTS];
-        for (int64_t i = 0; i < FC_IN; i++)
-            for (int64_t j = 0; j < FC_IN; j++) {
-                const int inside = top + i >= 0 && top + i < t->p->x.h && left + j >= 0 && left + j < t->p->x.w;
-                from[FC_IN * i + j] = inside ? x + (i * row + j * pixel + c) * item : t->zeros;
-            }
+        for (int e = 0; e < FC_POINTS; e++)
+            from[e] = t->zeros;
+        for (int64_t i = h.first; i < h.end; i++)
+            for (int64_t j = w.first; j < w.end; j++)
+                from[FC_IN * i + j] = x + (i * row + j * pixel + c) * item;
         t->p->k->winograd->input_border(from, fc_min(t->chunk, channels - c), v, t->point);
     }
 }
