@@ -90,6 +90,39 @@ static void lay_down(fc_problem *p)
     fc_swap(&p->packed_u, &p->packed_v);
 }
 
+/* The first and last taps along an axis that no output sees inside x: none where that would be all. */
+static fc_range live_taps(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
+{
+    fc_range t = {0, taps};
+    for (; t.first < taps; t.first++) {
+        const fc_range r = fc_seeing_outputs(t.first, outputs, stride, dilation, pad, size);
+        if (r.first < r.end)
+            break;
+    }
+    if (t.first == taps)
+        return (fc_range){0, taps};
+    for (;; t.end--) {
+        const fc_range r = fc_seeing_outputs(t.end - 1, outputs, stride, dilation, pad, size);
+        if (r.first < r.end)
+            return t;
+    }
+}
+
+/* A 5x5 kernel on an image of one row has one row that meets more than padding; dilated kernels on small images are alike.
+ * The others are cut off. Returns whether there were any. */
+static int trim(fc_problem *p)
+{
+    const fc_range u = live_taps(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+    const fc_range v = live_taps(p->kernel_w, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    if (u.end - u.first == p->kernel_h && v.end - v.first == p->kernel_w)
+        return 0;
+    p->kernel_h = u.end - u.first, p->kernel_w = v.end - v.first;
+    p->pad_top -= u.first * p->dilation_h, p->pad_left -= v.first * p->dilation_w;
+    p->weight += (u.first * p->weight_u + v.first * p->weight_v) * (int64_t)p->item;
+    p->packed_first += u.first * p->packed_u + v.first * p->packed_v;
+    return 1;
+}
+
 /* A view whose rows (and images) follow each other without gaps is one long row. */
 static int rows_join(const fc_view *v) { return !v->data || v->h == 1 || v->stride_h == v->w * v->stride_w; }
 static int images_join(const fc_view *v) { return !v->data || v->n == 1 || v->stride_n == v->h * v->w * v->stride_w; }
@@ -144,6 +177,11 @@ static const method direct = {"direct",         "matrix products over taps and c
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
 
+static const method whole = {
+    "direct",         "one output, which sees all inputs: one matrix product over channels and taps",
+    fc_conv_whole,    fc_conv_whole_scratch,
+    fc_packed_direct, fc_pack_whole};
+
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
@@ -178,12 +216,15 @@ static const method *choose(fc_problem *p)
     lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? &winograd : NULL;
+    trim(p);
     if (fc_is_depthwise(p))
         return &depthwise;
     if (fc_has_few_outputs(p))
         return &pixels;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
+    if (fc_conv_whole_serves(p))
+        return &whole;
     fc_unroll_rows(p);
     return &direct;
 }
@@ -328,6 +369,8 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
         return FC_OK;
     }
     lay_down(&p);
+    if (p.algorithm != FC_WINOGRAD && trim(&p))
+        set_zero(grad_weight, (int64_t)p.item);
     const fc_status status = grad_weight_of(&p);
     if (status != FC_OK || (grad_weight->h * grad_weight->w == 1 && fc_sees_no_padding(&p)))
         return status;
