@@ -350,12 +350,47 @@ static void set_zero(const fc_view *v, int64_t item)
 
 static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
 
+/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
+ * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
+static int is_almost_depthwise(const fc_problem *p)
+{
+    enum { MAX_PAIRS = 4 };
+    return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
+}
+
+/* Channel `first` of each group. */
+static fc_view one_of_each(const fc_view *v, int64_t first, int64_t groups, size_t item)
+{
+    fc_view s = *v;
+    s.data = (char *)v->data + first * v->stride_c * (int64_t)item;
+    s.stride_c = v->c / groups * v->stride_c;
+    s.c = groups;
+    return s;
+}
+
+static fc_status grad_weight_by_pairs(const fc_problem *p)
+{
+    fc_status status = FC_OK;
+    for (int64_t c = 0; c < p->in_channels; c++)
+        for (int64_t k = 0; k < p->out_channels && status == FC_OK; k++) {
+            fc_problem q = *p;
+            q.x = one_of_each(&p->x, c, p->groups, p->item);
+            q.y = one_of_each(&p->y, k, p->groups, p->item);
+            q.in_channels = q.out_channels = 1;
+            q.weight += (k * p->weight_k + c * p->weight_c) * (int64_t)p->item;
+            status = fc_conv_depthwise_grad_weight(&q);
+        }
+    return status;
+}
+
 static fc_status grad_weight_of(const fc_problem *p)
 {
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
     if (fc_is_depthwise(p))
         return fc_conv_depthwise_grad_weight(p);
+    if (is_almost_depthwise(p))
+        return grad_weight_by_pairs(p);
     return p->algorithm == FC_AUTO && winograd_gradient_pays(p) ? fc_conv_winograd_grad_weight(p)
                                                                 : fc_conv_direct_grad_weight(p);
 }

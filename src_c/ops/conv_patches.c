@@ -31,6 +31,26 @@ static int taps_run(const fc_problem *p, int64_t channels, int64_t weight_c)
            (channels == 1 || weight_c == taps(p));
 }
 
+/* A weight that lies otherwise is copied, so that the order of a sum does not depend on it:
+ * to[group][a][b][u][v], where a and b are the channels whose strides are given. Bytes of that, 0 where it lies so. */
+static int64_t weight_bytes(const fc_problem *p, int64_t channels, int64_t weight_c)
+{
+    return taps_run(p, channels, weight_c)
+               ? 0
+               : fc_round_up(p->groups * p->in_channels * p->out_channels * taps(p) * (int64_t)p->item, 64);
+}
+
+static void copy_weight(const fc_problem *p, int64_t a, int64_t a_stride, int64_t b, int64_t b_stride, char *to)
+{
+    const int64_t item = (int64_t)p->item;
+    for (int64_t row = 0; row < p->groups * a; row++)
+        for (int64_t i = 0; i < b; i++) {
+            const char *from = p->weight + (row / a * p->weight_g + row % a * a_stride + i * b_stride) * item;
+            for (int64_t t = 0; t < taps(p); t++, to += item)
+                memcpy(to, from + (t / p->kernel_w * p->weight_u + t % p->kernel_w * p->weight_v) * item, p->item);
+        }
+}
+
 static fc_problem one_tap(const fc_problem *p)
 {
     fc_problem q = *p;
@@ -41,10 +61,7 @@ static fc_problem one_tap(const fc_problem *p)
 }
 
 /* ---- whole -----------------------------------------------------------------------------------------------------------*/
-int fc_conv_whole_serves(const fc_problem *p)
-{
-    return p->y.h * p->y.w == 1 && taps(p) > 1 && fc_sees_no_padding(p) && taps_run(p, p->in_channels, p->weight_c);
-}
+int fc_conv_whole_serves(const fc_problem *p) { return p->y.h * p->y.w == 1 && taps(p) > 1 && fc_sees_no_padding(p); }
 
 /* Without data: a row of pixels, one for each image. */
 static fc_problem whole_product(const fc_problem *p)
@@ -81,30 +98,51 @@ static void gather_image(void *context, int64_t n, int slot)
                    &(fc_pitch){p->kernel_w, 1, taps(p)});
 }
 
+static int64_t whole_weight_bytes(const fc_problem *p) { return weight_bytes(p, p->in_channels, p->weight_c); }
+
+static void set_whole_weight(const fc_problem *p, fc_problem *q, char *to)
+{
+    copy_weight(p, p->out_channels, p->weight_k, p->in_channels, p->weight_c, to);
+    q->weight = to;
+    q->weight_k = q->in_channels;
+    q->weight_g = q->weight_k * q->out_channels;
+}
+
 fc_status fc_conv_whole(const fc_problem *p)
 {
     fc_problem q = whole_product(p);
-    char *x = fc_scratch_acquire((size_t)(p->x.n * q.x.c) * p->item);
-    if (!x)
+    const int64_t weight = p->packed ? 0 : whole_weight_bytes(p);
+    char *block = fc_scratch_acquire((size_t)(weight + p->x.n * q.x.c * (int64_t)p->item)), *x = block + weight;
+    if (!block)
         return FC_ENOMEM;
+    if (weight)
+        set_whole_weight(p, &q, block);
     gather a = {p, x};
     fc_parallel(p->x.n, gather_image, &a);
     q.x.data = x;
     const fc_status status = fc_conv_direct(&q);
-    fc_scratch_release(x);
+    fc_scratch_release(block);
     return status;
 }
 
 int64_t fc_conv_whole_scratch(const fc_problem *p)
 {
     const fc_problem q = whole_product(p);
-    return fc_conv_direct_scratch(&q) + p->x.n * q.x.c * (int64_t)p->item;
+    return fc_conv_direct_scratch(&q) + whole_weight_bytes(p) + p->x.n * q.x.c * (int64_t)p->item;
 }
 
 fc_status fc_pack_whole(const fc_problem *p, char *to)
 {
-    const fc_problem q = whole_product(p);
-    return fc_pack_direct(&q, to);
+    fc_problem q = whole_product(p);
+    const int64_t weight = whole_weight_bytes(p);
+    char *block = weight ? fc_scratch_acquire((size_t)weight) : NULL;
+    if (weight && !block)
+        return FC_ENOMEM;
+    if (weight)
+        set_whole_weight(p, &q, block);
+    const fc_status status = fc_pack_direct(&q, to);
+    fc_scratch_release(block);
+    return status;
 }
 
 /* ---- patches: problem->x is grad_y and ->y is grad_x; the geometry is that of the forward pass -----------------------*/
@@ -253,10 +291,17 @@ fc_status fc_grad_input_patches(const fc_problem *p)
     patches a = {.p = p, .product = patch_product(p)};
     const int single = rows == p->x.h && images == p->x.n;
     const int64_t tile = fc_round_up(images * rows * row, 64), spreads = fc_round_up(p->y.c * taps(p) * item, 64);
-    const int64_t packed = single ? 0 : fc_packed_direct(&a.product) * item;
-    a.tile = fc_scratch_acquire((size_t)(tile + 2 * spreads + packed));
+    const int64_t packed = single ? 0 : fc_round_up(fc_packed_direct(&a.product) * item, 64);
+    const int64_t weight = weight_bytes(p, p->out_channels, p->weight_k);
+    a.tile = fc_scratch_acquire((size_t)(tile + 2 * spreads + packed + weight));
     if (!a.tile)
         return FC_ENOMEM;
+    if (weight) {
+        a.product.weight = a.tile + tile + 2 * spreads + packed;
+        a.product.weight_c = a.product.out_channels;
+        a.product.weight_g = a.product.weight_c * p->in_channels;
+        copy_weight(p, p->in_channels, p->weight_c, p->out_channels, p->weight_k, (char *)a.product.weight);
+    }
     set_tile(&a, images, rows);
     a.product.epilogue.scale = spread(p, p->epilogue.scale, a.tile + tile);
     a.product.epilogue.bias = spread(p, p->epilogue.bias, a.tile + tile + spreads);
