@@ -185,11 +185,14 @@ static const method whole = {
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
- * provided that rows are not shorter than that. */
+ * provided that rows are not shorter than that. A group's window is turned by itself, in pieces of cache lines: that costs as
+ * much as some 4 taps per input, of which there are stride_h * stride_w for each output. */
 int fc_has_few_outputs(const fc_problem *p)
 {
+    enum { TURNING_TAPS = 4 };
+    const int64_t inputs = p->stride_h * p->stride_w;
     return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
-           p->y.w >= p->k->vector_lanes / 2;
+           p->y.w >= p->k->vector_lanes / 2 && (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * inputs);
 }
 
 /* Per tile and pair of channels Winograd multiplies 36 times and direct (taps) * (outputs of the tile); the transforms cost about

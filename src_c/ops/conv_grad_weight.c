@@ -95,13 +95,22 @@ static void set_pointwise_strips(plan *s)
     s->y_bytes = fc_round_up(pixels * s->panel * item, 64);
 }
 
-/* Multiplications of vectors per pixel, with those that wait for each other: a tile of fewer than LATENCY (4 cycles, 2 per cycle)
- * is not faster than one of that many. */
+/* Multiplications of vectors per pixel. A tile of fewer than LATENCY takes as long: the next ones wait for its sums. */
+enum { LATENCY = 8 }; /* 4 cycles, 2 multiplications per cycle */
+
 static int64_t product_cost(const fc_problem *p, int64_t rows, int64_t columns)
 {
-    enum { LATENCY = 8 };
     const int64_t vectors = fc_ceil_div(columns, p->k->vector_lanes);
     return vectors / 2 * fc_max(LATENCY, 2 * rows) + vectors % 2 * fc_max(LATENCY, rows);
+}
+
+/* Whether lanes are better used by the `rows` (v, c) than by the output channels. */
+static int turns(const fc_problem *p, int64_t rows)
+{
+    enum { MAX_ROWS = 1024 }; /* between the sums of two output channels: with 4 KiB and more they share cache sets */
+    const int64_t straight = product_cost(p, rows, p->out_channels), turned = product_cost(p, p->out_channels, rows);
+    return rows <= MAX_ROWS && p->out_channels <= 2 * p->k->vector_lanes &&
+           (straight > turned || (straight == LATENCY && rows > p->out_channels));
 }
 
 static void set_strips(plan *s)
@@ -121,9 +130,7 @@ static void set_strips(plan *s)
     s->y_image = s->y_in_place ? p->y.stride_n : s->block_h * s->y_row;
     s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
     s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
-    s->turned =
-        p->out_channels <= s->panel && product_cost(p, s->rows, p->out_channels) >=
-                                           product_cost(p, p->out_channels, s->rows) + (s->rows <= p->out_channels);
+    s->turned = turns(p, s->rows);
     s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
     s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->y_image * item, 64);
 }
