@@ -6,7 +6,7 @@ TESTS ?= tests
 C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
 CLANG_FORMAT ?= $(shell command -v clang-format || ls $(dir $(shell command -v $(PYTHON)))clang-format 2>/dev/null)
 
-.PHONY: help build test long bench table networks lint format asan tsan check clean
+.PHONY: help build test long bench table grid networks lint format asan tsan check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,6 +25,9 @@ bench: build  ## time the kernels; narrow with BENCH="-k depthwise"
 
 table: build  ## print the ratios to torch (which TORCH_PYTHON has); TABLE="--threads 1 --filter 3x3"
 	$(TORCH_PYTHON) bench/table.py $(TABLE)
+
+grid: build  ## the same for some 500 awkward shapes, and which of them are slower; GRID="--threads 1 --part 1/20"
+	$(TORCH_PYTHON) bench/grid.py $(GRID)
 
 networks: build  ## time whole networks against torch, ONNX Runtime, OpenVINO and ncnn; NETWORKS="--filter resnet18"
 	$(TORCH_PYTHON) bench/networks.py $(NETWORKS)

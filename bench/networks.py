@@ -285,9 +285,9 @@ def main() -> None:
         options.docs.write_text(between_marks(options.docs.read_text(), tables(ordered)))
 
 
-def between_marks(page: str, text: str) -> str:
-    head, rest = page.split(MARKS[0])
-    return f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+def between_marks(page: str, text: str, marks: tuple[str, str] = MARKS) -> str:
+    head, rest = page.split(marks[0])
+    return f"{head}{marks[0]}\n{text}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
 def summary(row: dict[str, Any]) -> str:

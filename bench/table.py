@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ def busy_seconds() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # without idle, iowait
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure every selected case and write each row to standard output as one line of JSON."""
+def work(options: argparse.Namespace, cases: Iterable[tuple[Conv | Pool | Norm, Layout]]) -> None:
+    """Measure every case and write each row to standard output as one line of JSON."""
     import torch
 
     import fastconv
@@ -125,7 +125,7 @@ def work(options: argparse.Namespace) -> None:
     print(json.dumps({"about": versions}), flush=True)
     busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
     with torch.inference_mode():
-        for case, layout in selected(options):
+        for case, layout in cases:
             settings = (layout, options.operations, options.budget, options.worker)
             try:
                 for row in measure(case, *settings):
@@ -151,12 +151,9 @@ def selected(options: argparse.Namespace) -> Iterator[tuple[Conv | Pool | Norm, 
             yield case, "channels_first"
 
 
-def rows_of(options: argparse.Namespace, threads: int) -> Iterator[Row]:
-    """Run a worker and read its rows as they come."""
-    command = [sys.executable, __file__, "--worker", str(threads), "--filter", options.filter]
-    command += ["--budget", str(options.budget), "--operations", ",".join(options.operations)]
-    command += ["--isa", options.isa] if options.isa else []
-    command += ["--channels-first"] if options.channels_first else []
+def rows_of(script: str, arguments: list[str], threads: int) -> Iterator[Row]:
+    """Run a worker, which is `script` with the same arguments, and read its rows as they come."""
+    command = [sys.executable, script, *arguments, "--worker", str(threads)]
     root = str(Path(__file__).resolve().parent.parent)
     environment = {
         **os.environ,
@@ -246,18 +243,22 @@ def summarise(rows: list[Row], threads: int, operations: list[str]) -> None:
             )
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add = parser.add_argument
+def parser(text: str, budget: float) -> argparse.ArgumentParser:
+    """The options that every table has; `text` is the docstring of its script."""
+    result = argparse.ArgumentParser(description=text.splitlines()[0])
+    add = result.add_argument
     add("--threads", default="1,2", help="comma-separated (default 1,2)")
     add("--filter", default="", metavar="REGEX", help="only layers whose name matches")
     add("--operations", default=",".join(OPERATIONS), help="default: all three")
-    add("--budget", type=float, default=0.5, metavar="SECONDS", help="per row and operation")
+    add("--budget", type=float, default=budget, metavar="SECONDS", help="per row and operation")
     add("--isa", default="", metavar="NAME", help="instruction set of fastconv, e.g. avx2")
     add("--channels-first", action="store_true", help="give fastconv channels-first arrays")
-    add("--json", metavar="FILE", help="also write every row to FILE")
     add("--markdown", action="store_true", help="print Markdown tables")
     add("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    return result
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.operations = options.operations.split(",")
     unknown = set(options.operations) - set(OPERATIONS)
@@ -266,41 +267,57 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str]) -> int:
-    options = parse(arguments)
-    if options.worker:
-        work(options)
-        return 0
+def collect(
+    script: str, arguments: list[str], options: argparse.Namespace
+) -> tuple[list[Row], list[str]]:
+    """All rows of a run, printed as they come, and what could not be measured."""
+    rows: list[Row] = []
+    troubles: list[str] = []
+    for threads in map(int, options.threads.split(",")):
+        printer = Printer(options.markdown, options.operations)
+        for row in rows_of(script, arguments, threads):
+            if "about" in row:
+                printer.header(row["about"], threads)
+            elif "others" in row:
+                printer.flush()
+                others = max(row["others"], 0.0)
+                print(f"\nother processes kept {others:.1f} CPUs busy meanwhile", end="")
+                print(
+                    "" if others < 0.1 else ": with as many threads as CPUs, barriers wait for them"
+                )
+            elif "trouble" in row:
+                troubles.append(row["trouble"])
+            else:
+                rows.append(row)
+                printer.add(row)
+    for trouble in sorted(set(troubles)):
+        print(f"not measured: {trouble}")
+    return rows, troubles
+
+
+def has_torch(script: str) -> bool:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        print(f"table: torch is not installed for {sys.executable}", file=sys.stderr)
+        print(f"{Path(script).stem}: torch is not installed for {sys.executable}", file=sys.stderr)
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> int:
+    options_of = parser(__doc__ or "", budget=0.5)
+    options_of.add_argument("--json", metavar="FILE", help="also write every row to FILE")
+    options = parse(options_of, arguments)
+    if options.worker:
+        work(options, selected(options))
+        return 0
+    if not has_torch(__file__):
         return 2
-    rows: list[Row] = []
-    troubles: list[str] = []
-    others = 0.0
+    rows, troubles = collect(__file__, arguments, options)
     for threads in map(int, options.threads.split(",")):
-        printer = Printer(options.markdown, options.operations)
-        for row in rows_of(options, threads):
-            if "about" in row:
-                printer.header(row["about"], threads)
-                continue
-            if "others" in row:
-                others = row["others"]
-                continue
-            if "trouble" in row:
-                troubles.append(row["trouble"])
-                continue
-            rows.append(row)
-            printer.add(row)
-        printer.flush()
-        print(f"\nother processes kept {max(others, 0.0):.1f} CPUs busy meanwhile", end="")
-        print("" if others < 0.1 else ": with as many threads as CPUs, barriers wait for them")
         summarise(rows, threads, options.operations)
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
-    for trouble in sorted(set(troubles)):
-        print(f"not measured: {trouble}")
     return 1 if troubles or not all(row["correct"] for row in rows) else 0
 
 

@@ -15,6 +15,7 @@ _SAMPLE = (
 _BURST = 4e-3  # seconds of samples per turn
 _SETTLE = 50e-3  # seconds: at most this long a turn waits for the other library's threads to sleep
 _HOPELESS = 1.6  # a slower variant of the same library, this much behind after two turns, drops out
+_HOPELESS_AT_ONCE = 5  # and this much behind after two calls
 
 
 def _sample(call: Call, repeats: int) -> float:
@@ -66,16 +67,20 @@ def interleaved(
     Candidates run A B C A B C ... until `budget` seconds are spent, three turns each or more. Of
     those whose name starts with `rivals`, one that is far behind the best of them drops out.
     """
-    best = {name: max(_sample(call, 1), 1e-7) for name, call in calls.items()}
+    best = {
+        name: max(min(_sample(call, 1) for _ in range(2)), 1e-7) for name, call in calls.items()
+    }
+
+    def hopeful(names: list[str], factor: float) -> list[str]:
+        leader = min((best[name] for name in names if name.startswith(rivals)), default=0.0)
+        return [n for n in names if not n.startswith(rivals) or best[n] <= factor * leader]
+
     start, turns = time.perf_counter(), 0
-    running = list(calls)
+    running = hopeful(list(calls), _HOPELESS_AT_ONCE)
     while turns < 3 or time.perf_counter() - start < budget:
         for name in running:
             best[name] = min(best[name], _turn(calls[name], best[name], settle))
         turns += 1
         if turns == 2:
-            leader = min((best[name] for name in calls if name.startswith(rivals)), default=0.0)
-            running = [
-                n for n in running if not n.startswith(rivals) or best[n] <= _HOPELESS * leader
-            ]
+            running = hopeful(running, _HOPELESS)
     return best

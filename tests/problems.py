@@ -33,6 +33,12 @@ PROBLEMS = {
     "many outputs": ((3, 5, 4, 5), (300, 5, 2, 2), {}),
     "one pixel": ((6, 300, 1, 1), (70, 300, 1, 1), {}),
     "dilated row": ((6, 16, 1, 500), (16, 16, 1, 2), {"dilation": (1, 64), "padding": (0, 64)}),
+    "patches": ((6, 3, 64, 80), (70, 3, 16, 16), {"stride": 16}),
+    "whole image": ((6, 70, 5, 4), (33, 70, 5, 4), {}),
+    "image of one row": ((6, 9, 1, 200), (17, 9, 5, 5), {"padding": 2}),
+    "groups of few": ((6, 66, 20, 21), (66, 2, 3, 3), {"groups": 33, "padding": 1}),
+    "groups of few, grown": ((6, 33, 20, 21), (99, 1, 3, 3), {"groups": 33, "padding": 1}),
+    "few outputs dilated": ((6, 17, 20, 21), (3, 17, 3, 3), {"padding": 12, "dilation": 12}),
     "reflect": ((6, 9, 14, 15), (9, 9, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
 }
 TRANSPOSED = {
@@ -42,6 +48,8 @@ TRANSPOSED = {
         (32, 64, 4, 4),
         {"stride": 2, "dilation": 2, "padding": 3, "output_padding": 1},
     ),
+    "transposed patches": ((6, 17, 10, 11), (17, 3, 4, 4), {"stride": 5}),
+    "transposed pixel": ((6, 40, 1, 1), (40, 33, 5, 5), {}),
     "transposed 1-D": ((6, 9, 101), (9, 8, 4), {"stride": 2}),
     "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),
 }

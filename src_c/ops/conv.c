@@ -103,6 +103,39 @@ static void lay_down(fc_problem *p)
     fc_swap(&p->packed_u, &p->packed_v);
 }
 
+/* The first and last taps along an axis that no output sees inside x: none where that would be all. */
+static fc_range live_taps(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
+{
+    fc_range t = {0, taps};
+    for (; t.first < taps; t.first++) {
+        const fc_range r = fc_seeing_outputs(t.first, outputs, stride, dilation, pad, size);
+        if (r.first < r.end)
+            break;
+    }
+    if (t.first == taps)
+        return (fc_range){0, taps};
+    for (;; t.end--) {
+        const fc_range r = fc_seeing_outputs(t.end - 1, outputs, stride, dilation, pad, size);
+        if (r.first < r.end)
+            return t;
+    }
+}
+
+/* A 5x5 kernel on an image of one row has one row that meets more than padding; dilated kernels on small images are alike.
+ * The others are cut off. Returns whether there were any. */
+static int trim(fc_problem *p)
+{
+    const fc_range u = live_taps(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+    const fc_range v = live_taps(p->kernel_w, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    if (u.end - u.first == p->kernel_h && v.end - v.first == p->kernel_w)
+        return 0;
+    p->kernel_h = u.end - u.first, p->kernel_w = v.end - v.first;
+    p->pad_top -= u.first * p->dilation_h, p->pad_left -= v.first * p->dilation_w;
+    p->weight += (u.first * p->weight_u + v.first * p->weight_v) * (int64_t)p->item;
+    p->packed_first += u.first * p->packed_u + v.first * p->packed_v;
+    return 1;
+}
+
 /* A view whose rows (and images) follow each other without gaps is one long row. */
 static int rows_join(const fc_view *v) { return !v->data || v->h == 1 || v->stride_h == v->w * v->stride_w; }
 static int images_join(const fc_view *v) { return !v->data || v->n == 1 || v->stride_n == v->h * v->w * v->stride_w; }
@@ -157,14 +190,22 @@ static const method direct = {"direct",         "matrix products over taps and c
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
 
+static const method whole = {
+    "direct",         "one output, which sees all inputs: one matrix product over channels and taps",
+    fc_conv_whole,    fc_conv_whole_scratch,
+    fc_packed_direct, fc_pack_whole};
+
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
- * provided that rows are not shorter than that. */
+ * provided that rows are not shorter than that. A group's window is turned by itself, in pieces of cache lines: that costs as
+ * much as some 4 taps per input, of which there are stride_h * stride_w for each output. */
 int fc_has_few_outputs(const fc_problem *p)
 {
+    enum { TURNING_TAPS = 4 };
+    const int64_t inputs = p->stride_h * p->stride_w;
     return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
-           p->y.w >= p->k->vector_lanes / 2;
+           p->y.w >= p->k->vector_lanes / 2 && (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * inputs);
 }
 
 /* Per tile and pair of channels Winograd multiplies 36 times and direct (taps) * (outputs of the tile); the transforms cost about
@@ -191,12 +232,15 @@ static const method *choose(fc_problem *p)
     lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? &winograd : NULL;
+    trim(p);
     if (fc_is_depthwise(p))
         return &depthwise;
     if (fc_has_few_outputs(p))
         return &pixels;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
+    if (fc_conv_whole_serves(p))
+        return &whole;
     fc_unroll_rows(p);
     return &direct;
 }
@@ -322,12 +366,47 @@ static void set_zero(const fc_view *v, int64_t item)
 
 static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
 
+/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
+ * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
+static int is_almost_depthwise(const fc_problem *p)
+{
+    enum { MAX_PAIRS = 4 };
+    return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
+}
+
+/* Channel `first` of each group. */
+static fc_view one_of_each(const fc_view *v, int64_t first, int64_t groups, size_t item)
+{
+    fc_view s = *v;
+    s.data = (char *)v->data + first * v->stride_c * (int64_t)item;
+    s.stride_c = v->c / groups * v->stride_c;
+    s.c = groups;
+    return s;
+}
+
+static fc_status grad_weight_by_pairs(const fc_problem *p)
+{
+    fc_status status = FC_OK;
+    for (int64_t c = 0; c < p->in_channels; c++)
+        for (int64_t k = 0; k < p->out_channels && status == FC_OK; k++) {
+            fc_problem q = *p;
+            q.x = one_of_each(&p->x, c, p->groups, p->item);
+            q.y = one_of_each(&p->y, k, p->groups, p->item);
+            q.in_channels = q.out_channels = 1;
+            q.weight += (k * p->weight_k + c * p->weight_c) * (int64_t)p->item;
+            status = fc_conv_depthwise_grad_weight(&q);
+        }
+    return status;
+}
+
 static fc_status grad_weight_of(const fc_problem *p)
 {
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
     if (fc_is_depthwise(p))
         return fc_conv_depthwise_grad_weight(p);
+    if (is_almost_depthwise(p))
+        return grad_weight_by_pairs(p);
     return p->algorithm == FC_AUTO && winograd_gradient_pays(p) ? fc_conv_winograd_grad_weight(p)
                                                                 : fc_conv_direct_grad_weight(p);
 }
@@ -341,6 +420,8 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
         return FC_OK;
     }
     lay_down(&p);
+    if (p.algorithm != FC_WINOGRAD && trim(&p))
+        set_zero(grad_weight, (int64_t)p.item);
     const fc_status status = grad_weight_of(&p);
     if (status != FC_OK || (grad_weight->h * grad_weight->w == 1 && fc_sees_no_padding(&p)))
         return status;

@@ -64,6 +64,18 @@ static inline fc_range fc_valid_taps(int64_t start, int64_t dilation, int64_t ta
     return r;
 }
 
+/* The outputs for which tap `tap` lies inside x: 0 <= i * stride + tap * dilation - pad < size. */
+static inline fc_range fc_seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad,
+                                         int64_t size)
+{
+    const int64_t start = tap * dilation - pad;
+    fc_range r = {.first = start < 0 ? fc_min(outputs, fc_ceil_div(-start, stride)) : 0};
+    r.end = start >= size ? 0 : fc_min(outputs, fc_ceil_div(size - start, stride));
+    if (r.end < r.first)
+        r.end = r.first;
+    return r;
+}
+
 /* Inputs along one axis from the first to the last that `outputs` neighbouring outputs see. */
 static inline int64_t fc_extent(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
 {
@@ -128,12 +140,22 @@ fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves
 int fc_conv_winograd_serves(const fc_problem *); /* 3x3, 4x4, 5x5 with stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 
+fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
+int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
+
+/* conv_patches.c: the gradient of the input where it is one product, see there */
+int fc_grad_input_patches_serves(const fc_problem *);
+fc_status fc_grad_input_patches(const fc_problem *);
+/* Fills problem->y with the epilogue of zero. */
+fc_status fc_fill_zero(const fc_problem *);
+
 /* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */
 int64_t fc_packed_direct(const fc_problem *);
 int64_t fc_packed_depthwise(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
+fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
@@ -156,6 +178,7 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *
 
 /* Scratch bytes of one thread */
 int64_t fc_conv_direct_scratch(const fc_problem *);
+int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);

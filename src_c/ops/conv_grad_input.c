@@ -1,5 +1,5 @@
 /* conv_grad_input.c: the gradient of the input, which is also the transposed convolution: stride_h * stride_w problems of
- * stride 1, one per output phase, with the kernel flipped. Never by zero insertion.
+ * stride 1, one per output phase, with the kernel flipped. Never by zero insertion. Windows that do not overlap: conv_patches.c.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -132,6 +132,28 @@ static void fill_row(void *context, int64_t task, int slot)
     }
 }
 
+static void fill_whole_row(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const fill *f = context;
+    const fc_view *y = &f->p->y;
+    const int64_t item = (int64_t)f->p->item, at = task / y->h * y->stride_n + task % y->h * y->stride_h;
+    fill_pixels(f, (char *)y->data + at * item, y->stride_w, y->w);
+}
+
+static fc_status run_fill(const fc_problem *p, const fc_conv *c, fc_task *row)
+{
+    fill f = {p, c, fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
+    if (!f.value)
+        return FC_ENOMEM;
+    set_value(&f);
+    fc_parallel(p->y.n * p->y.h, row, &f);
+    fc_scratch_release(f.value);
+    return FC_OK;
+}
+
+fc_status fc_fill_zero(const fc_problem *p) { return run_fill(p, NULL, fill_whole_row); }
+
 static int has_gap(int64_t kernel, int64_t stride, int64_t dilation)
 {
     return kernel < stride / gcd(stride, dilation) || gcd(stride, dilation) > 1;
@@ -141,13 +163,7 @@ static fc_status fill_gaps(const fc_problem *p, const fc_conv *c)
 {
     if (!has_gap(p->kernel_h, c->stride_h, c->dilation_h) && !has_gap(p->kernel_w, c->stride_w, c->dilation_w))
         return FC_OK;
-    fill f = {p, c, fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
-    if (!f.value)
-        return FC_ENOMEM;
-    set_value(&f);
-    fc_parallel(p->y.n * p->y.h, fill_row, &f);
-    fc_scratch_release(f.value);
-    return FC_OK;
+    return run_fill(p, c, fill_row);
 }
 
 /* ---- phases ----------------------------------------------------------------------------------------------------------*/
@@ -290,6 +306,8 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     fc_set_epilogue(&p, epilogue);
     fc_swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     fc_swap(&p.weight_k, &p.weight_c);
+    if (!fc_is_empty(grad_y) && fc_grad_input_patches_serves(&p))
+        return fc_grad_input_patches(&p);
     const call a = {c, grad_y, grad_x, w};
     return sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
 }

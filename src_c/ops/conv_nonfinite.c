@@ -119,17 +119,6 @@ fc_status fc_conv_by_regions(const fc_problem *p)
 }
 
 /* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x ----------------------------*/
-static fc_range seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad,
-                               int64_t size)
-{
-    const int64_t start = tap * dilation - pad;
-    fc_range r = {.first = start < 0 ? fc_min(outputs, fc_ceil_div(-start, stride)) : 0};
-    r.end = start >= size ? 0 : fc_min(outputs, fc_ceil_div(size - start, stride));
-    if (r.end < r.first)
-        r.end = r.first;
-    return r;
-}
-
 fc_status fc_conv_grad_weight_by_taps(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                       const fc_view *grad_weight)
 {
@@ -137,8 +126,8 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype dtype, const fc_conv *c, const fc
     fc_status status = FC_OK;
     for (int64_t u = 0; u < grad_weight->h; u++)
         for (int64_t v = 0; v < grad_weight->w && status == FC_OK; v++) {
-            const fc_range h = seeing_outputs(u, grad_y->h, c->stride_h, c->dilation_h, c->pad_top, x->h);
-            const fc_range w = seeing_outputs(v, grad_y->w, c->stride_w, c->dilation_w, c->pad_left, x->w);
+            const fc_range h = fc_seeing_outputs(u, grad_y->h, c->stride_h, c->dilation_h, c->pad_top, x->h);
+            const fc_range w = fc_seeing_outputs(v, grad_y->w, c->stride_w, c->dilation_w, c->pad_left, x->w);
             fc_conv tap = *c;
             tap.pad_top = c->pad_top - u * c->dilation_h - h.first * c->stride_h;
             tap.pad_left = c->pad_left - v * c->dilation_w - w.first * c->stride_w;
