@@ -12,24 +12,31 @@
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
+INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
+
 /* Tiles with a partial vector leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is
  * one copy of the code instead of one per tile shape, for 2 extra moves per output vector. */
 static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, T *y, int64_t row, int rows)
 {
     const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
-    const T lower = (T)g->lower, upper = (T)g->upper;
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < g->columns; j++) {
-            T out = x[i * 2 * VL + j];
+    const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
+    for (int j = 0; j < g->columns; j += VL) {
+        const int count = g->columns - j;
+        const vec s = scale ? N(gemm_load)(scale + j, count) : vset1(1), t = bias ? N(gemm_load)(bias + j, count) : (vec){0};
+        for (int i = 0; i < rows; i++) {
+            vec out = vload(x + i * 2 * VL + j);
             if (g->finish) {
-                out = out * (scale ? scale[j] : 1) + (bias ? bias[j] : 0);
+                out = out * s + t;
                 if (residual)
-                    out += residual[(row + i) * g->residual_row + j];
-                out = out < lower ? lower : out;
-                out = out > upper ? upper : out;
+                    out += N(gemm_load)(residual + (row + i) * g->residual_row + j, count);
+                out = vclamp(out, lower, upper);
             }
-            y[i * g->y_row + j] = out;
+            if (count >= VL)
+                vstore(y + i * g->y_row + j, out);
+            else
+                vstore_tail(y + i * g->y_row + j, out, count);
         }
+    }
 }
 
 /* looks_ahead is a constant too: a prefetch that does nothing costs 3 to 8 % */
