@@ -208,6 +208,15 @@ int fc_has_few_outputs(const fc_problem *p)
            p->y.w >= p->k->vector_lanes / 2 && (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * inputs);
 }
 
+/* Pairs of an output row and a row of the kernel that meet in x: direct convolution leaves out the others. Stride and dilation 1. */
+static int64_t rows_inside(const fc_problem *p)
+{
+    int64_t pairs = 0;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        pairs += fc_max(0, fc_min(p->y.h, p->x.h + p->pad_top - u) - fc_max(0, p->pad_top - u));
+    return pairs;
+}
+
 /* Per tile and pair of channels Winograd multiplies 36 times and direct (taps) * (outputs of the tile); the transforms cost about
  * 150 vector operations per tile and vector of input channels, and 125 per vector of output channels. */
 static int winograd_pays(const fc_problem *p)
@@ -222,7 +231,7 @@ static int winograd_pays(const fc_problem *p)
     const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) +
                                              INPUT_OPS * fc_ceil_div(in, lanes) + OUTPUT_OPS * fc_ceil_div(out, lanes));
     const double by_taps =
-        (double)(p->kernel_h * p->kernel_w) * (double)(p->y.h * p->y.w) * (double)(in * fc_ceil_div(out, lanes));
+        (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
 }
 
