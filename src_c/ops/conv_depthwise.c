@@ -1,85 +1,207 @@
-/* conv_depthwise.c: one input and one output channel per group; lanes are channels.
+/* conv_depthwise.c: one input and one output channel per group, and the gradient of its input; lanes are channels.
  *
- * Channels-last x is read in place: rows in the padding are left out of the kernel's row list and the outputs whose window
- * leaves the row on the left or right run one by one with fewer taps. Any other layout is loaded into zero-padded
- * channels-last strips, a block of channels at a time.
+ * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero. Any
+ * other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0, which a
+ * product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same bits.
+ *
+ * In the gradient of the input a stride splits each axis into phases with taps of their own (fc_phase). A task computes all
+ * phases of its block: grad_y is read once, and the lines of grad_x are completed while they are in the cache.
  */
 #include "../scratch.h"
 #include "../threads.h"
 #include "conv.h"
+#include "windows.h"
 
 #include <string.h>
 
 enum {
     STRIP_BYTES = 256 << 10, /* strip and output tile of a task: a quarter of a 1 MiB second-level cache */
     CHANNEL_BLOCK = 64,      /* 256 B of float32: whole cache lines whatever the vector */
-    MAX_SLICES = 16,
-    SLICE_PIXELS = 512,
+    L1_BYTES = 36 << 10,     /* x and weights under a tile of TILE outputs: three quarters of 48 KiB */
+    TILE = 8,
+    ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
+    CALL_ROWS = 32,
+    LEAST_COLUMNS = 64, /* of a task: eight tiles */
     TASKS_PER_THREAD = 4,
 };
 
+/* Along an axis output i belongs to phase i % count and sees the inputs from i / count * stride - pad of the phase on. */
+typedef struct {
+    const fc_phase *phases;
+    int64_t count;
+    int64_t size; /* outputs of phase 0, which has the most */
+    int64_t stride;
+    int64_t least, most; /* inputs that output 0 of any phase sees */
+} axis;
+
 typedef struct {
     const fc_problem *p;
-    int x_in_place, y_in_place;
-    int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w;
+    axis h, w;
+    int x_in_place, y_in_place, stream;
+    int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w; /* of outputs of one phase */
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
-    const char *weights; /* weights[u][v][channel] */
+    int64_t pitch;                      /* of weights[u][v][channel] */
+    const fc_depthwise_group **groups; /* [w.count + 1]: of each phase, and their end */
+    const char *weights;
     char *threads;
-    int64_t slices, buffer_slice;
-    char *buffer;
 } plan;
 
-/* in_place_x: whether the caller can work on x itself. */
-static plan make_plan(const fc_problem *p, int in_place_x)
+/* Inputs along an axis that `outputs` neighbouring outputs of all phases see. */
+static int64_t reach(const axis *a, int64_t outputs) { return (outputs - 1) * a->stride + a->most - a->least + 1; }
+
+static axis make_axis(const fc_phase *phases, int64_t count, int64_t stride)
 {
+    axis a = {.phases = phases, .count = count, .size = phases[0].count, .stride = stride};
+    for (int64_t i = 0, seen = 0; i < count; i++) {
+        const fc_phase *f = &phases[i];
+        if (f->taps == 0)
+            continue;
+        const int64_t least = -f->pad, most = (f->taps - 1) * f->dilation - f->pad;
+        a.least = seen ? fc_min(a.least, least) : least;
+        a.most = seen ? fc_max(a.most, most) : most;
+        seen = 1;
+    }
+    return a;
+}
+
+/* Blocks that read x in place: any number of rows and columns. */
+static void choose_rows(plan *s, int64_t wanted)
+{
+    const int64_t n = s->p->y.n;
+    s->block_w = s->w.size, s->block_h = fc_min(s->h.size, ROWS);
+    while (s->block_h > 2 && n * fc_ceil_div(s->h.size, s->block_h) < wanted)
+        s->block_h = fc_ceil_div(s->block_h, 2);
+    while (s->block_w >= 2 * LEAST_COLUMNS &&
+           n * fc_ceil_div(s->h.size, s->block_h) * fc_ceil_div(s->w.size, s->block_w) < wanted)
+        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), TILE);
+}
+
+/* Blocks whose strips and tiles stay in the second-level cache. Long rows are cut, so that the rows under one output row fit
+ * four times the budget (or twice their own border). */
+static void choose_strips(plan *s, int64_t wanted)
+{
+    const int64_t item = (int64_t)s->p->item, pixel = s->block_c * item, border = s->w.most - s->w.least + 1;
+    const int64_t room = fc_max(4 * STRIP_BYTES / (pixel * reach(&s->h, 1)), 2 * border) / s->w.stride;
+    s->block_w = fc_ceil_div(s->w.size, fc_ceil_div(s->w.size, fc_max(1, room)));
+    const int64_t step = s->h.size > 1 ? s->h.stride : 1; /* a single row may come with any stride */
+    const int64_t row = fc_max(step * reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
+    s->block_h = fc_max(1, fc_min(s->h.size, STRIP_BYTES / fc_max(1, row)));
+    while (s->block_h > 2 && s->p->y.n * s->count_c * fc_ceil_div(s->w.size, s->block_w) *
+                                     fc_ceil_div(s->h.size, s->block_h) < wanted)
+        s->block_h = fc_ceil_div(s->block_h, 2);
+}
+
+static int streams(const fc_problem *p)
+{
+    const fc_view *y = &p->y;
     const int64_t item = (int64_t)p->item;
-    plan s = {.p = p, .channels = p->groups};
-    s.x_in_place = in_place_x && p->x.stride_c == 1;
+    return y->n * y->c * y->h * y->w * item >= FC_STREAM_LEAST && (uintptr_t)y->data % FC_STREAM_ALIGN == 0 &&
+           y->stride_w * item % FC_STREAM_ALIGN == 0 && y->stride_h * item % FC_STREAM_ALIGN == 0 &&
+           y->stride_n * item % FC_STREAM_ALIGN == 0;
+}
+
+static plan make_plan(const fc_problem *p, axis h, axis w)
+{
+    const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    plan s = {.p = p, .h = h, .w = w, .channels = p->groups, .pitch = fc_round_up(p->groups, FC_DEPTHWISE_ALIGN)};
+    s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
+    s.stream = s.y_in_place && streams(p);
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
-    /* long rows are cut, so that the rows under one output row fit four times the budget (or twice their own border) */
-    const int64_t halo = (p->kernel_h - 1) * p->dilation_h + 1;
-    const int64_t room =
-        fc_max(4 * STRIP_BYTES / (s.block_c * item * halo), 2 * p->kernel_w * p->dilation_w) / p->stride_w;
-    s.count_w = s.x_in_place && s.y_in_place ? 1 : fc_ceil_div(p->y.w, fc_max(1, room));
-    s.block_w = fc_ceil_div(p->y.w, s.count_w);
-    s.count_w = fc_ceil_div(p->y.w, s.block_w);
-    s.columns = fc_extent(s.block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    const int64_t step = p->y.h > 1 ? p->stride_h : 1; /* a single row may come with any stride */
-    const int64_t row = fc_max(step * s.columns, s.block_w) * s.block_c * item;
-    s.block_h = fc_max(1, fc_min(p->y.h, STRIP_BYTES / fc_max(1, row)));
-    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     s.count_c = fc_ceil_div(s.channels, s.block_c);
-    while (s.block_h > 2 && p->y.n * s.count_c * s.count_w * fc_ceil_div(p->y.h, s.block_h) < wanted)
-        s.block_h = fc_ceil_div(s.block_h, 2);
-    s.count_h = fc_ceil_div(p->y.h, s.block_h);
+    if (s.x_in_place && s.y_in_place)
+        choose_rows(&s, wanted);
+    else
+        choose_strips(&s, wanted);
+    s.count_h = fc_ceil_div(h.size, s.block_h);
+    s.count_w = fc_ceil_div(w.size, s.block_w);
+    s.columns = reach(&w, s.block_w);
     s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
     s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
-    s.y_row = s.block_w * s.block_c;
+    s.y_row = s.block_w * w.count * s.block_c;
     if (!s.x_in_place)
-        s.x_bytes = fc_round_up(fc_extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
+        s.x_bytes = fc_round_up(reach(&h, s.block_h) * s.x_row * item, 64);
     if (!s.y_in_place)
-        s.y_bytes = fc_round_up(s.block_h * s.y_row * item, 64);
+        s.y_bytes = fc_round_up(s.block_h * h.count * s.y_row * item, 64);
     s.thread_bytes = s.x_bytes + s.y_bytes;
     return s;
 }
 
-int64_t fc_packed_depthwise(const fc_problem *p) { return p->kernel_h * p->kernel_w * p->groups; }
+int64_t fc_packed_depthwise(const fc_problem *p)
+{
+    return p->kernel_h * p->kernel_w * fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
+}
 
 fc_status fc_pack_depthwise(const fc_problem *p, char *to)
 {
-    const int64_t item = (int64_t)p->item;
-    for (int64_t u = 0; u < p->kernel_h; u++)
-        for (int64_t v = 0; v < p->kernel_w; v++)
-            for (int64_t c = 0; c < p->groups; c++)
-                memcpy(to + ((u * p->kernel_w + v) * p->groups + c) * item,
-                       p->weight + (c * p->weight_g + u * p->weight_u + v * p->weight_v) * item, p->item);
+    const int64_t item = (int64_t)p->item, pitch = fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
+    const int64_t taps = p->kernel_h * p->kernel_w;
+    /* in memory order, forwards or backwards (the flipped kernel of a gradient) */
+    const int64_t way = p->weight_v < 0 ? -1 : 1;
+    const int dense = taps > 1 && p->weight_v == way && p->weight_u == way * p->kernel_w;
+    if (dense && way > 0)
+        p->k->transpose(p->groups, taps, p->weight, p->weight_g, to, pitch);
+    else if (dense)
+        p->k->transpose(p->groups, taps, p->weight - (taps - 1) * item, p->weight_g, to + (taps - 1) * pitch * item, -pitch);
+    for (int64_t i = 0; i < taps; i++) {
+        const char *from = p->weight + (i / p->kernel_w * p->weight_u + i % p->kernel_w * p->weight_v) * item;
+        char *tap = to + i * pitch * item;
+        for (int64_t c = 0; !dense && c < p->groups; c++)
+            memcpy(tap + c * item, from + c * p->weight_g * item, p->item);
+        memset(tap + p->groups * item, 0, (size_t)((pitch - p->groups) * item));
+    }
     return FC_OK;
 }
 
+/* ---- groups of taps --------------------------------------------------------------------------------------------------*/
+/* Taps that are `step` apart, a stride in columns, share columns between neighbouring outputs: they form groups, as even as
+ * FC_DEPTHWISE_TAPS allows. Returns the end. */
+static fc_depthwise_group *make_groups(const plan *s, const fc_phase *f, fc_depthwise_group *to)
+{
+    const int64_t shared = s->w.stride % f->dilation == 0 && s->w.stride / f->dilation < f->taps;
+    const int64_t step = shared ? s->w.stride / f->dilation : fc_max(1, f->taps);
+    for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
+        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
+        for (int64_t i = 0, done = 0; i < parts; i++) {
+            const int64_t count = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
+            *to++ = (fc_depthwise_group){.column = tap * f->dilation - f->pad - s->w.least,
+                                         .weight = (f->last - tap * f->step) * s->pitch,
+                                         .taps = count};
+            done += count;
+        }
+    }
+    return to;
+}
+
+static void set_groups(const plan *s, fc_depthwise_group *to)
+{
+    for (int64_t i = 0; i < s->w.count; i++) {
+        s->groups[i] = to;
+        to = make_groups(s, &s->w.phases[i], to);
+    }
+    s->groups[s->w.count] = to;
+}
+
+/* The rest of what a call needs to know of a phase along the row. */
+static void set_phase(const plan *s, int64_t index, fc_depthwise *d)
+{
+    const fc_phase *f = &s->w.phases[index];
+    const int64_t tap = s->w.stride % f->dilation == 0 ? s->w.stride / f->dilation : 1;
+    const int64_t columns = TILE * s->w.stride + f->taps * f->dilation;
+    const int64_t bytes = s->p->kernel_h * (columns + f->taps) * (int64_t)s->p->item;
+    const int64_t blocks = fc_ceil_div(d->channels, fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / bytes));
+    d->groups = s->groups[index];
+    d->group_count = s->groups[index + 1] - s->groups[index];
+    d->least_column = -f->pad - s->w.least;
+    d->most_column = d->least_column + fc_max(0, f->taps - 1) * f->dilation;
+    d->weight_tap = -tap * f->step * s->pitch;
+    d->channel_block = fc_round_up(fc_ceil_div(d->channels, blocks), FC_DEPTHWISE_ALIGN);
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
 typedef struct {
-    int64_t n, h, rows, w, columns, c, channels;
+    int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
 } block;
 
 static block decode(const plan *s, int64_t task)
@@ -89,8 +211,8 @@ static block decode(const plan *s, int64_t task)
     b.w = task % s->count_w * s->block_w, task /= s->count_w;
     b.h = task % s->count_h * s->block_h, b.n = task / s->count_h;
     b.channels = fc_min(s->block_c, s->channels - b.c);
-    b.rows = fc_min(s->block_h, s->p->y.h - b.h);
-    b.columns = fc_min(s->block_w, s->p->y.w - b.w);
+    b.rows = fc_min(s->block_h * s->h.count, s->p->y.h - b.h * s->h.count);
+    b.columns = fc_min(s->block_w, s->w.size - b.w);
     return b;
 }
 
@@ -99,52 +221,63 @@ static void load_strip(const plan *s, const block *b, char *to)
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
     const fc_window window = {
-        b->h * p->stride_h - p->pad_top,  fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    1,
-        b->w * p->stride_w - p->pad_left, fc_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), 1};
+        b->h * s->h.stride + s->h.least, reach(&s->h, fc_ceil_div(b->rows, s->h.count)), 1,
+        b->w * s->w.stride + s->w.least, reach(&s->w, b->columns),                       1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
-/* Outputs [first, first + count) of a row. x and weights point at output 0 and tap (u, 0), u the first row of d. */
-static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first,
-                        int64_t count, fc_range v)
-{
-    const int64_t item = (int64_t)s->p->item;
-    d.x = x + (first * d.step + v.first * d.tap) * item;
-    d.weights = weights + v.first * d.weight_tap * item;
-    d.taps_w = v.end - v.first;
-    d.y = y + first * d.y_pixel * item;
-    d.residual = fc_at(d.residual, first * d.residual_pixel, s->p->item);
-    d.count = count;
-    s->p->k->depthwise->row(&d);
-}
-
-/* Outputs whose window lies inside the row, of the block's columns; all of them in a strip, which is padded. */
-static fc_range inner_columns(const plan *s, const block *b)
+static void store_tile(const plan *s, const block *b, const char *tile)
 {
     const fc_problem *p = s->p;
-    fc_range r = {0, b->columns};
+    const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
+    const int64_t left = b->w * s->w.count;
+    const fc_window window = {b->h * s->h.count, b->rows, 1, left, fc_min(s->block_w * s->w.count, p->y.w - left), 1};
+    fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
+}
+
+/* Row i of the block's rows of y. */
+static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const char *strip, const char *tile)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, t = i / s->h.count;
+    const fc_phase *f = &s->h.phases[i % s->h.count];
+    const int64_t h = b->h * s->h.count + i, w = b->w * s->w.count;
+    const int64_t start = (b->h + t) * s->h.stride - f->pad;
+    fc_range u = {0, f->taps};
+    const char *x = strip + (t * s->h.stride - f->pad - s->h.least) * s->x_row * item;
     if (s->x_in_place) {
-        const int64_t left = p->pad_left - b->w * p->stride_w;
-        const int64_t room = p->x.w - 1 + left - (p->kernel_w - 1) * p->dilation_w;
-        r.first = fc_min(b->columns, left > 0 ? fc_ceil_div(left, p->stride_w) : 0);
-        r.end = fc_max(r.first, fc_min(b->columns, room < 0 ? 0 : room / p->stride_w + 1));
+        u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
+        x = (const char *)p->x.data +
+            (b->n * p->x.stride_n + b->c + (start + u.first * f->dilation) * p->x.stride_h +
+             (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
+                item;
     }
-    return r;
+    const char *y = tile + i * s->y_row * item;
+    if (s->y_in_place)
+        y = (const char *)p->y.data + (b->n * p->y.stride_n + b->c + h * p->y.stride_h + w * p->y.stride_w) * item;
+    return (fc_depthwise_row){.x = x,
+                              .weights = s->weights +
+                                         ((f->last - u.first * f->step) * p->kernel_w * s->pitch + b->c) * item,
+                              .residual = fc_residual_at(p, b->n, b->c, h, w),
+                              .y = (void *)(uintptr_t)y,
+                              .taps = u.end - u.first};
 }
 
-/* A row of the block's outputs, x at the first tap of its first output. Those at the ends run one by one. */
-static void run_row(const plan *s, const block *b, const fc_depthwise *d, const char *x, const char *weights, char *y)
+/* All phases of the block's rows [first, first + count). */
+static void run_rows(const plan *s, const block *b, fc_depthwise *d, int64_t first, int64_t count, const char *strip,
+                     const char *tile)
 {
-    const fc_problem *p = s->p;
-    const fc_range all = {0, p->kernel_w}, inner = inner_columns(s, b);
-    for (int64_t j = 0; j < b->columns; j++) {
-        if (j == inner.first && inner.end > inner.first) {
-            run_columns(s, *d, x, weights, y, inner.first, inner.end - inner.first, all);
-            j = inner.end - 1;
-            continue;
-        }
-        const int64_t start = (b->w + j) * p->stride_w - p->pad_left;
-        run_columns(s, *d, x, weights, y, j, 1, fc_valid_taps(start, p->dilation_w, p->kernel_w, p->x.w));
+    fc_depthwise_row rows[CALL_ROWS];
+    d->rows = rows, d->row_count = count;
+    for (int64_t i = 0; i < count; i++)
+        rows[i] = row_at(s, b, first + i, strip, tile);
+    for (int64_t i = 0; i < s->w.count; i++) {
+        set_phase(s, i, d);
+        d->count = fc_min(b->columns, s->w.phases[i].count - b->w);
+        if (d->count > 0)
+            s->p->k->depthwise->rows(d);
+        for (int64_t r = 0; r < count; r++)
+            rows[r].y = (char *)rows[r].y + d->y_pixel / s->w.count * (int64_t)s->p->item;
     }
 }
 
@@ -152,161 +285,111 @@ static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
     char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
-    if (!s->x_in_place)
-        load_strip(s, &b, strip);
+    const int64_t left = s->x_in_place ? b.w * s->w.stride + s->w.least : 0;
     fc_depthwise d = {
-        .x_row = p->dilation_h * s->x_row,
-        .step = p->stride_w * s->x_pixel,
-        .tap = p->dilation_w * s->x_pixel,
-        .weight_row = p->kernel_w * s->channels,
-        .weight_tap = s->channels,
-        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
+        .x_row = s->h.phases[0].dilation * s->x_row,
+        .x_pixel = s->x_pixel,
+        .step = s->w.stride,
+        .first_column = -left,
+        .end_column = s->x_in_place ? p->x.w - left : s->columns,
+        .weight_row = -s->h.phases[0].step * p->kernel_w * s->pitch,
+        .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
+        .residual_pixel = p->residual.stride_w,
         .channels = b.channels,
-        .scale = fc_at(p->epilogue.scale, b.c, item),
-        .bias = fc_at(p->epilogue.bias, b.c, item),
+        .stream = s->stream,
+        .scale = fc_at(p->epilogue.scale, b.c, p->item),
+        .bias = fc_at(p->epilogue.bias, b.c, p->item),
         .lower = p->epilogue.lower,
         .upper = p->epilogue.upper,
-        .residual_pixel = p->residual.stride_w,
     };
-    for (int64_t h = 0; h < b.rows; h++) {
-        d.residual = fc_residual_at(p, b.n, b.c, b.h + h, b.w);
-        const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
-        fc_range u = {0, p->kernel_h};
-        const char *x = strip + h * p->stride_h * s->x_row * item;
-        if (s->x_in_place) {
-            u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h +
-                                           (b.w * p->stride_w - p->pad_left) * p->x.stride_w) *
-                                              item;
-        }
-        d.rows = u.end - u.first;
-        char *y = s->y_in_place
-                      ? (char *)p->y.data +
-                            (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h + b.w * p->y.stride_w) * item
-                      : tile + h * s->y_row * item;
-        run_row(s, &b, &d, x, s->weights + (b.c + u.first * d.weight_row) * item, y);
-    }
-    if (!s->y_in_place) {
-        const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
-        const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
-        fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
-    }
+    if (!s->x_in_place)
+        load_strip(s, &b, strip);
+    for (int64_t i = 0; i < b.rows; i += CALL_ROWS)
+        run_rows(s, &b, &d, i, fc_min(CALL_ROWS, b.rows - i), strip, tile);
+    if (!s->y_in_place)
+        store_tile(s, &b, tile);
 }
 
-int64_t fc_conv_depthwise_scratch(const fc_problem *p)
+/* ---- entry points ----------------------------------------------------------------------------------------------------*/
+static axis forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride, int64_t dilation, int64_t pad)
 {
-    const plan s = make_plan(p, 1);
-    return s.thread_bytes + fc_packed_depthwise(p) * (int64_t)p->item;
+    *f = (fc_phase){.count = outputs, .taps = taps, .step = -1, .dilation = dilation, .pad = pad};
+    return make_axis(f, 1, stride);
 }
 
-fc_status fc_conv_depthwise(const fc_problem *p)
+typedef struct {
+    fc_phase h, w;
+} forward_phases;
+
+static plan forward_plan(const fc_problem *p, forward_phases *f)
 {
-    plan s = make_plan(p, 1);
-    const int64_t tasks = p->y.n * s.count_h * s.count_w * s.count_c;
-    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64);
+    return make_plan(p, forward_axis(&f->h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top),
+                     forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
+}
+
+/* Bytes of the parts of the scratch that threads share: pointers to groups, groups (one tap each at worst), weights. */
+static int64_t group_bytes(const plan *s)
+{
+    return fc_round_up((s->w.count + 1) * (int64_t)sizeof(void *) +
+                           s->p->kernel_w * (int64_t)sizeof(fc_depthwise_group),
+                       64);
+}
+
+static int64_t shared_bytes(const plan *s)
+{
+    const fc_problem *p = s->p;
+    return group_bytes(s) + (p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64));
+}
+
+static fc_status run(plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t tasks = p->y.n * s->count_h * s->count_w * s->count_c;
     const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
+    char *scratch = fc_scratch_acquire_parts(shared_bytes(s), slots, s->thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
-    s.threads = scratch + weights;
-    s.weights = p->packed ? p->packed : scratch;
+    s->groups = (const fc_depthwise_group **)scratch;
+    s->weights = p->packed ? p->packed : scratch + group_bytes(s);
+    s->threads = scratch + shared_bytes(s);
+    set_groups(s, (fc_depthwise_group *)(s->groups + s->w.count + 1));
     if (!p->packed)
-        fc_pack_depthwise(p, scratch);
-    fc_parallel_in(slots, tasks, run_block, &s);
+        fc_pack_depthwise(p, scratch + group_bytes(s));
+    fc_parallel_in(slots, tasks, run_block, s);
     fc_scratch_release(scratch);
     return FC_OK;
 }
 
-/* ---- gradient of the weight ----------------------------------------------------------------------------------------
- * Output rows of the batch in slices fixed by the shape; each slice sums into its own buffer[slice][u][v][channel]. */
-static void add_products(const plan *s, block *b, fc_depthwise_at *d, char *strip, char *tile)
+int64_t fc_conv_depthwise_scratch(const fc_problem *p)
 {
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    b->columns = d->count = fc_min(s->block_w, p->y.w - b->w);
-    load_strip(s, b, strip);
-    if (!s->y_in_place) {
-        const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
-        const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
-        fc_load_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
-    }
-    for (int64_t h = 0; h < b->rows; h++) {
-        const int64_t y = b->n * p->y.stride_n + b->c + (b->h + h) * p->y.stride_h + b->w * p->y.stride_w;
-        d->x = strip + h * p->stride_h * s->x_row * item;
-        d->y = s->y_in_place ? (char *)p->y.data + y * item : tile + h * s->y_row * item;
-        p->k->depthwise->at(d);
-    }
+    forward_phases f;
+    const plan s = forward_plan(p, &f);
+    return s.thread_bytes + shared_bytes(&s);
 }
 
-static void run_slice(void *context, int64_t task, int slot)
+fc_status fc_conv_depthwise(const fc_problem *p)
 {
-    const plan *s = context;
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, c = task % s->count_c * s->block_c, slice = task / s->count_c;
-    const int64_t lines = p->y.n * p->y.h, begin = slice * lines / s->slices, end = (slice + 1) * lines / s->slices;
-    block b = {.c = c, .channels = fc_min(s->block_c, s->channels - c)};
-    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
-    fc_depthwise_at d = {
-        .rows = p->kernel_h,
-        .taps_w = p->kernel_w,
-        .x_row = p->dilation_h * s->x_row,
-        .step = p->stride_w * s->x_pixel,
-        .tap = p->dilation_w * s->x_pixel,
-        .channels = b.channels,
-        .c = s->buffer + (slice * s->buffer_slice + c) * item,
-        .c_row = p->kernel_w * s->channels,
-        .c_tap = s->channels,
-        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
-    };
-    for (int64_t i = 0; i < p->kernel_h * p->kernel_w; i++)
-        memset((char *)d.c + i * s->channels * item, 0, (size_t)(b.channels * item));
-    for (int64_t line = begin; line < end; line += b.rows) {
-        b.n = line / p->y.h, b.h = line % p->y.h;
-        b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
-        for (b.w = 0; b.w < p->y.w; b.w += s->block_w)
-            add_products(s, &b, &d, strip, tile);
-    }
+    forward_phases f;
+    plan s = forward_plan(p, &f);
+    return run(&s);
 }
 
-#define ADD_SLICES(type)                                                                                               \
-    for (int64_t c = 0; c < s->channels; c++) {                                                                        \
-        const type *b = (const type *)s->buffer + (u * p->kernel_w + v) * s->channels + c;                             \
-        type sum = b[0];                                                                                               \
-        for (int64_t i = 1; i < s->slices; i++)                                                                        \
-            sum += b[i * s->buffer_slice];                                                                             \
-        ((type *)p->weight)[c * p->weight_g + u * p->weight_u + v * p->weight_v] = sum;                                \
-    }
-
-static void finish(const plan *s)
+fc_status fc_conv_depthwise_grad_input(const fc_problem *problem)
 {
-    const fc_problem *p = s->p;
-    for (int64_t u = 0; u < p->kernel_h; u++)
-        for (int64_t v = 0; v < p->kernel_w; v++) {
-            if (p->item == 4) {
-                ADD_SLICES(float)
-            } else {
-                ADD_SLICES(double)
-            }
-        }
-}
-
-fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
-{
-    plan s = make_plan(p, 0);
-    const int64_t lines = p->y.n * p->y.h;
-    s.slices = fc_max(1, fc_min(fc_min(MAX_SLICES, lines), lines * p->y.w / SLICE_PIXELS));
-    s.buffer_slice = fc_round_up(p->kernel_h * p->kernel_w * s.channels, 16);
-    const int64_t tasks = s.slices * s.count_c, buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
-    const int slots = fc_parallel_slots(tasks);
-    s.buffer = fc_scratch_acquire_parts(buffer, slots, s.thread_bytes);
-    if (!s.buffer)
+    fc_problem p = *problem;
+    fc_lay_down(&p);
+    const int64_t rows = fc_min(p.stride_h, p.y.h), columns = fc_min(p.stride_w, p.y.w);
+    fc_phase *phases = fc_scratch_acquire((size_t)(rows + columns) * sizeof *phases);
+    if (!phases)
         return FC_ENOMEM;
-    s.threads = s.buffer + buffer;
-    fc_parallel_in(slots, tasks, run_slice, &s);
-    finish(&s);
-    fc_scratch_release(s.buffer);
-    return FC_OK;
+    for (int64_t i = 0; i < rows; i++)
+        phases[i] = fc_make_phase(i, p.y.h, p.kernel_h, p.stride_h, p.dilation_h, p.pad_top);
+    for (int64_t i = 0; i < columns; i++)
+        phases[rows + i] = fc_make_phase(i, p.y.w, p.kernel_w, p.stride_w, p.dilation_w, p.pad_left);
+    plan s = make_plan(&p, make_axis(phases, rows, 1), make_axis(phases + rows, columns, 1));
+    const fc_status status = run(&s);
+    fc_scratch_release(phases);
+    return status;
 }
