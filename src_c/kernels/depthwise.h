@@ -4,13 +4,15 @@
 #include <stdint.h>
 
 enum {
-    FC_DEPTHWISE_TAPS = 4, /* of a group, at most */
-    FC_DEPTHWISE_ALIGN = 16, /* channels of packed weights come in multiples of the longest vector, the last ones zero */
+    FC_DEPTHWISE_TAPS = 8, /* of a group, at most */
+    FC_DEPTHWISE_ALIGN = 16, /* channels of a block of packed weights, a multiple of every vector */
 };
 
-/* Neighbouring taps: tap j of output i reads column `column + (i + j) * step` and the weight at `weight + j * weight_tap`. */
+/* Neighbouring taps: tap j of output i reads x at `x` bytes + (i + j) * x_step. Of the columns k = i + j those from `inside`
+ * on exist, `columns` of them; the others are zero and not read. */
 typedef struct {
-    int64_t column, weight, taps;
+    int64_t x, taps;
+    int64_t inside, columns;
 } fc_depthwise_group;
 
 /* An output row: x and weights at the first of its `taps` rows of taps. */
@@ -22,19 +24,20 @@ typedef struct {
 
 /* For each row, i < count and c < channels
  *     y[i * y_pixel + c] = clamp(scale[c] * sum + bias[c] + residual[i * residual_pixel + c], lower, upper)
- *     sum = sum over u < taps, groups g, j < g.taps of weights[u * weight_row + g.weight + j * weight_tap + c]
- *                                                    * x[u * x_row + (g.column + (i + j) * step) * x_pixel + c]
- * in this order; x is zero outside the columns [first_column, end_column), and not read there. */
+ *     sum = sum over u < taps, groups, their taps j of weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
+ * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row, elements.
+ * x is 0 outside, see above; outputs [first_inner, end_inner) do not look there. */
 typedef struct {
     const fc_depthwise_row *rows;
     const fc_depthwise_group *groups;
     int64_t row_count, group_count;
-    int64_t x_row, x_pixel, step, first_column, end_column;
-    int64_t least_column, most_column; /* that output 0 sees */
-    int64_t weight_row, weight_tap;
+    int64_t x_row, x_step; /* bytes */
+    int64_t weight_block, weight_row;
+    int64_t first_inner, end_inner;
     int64_t y_pixel, residual_pixel;
     int64_t count, channels, channel_block; /* the block's columns under a few outputs stay in the first-level cache */
     int stream; /* y bypasses the caches; it is aligned to 64 bytes, and so are its pixels */
+    int maps; /* 0: the epilogue changes nothing and is left out */
     const void *scale, *bias;
     double lower, upper;
 } fc_depthwise;

@@ -1,8 +1,8 @@
 /* depthwise.tmpl.h: two multiply-adds and two loads per cycle, and a load that straddles cache lines (x of a user's array
- * mostly does) counts twice: PX neighbouring outputs share what they load. A column of x is loaded once for the up to
- * FC_DEPTHWISE_TAPS taps of a group, a weight once for the PX outputs: 3 taps take 10 + 3 loads for 24 multiply-adds.
- * PX = 8 accumulators cover an FMA latency of 4 at two per cycle, and with 4 weights and a column fit in 16 registers.
- * A tile of PX pixels walks down the rows, so that the rows under it stay in L1 and each is read once from beyond. */
+ * mostly does) counts twice: PX neighbouring outputs share what they load. A column of x is loaded once for all taps of a
+ * group, a weight once for the PX outputs: 3 taps take 10 + 3 loads for 24 multiply-adds. PX = 8 accumulators cover an FMA
+ * latency of 4 at two per cycle. A tile of PX pixels walks down the rows, so that the rows under it stay in L1 and each is
+ * read once from beyond. */
 #define FC_PX 8
 #define FC_LEAST_PX 4 /* rows of at least 5 are cut into tiles of 4 to 8 */
 #define FC_UNROLL _Pragma("GCC unroll 16")
@@ -11,29 +11,45 @@ INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : v
 
 /* What a tile is, known when it is compiled. */
 typedef struct {
-    int pixels, edge, lanes; /* edge: some columns lie outside */
+    int pixels, taps; /* taps: of the only group, or 0 */
+    int edge, part;   /* some columns lie outside; some outputs do not exist */
+    int lanes;
 } N(dw_shape);
 
-INLINE void N(depthwise_taps)(const fc_depthwise *d, const T *x, const T *w, int64_t column, const int taps,
-                              const N(dw_shape) s, vec *acc)
+/* Where a row of taps starts, and its pitches in bytes. */
+typedef struct {
+    const char *x;
+    const T *w;
+    int64_t pitch, pitch3;
+    int64_t inside, columns; /* of an edge: columns [inside, inside + columns) exist */
+} N(dw_taps);
+
+#define FC_OPAQUE(p) __asm__("" : "+r"(p)) /* or GCC keeps an address per column, more than there are registers */
+
+INLINE void N(depthwise_taps)(const N(dw_taps) *t, const int taps, const N(dw_shape) s, vec *acc)
 {
     vec weight[FC_DEPTHWISE_TAPS];
-    FC_UNROLL for (int j = 0; j < taps; j++) weight[j] = vload(w + j * d->weight_tap);
-    x += column * d->x_pixel;
-    const int64_t pitch = d->step * d->x_pixel;
+    FC_UNROLL for (int j = 0; j < taps; j++) weight[j] = vload(t->w + j * FC_DEPTHWISE_ALIGN);
+    const char *x = t->x;
     FC_UNROLL for (int k = 0; k < s.pixels + taps - 1; k++)
     {
         vec a = {0};
-        if (!s.edge || (column + k * d->step >= d->first_column && column + k * d->step < d->end_column))
-            a = N(dw_load)(x + k * pitch, s.lanes);
+        if (k && k % 3 == 0) {
+            x += t->pitch3;
+            FC_OPAQUE(x);
+        }
+        if (!s.edge || (uint64_t)(k - t->inside) < (uint64_t)t->columns)
+            a = N(dw_load)((const T *)(x + k % 3 * t->pitch), s.lanes);
+        if (taps > 1 || s.edge) /* or GCC loads it again for each tap, or multiplies before it knows which a */
+            a = vrounded(a);
         FC_UNROLL for (int j = 0; j < taps; j++)
             if (k >= j && k - j < s.pixels)
                 acc[k - j] += weight[j] * a;
     }
 }
 
-INLINE void N(depthwise_finish)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
-                                const N(dw_shape) s, vec *acc)
+INLINE void N(depthwise_map)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
+                             const N(dw_shape) s, vec *acc)
 {
     const T *scale = d->scale, *bias = d->bias, *residual = row->residual;
     if (scale) {
@@ -44,85 +60,106 @@ INLINE void N(depthwise_finish)(const fc_depthwise *d, const fc_depthwise_row *r
         vec a = N(dw_load)(bias + c, s.lanes);
         FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] += a;
     }
-    T *y = (T *)row->y + first * d->y_pixel + c;
+    if (residual) {
+        FC_UNROLL for (int i = 0; i < s.pixels; i++)
+        {
+            if (!s.part || i < valid)
+                acc[i] += N(dw_load)(residual + (first + i) * d->residual_pixel + c, s.lanes);
+        }
+    }
     const vec lower = vset1((T)d->lower), upper = vset1((T)d->upper);
-    FC_UNROLL for (int i = 0; i < s.pixels; i++)
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] = vclamp(acc[i], lower, upper);
+}
+
+INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, const N(dw_shape) s, const vec *acc)
+{
+    const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
+    const int stream = d->stream;
+    FC_UNROLL for (int i = 0; i < s.pixels; i++, y += pitch)
     {
-        if (s.pixels == FC_LEAST_PX && s.edge && i >= valid)
+        FC_OPAQUE(y);
+        if (s.part && i >= valid)
             break;
-        if (residual)
-            acc[i] += N(dw_load)(residual + (first + i) * d->residual_pixel + c, s.lanes);
-        acc[i] = vclamp(acc[i], lower, upper);
         if (s.lanes != VL)
-            vstore_tail(y + i * d->y_pixel, acc[i], s.lanes);
-        else if (d->stream)
-            vstream(y + i * d->y_pixel, acc[i]);
+            vstore_tail((T *)y, acc[i], s.lanes);
+        else if (stream)
+            vstream((T *)y, acc[i]);
         else
-            vstore(y + i * d->y_pixel, acc[i]);
+            vstore((T *)y, acc[i]);
     }
 }
 
-/* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. */
+/* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. t: of output 0, column 0 */
 INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
-                              const N(dw_shape) s)
+                              N(dw_taps) t, const N(dw_shape) s)
 {
     vec acc[FC_PX];
     FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] = (vec){0};
-    for (int64_t u = 0; u < row->taps; u++) {
-        const T *x = (const T *)row->x + u * d->x_row + c, *w = (const T *)row->weights + u * d->weight_row + c;
-        for (int64_t g = 0; g < d->group_count; g++) {
-            const fc_depthwise_group *group = &d->groups[g];
-            const int64_t column = group->column + first * d->step;
-            switch (group->taps) {
-            case 1:
-                N(depthwise_taps)(d, x, w + group->weight, column, 1, s, acc);
-                break;
-            case 2:
-                N(depthwise_taps)(d, x, w + group->weight, column, 2, s, acc);
-                break;
-            case 3:
-                N(depthwise_taps)(d, x, w + group->weight, column, 3, s, acc);
-                break;
-            default:
-                N(depthwise_taps)(d, x, w + group->weight, column, 4, s, acc);
+    t.x += c * (int64_t)sizeof(T);
+    t.w += c / FC_DEPTHWISE_ALIGN * d->weight_block + c % FC_DEPTHWISE_ALIGN;
+    for (int64_t u = row->taps; u > 0; u--) {
+        if (s.taps) {
+            N(depthwise_taps)(&t, s.taps, s, acc);
+        } else {
+            N(dw_taps) g = t;
+            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+                g.x = t.x + group->x;
+                g.inside = group->inside - first, g.columns = group->columns;
+#define FC_CASE(n)                                                                                                     \
+    case n:                                                                                                            \
+        N(depthwise_taps)(&g, n, s, acc);                                                                              \
+        break;
+                switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+#undef FC_CASE
+                g.w += group->taps * FC_DEPTHWISE_ALIGN;
             }
         }
+        t.x += d->x_row, t.w += d->weight_row;
     }
-    N(depthwise_finish)(d, row, first, valid, c, s, acc);
+    if (d->maps)
+        N(depthwise_map)(d, row, first, valid, c, s, acc);
+    N(depthwise_store)(d, (char *)((T *)row->y + first * d->y_pixel + c), valid, s, acc);
 }
 
-/* The tile of all rows and a block of channels. */
-#define FC_TILE(pixels, edge)                                                                                          \
-    static void N(depthwise_##pixels##_##edge)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin,     \
-                                               int64_t end)                                                            \
+/* A tile of a row and a block of channels. */
+#define FC_TILE(pixels, edge, taps)                                                                                    \
+    static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,        \
+                                                        int64_t begin, int64_t end)                                    \
     {                                                                                                                  \
-        for (int64_t r = 0; r < d->row_count; r++) {                                                                   \
-            int64_t c = begin;                                                                                         \
-            for (; c + VL <= end; c += VL)                                                                             \
-                N(depthwise_tile)(d, &d->rows[r], first, valid, c, (N(dw_shape)){pixels, edge, VL});                   \
-            if (c < end)                                                                                               \
-                N(depthwise_tile)(d, &d->rows[r], first, valid, c, (N(dw_shape)){pixels, edge, (int)(end - c)});       \
-        }                                                                                                              \
+        const int part = pixels == FC_LEAST_PX && edge;                                                                \
+        N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step}; \
+        t.x = (const char *)row->x + first * d->x_step;\
+        if (taps) { t.x += d->groups->x; t.inside = d->groups->inside - first; t.columns = d->groups->columns; } \
+        int64_t c = begin;                                                                                         \
+        for (; c + VL <= end; c += VL)                                                                             \
+            N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});             \
+        if (c < end)                                                                                               \
+            N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, (int)(end - c)}); \
     }
-FC_TILE(4, 0) FC_TILE(5, 0) FC_TILE(6, 0) FC_TILE(7, 0) FC_TILE(8, 0)
-FC_TILE(4, 1) FC_TILE(5, 1) FC_TILE(6, 1) FC_TILE(7, 1) FC_TILE(8, 1)
+#define FC_TILES(taps) \
+    FC_TILE(4, 0, taps) FC_TILE(5, 0, taps) FC_TILE(6, 0, taps) FC_TILE(7, 0, taps) FC_TILE(8, 0, taps) \
+    FC_TILE(4, 1, taps) FC_TILE(5, 1, taps) FC_TILE(6, 1, taps) FC_TILE(7, 1, taps) FC_TILE(8, 1, taps)
+FC_TILES(0) FC_TILES(3)
+#undef FC_TILES
 #undef FC_TILE
 
 static void N(depthwise_rows)(const fc_depthwise *d)
 {
-    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2])(const fc_depthwise *, int64_t, int64_t, int64_t, int64_t) = {
-        {N(depthwise_4_0), N(depthwise_4_1)}, {N(depthwise_5_0), N(depthwise_5_1)}, {N(depthwise_6_0), N(depthwise_6_1)},
-        {N(depthwise_7_0), N(depthwise_7_1)}, {N(depthwise_8_0), N(depthwise_8_1)},
+#define FC_ENTRY(px) {{N(depthwise_##px##_0_0), N(depthwise_##px##_0_3)}, {N(depthwise_##px##_1_0), N(depthwise_##px##_1_3)}}
+    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t, int64_t, int64_t) = {
+        FC_ENTRY(4), FC_ENTRY(5), FC_ENTRY(6), FC_ENTRY(7), FC_ENTRY(8)
     };
+#undef FC_ENTRY
+    const int three = d->group_count == 1 && d->groups->taps == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
         const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
         for (int64_t i = 0, first = 0; i < tiles; i++) { /* near-equal tiles */
             const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
             const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
-            const int edge = first * d->step + d->least_column < d->first_column || valid < pixels ||
-                             (first + pixels - 1) * d->step + d->most_column >= d->end_column;
-            tile[pixels - FC_LEAST_PX][edge](d, first, valid, begin, end);
+            const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
+            for (int64_t r = 0; r < d->row_count; r++)
+                tile[pixels - FC_LEAST_PX][edge][three](d, &d->rows[r], first, valid, begin, end);
             first += valid;
         }
     }
@@ -185,6 +222,7 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
 }
 
 static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at)};
+#undef FC_OPAQUE
 #undef FC_PX
 #undef FC_LEAST_PX
 #undef FC_UNROLL

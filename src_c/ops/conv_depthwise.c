@@ -41,11 +41,14 @@ typedef struct {
     int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w; /* of outputs of one phase */
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
-    int64_t pitch;                      /* of weights[u][v][channel] */
-    const fc_depthwise_group **groups; /* [w.count + 1]: of each phase, and their end */
-    const char *weights;
+    int64_t group_bytes;  /* of a thread, groups[kernel_w] */
+    const char *weights;  /* weights[channel / 16][u][order of v][channel % 16] */
     char *threads;
 } plan;
+
+typedef struct {
+    int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
+} block;
 
 /* Inputs along an axis that `outputs` neighbouring outputs of all phases see. */
 static int64_t reach(const axis *a, int64_t outputs) { return (outputs - 1) * a->stride + a->most - a->least + 1; }
@@ -104,7 +107,7 @@ static int streams(const fc_problem *p)
 static plan make_plan(const fc_problem *p, axis h, axis w)
 {
     const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
-    plan s = {.p = p, .h = h, .w = w, .channels = p->groups, .pitch = fc_round_up(p->groups, FC_DEPTHWISE_ALIGN)};
+    plan s = {.p = p, .h = h, .w = w, .channels = p->groups};
     s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
     s.stream = s.y_in_place && streams(p);
@@ -124,8 +127,47 @@ static plan make_plan(const fc_problem *p, axis h, axis w)
         s.x_bytes = fc_round_up(reach(&h, s.block_h) * s.x_row * item, 64);
     if (!s.y_in_place)
         s.y_bytes = fc_round_up(s.block_h * h.count * s.y_row * item, 64);
-    s.thread_bytes = s.x_bytes + s.y_bytes;
+    s.group_bytes = fc_round_up(p->kernel_w * (int64_t)sizeof(fc_depthwise_group), 64);
+    s.thread_bytes = s.x_bytes + s.y_bytes + s.group_bytes;
     return s;
+}
+
+/* ---- taps: the order in which each phase walks along a row, in groups that share columns ------------------------------*/
+/* Taps that are this far apart, a stride in columns, share columns between neighbouring outputs. */
+static int64_t group_step(const axis *a, const fc_phase *f)
+{
+    const int64_t step = a->stride % f->dilation == 0 ? a->stride / f->dilation : f->taps;
+    return fc_max(1, fc_min(step, f->taps));
+}
+
+/* Outputs i with first <= column + i * stride < end see column `column` of output 0. */
+static fc_range seeing(int64_t column, int64_t stride, int64_t first, int64_t end)
+{
+    const int64_t below = first - column, above = end - column;
+    return (fc_range){below > 0 ? fc_ceil_div(below, stride) : -(-below / stride),
+                      above > 0 ? fc_ceil_div(above, stride) : -(-above / stride)};
+}
+
+/* The groups of a phase, as even as FC_DEPTHWISE_TAPS allows, and order[i]: the tap of the weight that comes i-th. x is where
+ * the columns [first, end) of it lie, column 0 at x. */
+static int64_t make_groups(const plan *s, const fc_phase *f, fc_range x, fc_depthwise_group *groups, int64_t *order)
+{
+    const int64_t step = group_step(&s->w, f);
+    int64_t count = 0;
+    for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
+        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
+        for (int64_t i = 0, done = 0; i < parts; i++) {
+            const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
+            const int64_t column = tap * f->dilation - f->pad - s->w.least;
+            const fc_range r = seeing(column, s->w.stride, x.first, x.end);
+            groups[count++] = (fc_depthwise_group){
+                .x = column * s->x_pixel * (int64_t)s->p->item, .taps = size, .inside = r.first, .columns = r.end - r.first};
+            for (int64_t j = 0; order && j < size; j++)
+                *order++ = f->last - (tap + j * step) * f->step;
+            done += size;
+        }
+    }
+    return count;
 }
 
 int64_t fc_packed_depthwise(const fc_problem *p)
@@ -133,77 +175,57 @@ int64_t fc_packed_depthwise(const fc_problem *p)
     return p->kernel_h * p->kernel_w * fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
 }
 
-fc_status fc_pack_depthwise(const fc_problem *p, char *to)
+#define PACK_TAP(type)                                                                                                 \
+    for (int64_t c = 0; c < count; c++)                                                                                \
+        ((type *)to)[c] = ((const type *)from)[c * p->weight_g];
+
+/* to[c / 16][u][i][c % 16] = weight[c][u][order[i]], zero beyond the channels */
+static void pack(const fc_problem *p, const int64_t *order, char *to)
 {
-    const int64_t item = (int64_t)p->item, pitch = fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
-    const int64_t taps = p->kernel_h * p->kernel_w;
-    /* in memory order, forwards or backwards (the flipped kernel of a gradient) */
-    const int64_t way = p->weight_v < 0 ? -1 : 1;
-    const int dense = taps > 1 && p->weight_v == way && p->weight_u == way * p->kernel_w;
-    if (dense && way > 0)
-        p->k->transpose(p->groups, taps, p->weight, p->weight_g, to, pitch);
-    else if (dense)
-        p->k->transpose(p->groups, taps, p->weight - (taps - 1) * item, p->weight_g, to + (taps - 1) * pitch * item, -pitch);
-    for (int64_t i = 0; i < taps; i++) {
-        const char *from = p->weight + (i / p->kernel_w * p->weight_u + i % p->kernel_w * p->weight_v) * item;
-        char *tap = to + i * pitch * item;
-        for (int64_t c = 0; !dense && c < p->groups; c++)
-            memcpy(tap + c * item, from + c * p->weight_g * item, p->item);
-        memset(tap + p->groups * item, 0, (size_t)((pitch - p->groups) * item));
-    }
-    return FC_OK;
+    const int64_t item = (int64_t)p->item, lane_bytes = FC_DEPTHWISE_ALIGN * item;
+    for (int64_t c0 = 0; c0 < p->groups; c0 += FC_DEPTHWISE_ALIGN)
+        for (int64_t u = 0; u < p->kernel_h; u++)
+            for (int64_t i = 0; i < p->kernel_w; i++, to += lane_bytes) {
+                const char *from = p->weight + (c0 * p->weight_g + u * p->weight_u + order[i] * p->weight_v) * item;
+                const int64_t count = fc_min(FC_DEPTHWISE_ALIGN, p->groups - c0);
+                if (item == 4) {
+                    PACK_TAP(float)
+                } else {
+                    PACK_TAP(double)
+                }
+                memset(to + count * item, 0, (size_t)(lane_bytes - count * item));
+            }
 }
 
-/* ---- groups of taps --------------------------------------------------------------------------------------------------*/
-/* Taps that are `step` apart, a stride in columns, share columns between neighbouring outputs: they form groups, as even as
- * FC_DEPTHWISE_TAPS allows. Returns the end. */
-static fc_depthwise_group *make_groups(const plan *s, const fc_phase *f, fc_depthwise_group *to)
+/* The order of the weight's columns: phase after phase. to[kernel_w], scratch[kernel_w] */
+static void set_order(const plan *s, int64_t *to, fc_depthwise_group *scratch)
 {
-    const int64_t shared = s->w.stride % f->dilation == 0 && s->w.stride / f->dilation < f->taps;
-    const int64_t step = shared ? s->w.stride / f->dilation : fc_max(1, f->taps);
-    for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
-        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
-        for (int64_t i = 0, done = 0; i < parts; i++) {
-            const int64_t count = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
-            *to++ = (fc_depthwise_group){.column = tap * f->dilation - f->pad - s->w.least,
-                                         .weight = (f->last - tap * f->step) * s->pitch,
-                                         .taps = count};
-            done += count;
-        }
-    }
-    return to;
-}
-
-static void set_groups(const plan *s, fc_depthwise_group *to)
-{
+    memset(to, 0, (size_t)s->p->kernel_w * sizeof *to); /* no output of a small gradient may see some of them */
     for (int64_t i = 0; i < s->w.count; i++) {
-        s->groups[i] = to;
-        to = make_groups(s, &s->w.phases[i], to);
+        make_groups(s, &s->w.phases[i], (fc_range){0, 0}, scratch, to);
+        to += s->w.phases[i].taps;
     }
-    s->groups[s->w.count] = to;
 }
 
-/* The rest of what a call needs to know of a phase along the row. */
-static void set_phase(const plan *s, int64_t index, fc_depthwise *d)
+/* What a call needs to know of a phase along the row. */
+static void set_phase(const plan *s, const block *b, int64_t index, fc_depthwise *d, fc_depthwise_group *groups)
 {
     const fc_phase *f = &s->w.phases[index];
-    const int64_t tap = s->w.stride % f->dilation == 0 ? s->w.stride / f->dilation : 1;
     const int64_t columns = TILE * s->w.stride + f->taps * f->dilation;
     const int64_t bytes = s->p->kernel_h * (columns + f->taps) * (int64_t)s->p->item;
     const int64_t blocks = fc_ceil_div(d->channels, fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / bytes));
-    d->groups = s->groups[index];
-    d->group_count = s->groups[index + 1] - s->groups[index];
-    d->least_column = -f->pad - s->w.least;
-    d->most_column = d->least_column + fc_max(0, f->taps - 1) * f->dilation;
-    d->weight_tap = -tap * f->step * s->pitch;
     d->channel_block = fc_round_up(fc_ceil_div(d->channels, blocks), FC_DEPTHWISE_ALIGN);
+    const int64_t left = s->x_in_place ? b->w * s->w.stride + s->w.least : 0;
+    const fc_range x = {-left, s->x_in_place ? s->p->x.w - left : s->columns};
+    const int64_t least = -f->pad - s->w.least, most = least + fc_max(0, f->taps - 1) * f->dilation;
+    d->groups = groups;
+    d->group_count = make_groups(s, f, x, groups, NULL);
+    d->first_inner = seeing(least, s->w.stride, x.first, x.end).first;
+    d->end_inner = seeing(most, s->w.stride, x.first, x.end).end;
+    d->count = fc_min(b->columns, f->count - b->w);
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------*/
-typedef struct {
-    int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
-} block;
-
 static block decode(const plan *s, int64_t task)
 {
     block b;
@@ -255,9 +277,10 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
     const char *y = tile + i * s->y_row * item;
     if (s->y_in_place)
         y = (const char *)p->y.data + (b->n * p->y.stride_n + b->c + h * p->y.stride_h + w * p->y.stride_w) * item;
+    const int64_t c_rows = b->c / FC_DEPTHWISE_ALIGN * p->kernel_h; /* CHANNEL_BLOCK is a multiple */
     return (fc_depthwise_row){.x = x,
-                              .weights = s->weights +
-                                         ((f->last - u.first * f->step) * p->kernel_w * s->pitch + b->c) * item,
+                              .weights = s->weights + (c_rows + f->last - u.first * f->step) * p->kernel_w *
+                                                          FC_DEPTHWISE_ALIGN * item,
                               .residual = fc_residual_at(p, b->n, b->c, h, w),
                               .y = (void *)(uintptr_t)y,
                               .taps = u.end - u.first};
@@ -265,19 +288,21 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
 
 /* All phases of the block's rows [first, first + count). */
 static void run_rows(const plan *s, const block *b, fc_depthwise *d, int64_t first, int64_t count, const char *strip,
-                     const char *tile)
+                     const char *tile, fc_depthwise_group *groups)
 {
+    const int64_t item = (int64_t)s->p->item, pixel = d->y_pixel / s->w.count;
     fc_depthwise_row rows[CALL_ROWS];
     d->rows = rows, d->row_count = count;
     for (int64_t i = 0; i < count; i++)
         rows[i] = row_at(s, b, first + i, strip, tile);
     for (int64_t i = 0; i < s->w.count; i++) {
-        set_phase(s, i, d);
-        d->count = fc_min(b->columns, s->w.phases[i].count - b->w);
+        set_phase(s, b, i, d, groups);
         if (d->count > 0)
             s->p->k->depthwise->rows(d);
-        for (int64_t r = 0; r < count; r++)
-            rows[r].y = (char *)rows[r].y + d->y_pixel / s->w.count * (int64_t)s->p->item;
+        for (int64_t r = 0; r < count; r++) {
+            rows[r].y = (char *)rows[r].y + pixel * item;
+            rows[r].weights = (const char *)rows[r].weights + s->w.phases[i].taps * FC_DEPTHWISE_ALIGN * item;
+        }
     }
 }
 
@@ -285,20 +310,19 @@ static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
-    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
-    const int64_t left = s->x_in_place ? b.w * s->w.stride + s->w.least : 0;
+    char *groups = s->threads + slot * s->thread_bytes, *strip = groups + s->group_bytes, *tile = strip + s->x_bytes;
     fc_depthwise d = {
-        .x_row = s->h.phases[0].dilation * s->x_row,
-        .x_pixel = s->x_pixel,
-        .step = s->w.stride,
-        .first_column = -left,
-        .end_column = s->x_in_place ? p->x.w - left : s->columns,
-        .weight_row = -s->h.phases[0].step * p->kernel_w * s->pitch,
+        .x_row = s->h.phases[0].dilation * s->x_row * item,
+        .x_step = s->w.stride * s->x_pixel * item,
+        .weight_block = p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .weight_row = -s->h.phases[0].step * p->kernel_w * FC_DEPTHWISE_ALIGN,
         .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
         .residual_pixel = p->residual.stride_w,
         .channels = b.channels,
         .stream = s->stream,
+        .maps = !fc_is_identity(&p->epilogue),
         .scale = fc_at(p->epilogue.scale, b.c, p->item),
         .bias = fc_at(p->epilogue.bias, b.c, p->item),
         .lower = p->epilogue.lower,
@@ -307,7 +331,7 @@ static void run_block(void *context, int64_t task, int slot)
     if (!s->x_in_place)
         load_strip(s, &b, strip);
     for (int64_t i = 0; i < b.rows; i += CALL_ROWS)
-        run_rows(s, &b, &d, i, fc_min(CALL_ROWS, b.rows - i), strip, tile);
+        run_rows(s, &b, &d, i, fc_min(CALL_ROWS, b.rows - i), strip, tile, (fc_depthwise_group *)groups);
     if (!s->y_in_place)
         store_tile(s, &b, tile);
 }
@@ -329,18 +353,11 @@ static plan forward_plan(const fc_problem *p, forward_phases *f)
                      forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
 }
 
-/* Bytes of the parts of the scratch that threads share: pointers to groups, groups (one tap each at worst), weights. */
-static int64_t group_bytes(const plan *s)
-{
-    return fc_round_up((s->w.count + 1) * (int64_t)sizeof(void *) +
-                           s->p->kernel_w * (int64_t)sizeof(fc_depthwise_group),
-                       64);
-}
+static int64_t order_bytes(const fc_problem *p) { return fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64); }
 
-static int64_t shared_bytes(const plan *s)
+static int64_t shared_bytes(const fc_problem *p)
 {
-    const fc_problem *p = s->p;
-    return group_bytes(s) + (p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64));
+    return order_bytes(p) + (p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64));
 }
 
 static fc_status run(plan *s)
@@ -348,16 +365,30 @@ static fc_status run(plan *s)
     const fc_problem *p = s->p;
     const int64_t tasks = p->y.n * s->count_h * s->count_w * s->count_c;
     const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire_parts(shared_bytes(s), slots, s->thread_bytes);
+    char *scratch = fc_scratch_acquire_parts(shared_bytes(p), slots, s->thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
-    s->groups = (const fc_depthwise_group **)scratch;
-    s->weights = p->packed ? p->packed : scratch + group_bytes(s);
-    s->threads = scratch + shared_bytes(s);
-    set_groups(s, (fc_depthwise_group *)(s->groups + s->w.count + 1));
-    if (!p->packed)
-        fc_pack_depthwise(p, scratch + group_bytes(s));
+    char *packed = scratch + order_bytes(p);
+    s->weights = p->packed ? p->packed : packed;
+    s->threads = scratch + shared_bytes(p);
+    if (!p->packed) {
+        set_order(s, (int64_t *)scratch, (fc_depthwise_group *)s->threads);
+        pack(p, (int64_t *)scratch, packed);
+    }
     fc_parallel_in(slots, tasks, run_block, s);
+    fc_scratch_release(scratch);
+    return FC_OK;
+}
+
+fc_status fc_pack_depthwise(const fc_problem *p, char *to)
+{
+    forward_phases f;
+    const plan s = forward_plan(p, &f);
+    char *scratch = fc_scratch_acquire_parts(order_bytes(p), 1, s.group_bytes);
+    if (!scratch)
+        return FC_ENOMEM;
+    set_order(&s, (int64_t *)scratch, (fc_depthwise_group *)(scratch + order_bytes(p)));
+    pack(p, (int64_t *)scratch, to);
     fc_scratch_release(scratch);
     return FC_OK;
 }
@@ -366,7 +397,7 @@ int64_t fc_conv_depthwise_scratch(const fc_problem *p)
 {
     forward_phases f;
     const plan s = forward_plan(p, &f);
-    return s.thread_bytes + shared_bytes(&s);
+    return s.thread_bytes + shared_bytes(p);
 }
 
 fc_status fc_conv_depthwise(const fc_problem *p)
