@@ -36,20 +36,30 @@ typedef struct {
     int64_t first_inner, end_inner;
     int64_t y_pixel, residual_pixel;
     int64_t count, channels, channel_block; /* the block's columns under a few outputs stay in the first-level cache */
-    int stream; /* y bypasses the caches; it is aligned to 64 bytes, and so are its pixels */
     int maps; /* 0: the epilogue changes nothing and is left out */
     const void *scale, *bias;
     double lower, upper;
 } fc_depthwise;
 
-/* c[u][v][channel] += sum_{i < count} y[i][channel] * x[u * x_row + i * step + v * tap + channel] */
+/* A row of outputs; x at row of taps 0, which may lie outside: only the rows of taps [first, end) count. */
 typedef struct {
     const void *x, *y;
-    int64_t rows, taps_w;
-    int64_t x_row, step, tap, y_pixel;
+    int64_t first, end;
+} fc_depthwise_at_row;
+
+/* The gradient of the weight: c[channel / 16][u][tap][channel % 16] += sum over the rows, i < count of
+ *     y[i * y_pixel + channel] * x[.. of tap, output i and u as above ..][channel]
+ * c is dense but for the pitch c_block and padded to 16 channels. */
+typedef struct {
+    const fc_depthwise_at_row *rows;
+    const fc_depthwise_group *groups;
+    int64_t row_count, group_count, taps_h;
+    int64_t x_row, x_step; /* bytes */
+    int64_t first_inner, end_inner;
+    int64_t y_pixel;
     int64_t count, channels;
     void *c;
-    int64_t c_row, c_tap;
+    int64_t c_block;
 } fc_depthwise_at;
 
 typedef struct {

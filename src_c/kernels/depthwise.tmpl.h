@@ -74,7 +74,6 @@ INLINE void N(depthwise_map)(const fc_depthwise *d, const fc_depthwise_row *row,
 INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, const N(dw_shape) s, const vec *acc)
 {
     const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
-    const int stream = d->stream;
     FC_UNROLL for (int i = 0; i < s.pixels; i++, y += pitch)
     {
         FC_OPAQUE(y);
@@ -82,8 +81,6 @@ INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, co
             break;
         if (s.lanes != VL)
             vstore_tail((T *)y, acc[i], s.lanes);
-        else if (stream)
-            vstream((T *)y, acc[i]);
         else
             vstore((T *)y, acc[i]);
     }
@@ -139,17 +136,16 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
 #define FC_TILES(taps) \
     FC_TILE(4, 0, taps) FC_TILE(5, 0, taps) FC_TILE(6, 0, taps) FC_TILE(7, 0, taps) FC_TILE(8, 0, taps) \
     FC_TILE(4, 1, taps) FC_TILE(5, 1, taps) FC_TILE(6, 1, taps) FC_TILE(7, 1, taps) FC_TILE(8, 1, taps)
-FC_TILES(0) FC_TILES(3)
-#undef FC_TILES
+FC_TILES(0)
+FC_TILES(3)
 #undef FC_TILE
 
+#define FC_ENTRY(name, px) {{N(name##_##px##_0_0), N(name##_##px##_0_3)}, {N(name##_##px##_1_0), N(name##_##px##_1_3)}}
+#define FC_TABLE(name) {FC_ENTRY(name, 4), FC_ENTRY(name, 5), FC_ENTRY(name, 6), FC_ENTRY(name, 7), FC_ENTRY(name, 8)}
 static void N(depthwise_rows)(const fc_depthwise *d)
 {
-#define FC_ENTRY(px) {{N(depthwise_##px##_0_0), N(depthwise_##px##_0_3)}, {N(depthwise_##px##_1_0), N(depthwise_##px##_1_3)}}
-    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t, int64_t, int64_t) = {
-        FC_ENTRY(4), FC_ENTRY(5), FC_ENTRY(6), FC_ENTRY(7), FC_ENTRY(8)
-    };
-#undef FC_ENTRY
+    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t,
+                                                             int64_t, int64_t) = FC_TABLE(depthwise);
     const int three = d->group_count == 1 && d->groups->taps == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
@@ -163,65 +159,153 @@ static void N(depthwise_rows)(const fc_depthwise *d)
             first += valid;
         }
     }
-    if (d->stream)
-        vfence();
 }
 
-/* ---- gradient of the weight: up to 3 x 4 taps in accumulators, one load of y for all of them -----------------------*/
-INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t u, int64_t v, int64_t c, const int rows, const int taps,
-                                 const int count)
+/* ---- gradient of the weight ------------------------------------------------------------------------------------------
+ * The sums of a row of taps, or of all 3 x 3, stay in registers while `pixels` outputs of a few rows pass by. */
+INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int taps, const N(dw_shape) s, vec *acc)
 {
-    vec acc[3][4];
-    T *to = (T *)d->c + u * d->c_row + v * d->c_tap + c;
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < taps; j++) acc[i][j] = N(dw_load)(to + i * d->c_row + j * d->c_tap, count);
-    const T *x0 = (const T *)d->x + u * d->x_row + v * d->tap + c, *y = (const T *)d->y + c;
-    const T *x1 = x0 + d->x_row, *x2 = x1 + d->x_row;
-    for (int64_t p = 0; p < d->count; p++, y += d->y_pixel, x0 += d->step, x1 += d->step, x2 += d->step) {
-        vec g = N(dw_load)(y, count);
+    const char *x = t->x;
+    FC_UNROLL for (int k = 0; k < s.pixels + taps - 1; k++)
+    {
+        vec a = {0};
+        if (k && k % 3 == 0) {
+            x += t->pitch3;
+            FC_OPAQUE(x);
+        }
+        if (!s.edge || (uint64_t)(k - t->inside) < (uint64_t)t->columns)
+            a = N(dw_load)((const T *)(x + k % 3 * t->pitch), s.lanes);
+        if (taps > 1 || s.edge)
+            a = vrounded(a);
         FC_UNROLL for (int j = 0; j < taps; j++)
+            if (k >= j && k - j < s.pixels)
+                acc[j] += g[k - j] * a;
+    }
+}
+
+INLINE void N(depthwise_at_outputs)(const fc_depthwise_at *d, const fc_depthwise_at_row *row, int64_t first, int64_t valid,
+                                    int64_t c, const N(dw_shape) s, vec *g)
+{
+    const char *y = (const char *)((const T *)row->y + first * d->y_pixel + c);
+    const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
+    FC_UNROLL for (int i = 0; i < s.pixels; i++, y += pitch)
+    {
+        FC_OPAQUE(y);
+        g[i] = (vec){0};
+        if (!s.part || i < valid)
+            g[i] = N(dw_load)((const T *)y, s.lanes);
+    }
+}
+
+INLINE void N(depthwise_at_load)(const T *c, const int taps, vec *acc)
+{
+    FC_UNROLL for (int j = 0; j < taps; j++) acc[j] = vload(c + j * FC_DEPTHWISE_ALIGN);
+}
+
+INLINE void N(depthwise_at_store)(T *c, const int taps, const vec *acc)
+{
+    FC_UNROLL for (int j = 0; j < taps; j++) vstore(c + j * FC_DEPTHWISE_ALIGN, acc[j]);
+}
+
+/* One row of taps of one group, `x` bytes after where a row starts. */
+INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t,
+                                  int64_t x, T *to, const int taps, const N(dw_shape) s)
+{
+    vec acc[FC_DEPTHWISE_TAPS], g[FC_PX];
+    N(depthwise_at_load)(to, taps, acc);
+    for (const fc_depthwise_at_row *row = d->rows; row < d->rows + d->row_count; row++) {
+        if (u < row->first || u >= row->end)
+            continue;
+        t->x = (const char *)row->x + x;
+        N(depthwise_at_outputs)(d, row, first, valid, c, s, g);
+        N(depthwise_at_taps)(t, g, taps, s, acc);
+    }
+    N(depthwise_at_store)(to, taps, acc);
+}
+
+INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
+                                   T *to, const N(dw_shape) s)
+{
+    for (int64_t u = 0; u < d->taps_h; u++, x += d->x_row)
+        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+            t->inside = group->inside - first, t->columns = group->columns;
+            if (s.part && t->columns > valid + group->taps - 1 - t->inside) /* what outputs that do not exist would see */
+                t->columns = valid + group->taps - 1 > t->inside ? valid + group->taps - 1 - t->inside : 0;
+#define FC_CASE(n)                                                                                                     \
+    case n:                                                                                                            \
+        N(depthwise_at_group)(d, u, first, valid, c, t, x + group->x, to, n, s);                                       \
+        break;
+            switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+#undef FC_CASE
+            to += group->taps * FC_DEPTHWISE_ALIGN;
+        }
+}
+
+INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
+                                  T *to, const N(dw_shape) s)
+{
+    vec acc[3][3], g[FC_PX];
+    const int64_t row_of_taps = 3 * FC_DEPTHWISE_ALIGN;
+    t->inside = d->groups->inside - first, t->columns = d->groups->columns;
+    if (s.part && t->columns > valid + 2 - t->inside)
+        t->columns = valid + 2 > t->inside ? valid + 2 - t->inside : 0;
+    FC_UNROLL for (int u = 0; u < 3; u++) N(depthwise_at_load)(to + u * row_of_taps, 3, acc[u]);
+    for (const fc_depthwise_at_row *row = d->rows; row < d->rows + d->row_count; row++) {
+        N(depthwise_at_outputs)(d, row, first, valid, c, s, g);
+        t->x = (const char *)row->x + x + d->groups->x;
+        FC_UNROLL for (int u = 0; u < 3; u++)
         {
-            acc[0][j] += g * N(dw_load)(x0 + j * d->tap, count);
-            if (rows > 1)
-                acc[1][j] += g * N(dw_load)(x1 + j * d->tap, count);
-            if (rows > 2)
-                acc[2][j] += g * N(dw_load)(x2 + j * d->tap, count);
+            if (u >= row->first && u < row->end)
+                N(depthwise_at_taps)(t, g, 3, s, acc[u]);
+            t->x += d->x_row;
         }
     }
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < taps; j++)
-            if (count == VL)
-                vstore(to + i * d->c_row + j * d->c_tap, acc[i][j]);
-            else
-                vstore_tail(to + i * d->c_row + j * d->c_tap, acc[i][j], count);
+    FC_UNROLL for (int u = 0; u < 3; u++) N(depthwise_at_store)(to + u * row_of_taps, 3, acc[u]);
 }
 
-#define FC_AT(rows, taps)                                                                                              \
-    static void N(depthwise_at_##rows##taps)(const fc_depthwise_at *d, int64_t u, int64_t v)                           \
+INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, const N(dw_shape) s)
+{
+    N(dw_taps) t = {.pitch = d->x_step, .pitch3 = 3 * d->x_step};
+    const int64_t x = first * d->x_step + c * (int64_t)sizeof(T);
+    T *to = (T *)d->c + c / FC_DEPTHWISE_ALIGN * d->c_block + c % FC_DEPTHWISE_ALIGN;
+    if (s.taps == 3)
+        N(depthwise_at_three)(d, first, valid, c, &t, x, to, s);
+    else
+        N(depthwise_at_groups)(d, first, valid, c, &t, x, to, s);
+}
+
+#define FC_TILE(pixels, edge, taps)                                                                                    \
+    static void N(depthwise_at_##pixels##_##edge##_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid)     \
     {                                                                                                                  \
+        const int part = pixels == FC_LEAST_PX && edge;                                                                \
         int64_t c = 0;                                                                                                 \
         for (; c + VL <= d->channels; c += VL)                                                                         \
-            N(depthwise_at_tile)(d, u, v, c, rows, taps, VL);                                                          \
+            N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, VL});                     \
         if (c < d->channels)                                                                                           \
-            N(depthwise_at_tile)(d, u, v, c, rows, taps, (int)(d->channels - c));                                      \
+            N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, (int)(d->channels - c)}); \
     }
-FC_AT(1, 1) FC_AT(1, 2) FC_AT(1, 3) FC_AT(1, 4) FC_AT(2, 1) FC_AT(2, 2) FC_AT(2, 3) FC_AT(2, 4)
-FC_AT(3, 1) FC_AT(3, 2) FC_AT(3, 3) FC_AT(3, 4)
-#undef FC_AT
+FC_TILES(0)
+FC_TILES(3)
 
 static void N(depthwise_at)(const fc_depthwise_at *d)
 {
-#define FC_ROW(r) {N(depthwise_at_##r##1), N(depthwise_at_##r##2), N(depthwise_at_##r##3), N(depthwise_at_##r##4)}
-    static void (*const tile[3][4])(const fc_depthwise_at *, int64_t, int64_t) = {FC_ROW(1), FC_ROW(2), FC_ROW(3)};
-#undef FC_ROW
-    for (int64_t u = 0; u < d->rows; u += 3)
-        for (int64_t v = 0; v < d->taps_w; v += 4) {
-            const int64_t rows = d->rows - u < 3 ? d->rows - u : 3, taps = d->taps_w - v < 4 ? d->taps_w - v : 4;
-            tile[rows - 1][taps - 1](d, u, v);
-        }
+    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t, int64_t) = FC_TABLE(depthwise_at);
+    const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
+    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
+    for (int64_t i = 0, first = 0; i < tiles; i++) {
+        const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
+        const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
+        const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
+        tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
+        first += valid;
+    }
 }
 
 static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at)};
+#undef FC_TILE
+#undef FC_TILES
+#undef FC_ENTRY
+#undef FC_TABLE
 #undef FC_OPAQUE
 #undef FC_PX
 #undef FC_LEAST_PX

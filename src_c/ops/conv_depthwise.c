@@ -9,8 +9,7 @@
  */
 #include "../scratch.h"
 #include "../threads.h"
-#include "conv.h"
-#include "windows.h"
+#include "conv_depthwise.h"
 
 #include <string.h>
 
@@ -25,19 +24,10 @@ enum {
     TASKS_PER_THREAD = 4,
 };
 
-/* Along an axis output i belongs to phase i % count and sees the inputs from i / count * stride - pad of the phase on. */
-typedef struct {
-    const fc_phase *phases;
-    int64_t count;
-    int64_t size; /* outputs of phase 0, which has the most */
-    int64_t stride;
-    int64_t least, most; /* inputs that output 0 of any phase sees */
-} axis;
-
 typedef struct {
     const fc_problem *p;
-    axis h, w;
-    int x_in_place, y_in_place, stream;
+    fc_depthwise_axis h, w;
+    int x_in_place, y_in_place;
     int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w; /* of outputs of one phase */
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
@@ -50,12 +40,9 @@ typedef struct {
     int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
 } block;
 
-/* Inputs along an axis that `outputs` neighbouring outputs of all phases see. */
-static int64_t reach(const axis *a, int64_t outputs) { return (outputs - 1) * a->stride + a->most - a->least + 1; }
-
-static axis make_axis(const fc_phase *phases, int64_t count, int64_t stride)
+static fc_depthwise_axis make_axis(const fc_phase *phases, int64_t count, int64_t stride)
 {
-    axis a = {.phases = phases, .count = count, .size = phases[0].count, .stride = stride};
+    fc_depthwise_axis a = {.phases = phases, .count = count, .size = phases[0].count, .stride = stride};
     for (int64_t i = 0, seen = 0; i < count; i++) {
         const fc_phase *f = &phases[i];
         if (f->taps == 0)
@@ -85,32 +72,22 @@ static void choose_rows(plan *s, int64_t wanted)
 static void choose_strips(plan *s, int64_t wanted)
 {
     const int64_t item = (int64_t)s->p->item, pixel = s->block_c * item, border = s->w.most - s->w.least + 1;
-    const int64_t room = fc_max(4 * STRIP_BYTES / (pixel * reach(&s->h, 1)), 2 * border) / s->w.stride;
+    const int64_t room = fc_max(4 * STRIP_BYTES / (pixel * fc_depthwise_reach(&s->h, 1)), 2 * border) / s->w.stride;
     s->block_w = fc_ceil_div(s->w.size, fc_ceil_div(s->w.size, fc_max(1, room)));
     const int64_t step = s->h.size > 1 ? s->h.stride : 1; /* a single row may come with any stride */
-    const int64_t row = fc_max(step * reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
+    const int64_t row = fc_max(step * fc_depthwise_reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
     s->block_h = fc_max(1, fc_min(s->h.size, STRIP_BYTES / fc_max(1, row)));
     while (s->block_h > 2 && s->p->y.n * s->count_c * fc_ceil_div(s->w.size, s->block_w) *
                                      fc_ceil_div(s->h.size, s->block_h) < wanted)
         s->block_h = fc_ceil_div(s->block_h, 2);
 }
 
-static int streams(const fc_problem *p)
-{
-    const fc_view *y = &p->y;
-    const int64_t item = (int64_t)p->item;
-    return y->n * y->c * y->h * y->w * item >= FC_STREAM_LEAST && (uintptr_t)y->data % FC_STREAM_ALIGN == 0 &&
-           y->stride_w * item % FC_STREAM_ALIGN == 0 && y->stride_h * item % FC_STREAM_ALIGN == 0 &&
-           y->stride_n * item % FC_STREAM_ALIGN == 0;
-}
-
-static plan make_plan(const fc_problem *p, axis h, axis w)
+static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axis w)
 {
     const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     plan s = {.p = p, .h = h, .w = w, .channels = p->groups};
     s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
-    s.stream = s.y_in_place && streams(p);
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
     s.count_c = fc_ceil_div(s.channels, s.block_c);
     if (s.x_in_place && s.y_in_place)
@@ -119,12 +96,12 @@ static plan make_plan(const fc_problem *p, axis h, axis w)
         choose_strips(&s, wanted);
     s.count_h = fc_ceil_div(h.size, s.block_h);
     s.count_w = fc_ceil_div(w.size, s.block_w);
-    s.columns = reach(&w, s.block_w);
+    s.columns = fc_depthwise_reach(&w, s.block_w);
     s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
     s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
     s.y_row = s.block_w * w.count * s.block_c;
     if (!s.x_in_place)
-        s.x_bytes = fc_round_up(reach(&h, s.block_h) * s.x_row * item, 64);
+        s.x_bytes = fc_round_up(fc_depthwise_reach(&h, s.block_h) * s.x_row * item, 64);
     if (!s.y_in_place)
         s.y_bytes = fc_round_up(s.block_h * h.count * s.y_row * item, 64);
     s.group_bytes = fc_round_up(p->kernel_w * (int64_t)sizeof(fc_depthwise_group), 64);
@@ -134,34 +111,39 @@ static plan make_plan(const fc_problem *p, axis h, axis w)
 
 /* ---- taps: the order in which each phase walks along a row, in groups that share columns ------------------------------*/
 /* Taps that are this far apart, a stride in columns, share columns between neighbouring outputs. */
-static int64_t group_step(const axis *a, const fc_phase *f)
+static int64_t group_step(const fc_depthwise_axis *a, const fc_phase *f)
 {
     const int64_t step = a->stride % f->dilation == 0 ? a->stride / f->dilation : f->taps;
     return fc_max(1, fc_min(step, f->taps));
 }
 
-/* Outputs i with first <= column + i * stride < end see column `column` of output 0. */
-static fc_range seeing(int64_t column, int64_t stride, int64_t first, int64_t end)
+/* The i with first <= column + i * stride < end */
+static fc_range seeing(int64_t column, int64_t stride, fc_range x)
 {
-    const int64_t below = first - column, above = end - column;
+    const int64_t below = x.first - column, above = x.end - column;
     return (fc_range){below > 0 ? fc_ceil_div(below, stride) : -(-below / stride),
                       above > 0 ? fc_ceil_div(above, stride) : -(-above / stride)};
 }
 
-/* The groups of a phase, as even as FC_DEPTHWISE_TAPS allows, and order[i]: the tap of the weight that comes i-th. x is where
- * the columns [first, end) of it lie, column 0 at x. */
-static int64_t make_groups(const plan *s, const fc_phase *f, fc_range x, fc_depthwise_group *groups, int64_t *order)
+fc_range fc_depthwise_inner(const fc_depthwise_axis *w, const fc_phase *f, fc_range x)
 {
-    const int64_t step = group_step(&s->w, f);
+    const int64_t first = -f->pad - w->least, last = first + fc_max(0, f->taps - 1) * f->dilation;
+    return (fc_range){seeing(first, w->stride, x).first, seeing(last, w->stride, x).end};
+}
+
+int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64_t pixel, fc_range x,
+                            fc_depthwise_group *groups, int64_t *order)
+{
+    const int64_t step = group_step(w, f);
     int64_t count = 0;
     for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
         const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
         for (int64_t i = 0, done = 0; i < parts; i++) {
             const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
-            const int64_t column = tap * f->dilation - f->pad - s->w.least;
-            const fc_range r = seeing(column, s->w.stride, x.first, x.end);
+            const int64_t column = tap * f->dilation - f->pad - w->least;
+            const fc_range r = seeing(column, w->stride, x);
             groups[count++] = (fc_depthwise_group){
-                .x = column * s->x_pixel * (int64_t)s->p->item, .taps = size, .inside = r.first, .columns = r.end - r.first};
+                .x = column * pixel, .taps = size, .inside = r.first, .columns = r.end - r.first};
             for (int64_t j = 0; order && j < size; j++)
                 *order++ = f->last - (tap + j * step) * f->step;
             done += size;
@@ -202,7 +184,7 @@ static void set_order(const plan *s, int64_t *to, fc_depthwise_group *scratch)
 {
     memset(to, 0, (size_t)s->p->kernel_w * sizeof *to); /* no output of a small gradient may see some of them */
     for (int64_t i = 0; i < s->w.count; i++) {
-        make_groups(s, &s->w.phases[i], (fc_range){0, 0}, scratch, to);
+        fc_depthwise_groups(&s->w, &s->w.phases[i], 0, (fc_range){0, 0}, scratch, to);
         to += s->w.phases[i].taps;
     }
 }
@@ -217,11 +199,10 @@ static void set_phase(const plan *s, const block *b, int64_t index, fc_depthwise
     d->channel_block = fc_round_up(fc_ceil_div(d->channels, blocks), FC_DEPTHWISE_ALIGN);
     const int64_t left = s->x_in_place ? b->w * s->w.stride + s->w.least : 0;
     const fc_range x = {-left, s->x_in_place ? s->p->x.w - left : s->columns};
-    const int64_t least = -f->pad - s->w.least, most = least + fc_max(0, f->taps - 1) * f->dilation;
+    const fc_range inner = fc_depthwise_inner(&s->w, f, x);
     d->groups = groups;
-    d->group_count = make_groups(s, f, x, groups, NULL);
-    d->first_inner = seeing(least, s->w.stride, x.first, x.end).first;
-    d->end_inner = seeing(most, s->w.stride, x.first, x.end).end;
+    d->group_count = fc_depthwise_groups(&s->w, f, s->x_pixel * (int64_t)s->p->item, x, groups, NULL);
+    d->first_inner = inner.first, d->end_inner = inner.end;
     d->count = fc_min(b->columns, f->count - b->w);
 }
 
@@ -243,8 +224,8 @@ static void load_strip(const plan *s, const block *b, char *to)
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
     const fc_window window = {
-        b->h * s->h.stride + s->h.least, reach(&s->h, fc_ceil_div(b->rows, s->h.count)), 1,
-        b->w * s->w.stride + s->w.least, reach(&s->w, b->columns),                       1};
+        b->h * s->h.stride + s->h.least, fc_depthwise_reach(&s->h, fc_ceil_div(b->rows, s->h.count)), 1,
+        b->w * s->w.stride + s->w.least, fc_depthwise_reach(&s->w, b->columns),                       1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
@@ -321,7 +302,6 @@ static void run_block(void *context, int64_t task, int slot)
         .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
         .residual_pixel = p->residual.stride_w,
         .channels = b.channels,
-        .stream = s->stream,
         .maps = !fc_is_identity(&p->epilogue),
         .scale = fc_at(p->epilogue.scale, b.c, p->item),
         .bias = fc_at(p->epilogue.bias, b.c, p->item),
@@ -337,7 +317,8 @@ static void run_block(void *context, int64_t task, int slot)
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------------------*/
-static axis forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride, int64_t dilation, int64_t pad)
+fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride, int64_t dilation,
+                                            int64_t pad)
 {
     *f = (fc_phase){.count = outputs, .taps = taps, .step = -1, .dilation = dilation, .pad = pad};
     return make_axis(f, 1, stride);
@@ -349,8 +330,8 @@ typedef struct {
 
 static plan forward_plan(const fc_problem *p, forward_phases *f)
 {
-    return make_plan(p, forward_axis(&f->h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top),
-                     forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
+    return make_plan(p, fc_depthwise_forward_axis(&f->h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top),
+                     fc_depthwise_forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
 }
 
 static int64_t order_bytes(const fc_problem *p) { return fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64); }
