@@ -9,6 +9,8 @@
  * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
  * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
  *
+ * With few output channels the sides change places: rows are channels of grad_y, columns (vectors) those of x.
+ *
  * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels
  * and the other copied panel by panel, so that the tile kernel of the forward pass reads both sides in order. In place,
  * pixels a KiB apart share cache sets and vectors straddle lines: 5 to 14 % slower than with the copies.
@@ -41,6 +43,9 @@ typedef struct {
     int pointwise; /* x strips are [channel][pixel], y strips one panel [pixel][column] */
     int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
     int64_t row_units; /* kernel_h or taps */
+    int turned; /* columns are channels of x and rows those of grad_y */
+    fc_problem weight; /* *p, with the weight as rows and columns see it */
+    int64_t rows, columns; /* channels: C and K, turned K and C */
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
     int64_t x_pixel, x_row, x_image, x_step_h, x_step_w, y_pixel, y_row, y_image; /* pitches of the strips, elements */
     int64_t x_bytes, y_bytes, thread_bytes;
@@ -105,9 +110,28 @@ static void set_strips(plan *s)
     s->y_pixel = s->y_in_place ? p->y.stride_w : p->out_channels;
     s->y_row = s->y_in_place ? p->y.stride_h : s->block_w * s->y_pixel;
     s->y_image = s->y_in_place ? p->y.stride_n : s->block_h * s->y_row;
-    s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
+    s->merged = !s->turned && p->dilation_w == 1 && s->x_pixel == p->in_channels;
     s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
     s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->y_image * item, 64);
+}
+
+/* Lanes are output channels; where these are few, those of x pay. A tile of fewer than 4 rows waits for its additions. */
+static int turning_pays(const fc_problem *p)
+{
+    enum { LEAST_ROWS = 4 };
+    const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
+    return 2 * fc_max(out, LEAST_ROWS) * fc_ceil_div(in, lanes) <= in * fc_ceil_div(out, lanes);
+}
+
+static void choose_sides(plan *s)
+{
+    const fc_problem *p = s->p;
+    s->turned = !s->pointwise && turning_pays(p);
+    s->rows = s->turned ? p->out_channels : p->in_channels;
+    s->columns = s->turned ? p->in_channels : p->out_channels;
+    s->weight = *p;
+    if (s->turned)
+        fc_swap(&s->weight.weight_k, &s->weight.weight_c);
 }
 
 /* y: grad_y as it came, before rows were joined. */
@@ -115,6 +139,7 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
 {
     const int64_t item = (int64_t)p->item;
     plan s = {.p = p, .pointwise = pointwise, .taps = p->kernel_h * p->kernel_w, .panel = 2 * p->k->vector_lanes};
+    choose_sides(&s);
     s.buffer_group = s.taps * p->in_channels * p->out_channels;
     s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
     choose_slices(&s, y);
@@ -123,7 +148,7 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
         set_pointwise_strips(&s);
     else
         set_strips(&s);
-    s.panels = fc_ceil_div(p->out_channels, s.panel);
+    s.panels = fc_ceil_div(s.columns, s.panel);
     s.row_units = s.merged ? p->kernel_h : s.taps;
 
     const int threads = fc_parallel_slots(INT64_MAX);
@@ -134,7 +159,7 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     s.thread_bytes = s.x_bytes + s.y_bytes;
     if (s.single) {
         s.buffer_slice = 0;
-        s.thread_bytes += fc_round_up(s.taps * p->in_channels * s.panel * item, 64);
+        s.thread_bytes += fc_round_up(s.taps * s.rows * s.panel * item, 64);
     }
     return s;
 }
@@ -177,12 +202,20 @@ static strips load_strips(const plan *s, int64_t group, const block *b, char *sc
     return t;
 }
 
-/* A part of the weight: tap units [first, last), output channels [k0, k0 + columns) of a group. */
+/* A part of the weight: tap units [first, last), columns [k0, k0 + columns) of a group. */
 typedef struct {
     int64_t group, first, last, k0, columns;
 } part;
 
-/* c[unit][..][k] (+)= the block's products for a part of the weight. */
+static fc_gemm_at turn(const fc_gemm_at *g)
+{
+    fc_gemm_at t = *g;
+    t.a = g->b, t.a_image = g->b_image, t.a_line = g->b_line, t.a_step = g->b_step;
+    t.b = g->a, t.b_image = g->a_image, t.b_line = g->a_line, t.b_step = g->a_step;
+    return t;
+}
+
+/* c[unit][..row][column] (+)= the block's products for a part of the weight. */
 static void add_products(const plan *s, const block *b, const strips *t, const part *of, char *c, int64_t c_row,
                          int accumulate)
 {
@@ -192,7 +225,7 @@ static void add_products(const plan *s, const block *b, const strips *t, const p
         .a_image = s->x_image,
         .a_line = s->x_step_h * s->x_row,
         .a_step = s->x_step_w * s->x_pixel,
-        .b = t->y + of->k0 * item,
+        .b = t->y,
         .b_image = s->y_image,
         .b_line = s->y_row,
         .b_step = s->y_pixel,
@@ -200,7 +233,7 @@ static void add_products(const plan *s, const block *b, const strips *t, const p
         .lines = b->rows,
         .depth = b->columns,
         .c_row = c_row,
-        .rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels,
+        .rows = s->merged ? p->kernel_w * s->rows : s->rows,
         .columns = of->columns,
         .accumulate = accumulate,
     };
@@ -208,7 +241,9 @@ static void add_products(const plan *s, const block *b, const strips *t, const p
         const int64_t u = s->merged ? unit : unit / p->kernel_w, v = s->merged ? 0 : unit % p->kernel_w;
         product.a = t->x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel) * item;
         product.c = c + unit * product.rows * c_row * item;
-        p->k->gemm->at(&product);
+        fc_gemm_at q = s->turned ? turn(&product) : product;
+        q.b = (const char *)q.b + of->k0 * item;
+        p->k->gemm->at(&q);
     }
 }
 
@@ -216,10 +251,9 @@ static void unpack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
+    const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->columns;
     const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item;
-    fc_unpack_weights(s->p, group, k0, fc_min(s->panel, width - k0), 0, s->p->in_channels, from, width,
-                      s->p->in_channels * width);
+    fc_unpack_weights(&s->weight, group, k0, fc_min(s->panel, width - k0), 0, s->rows, from, width, s->rows * width);
 }
 
 /* ---- pointwise: the same with x[channel][pixel] and one panel of y at a time -----------------------------------------*/
@@ -291,14 +325,14 @@ static void run_single(void *context, int64_t task, int slot)
     for (int64_t panel = piece * s->panels / s->column_parts; panel < (piece + 1) * s->panels / s->column_parts;
          panel++) {
         const int64_t k0 = panel * s->panel;
-        const part of = {group, 0, s->row_units, k0, fc_min(s->panel, p->out_channels - k0)};
+        const part of = {group, 0, s->row_units, k0, fc_min(s->panel, s->columns - k0)};
         if (s->pointwise && p->weight_k == 1) { /* c[channel of x][k] is a piece of the weight itself */
             char *to = (char *)p->weight + (group * p->weight_g + k0) * (int64_t)p->item;
             add_block(s, &all, &t, &of, scratch, to, p->weight_c, 0);
             continue;
         }
         add_block(s, &all, &t, &of, scratch, sum, s->panel, 0);
-        fc_unpack_weights(p, group, k0, of.columns, 0, p->in_channels, sum, s->panel, p->in_channels * s->panel);
+        fc_unpack_weights(&s->weight, group, k0, of.columns, 0, s->rows, sum, s->panel, s->rows * s->panel);
     }
 }
 
@@ -332,7 +366,7 @@ static void run_slice(void *context, int64_t task, int slot)
     const int64_t group = task / (s->row_parts * s->column_parts) % p->groups;
     const int64_t slice = task / (s->row_parts * s->column_parts * p->groups);
     const int64_t k0 = column_part * s->panels / s->column_parts * s->panel;
-    const int64_t k1 = fc_min(p->out_channels, (column_part + 1) * s->panels / s->column_parts * s->panel);
+    const int64_t k1 = fc_min(s->columns, (column_part + 1) * s->panels / s->column_parts * s->panel);
     const int64_t first = row_part * s->row_units / s->row_parts, last = (row_part + 1) * s->row_units / s->row_parts;
     const part of = {group, first, last, k0, k1 - k0};
     const int64_t begin = first_pixel(s, slice * s->lines / s->slices),
@@ -342,7 +376,7 @@ static void run_slice(void *context, int64_t task, int slot)
     for (int64_t pixel = begin; pixel < end;) {
         const block b = block_at(s, pixel, end);
         const strips t = load_block(s, &b, group, scratch);
-        add_block(s, &b, &t, &of, scratch, sum, p->out_channels, pixel > begin);
+        add_block(s, &b, &t, &of, scratch, sum, s->columns, pixel > begin);
         pixel += b.images * b.rows * b.columns;
     }
 }
