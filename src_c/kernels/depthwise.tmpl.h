@@ -5,6 +5,7 @@
  * read once from beyond. */
 #define FC_PX 8
 #define FC_LEAST_PX 4 /* rows of at least 5 are cut into tiles of 4 to 8 */
+#define FC_PAIRS (FC_VECTOR_BYTES == 64) /* 32 registers */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
 INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : vload_tail(p, count); }
@@ -118,26 +119,86 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
     N(depthwise_store)(d, (char *)((T *)row->y + first * d->y_pixel + c), valid, s, acc);
 }
 
+/* The tile of two rows that are one row of x apart, with all 3 x 3 taps: a column of x serves both. 16 accumulators, 6
+ * weights and a column take 23 registers. */
+INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
+                              N(dw_taps) t, const N(dw_shape) s)
+{
+    vec acc[2][FC_PX];
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[0][i] = acc[1][i] = (vec){0};
+    t.x += c * (int64_t)sizeof(T);
+    const T *w = t.w + c / FC_DEPTHWISE_ALIGN * d->weight_block + c % FC_DEPTHWISE_ALIGN;
+    FC_UNROLL for (int u = 0; u < 4; u++)
+    {
+        vec weight[2][3];
+        FC_UNROLL for (int j = 0; j < 3; j++)
+        {
+            weight[0][j] = u < 3 ? vload(w + u * d->weight_row + j * FC_DEPTHWISE_ALIGN) : (vec){0};
+            weight[1][j] = u > 0 ? vload(w + (u - 1) * d->weight_row + j * FC_DEPTHWISE_ALIGN) : (vec){0};
+        }
+        const char *x = t.x;
+        FC_UNROLL for (int k = 0; k < s.pixels + 2; k++)
+        {
+            vec a = {0};
+            if (k && k % 3 == 0) {
+                x += t.pitch3;
+                FC_OPAQUE(x);
+            }
+            if (!s.edge || (uint64_t)(k - t.inside) < (uint64_t)t.columns)
+                a = N(dw_load)((const T *)(x + k % 3 * t.pitch), s.lanes);
+            a = vrounded(a);
+            FC_UNROLL for (int j = 0; j < 3; j++)
+            {
+                if (u < 3 && k >= j && k - j < s.pixels)
+                    acc[0][k - j] += weight[0][j] * a;
+                if (u > 0 && k >= j && k - j < s.pixels)
+                    acc[1][k - j] += weight[1][j] * a;
+            }
+        }
+        t.x += d->x_row;
+    }
+    FC_UNROLL for (int r = 0; r < 2; r++)
+    {
+        if (d->maps)
+            N(depthwise_map)(d, row + r, first, valid, c, s, acc[r]);
+        N(depthwise_store)(d, (char *)((T *)row[r].y + first * d->y_pixel + c), valid, s, acc[r]);
+    }
+}
+
 /* A tile of a row and a block of channels. */
-#define FC_TILE(pixels, edge, taps)                                                                                    \
-    static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,        \
-                                                        int64_t begin, int64_t end)                                    \
+#define FC_TILE(pixels, edge, taps, TILE)                                                                              \
+    static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row,            \
+                                                        int64_t first, int64_t valid, int64_t begin, int64_t end)      \
     {                                                                                                                  \
         const int part = pixels == FC_LEAST_PX && edge;                                                                \
-        N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step}; \
-        t.x = (const char *)row->x + first * d->x_step;\
-        if (taps) { t.x += d->groups->x; t.inside = d->groups->inside - first; t.columns = d->groups->columns; } \
-        int64_t c = begin;                                                                                         \
-        for (; c + VL <= end; c += VL)                                                                             \
-            N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});             \
-        if (c < end)                                                                                               \
-            N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, (int)(end - c)}); \
+        N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step};                               \
+        t.x = (const char *)row->x + first * d->x_step;                                                                \
+        if (taps) {                                                                                                    \
+            t.x += d->groups->x;                                                                                       \
+            t.inside = d->groups->inside - first, t.columns = d->groups->columns;                                      \
+        }                                                                                                              \
+        int64_t c = begin;                                                                                             \
+        for (; c + VL <= end; c += VL)                                                                                 \
+            TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});                             \
+        if (c < end)                                                                                                   \
+            TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, (int)(end - c)});                 \
     }
-#define FC_TILES(taps) \
-    FC_TILE(4, 0, taps) FC_TILE(5, 0, taps) FC_TILE(6, 0, taps) FC_TILE(7, 0, taps) FC_TILE(8, 0, taps) \
-    FC_TILE(4, 1, taps) FC_TILE(5, 1, taps) FC_TILE(6, 1, taps) FC_TILE(7, 1, taps) FC_TILE(8, 1, taps)
-FC_TILES(0)
-FC_TILES(3)
+#define FC_TILES(...)                                                                                                  \
+    FC_TILE(4, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(5, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(6, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(7, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(8, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(4, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(5, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(6, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(7, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(8, 1, __VA_ARGS__)
+FC_TILES(0, N(depthwise_tile))
+FC_TILES(3, N(depthwise_tile))
+#if FC_PAIRS
+FC_TILES(33, N(depthwise_pair))
+#endif
 #undef FC_TILE
 
 #define FC_ENTRY(name, px) {{N(name##_##px##_0_0), N(name##_##px##_0_3)}, {N(name##_##px##_1_0), N(name##_##px##_1_3)}}
@@ -146,6 +207,14 @@ static void N(depthwise_rows)(const fc_depthwise *d)
 {
     static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t,
                                                              int64_t, int64_t) = FC_TABLE(depthwise);
+#if FC_PAIRS
+    static void (*const pair[FC_PX - FC_LEAST_PX + 1][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t,
+                                                          int64_t, int64_t) = {
+        {N(depthwise_4_0_33), N(depthwise_4_1_33)}, {N(depthwise_5_0_33), N(depthwise_5_1_33)},
+        {N(depthwise_6_0_33), N(depthwise_6_1_33)}, {N(depthwise_7_0_33), N(depthwise_7_1_33)},
+        {N(depthwise_8_0_33), N(depthwise_8_1_33)},
+    };
+#endif
     const int three = d->group_count == 1 && d->groups->taps == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
@@ -154,8 +223,15 @@ static void N(depthwise_rows)(const fc_depthwise *d)
             const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
             const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
             const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
-            for (int64_t r = 0; r < d->row_count; r++)
+            for (int64_t r = 0; r < d->row_count; r++) {
+#if FC_PAIRS
+                if (three && d->pairs && r + 1 < d->row_count && d->rows[r].taps == 3 && d->rows[r + 1].taps == 3) {
+                    pair[pixels - FC_LEAST_PX][edge](d, &d->rows[r++], first, valid, begin, end);
+                    continue;
+                }
+#endif
                 tile[pixels - FC_LEAST_PX][edge][three](d, &d->rows[r], first, valid, begin, end);
+            }
             first += valid;
         }
     }
