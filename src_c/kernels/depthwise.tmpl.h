@@ -13,7 +13,7 @@ INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : v
 /* What a tile is, known when it is compiled. */
 typedef struct {
     int pixels, taps; /* taps: of the only group, or 0 */
-    int edge, part;   /* some columns lie outside; some outputs do not exist */
+    int edge, part;   /* some columns may lie outside; some outputs may not exist */
     int lanes;
 } N(dw_shape);
 
@@ -165,24 +165,38 @@ INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row
     }
 }
 
-/* A tile of a row and a block of channels. */
+INLINE N(dw_taps) N(depthwise_start)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, const int taps)
+{
+    N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step};
+    t.x = (const char *)row->x + first * d->x_step;
+    if (taps) {
+        t.x += d->groups->x;
+        t.inside = d->groups->inside - first, t.columns = d->groups->columns;
+    }
+    return t;
+}
+
+/* A tile of a row and a block of channels, whole vectors of them. */
 #define FC_TILE(pixels, edge, taps, TILE)                                                                              \
     static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row,            \
                                                         int64_t first, int64_t valid, int64_t begin, int64_t end)      \
     {                                                                                                                  \
         const int part = pixels == FC_LEAST_PX && edge;                                                                \
-        N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step};                               \
-        t.x = (const char *)row->x + first * d->x_step;                                                                \
-        if (taps) {                                                                                                    \
-            t.x += d->groups->x;                                                                                       \
-            t.inside = d->groups->inside - first, t.columns = d->groups->columns;                                      \
-        }                                                                                                              \
-        int64_t c = begin;                                                                                             \
-        for (; c + VL <= end; c += VL)                                                                                 \
+        const N(dw_taps) t = N(depthwise_start)(d, row, first, taps);                                                  \
+        for (int64_t c = begin; c < end; c += VL)                                                                      \
             TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});                             \
-        if (c < end)                                                                                                   \
-            TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, (int)(end - c)});                 \
     }
+/* The remaining channels, for any tile: one function in place of ten. */
+#define FC_TAIL(taps)                                                                                                  \
+    static void N(depthwise_tail_##taps)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first,            \
+                                         int64_t valid, int64_t c, int64_t end)                                        \
+    {                                                                                                                  \
+        const N(dw_taps) t = N(depthwise_start)(d, row, first, taps);                                                  \
+        N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){FC_PX, taps, 1, 1, (int)(end - c)});               \
+    }
+FC_TAIL(0)
+FC_TAIL(3)
+#undef FC_TAIL
 #define FC_TILES(...)                                                                                                  \
     FC_TILE(4, 0, __VA_ARGS__)                                                                                         \
     FC_TILE(5, 0, __VA_ARGS__)                                                                                         \
@@ -203,35 +217,53 @@ FC_TILES(33, N(depthwise_pair))
 
 #define FC_ENTRY(name, px) {{N(name##_##px##_0_0), N(name##_##px##_0_3)}, {N(name##_##px##_1_0), N(name##_##px##_1_3)}}
 #define FC_TABLE(name) {FC_ENTRY(name, 4), FC_ENTRY(name, 5), FC_ENTRY(name, 6), FC_ENTRY(name, 7), FC_ENTRY(name, 8)}
+typedef void N(depthwise_fn)(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t, int64_t, int64_t);
+#if FC_PAIRS
+static N(depthwise_fn) *const N(depthwise_pairs)[FC_PX - FC_LEAST_PX + 1][2] = {
+    {N(depthwise_4_0_33), N(depthwise_4_1_33)}, {N(depthwise_5_0_33), N(depthwise_5_1_33)},
+    {N(depthwise_6_0_33), N(depthwise_6_1_33)}, {N(depthwise_7_0_33), N(depthwise_7_1_33)},
+    {N(depthwise_8_0_33), N(depthwise_8_1_33)},
+};
+
+INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
+{
+    return d->pairs && r + 1 < d->row_count && d->rows[r].taps == 3 && d->rows[r + 1].taps == 3;
+}
+#endif
+
+/* Outputs [first, first + valid) of all rows, channels [begin, end) */
+static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin, int64_t end)
+{
+    static N(depthwise_fn) *const tile[FC_PX - FC_LEAST_PX + 1][2][2] = FC_TABLE(depthwise);
+    const int three = d->group_count == 1 && d->groups->taps == 3;
+    const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid, whole = begin + (end - begin) / VL * VL;
+    const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
+    for (int64_t r = 0; r < d->row_count; r++) {
+        const fc_depthwise_row *row = &d->rows[r];
+        N(depthwise_fn) *tail = three ? N(depthwise_tail_3) : N(depthwise_tail_0);
+        if (whole < end)
+            tail(d, row, first, valid, whole, end);
+#if FC_PAIRS
+        if (three && N(depthwise_is_pair)(d, r)) {
+            N(depthwise_pairs)[pixels - FC_LEAST_PX][edge](d, row, first, valid, begin, whole);
+            r++;
+            if (whole < end)
+                tail(d, row + 1, first, valid, whole, end);
+            continue;
+        }
+#endif
+        tile[pixels - FC_LEAST_PX][edge][three](d, row, first, valid, begin, whole);
+    }
+}
+
 static void N(depthwise_rows)(const fc_depthwise *d)
 {
-    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t,
-                                                             int64_t, int64_t) = FC_TABLE(depthwise);
-#if FC_PAIRS
-    static void (*const pair[FC_PX - FC_LEAST_PX + 1][2])(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t,
-                                                          int64_t, int64_t) = {
-        {N(depthwise_4_0_33), N(depthwise_4_1_33)}, {N(depthwise_5_0_33), N(depthwise_5_1_33)},
-        {N(depthwise_6_0_33), N(depthwise_6_1_33)}, {N(depthwise_7_0_33), N(depthwise_7_1_33)},
-        {N(depthwise_8_0_33), N(depthwise_8_1_33)},
-    };
-#endif
-    const int three = d->group_count == 1 && d->groups->taps == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
         const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
         for (int64_t i = 0, first = 0; i < tiles; i++) { /* near-equal tiles */
             const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
-            const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
-            const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
-            for (int64_t r = 0; r < d->row_count; r++) {
-#if FC_PAIRS
-                if (three && d->pairs && r + 1 < d->row_count && d->rows[r].taps == 3 && d->rows[r + 1].taps == 3) {
-                    pair[pixels - FC_LEAST_PX][edge](d, &d->rows[r++], first, valid, begin, end);
-                    continue;
-                }
-#endif
-                tile[pixels - FC_LEAST_PX][edge][three](d, &d->rows[r], first, valid, begin, end);
-            }
+            N(depthwise_walk)(d, first, valid, begin, end);
             first += valid;
         }
     }
@@ -354,25 +386,35 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
     static void N(depthwise_at_##pixels##_##edge##_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid)     \
     {                                                                                                                  \
         const int part = pixels == FC_LEAST_PX && edge;                                                                \
-        int64_t c = 0;                                                                                                 \
-        for (; c + VL <= d->channels; c += VL)                                                                         \
+        for (int64_t c = 0; c + VL <= d->channels; c += VL)                                                            \
             N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, VL});                     \
-        if (c < d->channels)                                                                                           \
-            N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, (int)(d->channels - c)}); \
     }
 FC_TILES(0)
 FC_TILES(3)
 
+static void N(depthwise_at_tail_0)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
+{
+    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 0, 1, 1, (int)(d->channels - c)});
+}
+
+static void N(depthwise_at_tail_3)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
+{
+    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 3, 1, 1, (int)(d->channels - c)});
+}
+
 static void N(depthwise_at)(const fc_depthwise_at *d)
 {
-    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t, int64_t) = FC_TABLE(depthwise_at);
+    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t,
+                                                             int64_t) = FC_TABLE(depthwise_at);
     const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
-    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
+    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX, whole = d->channels / VL * VL;
     for (int64_t i = 0, first = 0; i < tiles; i++) {
         const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
         const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
         const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
         tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
+        if (whole < d->channels)
+            (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, whole);
         first += valid;
     }
 }
@@ -385,4 +427,5 @@ static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows
 #undef FC_OPAQUE
 #undef FC_PX
 #undef FC_LEAST_PX
+#undef FC_PAIRS
 #undef FC_UNROLL
