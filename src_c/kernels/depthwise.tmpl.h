@@ -13,7 +13,7 @@ INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : v
 /* What a tile is, known when it is compiled. */
 typedef struct {
     int pixels, taps; /* taps: of the only group, or 0 */
-    int edge, part;   /* some columns may lie outside; some outputs may not exist */
+    int edge, part; /* some columns may lie outside; some outputs may not exist */
     int lanes;
 } N(dw_shape);
 
@@ -27,7 +27,7 @@ typedef struct {
 
 #define FC_OPAQUE(p) __asm__("" : "+r"(p)) /* or GCC keeps an address per column, more than there are registers */
 
-INLINE void N(depthwise_taps)(const N(dw_taps) *t, const int taps, const N(dw_shape) s, vec *acc)
+INLINE void N(depthwise_taps)(const N(dw_taps) * t, const int taps, const N(dw_shape) s, vec *acc)
 {
     vec weight[FC_DEPTHWISE_TAPS];
     FC_UNROLL for (int j = 0; j < taps; j++) weight[j] = vload(t->w + j * FC_DEPTHWISE_ALIGN);

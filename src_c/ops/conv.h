@@ -137,7 +137,8 @@ void fc_unroll_rows(fc_problem *);
 /* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
-fc_status fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
+fc_status
+fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 int fc_conv_winograd_serves(const fc_problem *); /* 3x3, 4x4, 5x5 with stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */

@@ -75,10 +75,11 @@ static void choose_strips(plan *s, int64_t wanted)
     const int64_t room = fc_max(4 * STRIP_BYTES / (pixel * fc_depthwise_reach(&s->h, 1)), 2 * border) / s->w.stride;
     s->block_w = fc_ceil_div(s->w.size, fc_ceil_div(s->w.size, fc_max(1, room)));
     const int64_t step = s->h.size > 1 ? s->h.stride : 1; /* a single row may come with any stride */
-    const int64_t row = fc_max(step * fc_depthwise_reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
+    const int64_t row =
+        fc_max(step * fc_depthwise_reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
     s->block_h = fc_max(1, fc_min(s->h.size, STRIP_BYTES / fc_max(1, row)));
-    while (s->block_h > 2 && s->p->y.n * s->count_c * fc_ceil_div(s->w.size, s->block_w) *
-                                     fc_ceil_div(s->h.size, s->block_h) < wanted)
+    while (s->block_h > 2 &&
+           s->p->y.n * s->count_c * fc_ceil_div(s->w.size, s->block_w) * fc_ceil_div(s->h.size, s->block_h) < wanted)
         s->block_h = fc_ceil_div(s->block_h, 2);
 }
 
@@ -142,8 +143,8 @@ int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64
             const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
             const int64_t column = tap * f->dilation - f->pad - w->least;
             const fc_range r = seeing(column, w->stride, x);
-            groups[count++] = (fc_depthwise_group){
-                .x = column * pixel, .taps = size, .inside = r.first, .columns = r.end - r.first};
+            groups[count++] =
+                (fc_depthwise_group){.x = column * pixel, .taps = size, .inside = r.first, .columns = r.end - r.first};
             for (int64_t j = 0; order && j < size; j++)
                 *order++ = f->last - (tap + j * step) * f->step;
             done += size;
@@ -223,9 +224,12 @@ static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
-    const fc_window window = {
-        b->h * s->h.stride + s->h.least, fc_depthwise_reach(&s->h, fc_ceil_div(b->rows, s->h.count)), 1,
-        b->w * s->w.stride + s->w.least, fc_depthwise_reach(&s->w, b->columns),                       1};
+    const fc_window window = {b->h * s->h.stride + s->h.least,
+                              fc_depthwise_reach(&s->h, fc_ceil_div(b->rows, s->h.count)),
+                              1,
+                              b->w * s->w.stride + s->w.least,
+                              fc_depthwise_reach(&s->w, b->columns),
+                              1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
@@ -250,10 +254,9 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
     const char *x = strip + (t * s->h.stride - f->pad - s->h.least) * s->x_row * item;
     if (s->x_in_place) {
         u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
-        x = (const char *)p->x.data +
-            (b->n * p->x.stride_n + b->c + (start + u.first * f->dilation) * p->x.stride_h +
-             (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
-                item;
+        x = (const char *)p->x.data + (b->n * p->x.stride_n + b->c + (start + u.first * f->dilation) * p->x.stride_h +
+                                       (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
+                                          item;
     }
     const char *y = tile + i * s->y_row * item;
     if (s->y_in_place)
@@ -318,8 +321,8 @@ static void run_block(void *context, int64_t task, int slot)
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------------------*/
-fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride, int64_t dilation,
-                                            int64_t pad)
+fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride,
+                                            int64_t dilation, int64_t pad)
 {
     *f = (fc_phase){.count = outputs, .taps = taps, .step = -1, .dilation = dilation, .pad = pad};
     return make_axis(f, 1, stride);

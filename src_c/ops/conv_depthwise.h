@@ -13,8 +13,8 @@ typedef struct {
 } fc_depthwise_axis;
 
 /* Of a convolution: a single phase, kept in *f. */
-fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride, int64_t dilation,
-                                            int64_t pad);
+fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride,
+                                            int64_t dilation, int64_t pad);
 
 /* Inputs along an axis that `outputs` neighbouring outputs of all phases see. */
 static inline int64_t fc_depthwise_reach(const fc_depthwise_axis *a, int64_t outputs)

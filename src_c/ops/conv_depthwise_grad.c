@@ -73,9 +73,8 @@ static void load_strips(const plan *s, const block *b, char *strip, char *tile)
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
     const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
-    const fc_window x_window = {
-        b->h * p->stride_h - p->pad_top,  fc_depthwise_reach(&s->h, b->rows),    1,
-        b->w * p->stride_w - p->pad_left, fc_depthwise_reach(&s->w, b->columns), 1};
+    const fc_window x_window = {b->h * p->stride_h - p->pad_top,  fc_depthwise_reach(&s->h, b->rows),    1,
+                                b->w * p->stride_w - p->pad_left, fc_depthwise_reach(&s->w, b->columns), 1};
     const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
     if (!s->x_in_place)
         fc_load_window(p->k, p->item, &x, &x_window, strip, &(fc_pitch){s->x_row, s->x_pixel, 1});
@@ -91,9 +90,9 @@ static fc_depthwise_at_row row_at(const plan *s, const block *b, int64_t h, cons
     fc_depthwise_at_row r = {strip + h * p->stride_h * s->x_row * item, tile + h * s->y_row * item, 0, p->kernel_h};
     if (s->x_in_place) {
         const fc_range u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-        r.x = (const char *)p->x.data + (b->n * p->x.stride_n + b->c + top * p->x.stride_h +
-                                         (b->w * p->stride_w - p->pad_left) * p->x.stride_w) *
-                                            item;
+        r.x = (const char *)p->x.data +
+              (b->n * p->x.stride_n + b->c + top * p->x.stride_h + (b->w * p->stride_w - p->pad_left) * p->x.stride_w) *
+                  item;
         r.first = u.first, r.end = u.end;
     }
     if (s->y_in_place)
@@ -112,8 +111,8 @@ static void add_products(const plan *s, const block *b, fc_depthwise_at *d, char
     for (int64_t h = 0; h < b->rows; h++)
         rows[h] = row_at(s, b, h, strip, tile);
     const int64_t left = b->w * p->stride_w - p->pad_left;
-    const fc_range x = s->x_in_place ? (fc_range){-left, p->x.w - left}
-                                     : (fc_range){0, fc_depthwise_reach(&s->w, b->columns)};
+    const fc_range x =
+        s->x_in_place ? (fc_range){-left, p->x.w - left} : (fc_range){0, fc_depthwise_reach(&s->w, b->columns)};
     const fc_range inner = fc_depthwise_inner(&s->w, &s->phase_w, x);
     d->rows = rows, d->row_count = b->rows, d->count = b->columns;
     d->first_inner = inner.first, d->end_inner = inner.end;

@@ -14,9 +14,9 @@ fc_phase fc_make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stri
 {
     const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
     fc_phase f = {.first = first,
-               .count = (size - first + stride - 1) / stride,
-               .step = stride / common,
-               .dilation = dilation / common};
+                  .count = (size - first + stride - 1) / stride,
+                  .step = stride / common,
+                  .dilation = dilation / common};
     int64_t u0 = 0;
     while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
         u0++;
@@ -148,8 +148,10 @@ static void phase_task(void *context, int64_t task, int slot)
     const int64_t index = f->rows * f->columns - 1 - task;
     const fc_problem *p = f->p;
     const fc_conv *c = f->c;
-    const fc_phase h = fc_make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-    const fc_phase w = fc_make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    const fc_phase h =
+        fc_make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const fc_phase w =
+        fc_make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
     if (h.taps == 0 || w.taps == 0)
         return; /* filled */
     fc_problem q = phase_problem(p, c, &h, &w);
