@@ -81,6 +81,27 @@ CASES = {
     "image of one column": ((2, 16, 40, 1), (16, 16, 3, 3), {"padding": 1}),
     "image of one pixel": ((3, 9, 1, 1), (17, 9, 3, 3), {"padding": 1}),
     "taps in the padding": ((1, 8, 9, 10), (8, 8, 3, 3), {"padding": 12, "dilation": 12}),
+    "depthwise stride 2, dilation 2": (
+        (1, 18, 9, 23),
+        (18, 1, 3, 5),
+        {"groups": 18, "padding": 2, "stride": 2, "dilation": 2},
+    ),
+    "depthwise stride 4, dilation 2": (
+        (1, 18, 9, 43),
+        (18, 1, 2, 5),
+        {"groups": 18, "padding": (1, 4), "stride": (3, 4), "dilation": (1, 2)},
+    ),
+    "depthwise stride over the kernel": ((2, 17, 7, 25), (17, 1, 1, 2), {"groups": 17, "stride": 3}),
+    "depthwise stride over the image": (
+        (1, 5, 3, 4),
+        (5, 1, 3, 4),
+        {"groups": 5, "stride": 7, "padding": 2},
+    ),
+    "depthwise long rows": ((1, 18, 2, 601), (18, 1, 2, 3), {"groups": 18, "padding": 1}),
+    "few outputs, many inputs": ((2, 70, 6, 9), (3, 70, 3, 3), {"padding": 1}),
+    "few outputs, many pixels": ((1, 33, 30, 31), (2, 33, 3, 2), {"padding": 1, "stride": (1, 2)}),
+    "few outputs, groups": ((2, 96, 5, 6), (4, 48, 3, 2), {"groups": 2, "dilation": (1, 2)}),
+    "one output 1x1": ((2, 40, 5, 6), (1, 40, 1, 1), {}),
     "many channels": ((1, 700, 4, 5), (9, 700, 5, 5), {"padding": 2}),
     "prime channels": ((1, 113, 5, 6), (51, 113, 3, 3), {"padding": 1}),
     "many outputs": ((1, 3, 4, 5), (387, 3, 2, 2), {}),
@@ -116,6 +137,21 @@ for size in SIZES:
     CASES[f"{size} in 1x1"] = ((2, size, 3, 5), (9, size, 1, 1), {})
     CASES[f"{size} depthwise"] = ((2, size, 3, 9), (size, 1, 3, 3), {"groups": size, "padding": 1})
     CASES[f"{size} wide depthwise"] = ((1, 3, 2, size), (3, 1, 2, 3), {"groups": 3, "padding": 1})
+for width in (4, 5, 6, 7, 8, 9, 12, 23):  # tiles of 4 to 8 outputs, pairs of rows, tails of channels
+    shape = (2, 33, 5 + width % 2, width)
+    CASES[f"depthwise 3x3 on {width}"] = (shape, (33, 1, 3, 3), {"groups": 33, "padding": 1})
+for taps in (1, 2, 4, 5, 6, 7, 8, 9, 17):  # groups of up to 8
+    arguments = {"groups": 17, "padding": (1, taps // 2)}
+    CASES[f"depthwise 2x{taps}"] = ((1, 17, 5, 19), (17, 1, 2, taps), arguments)
+    CASES[f"depthwise 3x{taps} stride 2"] = (
+        (1, 17, 9, 37),
+        (17, 1, 3, taps),
+        arguments | {"stride": 2},
+    )
+for outputs in (1, 2, 3):  # runs one below the other
+    for taps in (2, 3, 5, 6, 9):
+        shape = (1, 2, 7 + 2 * taps, 19 + outputs)
+        CASES[f"{outputs} out {taps}x2"] = (shape, (outputs, 2, taps, 2), {"padding": (2, 1)})
 
 CASES_1D = {
     "k3": ((2, 5, 19), (6, 5, 3), {"padding": 1}),

@@ -3,36 +3,68 @@
 #define FC_KERNELS_DEPTHWISE_H
 #include <stdint.h>
 
-/* One output row, or a run of it:
- *     y[i][c] = clamp(scale[c] * sum_{u < rows, v < taps_w} weights[u][v][c] * x[u * x_row + i * step + v * tap + c]
- *                     + bias[c] + residual[i * residual_pixel + c], lower, upper)
- * for i < count and c < channels. */
+enum {
+    FC_DEPTHWISE_TAPS = 8, /* of a group, at most */
+    FC_DEPTHWISE_ALIGN = 16, /* channels of a block of packed weights, a multiple of every vector */
+};
+
+/* Neighbouring taps: tap j of output i reads x at `x` bytes + (i + j) * x_step. Of the columns k = i + j those from `inside`
+ * on exist, `columns` of them; the others are zero and not read. */
 typedef struct {
-    const void *x;
-    int64_t x_row, step, tap;
-    const void *weights;
-    int64_t weight_row, weight_tap;
-    int64_t rows, taps_w;
+    int64_t x, taps;
+    int64_t inside, columns;
+} fc_depthwise_group;
+
+/* An output row: x and weights at the first of its `taps` rows of taps. */
+typedef struct {
+    const void *x, *weights, *residual;
     void *y;
-    int64_t y_pixel;
-    int64_t count, channels;
-    const void *scale, *bias, *residual;
-    int64_t residual_pixel;
+    int64_t taps;
+} fc_depthwise_row;
+
+/* For each row, i < count and c < channels
+ *     y[i * y_pixel + c] = clamp(scale[c] * sum + bias[c] + residual[i * residual_pixel + c], lower, upper)
+ *     sum = sum over u < taps, groups, their taps j of weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
+ * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row, elements.
+ * x is 0 outside, see above; outputs [first_inner, end_inner) do not look there. */
+typedef struct {
+    const fc_depthwise_row *rows;
+    const fc_depthwise_group *groups;
+    int64_t row_count, group_count;
+    int64_t x_row, x_step; /* bytes */
+    int64_t weight_block, weight_row;
+    int64_t first_inner, end_inner;
+    int64_t y_pixel, residual_pixel;
+    int64_t count, channels, channel_block; /* the block's columns under a few outputs stay in the first-level cache */
+    int pairs; /* row r + 1 of x is x_row after row r, with the same weights */
+    int maps; /* 0: the epilogue changes nothing and is left out */
+    const void *scale, *bias;
     double lower, upper;
 } fc_depthwise;
 
-/* c[u][v][channel] += sum_{i < count} y[i][channel] * x[u * x_row + i * step + v * tap + channel] */
+/* A row of outputs; x at row of taps 0, which may lie outside: only the rows of taps [first, end) count. */
 typedef struct {
     const void *x, *y;
-    int64_t rows, taps_w;
-    int64_t x_row, step, tap, y_pixel;
+    int64_t first, end;
+} fc_depthwise_at_row;
+
+/* The gradient of the weight: c[channel / 16][u][tap][channel % 16] += sum over the rows, i < count of
+ *     y[i * y_pixel + channel] * x[.. of tap, output i and u as above ..][channel]
+ * c is dense but for the pitch c_block and padded to 16 channels. */
+typedef struct {
+    const fc_depthwise_at_row *rows;
+    const fc_depthwise_group *groups;
+    int64_t row_count, group_count, taps_h;
+    int64_t x_row, x_step; /* bytes */
+    int64_t first_inner, end_inner;
+    int64_t y_pixel;
     int64_t count, channels;
     void *c;
-    int64_t c_row, c_tap;
+    int64_t c_block;
 } fc_depthwise_at;
 
 typedef struct {
-    void (*row)(const fc_depthwise *);
+    void (*rows)(const fc_depthwise *);
     void (*at)(const fc_depthwise_at *);
 } fc_depthwise_kernels;
 #endif

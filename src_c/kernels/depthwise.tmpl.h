@@ -1,129 +1,431 @@
-/* depthwise.tmpl.h: every multiply-add needs its own load of x, so two load ports bound the speed: the weight is loaded
- * once for PX neighbouring outputs. PX = 8 accumulators cover an FMA latency of 4 at two per cycle. Runs of PX pixels go
- * through all channels before the next run: memory is walked in order and the rows' lines stay in L1. A single pixel has 4
- * vectors of channels in flight instead. */
+/* depthwise.tmpl.h: two multiply-adds and two loads per cycle, and a load that straddles cache lines (x of a user's array
+ * mostly does) counts twice: PX neighbouring outputs share what they load. A column of x is loaded once for all taps of a
+ * group, a weight once for the PX outputs: 3 taps take 10 + 3 loads for 24 multiply-adds. PX = 8 accumulators cover an FMA
+ * latency of 4 at two per cycle. A tile of PX pixels walks down the rows, so that the rows under it stay in L1 and each is
+ * read once from beyond. */
 #define FC_PX 8
+#define FC_LEAST_PX 4 /* rows of at least 5 are cut into tiles of 4 to 8 */
+#define FC_PAIRS (FC_VECTOR_BYTES == 64) /* 32 registers */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
 INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : vload_tail(p, count); }
 
-INLINE void N(depthwise_finish)(const fc_depthwise *d, int64_t pixel, int64_t c, vec sum, const int count)
+/* What a tile is, known when it is compiled. */
+typedef struct {
+    int pixels, taps; /* taps: of the only group, or 0 */
+    int edge, part; /* some columns may lie outside; some outputs may not exist */
+    int lanes;
+} N(dw_shape);
+
+/* Where a row of taps starts, and its pitches in bytes. */
+typedef struct {
+    const char *x;
+    const T *w;
+    int64_t pitch, pitch3;
+    int64_t inside, columns; /* of an edge: columns [inside, inside + columns) exist */
+} N(dw_taps);
+
+#define FC_OPAQUE(p) __asm__("" : "+r"(p)) /* or GCC keeps an address per column, more than there are registers */
+
+INLINE void N(depthwise_taps)(const N(dw_taps) * t, const int taps, const N(dw_shape) s, vec *acc)
 {
-    const T *scale = d->scale, *bias = d->bias, *residual = d->residual;
-    if (scale)
-        sum *= N(dw_load)(scale + c, count);
-    if (bias)
-        sum += N(dw_load)(bias + c, count);
-    if (residual)
-        sum += N(dw_load)(residual + pixel * d->residual_pixel + c, count);
-    sum = vclamp(sum, vset1((T)d->lower), vset1((T)d->upper));
-    T *y = (T *)d->y + pixel * d->y_pixel + c;
-    if (count == VL)
-        vstore(y, sum);
-    else
-        vstore_tail(y, sum, count);
+    vec weight[FC_DEPTHWISE_TAPS];
+    FC_UNROLL for (int j = 0; j < taps; j++) weight[j] = vload(t->w + j * FC_DEPTHWISE_ALIGN);
+    const char *x = t->x;
+    FC_UNROLL for (int k = 0; k < s.pixels + taps - 1; k++)
+    {
+        vec a = {0};
+        if (k && k % 3 == 0) {
+            x += t->pitch3;
+            FC_OPAQUE(x);
+        }
+        if (!s.edge || (uint64_t)(k - t->inside) < (uint64_t)t->columns)
+            a = N(dw_load)((const T *)(x + k % 3 * t->pitch), s.lanes);
+        if (taps > 1 || s.edge) /* or GCC loads it again for each tap, or multiplies before it knows which a */
+            a = vrounded(a);
+        FC_UNROLL for (int j = 0; j < taps; j++)
+            if (k >= j && k - j < s.pixels)
+                acc[k - j] += weight[j] * a;
+    }
 }
 
-/* vectors > 1 only with one pixel: acc[i] is pixel i, or vector i of channels */
-INLINE void N(depthwise_run)(const fc_depthwise *d, int64_t first, int64_t c, const int pixels, const int vectors,
-                             const int count)
+INLINE void N(depthwise_map)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
+                             const N(dw_shape) s, vec *acc)
+{
+    const T *scale = d->scale, *bias = d->bias, *residual = row->residual;
+    if (scale) {
+        vec a = N(dw_load)(scale + c, s.lanes);
+        FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] *= a;
+    }
+    if (bias) {
+        vec a = N(dw_load)(bias + c, s.lanes);
+        FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] += a;
+    }
+    if (residual) {
+        FC_UNROLL for (int i = 0; i < s.pixels; i++)
+        {
+            if (!s.part || i < valid)
+                acc[i] += N(dw_load)(residual + (first + i) * d->residual_pixel + c, s.lanes);
+        }
+    }
+    const vec lower = vset1((T)d->lower), upper = vset1((T)d->upper);
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] = vclamp(acc[i], lower, upper);
+}
+
+INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, const N(dw_shape) s, const vec *acc)
+{
+    const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
+    FC_UNROLL for (int i = 0; i < s.pixels; i++, y += pitch)
+    {
+        FC_OPAQUE(y);
+        if (s.part && i >= valid)
+            break;
+        if (s.lanes != VL)
+            vstore_tail((T *)y, acc[i], s.lanes);
+        else
+            vstore((T *)y, acc[i]);
+    }
+}
+
+/* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. t: of output 0, column 0 */
+INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
+                              N(dw_taps) t, const N(dw_shape) s)
 {
     vec acc[FC_PX];
-    FC_UNROLL for (int i = 0; i < pixels * vectors; i++) acc[i] = (vec){0};
-    for (int64_t u = 0; u < d->rows; u++) {
-        const T *x = (const T *)d->x + u * d->x_row + first * d->step + c, *w = (const T *)d->weights + u * d->weight_row + c;
-        for (int64_t v = 0; v < d->taps_w; v++, x += d->tap, w += d->weight_tap) {
-            vec weight = N(dw_load)(w, count);
-            FC_UNROLL for (int i = 0; i < pixels; i++) acc[i] += weight * N(dw_load)(x + i * d->step, count);
-            FC_UNROLL for (int i = 1; i < vectors; i++) acc[i] += vload(w + i * VL) * vload(x + i * VL);
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] = (vec){0};
+    t.x += c * (int64_t)sizeof(T);
+    t.w += c / FC_DEPTHWISE_ALIGN * d->weight_block + c % FC_DEPTHWISE_ALIGN;
+    for (int64_t u = row->taps; u > 0; u--) {
+        if (s.taps) {
+            N(depthwise_taps)(&t, s.taps, s, acc);
+        } else {
+            N(dw_taps) g = t;
+            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+                g.x = t.x + group->x;
+                g.inside = group->inside - first, g.columns = group->columns;
+#define FC_CASE(n)                                                                                                     \
+    case n:                                                                                                            \
+        N(depthwise_taps)(&g, n, s, acc);                                                                              \
+        break;
+                switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+#undef FC_CASE
+                g.w += group->taps * FC_DEPTHWISE_ALIGN;
+            }
         }
+        t.x += d->x_row, t.w += d->weight_row;
     }
-    FC_UNROLL for (int i = 0; i < pixels; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++) N(depthwise_finish)(d, first + i, c + j * VL, acc[i + j], count);
+    if (d->maps)
+        N(depthwise_map)(d, row, first, valid, c, s, acc);
+    N(depthwise_store)(d, (char *)((T *)row->y + first * d->y_pixel + c), valid, s, acc);
 }
 
-#define FC_RUN(pixels)                                                                                                 \
-    static void N(depthwise_run_##pixels)(const fc_depthwise *d, int64_t first)                                        \
-    {                                                                                                                  \
-        int64_t c = 0;                                                                                                 \
-        for (; pixels == 1 && c + 4 * VL <= d->channels; c += 4 * VL)                                                  \
-            N(depthwise_run)(d, first, c, pixels, pixels == 1 ? 4 : 1, VL);                                            \
-        for (; c + VL <= d->channels; c += VL)                                                                         \
-            N(depthwise_run)(d, first, c, pixels, 1, VL);                                                              \
-        if (c < d->channels)                                                                                           \
-            N(depthwise_run)(d, first, c, pixels, 1, (int)(d->channels - c));                                          \
-    }
-FC_RUN(1) FC_RUN(2) FC_RUN(3) FC_RUN(4) FC_RUN(5) FC_RUN(6) FC_RUN(7) FC_RUN(8)
-#undef FC_RUN
-
-static void N(depthwise_row)(const fc_depthwise *d)
+/* The tile of two rows that are one row of x apart, with all 3 x 3 taps: a column of x serves both. 16 accumulators, 6
+ * weights and a column take 23 registers. */
+INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
+                              N(dw_taps) t, const N(dw_shape) s)
 {
-    static void (*const run[FC_PX + 1])(const fc_depthwise *, int64_t) = {
-        0, N(depthwise_run_1), N(depthwise_run_2), N(depthwise_run_3), N(depthwise_run_4),
-        N(depthwise_run_5), N(depthwise_run_6), N(depthwise_run_7), N(depthwise_run_8),
-    };
-    const int64_t groups = (d->count + FC_PX - 1) / FC_PX;
-    for (int64_t i = 0, first = 0; i < groups; i++) {
-        const int64_t pixels = (d->count - first + groups - i - 1) / (groups - i);
-        run[pixels](d, first);
-        first += pixels;
-    }
-}
-
-/* ---- gradient of the weight: up to 3 x 4 taps in accumulators, one load of y for all of them -----------------------*/
-INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t u, int64_t v, int64_t c, const int rows, const int taps,
-                                 const int count)
-{
-    vec acc[3][4];
-    T *to = (T *)d->c + u * d->c_row + v * d->c_tap + c;
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < taps; j++) acc[i][j] = N(dw_load)(to + i * d->c_row + j * d->c_tap, count);
-    const T *x0 = (const T *)d->x + u * d->x_row + v * d->tap + c, *y = (const T *)d->y + c;
-    const T *x1 = x0 + d->x_row, *x2 = x1 + d->x_row;
-    for (int64_t p = 0; p < d->count; p++, y += d->y_pixel, x0 += d->step, x1 += d->step, x2 += d->step) {
-        vec g = N(dw_load)(y, count);
-        FC_UNROLL for (int j = 0; j < taps; j++)
+    vec acc[2][FC_PX];
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[0][i] = acc[1][i] = (vec){0};
+    t.x += c * (int64_t)sizeof(T);
+    const T *w = t.w + c / FC_DEPTHWISE_ALIGN * d->weight_block + c % FC_DEPTHWISE_ALIGN;
+    FC_UNROLL for (int u = 0; u < 4; u++)
+    {
+        vec weight[2][3];
+        FC_UNROLL for (int j = 0; j < 3; j++)
         {
-            acc[0][j] += g * N(dw_load)(x0 + j * d->tap, count);
-            if (rows > 1)
-                acc[1][j] += g * N(dw_load)(x1 + j * d->tap, count);
-            if (rows > 2)
-                acc[2][j] += g * N(dw_load)(x2 + j * d->tap, count);
+            weight[0][j] = u < 3 ? vload(w + u * d->weight_row + j * FC_DEPTHWISE_ALIGN) : (vec){0};
+            weight[1][j] = u > 0 ? vload(w + (u - 1) * d->weight_row + j * FC_DEPTHWISE_ALIGN) : (vec){0};
         }
+        const char *x = t.x;
+        FC_UNROLL for (int k = 0; k < s.pixels + 2; k++)
+        {
+            vec a = {0};
+            if (k && k % 3 == 0) {
+                x += t.pitch3;
+                FC_OPAQUE(x);
+            }
+            if (!s.edge || (uint64_t)(k - t.inside) < (uint64_t)t.columns)
+                a = N(dw_load)((const T *)(x + k % 3 * t.pitch), s.lanes);
+            a = vrounded(a);
+            FC_UNROLL for (int j = 0; j < 3; j++)
+            {
+                if (u < 3 && k >= j && k - j < s.pixels)
+                    acc[0][k - j] += weight[0][j] * a;
+                if (u > 0 && k >= j && k - j < s.pixels)
+                    acc[1][k - j] += weight[1][j] * a;
+            }
+        }
+        t.x += d->x_row;
     }
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < taps; j++)
-            if (count == VL)
-                vstore(to + i * d->c_row + j * d->c_tap, acc[i][j]);
-            else
-                vstore_tail(to + i * d->c_row + j * d->c_tap, acc[i][j], count);
+    FC_UNROLL for (int r = 0; r < 2; r++)
+    {
+        if (d->maps)
+            N(depthwise_map)(d, row + r, first, valid, c, s, acc[r]);
+        N(depthwise_store)(d, (char *)((T *)row[r].y + first * d->y_pixel + c), valid, s, acc[r]);
+    }
 }
 
-#define FC_AT(rows, taps)                                                                                              \
-    static void N(depthwise_at_##rows##taps)(const fc_depthwise_at *d, int64_t u, int64_t v)                           \
-    {                                                                                                                  \
-        int64_t c = 0;                                                                                                 \
-        for (; c + VL <= d->channels; c += VL)                                                                         \
-            N(depthwise_at_tile)(d, u, v, c, rows, taps, VL);                                                          \
-        if (c < d->channels)                                                                                           \
-            N(depthwise_at_tile)(d, u, v, c, rows, taps, (int)(d->channels - c));                                      \
+INLINE N(dw_taps) N(depthwise_start)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, const int taps)
+{
+    N(dw_taps) t = {.w = row->weights, .pitch = d->x_step, .pitch3 = 3 * d->x_step};
+    t.x = (const char *)row->x + first * d->x_step;
+    if (taps) {
+        t.x += d->groups->x;
+        t.inside = d->groups->inside - first, t.columns = d->groups->columns;
     }
-FC_AT(1, 1) FC_AT(1, 2) FC_AT(1, 3) FC_AT(1, 4) FC_AT(2, 1) FC_AT(2, 2) FC_AT(2, 3) FC_AT(2, 4)
-FC_AT(3, 1) FC_AT(3, 2) FC_AT(3, 3) FC_AT(3, 4)
-#undef FC_AT
+    return t;
+}
+
+/* A tile of a row and a block of channels, whole vectors of them. */
+#define FC_TILE(pixels, edge, taps, TILE)                                                                              \
+    static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row,            \
+                                                        int64_t first, int64_t valid, int64_t begin, int64_t end)      \
+    {                                                                                                                  \
+        const int part = pixels == FC_LEAST_PX && edge;                                                                \
+        const N(dw_taps) t = N(depthwise_start)(d, row, first, taps);                                                  \
+        for (int64_t c = begin; c < end; c += VL)                                                                      \
+            TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});                             \
+    }
+/* The remaining channels, for any tile: one function in place of ten. */
+#define FC_TAIL(taps)                                                                                                  \
+    static void N(depthwise_tail_##taps)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first,            \
+                                         int64_t valid, int64_t c, int64_t end)                                        \
+    {                                                                                                                  \
+        const N(dw_taps) t = N(depthwise_start)(d, row, first, taps);                                                  \
+        N(depthwise_tile)(d, row, first, valid, c, t, (N(dw_shape)){FC_PX, taps, 1, 1, (int)(end - c)});               \
+    }
+FC_TAIL(0)
+FC_TAIL(3)
+#undef FC_TAIL
+#define FC_TILES(...)                                                                                                  \
+    FC_TILE(4, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(5, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(6, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(7, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(8, 0, __VA_ARGS__)                                                                                         \
+    FC_TILE(4, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(5, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(6, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(7, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(8, 1, __VA_ARGS__)
+FC_TILES(0, N(depthwise_tile))
+FC_TILES(3, N(depthwise_tile))
+#if FC_PAIRS
+FC_TILES(33, N(depthwise_pair))
+#endif
+#undef FC_TILE
+
+#define FC_ENTRY(name, px) {{N(name##_##px##_0_0), N(name##_##px##_0_3)}, {N(name##_##px##_1_0), N(name##_##px##_1_3)}}
+#define FC_TABLE(name) {FC_ENTRY(name, 4), FC_ENTRY(name, 5), FC_ENTRY(name, 6), FC_ENTRY(name, 7), FC_ENTRY(name, 8)}
+typedef void N(depthwise_fn)(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t, int64_t, int64_t);
+#if FC_PAIRS
+static N(depthwise_fn) *const N(depthwise_pairs)[FC_PX - FC_LEAST_PX + 1][2] = {
+    {N(depthwise_4_0_33), N(depthwise_4_1_33)}, {N(depthwise_5_0_33), N(depthwise_5_1_33)},
+    {N(depthwise_6_0_33), N(depthwise_6_1_33)}, {N(depthwise_7_0_33), N(depthwise_7_1_33)},
+    {N(depthwise_8_0_33), N(depthwise_8_1_33)},
+};
+
+INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
+{
+    return d->pairs && r + 1 < d->row_count && d->rows[r].taps == 3 && d->rows[r + 1].taps == 3;
+}
+#endif
+
+/* Outputs [first, first + valid) of all rows, channels [begin, end) */
+static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin, int64_t end)
+{
+    static N(depthwise_fn) *const tile[FC_PX - FC_LEAST_PX + 1][2][2] = FC_TABLE(depthwise);
+    const int three = d->group_count == 1 && d->groups->taps == 3;
+    const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid, whole = begin + (end - begin) / VL * VL;
+    const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
+    for (int64_t r = 0; r < d->row_count; r++) {
+        const fc_depthwise_row *row = &d->rows[r];
+        N(depthwise_fn) *tail = three ? N(depthwise_tail_3) : N(depthwise_tail_0);
+        if (whole < end)
+            tail(d, row, first, valid, whole, end);
+#if FC_PAIRS
+        if (three && N(depthwise_is_pair)(d, r)) {
+            N(depthwise_pairs)[pixels - FC_LEAST_PX][edge](d, row, first, valid, begin, whole);
+            r++;
+            if (whole < end)
+                tail(d, row + 1, first, valid, whole, end);
+            continue;
+        }
+#endif
+        tile[pixels - FC_LEAST_PX][edge][three](d, row, first, valid, begin, whole);
+    }
+}
+
+static void N(depthwise_rows)(const fc_depthwise *d)
+{
+    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
+    for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
+        const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
+        for (int64_t i = 0, first = 0; i < tiles; i++) { /* near-equal tiles */
+            const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
+            N(depthwise_walk)(d, first, valid, begin, end);
+            first += valid;
+        }
+    }
+}
+
+/* ---- gradient of the weight ------------------------------------------------------------------------------------------
+ * The sums of a row of taps, or of all 3 x 3, stay in registers while `pixels` outputs of a few rows pass by. */
+INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int taps, const N(dw_shape) s, vec *acc)
+{
+    const char *x = t->x;
+    FC_UNROLL for (int k = 0; k < s.pixels + taps - 1; k++)
+    {
+        vec a = {0};
+        if (k && k % 3 == 0) {
+            x += t->pitch3;
+            FC_OPAQUE(x);
+        }
+        if (!s.edge || (uint64_t)(k - t->inside) < (uint64_t)t->columns)
+            a = N(dw_load)((const T *)(x + k % 3 * t->pitch), s.lanes);
+        if (taps > 1 || s.edge)
+            a = vrounded(a);
+        FC_UNROLL for (int j = 0; j < taps; j++)
+            if (k >= j && k - j < s.pixels)
+                acc[j] += g[k - j] * a;
+    }
+}
+
+INLINE void N(depthwise_at_outputs)(const fc_depthwise_at *d, const fc_depthwise_at_row *row, int64_t first, int64_t valid,
+                                    int64_t c, const N(dw_shape) s, vec *g)
+{
+    const char *y = (const char *)((const T *)row->y + first * d->y_pixel + c);
+    const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
+    FC_UNROLL for (int i = 0; i < s.pixels; i++, y += pitch)
+    {
+        FC_OPAQUE(y);
+        g[i] = (vec){0};
+        if (!s.part || i < valid)
+            g[i] = N(dw_load)((const T *)y, s.lanes);
+    }
+}
+
+INLINE void N(depthwise_at_load)(const T *c, const int taps, vec *acc)
+{
+    FC_UNROLL for (int j = 0; j < taps; j++) acc[j] = vload(c + j * FC_DEPTHWISE_ALIGN);
+}
+
+INLINE void N(depthwise_at_store)(T *c, const int taps, const vec *acc)
+{
+    FC_UNROLL for (int j = 0; j < taps; j++) vstore(c + j * FC_DEPTHWISE_ALIGN, acc[j]);
+}
+
+/* One row of taps of one group, `x` bytes after where a row starts. */
+INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t,
+                                  int64_t x, T *to, const int taps, const N(dw_shape) s)
+{
+    vec acc[FC_DEPTHWISE_TAPS], g[FC_PX];
+    N(depthwise_at_load)(to, taps, acc);
+    for (const fc_depthwise_at_row *row = d->rows; row < d->rows + d->row_count; row++) {
+        if (u < row->first || u >= row->end)
+            continue;
+        t->x = (const char *)row->x + x;
+        N(depthwise_at_outputs)(d, row, first, valid, c, s, g);
+        N(depthwise_at_taps)(t, g, taps, s, acc);
+    }
+    N(depthwise_at_store)(to, taps, acc);
+}
+
+INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
+                                   T *to, const N(dw_shape) s)
+{
+    for (int64_t u = 0; u < d->taps_h; u++, x += d->x_row)
+        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+            t->inside = group->inside - first, t->columns = group->columns;
+            if (s.part && t->columns > valid + group->taps - 1 - t->inside) /* what outputs that do not exist would see */
+                t->columns = valid + group->taps - 1 > t->inside ? valid + group->taps - 1 - t->inside : 0;
+#define FC_CASE(n)                                                                                                     \
+    case n:                                                                                                            \
+        N(depthwise_at_group)(d, u, first, valid, c, t, x + group->x, to, n, s);                                       \
+        break;
+            switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+#undef FC_CASE
+            to += group->taps * FC_DEPTHWISE_ALIGN;
+        }
+}
+
+INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
+                                  T *to, const N(dw_shape) s)
+{
+    vec acc[3][3], g[FC_PX];
+    const int64_t row_of_taps = 3 * FC_DEPTHWISE_ALIGN;
+    t->inside = d->groups->inside - first, t->columns = d->groups->columns;
+    if (s.part && t->columns > valid + 2 - t->inside)
+        t->columns = valid + 2 > t->inside ? valid + 2 - t->inside : 0;
+    FC_UNROLL for (int u = 0; u < 3; u++) N(depthwise_at_load)(to + u * row_of_taps, 3, acc[u]);
+    for (const fc_depthwise_at_row *row = d->rows; row < d->rows + d->row_count; row++) {
+        N(depthwise_at_outputs)(d, row, first, valid, c, s, g);
+        t->x = (const char *)row->x + x + d->groups->x;
+        FC_UNROLL for (int u = 0; u < 3; u++)
+        {
+            if (u >= row->first && u < row->end)
+                N(depthwise_at_taps)(t, g, 3, s, acc[u]);
+            t->x += d->x_row;
+        }
+    }
+    FC_UNROLL for (int u = 0; u < 3; u++) N(depthwise_at_store)(to + u * row_of_taps, 3, acc[u]);
+}
+
+INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, const N(dw_shape) s)
+{
+    N(dw_taps) t = {.pitch = d->x_step, .pitch3 = 3 * d->x_step};
+    const int64_t x = first * d->x_step + c * (int64_t)sizeof(T);
+    T *to = (T *)d->c + c / FC_DEPTHWISE_ALIGN * d->c_block + c % FC_DEPTHWISE_ALIGN;
+    if (s.taps == 3)
+        N(depthwise_at_three)(d, first, valid, c, &t, x, to, s);
+    else
+        N(depthwise_at_groups)(d, first, valid, c, &t, x, to, s);
+}
+
+#define FC_TILE(pixels, edge, taps)                                                                                    \
+    static void N(depthwise_at_##pixels##_##edge##_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid)     \
+    {                                                                                                                  \
+        const int part = pixels == FC_LEAST_PX && edge;                                                                \
+        for (int64_t c = 0; c + VL <= d->channels; c += VL)                                                            \
+            N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, VL});                     \
+    }
+FC_TILES(0)
+FC_TILES(3)
+
+static void N(depthwise_at_tail_0)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
+{
+    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 0, 1, 1, (int)(d->channels - c)});
+}
+
+static void N(depthwise_at_tail_3)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
+{
+    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 3, 1, 1, (int)(d->channels - c)});
+}
 
 static void N(depthwise_at)(const fc_depthwise_at *d)
 {
-#define FC_ROW(r) {N(depthwise_at_##r##1), N(depthwise_at_##r##2), N(depthwise_at_##r##3), N(depthwise_at_##r##4)}
-    static void (*const tile[3][4])(const fc_depthwise_at *, int64_t, int64_t) = {FC_ROW(1), FC_ROW(2), FC_ROW(3)};
-#undef FC_ROW
-    for (int64_t u = 0; u < d->rows; u += 3)
-        for (int64_t v = 0; v < d->taps_w; v += 4) {
-            const int64_t rows = d->rows - u < 3 ? d->rows - u : 3, taps = d->taps_w - v < 4 ? d->taps_w - v : 4;
-            tile[rows - 1][taps - 1](d, u, v);
-        }
+    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t,
+                                                             int64_t) = FC_TABLE(depthwise_at);
+    const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
+    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX, whole = d->channels / VL * VL;
+    for (int64_t i = 0, first = 0; i < tiles; i++) {
+        const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
+        const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
+        const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
+        tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
+        if (whole < d->channels)
+            (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, whole);
+        first += valid;
+    }
 }
 
-static const fc_depthwise_kernels N(depthwise_table) = {.row = N(depthwise_row), .at = N(depthwise_at)};
+static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at)};
+#undef FC_TILE
+#undef FC_TILES
+#undef FC_ENTRY
+#undef FC_TABLE
+#undef FC_OPAQUE
 #undef FC_PX
+#undef FC_LEAST_PX
+#undef FC_PAIRS
 #undef FC_UNROLL

@@ -3,14 +3,14 @@
 #define FC_KERNELS_PIXELS_H
 #include <stdint.h>
 
-enum { FC_PIXELS_MAX_CHANNELS = 8, FC_PIXELS_MAX_RUNS = 8 };
+enum { FC_PIXELS_MAX_CHANNELS = 8, FC_PIXELS_MAX_RUNS = 8, FC_PIXELS_TAPS = 4 };
 
 /* y[r][k][lane] = sum_{c,u,v} weights[c][u][v][k] * x[r][c * plane + u * row + tap[v] + lane]
  * for `runs` runs of vector_lanes outputs: x[r] and y[r] are where run r starts; channel k of y is k * y_channel further. */
 typedef struct {
     const void *x[FC_PIXELS_MAX_RUNS];
     void *y[FC_PIXELS_MAX_RUNS];
-    int64_t y_channel;
+    int64_t y_channel, y_row;
     int64_t in_channels, kernel_h, kernel_w;
     int64_t plane, row;
     const int64_t *tap; /* [kernel_w] */
@@ -21,5 +21,8 @@ typedef struct {
     int max_runs[FC_PIXELS_MAX_CHANNELS + 1];
     /* [channels][runs] */
     void (*tile[FC_PIXELS_MAX_CHANNELS + 1][FC_PIXELS_MAX_RUNS + 1])(const fc_pixels *);
+    /* The same for runs one below the other: x[r] = x[0] + r * row, y[r] = y[0] + r * y_row. 0 where there is none. */
+    int max_below[FC_PIXELS_MAX_CHANNELS + 1];
+    void (*column[FC_PIXELS_MAX_CHANNELS + 1][FC_PIXELS_MAX_RUNS + 1])(const fc_pixels *);
 } fc_pixels_kernels;
 #endif

@@ -49,7 +49,80 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
 #endif
 FC_TABLE(FC_TILE)
 #define FC_ENTRY(k, r) [k][r] = N(pixels_##k##_##r),
-static const fc_pixels_kernels N(pixels_table) = {.max_runs = FC_MAX_RUNS, .tile = {FC_TABLE(FC_ENTRY)}};
+
+/* ---- runs one below the other (stride and dilation 1 along the column) ------------------------------------------------
+ * Most loads straddle cache lines and count twice. A vector of x serves up to FC_PIXELS_TAPS rows of taps: R + 3 loads for
+ * 4 * R * K multiply-adds. R * K accumulators + 4 * K weights + 1 load: R = 8 8 6 for K = 1 .. 3 in 32 registers, R = 8 for
+ * K = 1 in 16. */
+INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const int channels, const int runs, const int taps,
+                            vec acc[FC_PIXELS_MAX_RUNS][3])
+{
+    const int64_t next = p->kernel_w * channels; /* weights of the next row of taps */
+    for (int64_t v = 0; v < p->kernel_w; v++, w += channels) {
+        const T *at = x + p->tap[v];
+        vec weight[FC_PIXELS_TAPS][3];
+        FC_UNROLL for (int j = 0; j < taps; j++)
+            FC_UNROLL for (int k = 0; k < channels; k++) weight[j][k] = vset1(w[j * next + k]);
+        FC_UNROLL for (int i = 0; i < runs + taps - 1; i++, at += p->row)
+        {
+            vec a = vrounded(vload(at)); /* loaded once */
+            FC_UNROLL for (int j = 0; j < taps; j++)
+                if (i >= j && i - j < runs)
+                    FC_UNROLL for (int k = 0; k < channels; k++) acc[i - j][k] += a * weight[j][k];
+        }
+    }
+}
+
+INLINE void N(pixels_column)(const fc_pixels *p, const int channels, const int runs)
+{
+    vec acc[FC_PIXELS_MAX_RUNS][3];
+    FC_UNROLL for (int r = 0; r < runs; r++)
+        FC_UNROLL for (int k = 0; k < channels; k++) acc[r][k] = (vec){0};
+    const T *w = p->weights;
+    const int64_t parts = (p->kernel_h + FC_PIXELS_TAPS - 1) / FC_PIXELS_TAPS;
+    for (int64_t c = 0; c < p->in_channels; c++) {
+        const T *x = (const T *)p->x[0] + c * p->plane;
+        for (int64_t i = 0, u = 0; i < parts; i++) { /* near-equal parts */
+            const int64_t taps = (p->kernel_h - u + parts - i - 1) / (parts - i);
+            switch (taps) {
+            case 1:
+                N(pixels_below)(p, x, w, channels, runs, 1, acc);
+                break;
+            case 2:
+                N(pixels_below)(p, x, w, channels, runs, 2, acc);
+                break;
+            case 3:
+                N(pixels_below)(p, x, w, channels, runs, 3, acc);
+                break;
+            default:
+                N(pixels_below)(p, x, w, channels, runs, 4, acc);
+            }
+            u += taps, x += taps * p->row, w += taps * p->kernel_w * channels;
+        }
+    }
+    FC_UNROLL for (int r = 0; r < runs; r++)
+        FC_UNROLL for (int k = 0; k < channels; k++) vstore((T *)p->y[0] + r * p->y_row + k * p->y_channel, acc[r][k]);
+}
+
+#define FC_COLUMN(k, r)                                                                                                \
+    static void N(pixels_column_##k##_##r)(const fc_pixels *p) { N(pixels_column)(p, k, r); }
+#if FC_VECTOR_BYTES == 64
+#define FC_COLUMNS(F) FC_ROW8(F, 1) FC_ROW8(F, 2) FC_ROW6(F, 3)
+#define FC_MAX_BELOW {0, 8, 8, 6}
+#else
+#define FC_COLUMNS(F) FC_ROW8(F, 1)
+#define FC_MAX_BELOW {0, 8}
+#endif
+FC_COLUMNS(FC_COLUMN)
+#define FC_COLUMN_ENTRY(k, r) [k][r] = N(pixels_column_##k##_##r),
+static const fc_pixels_kernels N(pixels_table) = {.max_runs = FC_MAX_RUNS,
+                                                  .tile = {FC_TABLE(FC_ENTRY)},
+                                                  .max_below = FC_MAX_BELOW,
+                                                  .column = {FC_COLUMNS(FC_COLUMN_ENTRY)}};
+#undef FC_COLUMN
+#undef FC_COLUMNS
+#undef FC_COLUMN_ENTRY
+#undef FC_MAX_BELOW
 #undef FC_TILE
 #undef FC_ENTRY
 #undef FC_TABLE

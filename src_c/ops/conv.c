@@ -87,7 +87,7 @@ static void transpose_view(fc_view *v)
 }
 
 /* The kernels run along rows: a tall, narrow image is turned on its side. */
-static void lay_down(fc_problem *p)
+void fc_lay_down(fc_problem *p)
 {
     enum { NARROW = 8 };
     if (p->y.w >= NARROW || p->y.h <= p->y.w)
@@ -238,7 +238,7 @@ static int winograd_pays(const fc_problem *p)
 /* Lays the problem out and picks its method; NULL when the algorithm asked for cannot serve it. */
 static const method *choose(fc_problem *p)
 {
-    lay_down(p);
+    fc_lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
         return fc_conv_winograd_serves(p) ? &winograd : NULL;
     trim(p);
@@ -428,7 +428,7 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
         set_zero(grad_weight, (int64_t)p.item);
         return FC_OK;
     }
-    lay_down(&p);
+    fc_lay_down(&p);
     if (p.algorithm != FC_WINOGRAD && trim(&p))
         set_zero(grad_weight, (int64_t)p.item);
     const fc_status status = grad_weight_of(&p);

@@ -27,12 +27,28 @@ typedef struct {
     int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding */
 } fc_problem;
 
+/* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
+ * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
+ * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
+ *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
+ * is a convolution of stride 1. */
+typedef struct {
+    int64_t first, count; /* inputs of the phase */
+    int64_t taps, last, step; /* taps last, last - step, ... */
+    int64_t dilation, pad;
+} fc_phase;
+
+/* conv_grad_input.c */
+fc_phase fc_make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad);
+
 /* conv.c */
 fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
 void fc_set_epilogue(fc_problem *, const fc_epilogue *);
 int fc_is_empty(const fc_view *);
 int fc_is_depthwise(const fc_problem *);
 int fc_has_few_outputs(const fc_problem *);
+/* A tall, narrow image is turned on its side. */
+void fc_lay_down(fc_problem *);
 /* Picks the method and runs it; lays the problem out on the way. */
 fc_status fc_conv_forward(fc_problem *);
 /* Its scratch bytes for one thread. */
@@ -136,6 +152,8 @@ void fc_unroll_rows(fc_problem *);
 /* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
+fc_status
+fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 int fc_conv_winograd_serves(const fc_problem *); /* 3x3, 4x4, 5x5 with stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */

@@ -1,87 +1,213 @@
-/* conv_depthwise.c: one input and one output channel per group; lanes are channels.
+/* conv_depthwise.c: one input and one output channel per group, and the gradient of its input; lanes are channels.
  *
- * Channels-last x is read in place: rows in the padding are left out of the kernel's row list and the outputs whose window
- * leaves the row on the left or right run one by one with fewer taps. Any other layout is loaded into zero-padded
- * channels-last strips, a block of channels at a time.
+ * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero. Any
+ * other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0, which a
+ * product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same bits.
+ *
+ * In the gradient of the input a stride splits each axis into phases with taps of their own (fc_phase). A task computes all
+ * phases of its block: grad_y is read once, and the lines of grad_x are completed while they are in the cache.
  */
 #include "../scratch.h"
 #include "../threads.h"
-#include "conv.h"
+#include "conv_depthwise.h"
 
 #include <string.h>
 
 enum {
     STRIP_BYTES = 256 << 10, /* strip and output tile of a task: a quarter of a 1 MiB second-level cache */
     CHANNEL_BLOCK = 64,      /* 256 B of float32: whole cache lines whatever the vector */
-    MAX_SLICES = 16,
-    SLICE_PIXELS = 512,
+    L1_BYTES = 36 << 10,     /* x and weights under a tile of TILE outputs: three quarters of 48 KiB */
+    TILE = 8,
+    ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
+    CALL_ROWS = 32,
+    LEAST_COLUMNS = 64, /* of a task: eight tiles */
     TASKS_PER_THREAD = 4,
 };
 
 typedef struct {
     const fc_problem *p;
+    fc_depthwise_axis h, w;
     int x_in_place, y_in_place;
-    int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w;
+    int64_t channels, block_c, count_c, block_h, count_h, block_w, count_w; /* of outputs of one phase */
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
-    const char *weights; /* weights[u][v][channel] */
+    int64_t group_bytes;  /* of a thread, groups[kernel_w] */
+    const char *weights;  /* weights[channel / 16][u][order of v][channel % 16] */
     char *threads;
-    int64_t slices, buffer_slice;
-    char *buffer;
 } plan;
 
-/* in_place_x: whether the caller can work on x itself. */
-static plan make_plan(const fc_problem *p, int in_place_x)
+typedef struct {
+    int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
+} block;
+
+static fc_depthwise_axis make_axis(const fc_phase *phases, int64_t count, int64_t stride)
 {
-    const int64_t item = (int64_t)p->item;
-    plan s = {.p = p, .channels = p->groups};
-    s.x_in_place = in_place_x && p->x.stride_c == 1;
+    fc_depthwise_axis a = {.phases = phases, .count = count, .size = phases[0].count, .stride = stride};
+    for (int64_t i = 0, seen = 0; i < count; i++) {
+        const fc_phase *f = &phases[i];
+        if (f->taps == 0)
+            continue;
+        const int64_t least = -f->pad, most = (f->taps - 1) * f->dilation - f->pad;
+        a.least = seen ? fc_min(a.least, least) : least;
+        a.most = seen ? fc_max(a.most, most) : most;
+        seen = 1;
+    }
+    return a;
+}
+
+/* Blocks that read x in place: any number of rows and columns. */
+static void choose_rows(plan *s, int64_t wanted)
+{
+    const int64_t n = s->p->y.n;
+    s->block_w = s->w.size, s->block_h = fc_min(s->h.size, ROWS);
+    while (s->block_h > 2 && n * fc_ceil_div(s->h.size, s->block_h) < wanted)
+        s->block_h = fc_ceil_div(s->block_h, 2);
+    while (s->block_w >= 2 * LEAST_COLUMNS &&
+           n * fc_ceil_div(s->h.size, s->block_h) * fc_ceil_div(s->w.size, s->block_w) < wanted)
+        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), TILE);
+}
+
+/* Blocks whose strips and tiles stay in the second-level cache. Long rows are cut, so that the rows under one output row fit
+ * four times the budget (or twice their own border). */
+static void choose_strips(plan *s, int64_t wanted)
+{
+    const int64_t item = (int64_t)s->p->item, pixel = s->block_c * item, border = s->w.most - s->w.least + 1;
+    const int64_t room = fc_max(4 * STRIP_BYTES / (pixel * fc_depthwise_reach(&s->h, 1)), 2 * border) / s->w.stride;
+    s->block_w = fc_ceil_div(s->w.size, fc_ceil_div(s->w.size, fc_max(1, room)));
+    const int64_t step = s->h.size > 1 ? s->h.stride : 1; /* a single row may come with any stride */
+    const int64_t row =
+        fc_max(step * fc_depthwise_reach(&s->w, s->block_w), s->block_w * s->w.count * s->h.count) * pixel;
+    s->block_h = fc_max(1, fc_min(s->h.size, STRIP_BYTES / fc_max(1, row)));
+    while (s->block_h > 2 &&
+           s->p->y.n * s->count_c * fc_ceil_div(s->w.size, s->block_w) * fc_ceil_div(s->h.size, s->block_h) < wanted)
+        s->block_h = fc_ceil_div(s->block_h, 2);
+}
+
+static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axis w)
+{
+    const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    plan s = {.p = p, .h = h, .w = w, .channels = p->groups};
+    s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
-    /* long rows are cut, so that the rows under one output row fit four times the budget (or twice their own border) */
-    const int64_t halo = (p->kernel_h - 1) * p->dilation_h + 1;
-    const int64_t room =
-        fc_max(4 * STRIP_BYTES / (s.block_c * item * halo), 2 * p->kernel_w * p->dilation_w) / p->stride_w;
-    s.count_w = s.x_in_place && s.y_in_place ? 1 : fc_ceil_div(p->y.w, fc_max(1, room));
-    s.block_w = fc_ceil_div(p->y.w, s.count_w);
-    s.count_w = fc_ceil_div(p->y.w, s.block_w);
-    s.columns = fc_extent(s.block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    const int64_t step = p->y.h > 1 ? p->stride_h : 1; /* a single row may come with any stride */
-    const int64_t row = fc_max(step * s.columns, s.block_w) * s.block_c * item;
-    s.block_h = fc_max(1, fc_min(p->y.h, STRIP_BYTES / fc_max(1, row)));
-    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
     s.count_c = fc_ceil_div(s.channels, s.block_c);
-    while (s.block_h > 2 && p->y.n * s.count_c * s.count_w * fc_ceil_div(p->y.h, s.block_h) < wanted)
-        s.block_h = fc_ceil_div(s.block_h, 2);
-    s.count_h = fc_ceil_div(p->y.h, s.block_h);
+    if (s.x_in_place && s.y_in_place)
+        choose_rows(&s, wanted);
+    else
+        choose_strips(&s, wanted);
+    s.count_h = fc_ceil_div(h.size, s.block_h);
+    s.count_w = fc_ceil_div(w.size, s.block_w);
+    s.columns = fc_depthwise_reach(&w, s.block_w);
     s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
     s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
-    s.y_row = s.block_w * s.block_c;
+    s.y_row = s.block_w * w.count * s.block_c;
     if (!s.x_in_place)
-        s.x_bytes = fc_round_up(fc_extent(s.block_h, p->kernel_h, p->stride_h, p->dilation_h) * s.x_row * item, 64);
+        s.x_bytes = fc_round_up(fc_depthwise_reach(&h, s.block_h) * s.x_row * item, 64);
     if (!s.y_in_place)
-        s.y_bytes = fc_round_up(s.block_h * s.y_row * item, 64);
-    s.thread_bytes = s.x_bytes + s.y_bytes;
+        s.y_bytes = fc_round_up(s.block_h * h.count * s.y_row * item, 64);
+    s.group_bytes = fc_round_up(p->kernel_w * (int64_t)sizeof(fc_depthwise_group), 64);
+    s.thread_bytes = s.x_bytes + s.y_bytes + s.group_bytes;
     return s;
 }
 
-int64_t fc_packed_depthwise(const fc_problem *p) { return p->kernel_h * p->kernel_w * p->groups; }
-
-fc_status fc_pack_depthwise(const fc_problem *p, char *to)
+/* ---- taps: the order in which each phase walks along a row, in groups that share columns ------------------------------*/
+/* Taps that are this far apart, a stride in columns, share columns between neighbouring outputs. */
+static int64_t group_step(const fc_depthwise_axis *a, const fc_phase *f)
 {
-    const int64_t item = (int64_t)p->item;
-    for (int64_t u = 0; u < p->kernel_h; u++)
-        for (int64_t v = 0; v < p->kernel_w; v++)
-            for (int64_t c = 0; c < p->groups; c++)
-                memcpy(to + ((u * p->kernel_w + v) * p->groups + c) * item,
-                       p->weight + (c * p->weight_g + u * p->weight_u + v * p->weight_v) * item, p->item);
-    return FC_OK;
+    const int64_t step = a->stride % f->dilation == 0 ? a->stride / f->dilation : f->taps;
+    return fc_max(1, fc_min(step, f->taps));
 }
 
-typedef struct {
-    int64_t n, h, rows, w, columns, c, channels;
-} block;
+/* The i with first <= column + i * stride < end */
+static fc_range seeing(int64_t column, int64_t stride, fc_range x)
+{
+    const int64_t below = x.first - column, above = x.end - column;
+    return (fc_range){below > 0 ? fc_ceil_div(below, stride) : -(-below / stride),
+                      above > 0 ? fc_ceil_div(above, stride) : -(-above / stride)};
+}
 
+fc_range fc_depthwise_inner(const fc_depthwise_axis *w, const fc_phase *f, fc_range x)
+{
+    const int64_t first = -f->pad - w->least, last = first + fc_max(0, f->taps - 1) * f->dilation;
+    return (fc_range){seeing(first, w->stride, x).first, seeing(last, w->stride, x).end};
+}
+
+int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64_t pixel, fc_range x,
+                            fc_depthwise_group *groups, int64_t *order)
+{
+    const int64_t step = group_step(w, f);
+    int64_t count = 0;
+    for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
+        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
+        for (int64_t i = 0, done = 0; i < parts; i++) {
+            const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
+            const int64_t column = tap * f->dilation - f->pad - w->least;
+            const fc_range r = seeing(column, w->stride, x);
+            groups[count++] =
+                (fc_depthwise_group){.x = column * pixel, .taps = size, .inside = r.first, .columns = r.end - r.first};
+            for (int64_t j = 0; order && j < size; j++)
+                *order++ = f->last - (tap + j * step) * f->step;
+            done += size;
+        }
+    }
+    return count;
+}
+
+int64_t fc_packed_depthwise(const fc_problem *p)
+{
+    return p->kernel_h * p->kernel_w * fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
+}
+
+#define PACK_TAP(type)                                                                                                 \
+    for (int64_t c = 0; c < count; c++)                                                                                \
+        ((type *)to)[c] = ((const type *)from)[c * p->weight_g];
+
+/* to[c / 16][u][i][c % 16] = weight[c][u][order[i]], zero beyond the channels */
+static void pack(const fc_problem *p, const int64_t *order, char *to)
+{
+    const int64_t item = (int64_t)p->item, lane_bytes = FC_DEPTHWISE_ALIGN * item;
+    for (int64_t c0 = 0; c0 < p->groups; c0 += FC_DEPTHWISE_ALIGN)
+        for (int64_t u = 0; u < p->kernel_h; u++)
+            for (int64_t i = 0; i < p->kernel_w; i++, to += lane_bytes) {
+                const char *from = p->weight + (c0 * p->weight_g + u * p->weight_u + order[i] * p->weight_v) * item;
+                const int64_t count = fc_min(FC_DEPTHWISE_ALIGN, p->groups - c0);
+                if (item == 4) {
+                    PACK_TAP(float)
+                } else {
+                    PACK_TAP(double)
+                }
+                memset(to + count * item, 0, (size_t)(lane_bytes - count * item));
+            }
+}
+
+/* The order of the weight's columns: phase after phase. to[kernel_w], scratch[kernel_w] */
+static void set_order(const plan *s, int64_t *to, fc_depthwise_group *scratch)
+{
+    memset(to, 0, (size_t)s->p->kernel_w * sizeof *to); /* no output of a small gradient may see some of them */
+    for (int64_t i = 0; i < s->w.count; i++) {
+        fc_depthwise_groups(&s->w, &s->w.phases[i], 0, (fc_range){0, 0}, scratch, to);
+        to += s->w.phases[i].taps;
+    }
+}
+
+/* What a call needs to know of a phase along the row. */
+static void set_phase(const plan *s, const block *b, int64_t index, fc_depthwise *d, fc_depthwise_group *groups)
+{
+    const fc_phase *f = &s->w.phases[index];
+    const int64_t columns = TILE * s->w.stride + f->taps * f->dilation;
+    const int64_t bytes = s->p->kernel_h * (columns + f->taps) * (int64_t)s->p->item;
+    const int64_t blocks = fc_ceil_div(d->channels, fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / bytes));
+    d->channel_block = fc_round_up(fc_ceil_div(d->channels, blocks), FC_DEPTHWISE_ALIGN);
+    const int64_t left = s->x_in_place ? b->w * s->w.stride + s->w.least : 0;
+    const fc_range x = {-left, s->x_in_place ? s->p->x.w - left : s->columns};
+    const fc_range inner = fc_depthwise_inner(&s->w, f, x);
+    d->groups = groups;
+    d->group_count = fc_depthwise_groups(&s->w, f, s->x_pixel * (int64_t)s->p->item, x, groups, NULL);
+    d->first_inner = inner.first, d->end_inner = inner.end;
+    d->count = fc_min(b->columns, f->count - b->w);
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
 static block decode(const plan *s, int64_t task)
 {
     block b;
@@ -89,8 +215,8 @@ static block decode(const plan *s, int64_t task)
     b.w = task % s->count_w * s->block_w, task /= s->count_w;
     b.h = task % s->count_h * s->block_h, b.n = task / s->count_h;
     b.channels = fc_min(s->block_c, s->channels - b.c);
-    b.rows = fc_min(s->block_h, s->p->y.h - b.h);
-    b.columns = fc_min(s->block_w, s->p->y.w - b.w);
+    b.rows = fc_min(s->block_h * s->h.count, s->p->y.h - b.h * s->h.count);
+    b.columns = fc_min(s->block_w, s->w.size - b.w);
     return b;
 }
 
@@ -98,53 +224,69 @@ static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
-    const fc_window window = {
-        b->h * p->stride_h - p->pad_top,  fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    1,
-        b->w * p->stride_w - p->pad_left, fc_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), 1};
+    const fc_window window = {b->h * s->h.stride + s->h.least,
+                              fc_depthwise_reach(&s->h, fc_ceil_div(b->rows, s->h.count)),
+                              1,
+                              b->w * s->w.stride + s->w.least,
+                              fc_depthwise_reach(&s->w, b->columns),
+                              1};
     fc_load_window(p->k, p->item, &x, &window, to, &(fc_pitch){s->x_row, s->x_pixel, 1});
 }
 
-/* Outputs [first, first + count) of a row. x and weights point at output 0 and tap (u, 0), u the first row of d. */
-static void run_columns(const plan *s, fc_depthwise d, const char *x, const char *weights, char *y, int64_t first,
-                        int64_t count, fc_range v)
-{
-    const int64_t item = (int64_t)s->p->item;
-    d.x = x + (first * d.step + v.first * d.tap) * item;
-    d.weights = weights + v.first * d.weight_tap * item;
-    d.taps_w = v.end - v.first;
-    d.y = y + first * d.y_pixel * item;
-    d.residual = fc_at(d.residual, first * d.residual_pixel, s->p->item);
-    d.count = count;
-    s->p->k->depthwise->row(&d);
-}
-
-/* Outputs whose window lies inside the row, of the block's columns; all of them in a strip, which is padded. */
-static fc_range inner_columns(const plan *s, const block *b)
+static void store_tile(const plan *s, const block *b, const char *tile)
 {
     const fc_problem *p = s->p;
-    fc_range r = {0, b->columns};
+    const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
+    const int64_t left = b->w * s->w.count;
+    const fc_window window = {b->h * s->h.count, b->rows, 1, left, fc_min(s->block_w * s->w.count, p->y.w - left), 1};
+    fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
+}
+
+/* Row i of the block's rows of y. */
+static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const char *strip, const char *tile)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, t = i / s->h.count;
+    const fc_phase *f = &s->h.phases[i % s->h.count];
+    const int64_t h = b->h * s->h.count + i, w = b->w * s->w.count;
+    const int64_t start = (b->h + t) * s->h.stride - f->pad;
+    fc_range u = {0, f->taps};
+    const char *x = strip + (t * s->h.stride - f->pad - s->h.least) * s->x_row * item;
     if (s->x_in_place) {
-        const int64_t left = p->pad_left - b->w * p->stride_w;
-        const int64_t room = p->x.w - 1 + left - (p->kernel_w - 1) * p->dilation_w;
-        r.first = fc_min(b->columns, left > 0 ? fc_ceil_div(left, p->stride_w) : 0);
-        r.end = fc_max(r.first, fc_min(b->columns, room < 0 ? 0 : room / p->stride_w + 1));
+        u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
+        x = (const char *)p->x.data + (b->n * p->x.stride_n + b->c + (start + u.first * f->dilation) * p->x.stride_h +
+                                       (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
+                                          item;
     }
-    return r;
+    const char *y = tile + i * s->y_row * item;
+    if (s->y_in_place)
+        y = (const char *)p->y.data + (b->n * p->y.stride_n + b->c + h * p->y.stride_h + w * p->y.stride_w) * item;
+    const int64_t c_rows = b->c / FC_DEPTHWISE_ALIGN * p->kernel_h; /* CHANNEL_BLOCK is a multiple */
+    return (fc_depthwise_row){.x = x,
+                              .weights = s->weights + (c_rows + f->last - u.first * f->step) * p->kernel_w *
+                                                          FC_DEPTHWISE_ALIGN * item,
+                              .residual = fc_residual_at(p, b->n, b->c, h, w),
+                              .y = (void *)(uintptr_t)y,
+                              .taps = u.end - u.first};
 }
 
-/* A row of the block's outputs, x at the first tap of its first output. Those at the ends run one by one. */
-static void run_row(const plan *s, const block *b, const fc_depthwise *d, const char *x, const char *weights, char *y)
+/* All phases of the block's rows [first, first + count). */
+static void run_rows(const plan *s, const block *b, fc_depthwise *d, int64_t first, int64_t count, const char *strip,
+                     const char *tile, fc_depthwise_group *groups)
 {
-    const fc_problem *p = s->p;
-    const fc_range all = {0, p->kernel_w}, inner = inner_columns(s, b);
-    for (int64_t j = 0; j < b->columns; j++) {
-        if (j == inner.first && inner.end > inner.first) {
-            run_columns(s, *d, x, weights, y, inner.first, inner.end - inner.first, all);
-            j = inner.end - 1;
-            continue;
+    const int64_t item = (int64_t)s->p->item, pixel = d->y_pixel / s->w.count;
+    fc_depthwise_row rows[CALL_ROWS];
+    d->rows = rows, d->row_count = count;
+    for (int64_t i = 0; i < count; i++)
+        rows[i] = row_at(s, b, first + i, strip, tile);
+    for (int64_t i = 0; i < s->w.count; i++) {
+        set_phase(s, b, i, d, groups);
+        if (d->count > 0)
+            s->p->k->depthwise->rows(d);
+        for (int64_t r = 0; r < count; r++) {
+            rows[r].y = (char *)rows[r].y + pixel * item;
+            rows[r].weights = (const char *)rows[r].weights + s->w.phases[i].taps * FC_DEPTHWISE_ALIGN * item;
         }
-        const int64_t start = (b->w + j) * p->stride_w - p->pad_left;
-        run_columns(s, *d, x, weights, y, j, 1, fc_valid_taps(start, p->dilation_w, p->kernel_w, p->x.w));
     }
 }
 
@@ -154,159 +296,116 @@ static void run_block(void *context, int64_t task, int slot)
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
-    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
-    if (!s->x_in_place)
-        load_strip(s, &b, strip);
+    char *groups = s->threads + slot * s->thread_bytes, *strip = groups + s->group_bytes, *tile = strip + s->x_bytes;
     fc_depthwise d = {
-        .x_row = p->dilation_h * s->x_row,
-        .step = p->stride_w * s->x_pixel,
-        .tap = p->dilation_w * s->x_pixel,
-        .weight_row = p->kernel_w * s->channels,
-        .weight_tap = s->channels,
-        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
+        .x_row = s->h.phases[0].dilation * s->x_row * item,
+        .x_step = s->w.stride * s->x_pixel * item,
+        .weight_block = p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .weight_row = -s->h.phases[0].step * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
+        .residual_pixel = p->residual.stride_w,
         .channels = b.channels,
-        .scale = fc_at(p->epilogue.scale, b.c, item),
-        .bias = fc_at(p->epilogue.bias, b.c, item),
+        .pairs = s->h.count == 1 && s->h.stride == s->h.phases[0].dilation,
+        .maps = !fc_is_identity(&p->epilogue),
+        .scale = fc_at(p->epilogue.scale, b.c, p->item),
+        .bias = fc_at(p->epilogue.bias, b.c, p->item),
         .lower = p->epilogue.lower,
         .upper = p->epilogue.upper,
-        .residual_pixel = p->residual.stride_w,
     };
-    for (int64_t h = 0; h < b.rows; h++) {
-        d.residual = fc_residual_at(p, b.n, b.c, b.h + h, b.w);
-        const int64_t top = (b.h + h) * p->stride_h - p->pad_top;
-        fc_range u = {0, p->kernel_h};
-        const char *x = strip + h * p->stride_h * s->x_row * item;
-        if (s->x_in_place) {
-            u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-            x = (const char *)p->x.data + (b.n * p->x.stride_n + b.c + (top + u.first * p->dilation_h) * p->x.stride_h +
-                                           (b.w * p->stride_w - p->pad_left) * p->x.stride_w) *
-                                              item;
-        }
-        d.rows = u.end - u.first;
-        char *y = s->y_in_place
-                      ? (char *)p->y.data +
-                            (b.n * p->y.stride_n + b.c + (b.h + h) * p->y.stride_h + b.w * p->y.stride_w) * item
-                      : tile + h * s->y_row * item;
-        run_row(s, &b, &d, x, s->weights + (b.c + u.first * d.weight_row) * item, y);
-    }
-    if (!s->y_in_place) {
-        const fc_image y = fc_image_of(&p->y, p->item, b.n, b.c, b.channels);
-        const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
-        fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
-    }
+    if (!s->x_in_place)
+        load_strip(s, &b, strip);
+    for (int64_t i = 0; i < b.rows; i += CALL_ROWS)
+        run_rows(s, &b, &d, i, fc_min(CALL_ROWS, b.rows - i), strip, tile, (fc_depthwise_group *)groups);
+    if (!s->y_in_place)
+        store_tile(s, &b, tile);
 }
 
-int64_t fc_conv_depthwise_scratch(const fc_problem *p)
+/* ---- entry points ----------------------------------------------------------------------------------------------------*/
+fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride,
+                                            int64_t dilation, int64_t pad)
 {
-    const plan s = make_plan(p, 1);
-    return s.thread_bytes + fc_packed_depthwise(p) * (int64_t)p->item;
+    *f = (fc_phase){.count = outputs, .taps = taps, .step = -1, .dilation = dilation, .pad = pad};
+    return make_axis(f, 1, stride);
 }
 
-fc_status fc_conv_depthwise(const fc_problem *p)
+typedef struct {
+    fc_phase h, w;
+} forward_phases;
+
+static plan forward_plan(const fc_problem *p, forward_phases *f)
 {
-    plan s = make_plan(p, 1);
-    const int64_t tasks = p->y.n * s.count_h * s.count_w * s.count_c;
-    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64);
+    return make_plan(p, fc_depthwise_forward_axis(&f->h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top),
+                     fc_depthwise_forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
+}
+
+static int64_t order_bytes(const fc_problem *p) { return fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64); }
+
+static int64_t shared_bytes(const fc_problem *p)
+{
+    return order_bytes(p) + (p->packed ? 0 : fc_round_up(fc_packed_depthwise(p) * (int64_t)p->item, 64));
+}
+
+static fc_status run(plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t tasks = p->y.n * s->count_h * s->count_w * s->count_c;
     const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
+    char *scratch = fc_scratch_acquire_parts(shared_bytes(p), slots, s->thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
-    s.threads = scratch + weights;
-    s.weights = p->packed ? p->packed : scratch;
-    if (!p->packed)
-        fc_pack_depthwise(p, scratch);
-    fc_parallel_in(slots, tasks, run_block, &s);
+    char *packed = scratch + order_bytes(p);
+    s->weights = p->packed ? p->packed : packed;
+    s->threads = scratch + shared_bytes(p);
+    if (!p->packed) {
+        set_order(s, (int64_t *)scratch, (fc_depthwise_group *)s->threads);
+        pack(p, (int64_t *)scratch, packed);
+    }
+    fc_parallel_in(slots, tasks, run_block, s);
     fc_scratch_release(scratch);
     return FC_OK;
 }
 
-/* ---- gradient of the weight ----------------------------------------------------------------------------------------
- * Output rows of the batch in slices fixed by the shape; each slice sums into its own buffer[slice][u][v][channel]. */
-static void add_products(const plan *s, block *b, fc_depthwise_at *d, char *strip, char *tile)
+fc_status fc_pack_depthwise(const fc_problem *p, char *to)
 {
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    b->columns = d->count = fc_min(s->block_w, p->y.w - b->w);
-    load_strip(s, b, strip);
-    if (!s->y_in_place) {
-        const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
-        const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
-        fc_load_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->y_row, s->block_c, 1});
-    }
-    for (int64_t h = 0; h < b->rows; h++) {
-        const int64_t y = b->n * p->y.stride_n + b->c + (b->h + h) * p->y.stride_h + b->w * p->y.stride_w;
-        d->x = strip + h * p->stride_h * s->x_row * item;
-        d->y = s->y_in_place ? (char *)p->y.data + y * item : tile + h * s->y_row * item;
-        p->k->depthwise->at(d);
-    }
-}
-
-static void run_slice(void *context, int64_t task, int slot)
-{
-    const plan *s = context;
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, c = task % s->count_c * s->block_c, slice = task / s->count_c;
-    const int64_t lines = p->y.n * p->y.h, begin = slice * lines / s->slices, end = (slice + 1) * lines / s->slices;
-    block b = {.c = c, .channels = fc_min(s->block_c, s->channels - c)};
-    char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->x_bytes;
-    fc_depthwise_at d = {
-        .rows = p->kernel_h,
-        .taps_w = p->kernel_w,
-        .x_row = p->dilation_h * s->x_row,
-        .step = p->stride_w * s->x_pixel,
-        .tap = p->dilation_w * s->x_pixel,
-        .channels = b.channels,
-        .c = s->buffer + (slice * s->buffer_slice + c) * item,
-        .c_row = p->kernel_w * s->channels,
-        .c_tap = s->channels,
-        .y_pixel = s->y_in_place ? p->y.stride_w : s->block_c,
-    };
-    for (int64_t i = 0; i < p->kernel_h * p->kernel_w; i++)
-        memset((char *)d.c + i * s->channels * item, 0, (size_t)(b.channels * item));
-    for (int64_t line = begin; line < end; line += b.rows) {
-        b.n = line / p->y.h, b.h = line % p->y.h;
-        b.rows = fc_min(fc_min(s->block_h, p->y.h - b.h), end - line);
-        for (b.w = 0; b.w < p->y.w; b.w += s->block_w)
-            add_products(s, &b, &d, strip, tile);
-    }
-}
-
-#define ADD_SLICES(type)                                                                                               \
-    for (int64_t c = 0; c < s->channels; c++) {                                                                        \
-        const type *b = (const type *)s->buffer + (u * p->kernel_w + v) * s->channels + c;                             \
-        type sum = b[0];                                                                                               \
-        for (int64_t i = 1; i < s->slices; i++)                                                                        \
-            sum += b[i * s->buffer_slice];                                                                             \
-        ((type *)p->weight)[c * p->weight_g + u * p->weight_u + v * p->weight_v] = sum;                                \
-    }
-
-static void finish(const plan *s)
-{
-    const fc_problem *p = s->p;
-    for (int64_t u = 0; u < p->kernel_h; u++)
-        for (int64_t v = 0; v < p->kernel_w; v++) {
-            if (p->item == 4) {
-                ADD_SLICES(float)
-            } else {
-                ADD_SLICES(double)
-            }
-        }
-}
-
-fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
-{
-    plan s = make_plan(p, 0);
-    const int64_t lines = p->y.n * p->y.h;
-    s.slices = fc_max(1, fc_min(fc_min(MAX_SLICES, lines), lines * p->y.w / SLICE_PIXELS));
-    s.buffer_slice = fc_round_up(p->kernel_h * p->kernel_w * s.channels, 16);
-    const int64_t tasks = s.slices * s.count_c, buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
-    const int slots = fc_parallel_slots(tasks);
-    s.buffer = fc_scratch_acquire_parts(buffer, slots, s.thread_bytes);
-    if (!s.buffer)
+    forward_phases f;
+    const plan s = forward_plan(p, &f);
+    char *scratch = fc_scratch_acquire_parts(order_bytes(p), 1, s.group_bytes);
+    if (!scratch)
         return FC_ENOMEM;
-    s.threads = s.buffer + buffer;
-    fc_parallel_in(slots, tasks, run_slice, &s);
-    finish(&s);
-    fc_scratch_release(s.buffer);
+    set_order(&s, (int64_t *)scratch, (fc_depthwise_group *)(scratch + order_bytes(p)));
+    pack(p, (int64_t *)scratch, to);
+    fc_scratch_release(scratch);
     return FC_OK;
+}
+
+int64_t fc_conv_depthwise_scratch(const fc_problem *p)
+{
+    forward_phases f;
+    const plan s = forward_plan(p, &f);
+    return s.thread_bytes + shared_bytes(p);
+}
+
+fc_status fc_conv_depthwise(const fc_problem *p)
+{
+    forward_phases f;
+    plan s = forward_plan(p, &f);
+    return run(&s);
+}
+
+fc_status fc_conv_depthwise_grad_input(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    fc_lay_down(&p);
+    const int64_t rows = fc_min(p.stride_h, p.y.h), columns = fc_min(p.stride_w, p.y.w);
+    fc_phase *phases = fc_scratch_acquire((size_t)(rows + columns) * sizeof *phases);
+    if (!phases)
+        return FC_ENOMEM;
+    for (int64_t i = 0; i < rows; i++)
+        phases[i] = fc_make_phase(i, p.y.h, p.kernel_h, p.stride_h, p.dilation_h, p.pad_top);
+    for (int64_t i = 0; i < columns; i++)
+        phases[rows + i] = fc_make_phase(i, p.y.w, p.kernel_w, p.stride_w, p.dilation_w, p.pad_left);
+    plan s = make_plan(&p, make_axis(phases, rows, 1), make_axis(phases + rows, columns, 1));
+    const fc_status status = run(&s);
+    fc_scratch_release(phases);
+    return status;
 }

@@ -8,26 +8,15 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
- * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
- * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
- *     grad_x[first + t * stride] = sum_j w[last - j * step] * grad_y[t + j * (dilation / gcd) - phase_pad]
- * is a convolution of stride 1. */
-typedef struct {
-    int64_t first, count; /* inputs of the phase */
-    int64_t taps, last, step; /* taps last, last - step, ... */
-    int64_t dilation, pad;
-} phase;
-
 static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
 
-static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
+fc_phase fc_make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad)
 {
     const int64_t common = gcd(stride, dilation), a = (first + pad) % stride;
-    phase f = {.first = first,
-               .count = (size - first + stride - 1) / stride,
-               .step = stride / common,
-               .dilation = dilation / common};
+    fc_phase f = {.first = first,
+                  .count = (size - first + stride - 1) / stride,
+                  .step = stride / common,
+                  .dilation = dilation / common};
     int64_t u0 = 0;
     while (u0 < fc_min(f.step, kernel) && u0 * dilation % stride != a)
         u0++;
@@ -39,7 +28,7 @@ static phase make_phase(int64_t first, int64_t size, int64_t kernel, int64_t str
     return f;
 }
 
-static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase *w)
+static fc_view sample(const fc_view *v, size_t item, const fc_phase *h, const fc_phase *w)
 {
     fc_view s = *v;
     s.data = (char *)v->data + (h->first * v->stride_h + w->first * v->stride_w) * (int64_t)item;
@@ -48,7 +37,7 @@ static fc_view sample(const fc_view *v, size_t item, const phase *h, const phase
 }
 
 /* The convolution that computes a phase with taps. */
-static fc_problem phase_problem(const fc_problem *whole, const fc_conv *c, const phase *h, const phase *w)
+static fc_problem phase_problem(const fc_problem *whole, const fc_conv *c, const fc_phase *h, const fc_phase *w)
 {
     fc_problem p = *whole;
     p.y = sample(&whole->y, whole->item, h, w);
@@ -123,10 +112,10 @@ static void fill_row(void *context, int64_t task, int slot)
     const fc_conv *c = f->c;
     const fc_view *y = &p->y;
     const int64_t item = (int64_t)p->item, n = task / y->h, i = task % y->h;
-    const phase h = make_phase(i % c->stride_h, y->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const fc_phase h = fc_make_phase(i % c->stride_h, y->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
     char *row = (char *)y->data + (n * y->stride_n + i * y->stride_h) * item;
     for (int64_t first = 0; first < fc_min(c->stride_w, y->w); first++) {
-        const phase w = make_phase(first, y->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+        const fc_phase w = fc_make_phase(first, y->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
         if (h.taps == 0 || w.taps == 0)
             fill_pixels(f, row + first * y->stride_w * item, c->stride_w * y->stride_w, w.count);
     }
@@ -175,8 +164,10 @@ static void phase_task(void *context, int64_t task, int slot)
     const int64_t index = f->rows * f->columns - 1 - task;
     const fc_problem *p = f->p;
     const fc_conv *c = f->c;
-    const phase h = make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-    const phase w = make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    const fc_phase h =
+        fc_make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const fc_phase w =
+        fc_make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
     if (h.taps == 0 || w.taps == 0)
         return; /* filled */
     fc_problem q = phase_problem(p, c, &h, &w);
@@ -193,8 +184,8 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
         return 1;
     int64_t most = 0;
     for (int64_t i = 0; i < rows * columns; i++) {
-        const phase h = make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-        const phase w = make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+        const fc_phase h = fc_make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+        const fc_phase w = fc_make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
         const fc_problem q = phase_problem(p, c, &h, &w);
         if (h.taps && w.taps)
             most = fc_max(most, fc_forward_scratch(&q));
@@ -272,6 +263,8 @@ static fc_status run_call(fc_problem *p, const void *context)
     const call *a = context;
     const fc_conv *c = a->c;
     const fc_view *w = a->weight, *grad_y = a->grad_y;
+    if (fc_is_depthwise(p) && !p->nonfinite && c->stride_h * c->stride_w > 1)
+        return fc_conv_depthwise_grad_input(p);
     if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
         return FC_ENOMEM;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);

@@ -153,6 +153,21 @@ static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
     }
 }
 
+/* Near-equal groups of up to `most` rows, column by column of vectors. */
+static void run_columns(const plan *s, fc_pixels *call, int64_t rows, int64_t most, char *strip, char *tile)
+{
+    const int64_t item = (int64_t)s->p->item, groups = fc_ceil_div(rows, most);
+    for (int64_t i = 0, row = 0; i < groups; i++) {
+        const int64_t count = (rows - row + groups - i - 1) / (groups - i);
+        for (int64_t run = 0; run < s->runs; run++) {
+            call->x[0] = strip + (row * s->row + run * s->lanes) * item;
+            call->y[0] = tile + (row * s->tile_row + run * s->lanes) * item;
+            s->p->k->pixels->column[s->p->out_channels][count](call);
+        }
+        row += count;
+    }
+}
+
 static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -165,9 +180,11 @@ static void run_block(void *context, int64_t task, int slot)
     char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->strip_bytes;
     load_strip(s, n, g, h, rows, w, strip);
     const fc_pixels_kernels *k = p->k->pixels;
-    const int64_t most = k->max_runs[p->out_channels], groups = fc_ceil_div(total, most);
+    const int64_t most = k->max_runs[p->out_channels];
+    int64_t groups = fc_ceil_div(total, most);
     fc_pixels call = {
         .y_channel = s->tile_channel,
+        .y_row = s->tile_row,
         .in_channels = p->in_channels,
         .kernel_h = p->kernel_h,
         .kernel_w = p->kernel_w,
@@ -176,6 +193,11 @@ static void run_block(void *context, int64_t task, int slot)
         .tap = s->taps,
         .weights = s->weights + g * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item,
     };
+    const int64_t below = p->stride_h == 1 && p->dilation_h == 1 && p->kernel_h > 1 ? k->max_below[p->out_channels] : 0;
+    if (below) {
+        run_columns(s, &call, rows, below, strip, tile);
+        groups = 0;
+    }
     for (int64_t i = 0, run = 0; i < groups; i++) { /* near-equal groups of runs */
         const int64_t count = (total - run + groups - i - 1) / (groups - i);
         for (int64_t r = 0; r < count; r++, run++) {
