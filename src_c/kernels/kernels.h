@@ -11,6 +11,7 @@
 #include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "linear.h"
 #include "norm.h"
 #include "optimize.h"
 #include "pixels.h"
@@ -35,6 +36,7 @@ typedef struct {
     /* whether none of x[count] is NaN or infinite */
     int (*finite)(int64_t count, const void *x);
     const fc_gemm_kernels *gemm;
+    const fc_linear_kernels *linear;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;
     const fc_winograd_kernels *winograd;
