@@ -56,6 +56,8 @@ cdef extern from "fastconv.h" nogil:
     fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
                                 fc_explanation *)
     fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum)
+    fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const void *bias, double lower, double upper,
+                        const fc_view *y)
     fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y)
     const char *const *fc_isa_names(int *count)
     const char *fc_isa()
@@ -232,6 +234,21 @@ def channel_sum(x, out):
     cdef fc_dtype dtype = _dtype(_write(out, &vsum))
     with nogil:
         status = fc_channel_sum(dtype, &vx, vsum.data)
+    _check(status)
+
+
+def linear(x, weight, bias, y):
+    """y = x weight^T + bias for (rows, features, 1) arrays; x and y have adjacent features, the weight one adjacent axis.
+    bias: a contiguous 1-D array, or None."""
+    cdef fc_view vx, vw, vy
+    cdef fc_epilogue epilogue
+    cdef fc_status status
+    _read(x, &vx)
+    _read(weight, &vw)
+    _epilogue(&epilogue, bias)
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    with nogil:
+        status = fc_linear(dtype, &vx, &vw, epilogue.bias, -INFINITY, INFINITY, &vy)
     _check(status)
 
 

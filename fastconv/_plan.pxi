@@ -18,7 +18,7 @@ cdef extern from "fastconv.h" nogil:
 
     ctypedef enum fc_step_kind:
         FC_STEP_CONV
-        FC_STEP_DOT
+        FC_STEP_LINEAR
         FC_STEP_MAX_POOL
         FC_STEP_AVG_POOL
         FC_STEP_MAP
@@ -156,9 +156,9 @@ cdef class Steps:
         step.lower, step.upper = lower, upper
         self.held.append((weight, prepared, bias))
 
-    def dot(self, x, y, weight, bias, double lower, double upper):
+    def linear(self, x, y, weight, bias, double lower, double upper):
         """weight: C-contiguous (K, C, 1, 1); bias: contiguous 1-D or None; they are kept."""
-        cdef fc_step *step = self._add(FC_STEP_DOT, x, y, None)
+        cdef fc_step *step = self._add(FC_STEP_LINEAR, x, y, None)
         _read(weight, &step.weight)
         step.bias = _data(bias, PyBUF_STRIDED_RO)
         step.lower, step.upper = lower, upper

@@ -23,7 +23,7 @@ static inline void fc_set_control(uint64_t bits) { (void)bits; }
 #endif
 
 /* Whether the calling thread flushes denormals. */
-static inline int fc_flushes(void) { return FC_FLUSH_BITS && (fc_control() & FC_FLUSH_BITS) == FC_FLUSH_BITS; }
+static inline int fc_flushes(void) { return FC_FLUSH_BITS != 0 && (fc_control() & FC_FLUSH_BITS) == FC_FLUSH_BITS; }
 static inline void fc_set_flush(int on)
 {
     const uint64_t others = fc_control() & ~(uint64_t)FC_FLUSH_BITS;

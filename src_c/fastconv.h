@@ -79,6 +79,10 @@ fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const f
 
 /* sum[c] = sum_{n,h,w} x[n][c][h][w]: the gradient of a bias */
 fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum);
+/* y[r][k] = clamp(sum_c x[r][c] * weight[k][c] + bias[k], lower, upper), bias NULL for 0: views n = r or k, c = c or k. x and y
+ * have stride_c == 1, the weight has it in one of its two axes; there is at least one c. */
+fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const void *bias, double lower, double upper,
+                    const fc_view *y);
 /* y = x, between any two layouts */
 fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y);
 

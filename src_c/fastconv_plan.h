@@ -15,7 +15,7 @@ typedef struct {
 
 typedef enum {
     FC_STEP_CONV,     /* y = clamp(conv(x) + bias + other) */
-    FC_STEP_DOT, /* y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]), the weight in row-major order; x, y dense */
+    FC_STEP_LINEAR, /* y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]), the weight in row-major order; x, y dense */
     FC_STEP_MAX_POOL,
     FC_STEP_AVG_POOL,
     FC_STEP_MAP, /* y = function(x); x and y dense, of one layout; y may be x */

@@ -298,10 +298,11 @@ def test_import_is_lazy():
 
 
 def test_a_source_tree_that_is_not_built_says_so(tmp_path):
+    """Without `site` (-S): an editable install's import hook would lend the package its _core."""
     package = tmp_path / "fastconv"
     package.mkdir()
     (package / "__init__.py").write_bytes(Path(fastconv.__file__).read_bytes())
-    command = [sys.executable, "-c", "import fastconv"]
+    command = [sys.executable, "-S", "-c", "import fastconv"]
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     result = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60

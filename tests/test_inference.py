@@ -384,6 +384,22 @@ def test_nan_reaches_what_it_reaches_in_the_model(weight):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_linear_weights_have_the_bits_of_any_batch(isa, monkeypatch, dtype):
+    """Read where they are for up to four rows, laid out for more: one order of sums."""
+    for module in ("weights", "rules"):
+        monkeypatch.setattr(f"fastconv.inference.{module}.LARGE", 100)
+    sizes = (300, 97), (97, 33)
+    layers = [nn.Linear(*size, rng=seed, dtype=dtype) for seed, size in enumerate(sizes)]
+    model = nn.Sequential(nn.Identity(), layers[0], nn.ReLU(), layers[1]).eval()
+    x = normal((7, 300), dtype)
+    want = fastconv.compile(model, x.shape, dtype=dtype)(x)
+    for rows in (1, 2, 4, 5):
+        plan = fastconv.compile(model, (rows, 300), dtype=dtype)
+        assert plan(x[:rows]).tobytes() == want[:rows].tobytes(), rows
+    np.testing.assert_array_equal(model(x), want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("batch", [1, 4, 5])
 def test_large_linear_weights_are_shared(monkeypatch, batch, dtype):
     for module in ("weights", "rules"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from array_variants import variants
 
+import fastconv
 import fastconv.functional as F
 import fastconv.reference as R
 
@@ -53,6 +54,89 @@ def test_any_memory():
         np.testing.assert_array_equal(F.linear(x2, w2, b2), y, err_msg=name)
         for grad, expected in zip(F.linear_backward(g2, x2, w2), gradients, strict=True):
             np.testing.assert_array_equal(grad, expected, err_msg=name)
+
+
+# (in_features, out_features): around vectors, panels of two vectors, chunks of 256; one output
+MATRICES = [(1, 1), (5, 7), (33, 17), (100, 32), (257, 33), (513, 65), (700, 130), (1000, 1)]
+ROWS = [
+    1,
+    2,
+    3,
+    7,
+    8,
+    9,
+    13,
+    14,
+    15,
+    29,
+    57,
+    255,
+    256,
+    257,
+]  # few, tiles of 6 and 14, blocks of 256
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", MATRICES, ids=str)
+def test_bits_do_not_depend_on_rows_and_threads(isa, sizes, dtype, rng):
+    """Outputs and input gradients of any run of rows; all gradients for 1 to 8 threads."""
+    inputs, outputs = sizes
+    rows = ROWS[-1]
+    shapes = (rows, inputs), (outputs, inputs), outputs, (rows, outputs)
+    x, w, b, g = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    y, (gx, gw, gb) = F.linear(x, w, b), F.linear_backward(g, x, w)
+    exact = R.linear(*(a.astype(np.float64) for a in (x, w, b)))
+    tolerance = 8 * bound(dtype, inputs)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=tolerance * max(1, abs(exact).max()))
+    for count in ROWS:
+        first = int(rng.integers(rows - count + 1))
+        part = slice(first, first + count)
+        assert F.linear(x[part], w, b).tobytes() == y[part].tobytes(), count
+        part_gx = F.linear_backward(g[part], x[part], w)[0]
+        assert part_gx.tobytes() == gx[part].tobytes(), count
+    for threads in range(1, 9):
+        with fastconv.num_threads(threads):
+            for count in (1, 8, rows):
+                assert F.linear(x[:count], w, b).tobytes() == y[:count].tobytes(), threads
+            gradients = F.linear_backward(g, x, w)
+        for part, whole in zip(gradients, (gx, gw, gb), strict=True):
+            assert part.tobytes() == whole.tobytes(), threads
+
+
+@pytest.mark.parametrize("offset", range(0, 17, 3))
+def test_rows_that_share_cache_sets(isa, offset):
+    """Rows 4 KiB apart that start anywhere in a cache line: columns before the line come first."""
+    rng = np.random.default_rng(offset)
+    memory = rng.standard_normal(37 * 1024 + offset, dtype=np.float32)[offset:]
+    w, x = memory.reshape(37, 1024), rng.standard_normal((9, 1024), dtype=np.float32)
+    y = F.linear(x, w)
+    np.testing.assert_allclose(y, R.linear(x.astype(float), w.astype(float)), atol=1e-3)
+    for count in (1, 5, 8):
+        assert F.linear(x[:count], w).tobytes() == y[:count].tobytes()
+
+
+def test_no_blas(monkeypatch, rng):
+    """Neither NumPy's matrix product nor its sum, whose bits depend on other libraries' threads."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a product of NumPy")
+
+    x, w, b, g = arrays((3, 40), 30)
+    for name in ("matmul", "dot", "einsum", "inner", "tensordot"):
+        monkeypatch.setattr(np, name, refuse)
+    F.linear(x, w, b)
+    F.linear_backward(g, x, w)
+
+
+def test_special_values(isa):
+    """NaN and infinity reach the outputs of their row or column, and no others."""
+    for rows in (3, 20):
+        x, w = np.ones((rows, 300), np.float32), np.ones((40, 300), np.float32)
+        x[1, 7], w[5, 299] = np.nan, np.inf
+        y = F.linear(x, w)
+        expected = np.full((rows, 40), 300, np.float32)
+        expected[:, 5], expected[1] = np.inf, np.nan
+        np.testing.assert_array_equal(y, expected)
 
 
 def test_inputs_are_not_written_to():

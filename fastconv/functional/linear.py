@@ -1,9 +1,6 @@
 """Linear layer: y[..., o] = bias[o] + sum_k weight[o, k] * input[..., k].
 
-A linear layer is a convolution of one row of pixels with a 1x1 kernel, and runs as one: with the
-threads of fastconv. With few rows or a large weight the time goes to reading the weight once, and
-preparing it does not pay: there the products are NumPy's (its BLAS library, with its own threads).
-The bits of a result may therefore depend on the number of rows.
+Each output is one sum in the order of k, whatever the number of rows and threads.
 """
 
 from __future__ import annotations
@@ -63,17 +60,10 @@ def linear(
         no_overlap("linear", y, input=input, weight=weight, bias=bias)
     else:
         y = empty_ordered("linear", shape, x.dtype, tuple(range(x.ndim)))
-    w = np.ascontiguousarray(w)
     sizes = math.prod(shape[:-1]), shape[-1]
     rows = y.reshape(sizes) if y.flags.c_contiguous else np.empty(sizes, x.dtype)
-    if _as_convolution(sizes[0], w):
-        b = None if b is None else np.ascontiguousarray(b)
-        _core.conv2d(_image(_rows(x)), _kernel(w), b, _image(rows), _GEOMETRY)
-    else:
-        with np.errstate(all="ignore"):  # infinities and NaN are values like others
-            np.matmul(_rows(x), w.T, out=rows)
-            if b is not None:
-                rows += b
+    b = None if b is None else np.ascontiguousarray(b)
+    _product(_rows(x), np.ascontiguousarray(w), b, rows)
     if not y.flags.c_contiguous:
         y[...] = rows.reshape(shape)
     return y
@@ -116,27 +106,25 @@ def linear_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Ar
             f"got {g.shape}"
         )
     w, rows, grad_rows = np.ascontiguousarray(w), _rows(x), _rows(g)
-    if not _as_convolution(len(rows), w):
-        with np.errstate(all="ignore"):
-            grad_input = np.matmul(grad_rows, w).reshape(x.shape)
-            return grad_input, np.matmul(grad_rows.T, rows), grad_rows.sum(axis=0)
     grad_input = new_array(rows.shape, x.dtype)
     grad_weight, grad_bias = new_array(w.shape, w.dtype), np.empty(len(w), w.dtype)
+    _product(grad_rows, w.T, None, grad_input)
     image = _image(grad_rows)
-    _core.conv2d_grad_input(image, _kernel(w), None, _image(grad_input), _GEOMETRY)
-    _core.conv2d_grad_weight(image, _image(rows), _kernel(grad_weight), _GEOMETRY)
+    _core.conv2d_grad_weight(image, _image(rows), grad_weight[:, :, None, None], _POINTWISE)
     _core.channel_sum(image, grad_bias)
     return grad_input.reshape(x.shape), grad_weight, grad_bias
 
 
 # Stride, dilation, padding, groups, and the direct algorithm.
-_GEOMETRY = (1, 1, 1, 1, 0, 0, 1, 1)
-# Measured: a product of 8 rows takes as long either way; a weight above 2**20 leaves the cache.
-_LEAST_ROWS, _MOST_WEIGHTS = 8, 1 << 20
+_POINTWISE = (1, 1, 1, 1, 0, 0, 1, 1)
 
 
-def _as_convolution(rows: int, weight: Array) -> bool:
-    return rows >= _LEAST_ROWS and 0 < weight.size <= _MOST_WEIGHTS
+def _product(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    """out = rows weight^T + bias; a weight whose rows or columns are contiguous."""
+    if weight.shape[1]:
+        _core.linear(rows[:, :, None], weight[:, :, None], bias, out[:, :, None])
+    else:
+        out[...] = 0 if bias is None else bias
 
 
 def _image(rows: Array) -> Array:
@@ -144,12 +132,8 @@ def _image(rows: Array) -> Array:
     return rows.T[None, :, None, :]
 
 
-def _kernel(weight: Array) -> Array:
-    return weight[:, :, None, None]
-
-
 def _operands(function: str, input: Array, weight: Array) -> tuple[Array, Array]:
-    """Input and weight, checked. Callers make the weight contiguous: BLAS sees one layout only."""
+    """Input and weight, checked."""
     x = float_array(function, "input", input)
     w = float_array(function, "weight", weight)
     same_dtype(function, "weight", w, "input", x)

@@ -220,7 +220,7 @@ class Plan:
             other = None if node.other is None else self._operand(node.other, formats, None)
             if weights.shared is not None:
                 clamp = node.lower, node.upper
-                steps.dot(x, y, weights.shared, weights.bias, *clamp)
+                steps.linear(x, y, weights.shared, weights.bias, *clamp)
             elif node.kind == "conv":
                 shape, weight, prepared = weights.for_operands(x, y)
                 clamp = node.lower, node.upper

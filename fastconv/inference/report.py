@@ -85,7 +85,7 @@ def _algorithm(node: Node, weights: Any, itemsize: int) -> str:
     if node.kind != "conv":
         return node.kind
     if weights.shared is not None:
-        return "dot"
+        return "linear"
     shapes = node.x.spread, weights.shape, node.y.spread
     return str(_core.conv2d_explain(itemsize, *shapes, node.geometry)[0])
 

@@ -48,6 +48,28 @@ INLINE vec vrounded(vec a)
     return a;
 }
 
+/* a * b + sum by one operation where the machine has it. The compiler makes that of `sum += a * b` too, but not where it has moved
+ * one of the two; sums that different loops must form to the same bits say it. */
+#define vfma N(vfma)
+INLINE vec vfma(vec a, vec b, vec sum)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif FC_VECTOR_BYTES == 64
+    return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+#elif FC_VECTOR_BYTES == 32 && FC_F32
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#elif FC_VECTOR_BYTES == 32
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+#elif defined(__aarch64__) && FC_F32
+    return (vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__aarch64__)
+    return (vec)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
+#else
+    return sum + a * b;
+#endif
+}
+
 /* A store past the caches: the line is not read first, which takes a third off the traffic of a copy. For arrays that do not
  * stay in the second-level cache; p is aligned to the vector. vfence() comes after the last one, before another thread reads. */
 #define vstream N(vstream)

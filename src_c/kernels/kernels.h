@@ -11,6 +11,7 @@
 #include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "linear.h"
 #include "norm.h"
 #include "optimize.h"
 #include "pixels.h"
@@ -41,6 +42,7 @@ typedef struct {
     /* after the last store past the caches, before another thread reads */
     void (*fence)(void);
     const fc_gemm_kernels *gemm;
+    const fc_linear_kernels *linear;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;
     const fc_winograd_kernels *winograd;

@@ -1,10 +1,15 @@
 /* transpose.tmpl.h: to[column][row] = from[row][column], VL x VL blocks in registers.
  *
- * A block is log2(VL) butterfly stages: stage d swaps, for rows i and i + d, the lanes that differ in bit d.
- * VL * log2(VL) shuffles for VL^2 elements: 0.25 shuffle per element at VL = 16. Edges load and store partial vectors.
+ * A block is log2(VL) stages of VL shuffles of two registers, 0.25 shuffle per element at VL = 16: first within 128-bit quarters
+ * (unpack and shuffle instructions, two per cycle on some machines), then of whole quarters, in an order that needs no
+ * permutation with an index register. Edges load and store partial vectors.
  */
+#define FC_IN ((int)(16 / sizeof(T))) /* lanes per quarter */
+/* lanes of the two results of a stage; l & (FC_IN - 1) is the place in the quarter */
 #define FC_LOW(l, d) (((l) & (d)) ? VL + (l) - (d) : (l))
 #define FC_HIGH(l, d) (((l) & (d)) ? VL + (l) : (l) + (d))
+#define FC_UNPACK(l, half) (((l) & 1) * VL + ((l) & ~3) + ((l) & 3) / 2 + (half))
+#define FC_EVEN(l, odd) ((l) / FC_IN / 2 * VL + ((l) / FC_IN % 2 * 2 + (odd)) * FC_IN + (l) % FC_IN)
 #define FC_LANES2(f, d) f(0, d), f(1, d)
 #define FC_LANES4(f, d) FC_LANES2(f, d), f(2, d), f(3, d)
 #define FC_LANES8(f, d) FC_LANES4(f, d), f(4, d), f(5, d), f(6, d), f(7, d)
@@ -18,25 +23,47 @@
 #else
 #define FC_LANES FC_LANES2
 #endif
-#define FC_STAGE(d)                                                                                                    \
-    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) if (!(i & (d)))                                              \
-    {                                                                                                                  \
-        vec low = __builtin_shufflevector(r[i], r[i + (d)], FC_LANES(FC_LOW, d));                                      \
-        r[i + (d)] = __builtin_shufflevector(r[i], r[i + (d)], FC_LANES(FC_HIGH, d));                                  \
-        r[i] = low;                                                                                                    \
+#define FC_SHUFFLE(a, b, f, d) __builtin_shufflevector(a, b, FC_LANES(f, d))
+
+/* Quarters of VL / FC_IN rows: r[i + j] = column j of rows i .. i + FC_IN - 1 in each. */
+INLINE void N(transpose_quarters)(vec *r)
+{
+#if FC_F32
+    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i += 4)
+    {
+        const vec a = FC_SHUFFLE(r[i], r[i + 1], FC_UNPACK, 0), b = FC_SHUFFLE(r[i], r[i + 1], FC_UNPACK, 2);
+        const vec c = FC_SHUFFLE(r[i + 2], r[i + 3], FC_UNPACK, 0), d = FC_SHUFFLE(r[i + 2], r[i + 3], FC_UNPACK, 2);
+        r[i] = FC_SHUFFLE(a, c, FC_LOW, 2), r[i + 1] = FC_SHUFFLE(a, c, FC_HIGH, 2);
+        r[i + 2] = FC_SHUFFLE(b, d, FC_LOW, 2), r[i + 3] = FC_SHUFFLE(b, d, FC_HIGH, 2);
     }
+#else
+    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i += 2)
+    {
+        const vec a = r[i], b = r[i + 1];
+        r[i] = FC_SHUFFLE(a, b, FC_LOW, 1), r[i + 1] = FC_SHUFFLE(a, b, FC_HIGH, 1);
+    }
+#endif
+}
 
 INLINE void N(transpose_registers)(vec *r)
 {
-    FC_STAGE(1)
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 4
-    FC_STAGE(2)
-#endif
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 8
-    FC_STAGE(4)
-#endif
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 16
-    FC_STAGE(8)
+    N(transpose_quarters)(r);
+#if FC_VECTOR_BYTES == 32
+    _Pragma("GCC unroll 16") for (int j = 0; j < FC_IN; j++)
+    {
+        const vec a = r[j], b = r[j + FC_IN];
+        r[j] = FC_SHUFFLE(a, b, FC_LOW, FC_IN), r[j + FC_IN] = FC_SHUFFLE(a, b, FC_HIGH, FC_IN);
+    }
+#elif FC_VECTOR_BYTES == 64
+    _Pragma("GCC unroll 16") for (int j = 0; j < FC_IN; j++)
+    {
+        vec *q = r + j;
+        const vec a = FC_SHUFFLE(q[0], q[FC_IN], FC_EVEN, 0), b = FC_SHUFFLE(q[0], q[FC_IN], FC_EVEN, 1);
+        const vec c = FC_SHUFFLE(q[2 * FC_IN], q[3 * FC_IN], FC_EVEN, 0),
+                  d = FC_SHUFFLE(q[2 * FC_IN], q[3 * FC_IN], FC_EVEN, 1);
+        q[0] = FC_SHUFFLE(a, c, FC_EVEN, 0), q[2 * FC_IN] = FC_SHUFFLE(a, c, FC_EVEN, 1);
+        q[FC_IN] = FC_SHUFFLE(b, d, FC_EVEN, 0), q[3 * FC_IN] = FC_SHUFFLE(b, d, FC_EVEN, 1);
+    }
 #endif
 }
 
@@ -224,11 +251,14 @@ static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, cons
 }
 #undef FC_EACH_LANE
 #undef FC_UP_TO_VL
+#undef FC_IN
 #undef FC_LOW
 #undef FC_HIGH
+#undef FC_UNPACK
+#undef FC_EVEN
+#undef FC_SHUFFLE
 #undef FC_LANES2
 #undef FC_LANES4
 #undef FC_LANES8
 #undef FC_LANES16
 #undef FC_LANES
-#undef FC_STAGE

@@ -44,58 +44,6 @@ static void add(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_vie
     fc_parallel((job.count + ADD_VALUES - 1) / ADD_VALUES, dtype == FC_F32 ? add_float : add_double, &job);
 }
 
-/* ---- y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]) ---------------------------------------------------------
- * For a few rows x and a weight that is read from memory once and need not be copied: bound by that reading, about 5 bytes a
- * cycle and core where SSE2's multiplications and additions do 16. Each output is summed in DOT_SUMS partial sums. */
-enum {
-    DOT_SUMS = 32,
-    DOT_ROWS = 64, /* rows of the weight per task: some MiB where this is used */
-};
-
-typedef struct {
-    const char *x, *weight, *bias;
-    char *y;
-    int64_t n, in, out;
-    double lower, upper;
-} dot_job;
-
-#define DOT_TASK(name, type)                                                                                           \
-    static type name##_one(const type *restrict a, const type *restrict b, int64_t count)                              \
-    {                                                                                                                  \
-        type sums[DOT_SUMS] = {0}, total = 0;                                                                          \
-        int64_t c = 0;                                                                                                 \
-        for (; c + DOT_SUMS <= count; c += DOT_SUMS)                                                                   \
-            for (int i = 0; i < DOT_SUMS; i++)                                                                         \
-                sums[i] += a[c + i] * b[c + i];                                                                        \
-        for (; c < count; c++)                                                                                         \
-            sums[0] += a[c] * b[c];                                                                                    \
-        for (int i = 0; i < DOT_SUMS; i++)                                                                             \
-            total += sums[i];                                                                                          \
-        return total;                                                                                                  \
-    }                                                                                                                  \
-    static void name(void *context, int64_t task, int slot)                                                            \
-    {                                                                                                                  \
-        (void)slot;                                                                                                    \
-        const dot_job *j = context;                                                                                    \
-        const type lower = (type)j->lower, upper = (type)j->upper;                                                     \
-        const int64_t begin = task * DOT_ROWS, end = begin + DOT_ROWS < j->out ? begin + DOT_ROWS : j->out;            \
-        for (int64_t k = begin; k < end; k++)                                                                          \
-            for (int64_t n = 0; n < j->n; n++) {                                                                       \
-                type sum = name##_one((const type *)j->weight + k * j->in, (const type *)j->x + n * j->in, j->in);     \
-                sum += j->bias ? ((const type *)j->bias)[k] : 0;                                                       \
-                sum = sum < lower ? lower : sum;                                                                       \
-                ((type *)j->y)[n * j->out + k] = sum > upper ? upper : sum;                                            \
-            }                                                                                                          \
-    }
-DOT_TASK(dot_float, float)
-DOT_TASK(dot_double, double)
-
-static void dot(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *y)
-{
-    dot_job job = {x->data, s->weight.data, s->bias, y->data, x->n, x->c, y->c, s->lower, s->upper};
-    fc_parallel((job.out + DOT_ROWS - 1) / DOT_ROWS, dtype == FC_F32 ? dot_float : dot_double, &job);
-}
-
 /* ---- the interpreter -------------------------------------------------------------------------------------------------*/
 static fc_view locate(const fc_operand *o, char *arena, const fc_view *input, const fc_view *output)
 {
@@ -116,9 +64,8 @@ static fc_status run_step(fc_dtype dtype, const fc_step *s, const fc_view *x, co
         const fc_epilogue epilogue = {.bias = s->bias, .residual = other, .lower = s->lower, .upper = s->upper};
         return fc_conv2d(dtype, &s->conv, x, &s->weight, &epilogue, y);
     }
-    case FC_STEP_DOT:
-        dot(dtype, s, x, y);
-        return FC_OK;
+    case FC_STEP_LINEAR:
+        return fc_linear(dtype, x, &s->weight, s->bias, s->lower, s->upper, y);
     case FC_STEP_MAX_POOL:
         return fc_max_pool2d(dtype, &s->pool, x, y, NULL, NULL, 0);
     case FC_STEP_AVG_POOL:

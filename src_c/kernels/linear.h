@@ -1,0 +1,27 @@
+/* linear.h: products of few rows with a matrix that is read once, where it lies. */
+#ifndef FC_KERNELS_LINEAR_H
+#define FC_KERNELS_LINEAR_H
+#include <stdint.h>
+
+/* y[r * y_row + k] = clamp(sum_{c < length} x[r * x_row + c] * w(k, c) + bias[k * bias_step], lower, upper)
+ * for r < rows and k < columns; bias may be NULL. The sum runs over c in order, each product added by one operation, as in
+ * the tiles of gemm.h: which of the kernels computes an output does not show in its bits. */
+typedef struct {
+    const void *x;
+    int64_t x_row, rows, length;
+    const void *w;
+    int64_t w_row, columns;
+    const void *bias;
+    int bias_step; /* 1, or 0: one value for all k */
+    int by_one; /* `runs` reads the rows of w for one vector of y at a time instead of two: half as many streams */
+    double lower, upper;
+    void *y;
+    int64_t y_row;
+} fc_thin_product;
+
+typedef struct {
+    int max_rows; /* of `runs` */
+    void (*runs)(const fc_thin_product *); /* w(k, c) = w[k * w_row + c] */
+    void (*rows)(const fc_thin_product *); /* w(k, c) = w[c * w_row + k] */
+} fc_linear_kernels;
+#endif
