@@ -91,7 +91,11 @@ CASES = {
         (18, 1, 2, 5),
         {"groups": 18, "padding": (1, 4), "stride": (3, 4), "dilation": (1, 2)},
     ),
-    "depthwise stride over the kernel": ((2, 17, 7, 25), (17, 1, 1, 2), {"groups": 17, "stride": 3}),
+    "depthwise stride over the kernel": (
+        (2, 17, 7, 25),
+        (17, 1, 1, 2),
+        {"groups": 17, "stride": 3},
+    ),
     "depthwise stride over the image": (
         (1, 5, 3, 4),
         (5, 1, 3, 4),
@@ -137,7 +141,8 @@ for size in SIZES:
     CASES[f"{size} in 1x1"] = ((2, size, 3, 5), (9, size, 1, 1), {})
     CASES[f"{size} depthwise"] = ((2, size, 3, 9), (size, 1, 3, 3), {"groups": size, "padding": 1})
     CASES[f"{size} wide depthwise"] = ((1, 3, 2, size), (3, 1, 2, 3), {"groups": 3, "padding": 1})
-for width in (4, 5, 6, 7, 8, 9, 12, 23):  # tiles of 4 to 8 outputs, pairs of rows, tails of channels
+# tiles of 4 to 8 outputs, pairs of rows, tails of channels
+for width in (4, 5, 6, 7, 8, 9, 12, 23):
     shape = (2, 33, 5 + width % 2, width)
     CASES[f"depthwise 3x3 on {width}"] = (shape, (33, 1, 3, 3), {"groups": 33, "padding": 1})
 for taps in (1, 2, 4, 5, 6, 7, 8, 9, 17):  # groups of up to 8
