@@ -23,7 +23,8 @@ int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int by_planes)
     const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
     const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
     const int long_planes = by_planes && call->plane * (int64_t)call->item >= LEAST_PLANE;
-    return (aligned || long_planes) && call->pixels * call->channels * (int64_t)call->item >= FC_STREAM_LEAST;
+    const int arrays = 2 + (call->g.data != NULL) + (call->r.data != NULL);
+    return (aligned || long_planes) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item * arrays);
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
@@ -148,7 +149,6 @@ static void map_task(void *context, int64_t task, int slot)
 {
     const map_call *map = context;
     const fc_norm_call *call = map->call;
-    task = map->tasks - 1 - task;
     if (map->walk == TILES) {
         map_tile(map, task, slot);
     } else if (map->walk == PIXELS) {
@@ -194,7 +194,7 @@ void fc_norm_map(fc_norm_call *call, int for_grad)
     if (map.walk == TILES) {
         call->by.stream = 0; /* tiles stay in the cache */
         map.tasks = fc_norm_map_tiles(call, map.other);
-        fc_parallel_in(call->map_slot_count, map.tasks, map_task, &map);
+        fc_parallel_back(call->map_slot_count, map.tasks, map_task, &map);
         return;
     }
     if (map.walk == PLANES) {
@@ -206,5 +206,5 @@ void fc_norm_map(fc_norm_call *call, int for_grad)
         map.step = fc_greater(1, TASK_VALUES / call->channels);
         map.tasks = fc_parts(call->pixels, map.step);
     }
-    fc_parallel(map.tasks, map_task, &map);
+    fc_parallel_back(fc_parallel_slots(map.tasks), map.tasks, map_task, &map);
 }

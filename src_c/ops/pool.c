@@ -36,12 +36,15 @@ static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, 
     return (char *)v->data + (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * (int64_t)item;
 }
 
-/* Whether what a call writes should bypass the caches, see FC_STREAM_LEAST. */
+static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
+
+/* Whether what a call writes should bypass the caches. */
 static int streams(const pool_call *call)
 {
     const fc_view *v = &call->out;
-    const int64_t size = (int64_t)call->item, bytes = v->n * v->c * v->h * v->w * size;
-    return call->direct && bytes >= FC_STREAM_LEAST && (uintptr_t)v->data % FC_STREAM_ALIGN == 0 &&
+    const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(v) * 8 : 0;
+    return call->direct && fc_should_stream((elements(v) + elements(&call->in)) * size + indices) &&
+           (uintptr_t)v->data % FC_STREAM_ALIGN == 0 &&
            v->stride_w * size % FC_STREAM_ALIGN == 0 && v->stride_h * size % FC_STREAM_ALIGN == 0 &&
            v->stride_n * size % FC_STREAM_ALIGN == 0;
 }
