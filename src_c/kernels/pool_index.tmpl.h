@@ -46,13 +46,26 @@ INLINE uint64_t N(index_run)(const fc_pool_index_task *p, uint64_t ready, int64_
                              int64_t index_j, T *value, int64_t value_j, const int mode)
 {
     T *plane = p->plane;
-    for (int64_t j = 0; j < p->n_cols; j++) {
+    const int64_t count = p->n_cols;
+    for (int64_t j = 0;;) {
+        for (; j + 4 <= count; j += 4) {
+            const int64_t *at = index + j * index_j;
+            const uint64_t a = (uint64_t)at[0], b = (uint64_t)at[index_j], c = (uint64_t)at[2 * index_j],
+                           d = (uint64_t)at[3 * index_j];
+            if ((a >= ready) | (b >= ready) | (c >= ready) | (d >= ready))
+                break;
+            N(index_move)(plane + (int64_t)a * step, value + j * value_j, mode);
+            N(index_move)(plane + (int64_t)b * step, value + (j + 1) * value_j, mode);
+            N(index_move)(plane + (int64_t)c * step, value + (j + 2) * value_j, mode);
+            N(index_move)(plane + (int64_t)d * step, value + (j + 3) * value_j, mode);
+        }
+        if (j == count)
+            return ready;
         const int64_t i = index[j * index_j];
-        if (__builtin_expect((uint64_t)i >= ready, 0) && !(ready = N(index_clear)(p, ready, (uint64_t)i)))
+        if ((uint64_t)i >= ready && !(ready = N(index_clear)(p, ready, (uint64_t)i)))
             return 0;
-        N(index_move)(plane + i * step, value + j * value_j, mode);
+        N(index_move)(plane + i * step, value + j++ * value_j, mode);
     }
-    return ready;
 }
 
 /* ---- channels together -------------------------------------------------------------------------------------------*/
@@ -112,11 +125,14 @@ INLINE uint64_t N(index_row)(const fc_pool_index_task *p, uint64_t ready, const 
     return N(index_run)(p, ready, p->plane_step, index, p->index_col, value, p->value_col, mode);
 }
 
-INLINE int N(index_planes)(const fc_pool_index_task *p, const int mode)
+INLINE int N(index_planes)(const fc_pool_index_task *given, const int mode)
 {
+    fc_pool_index_task task = *given, *p = &task;
+    if (p->index_row == p->n_cols * p->index_col && p->value_row == p->n_cols * p->value_col)
+        p->n_cols *= p->n_rows, p->n_rows = 1; /* rows without gaps are one row */
     const int writes = mode != N(INDEX_GET);
     if (!p->plane_size)
-        return p->n_rows > 0 && p->n_cols > 0;
+        return p->n_rows * p->n_cols > 0;
     uint64_t ready = writes ? N(index_clear)(p, 0, 0) : (uint64_t)p->plane_size;
     for (int64_t i = 0; i < p->n_rows && p->n_cols; i++) {
         ready = N(index_row)(p, ready, p->index + i * p->index_row, (T *)p->value + i * p->value_row, mode);
