@@ -29,6 +29,11 @@ int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int by_planes)
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
 
+int fc_norm_is_plane(const fc_view *v)
+{
+    return v->w == 1 ? v->h == 1 || v->stride_h == 1 : v->stride_w == 1 && is_linear(v);
+}
+
 char *fc_norm_pixel_at(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t c)
 {
     const int64_t n = q / call->plane, p = q % call->plane;
@@ -67,12 +72,12 @@ fc_norm_pixels fc_norm_read(const fc_norm_call *call, const fc_view *v, int64_t 
                             int64_t lanes, char *tile)
 {
     if (!v->data)
-        return (fc_norm_pixels){NULL, 0};
+        return (fc_norm_pixels){NULL, 0, 0};
     const int64_t step = fc_norm_pixel_step(v);
     if (step)
-        return (fc_norm_pixels){fc_norm_pixel_at(call, v, q, c), step};
+        return (fc_norm_pixels){fc_norm_pixel_at(call, v, q, c), step, v->stride_n};
     fc_norm_move_tile(call, v, q, count, c, lanes, tile, 0);
-    return (fc_norm_pixels){tile, FC_NORM_LANES};
+    return (fc_norm_pixels){tile, FC_NORM_LANES, call->plane * FC_NORM_LANES};
 }
 
 fc_norm_channels fc_norm_by_channel(const fc_norm_call *call, int64_t c)
@@ -136,10 +141,10 @@ static void map_tile(const map_call *map, int64_t task, int slot)
     const fc_norm_call *call = map->call;
     const int64_t lane_parts = fc_parts(call->channels, FC_NORM_LANES);
     const int64_t c = task % lane_parts * FC_NORM_LANES, lanes = fc_lesser(FC_NORM_LANES, call->channels - c);
-    const int64_t q = task / lane_parts * FC_NORM_CHUNK, count = fc_lesser(FC_NORM_CHUNK, call->pixels - q);
-    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
+    const int64_t q = task / lane_parts * FC_NORM_TILE, count = fc_lesser(FC_NORM_TILE, call->pixels - q);
+    const size_t tile = fc_norm_aligned(FC_NORM_TILE * FC_NORM_LANES * (int64_t)call->item);
     char *x = call->slots + (size_t)slot * call->slot_bytes, *other = x + tile;
-    fc_norm_pixels y = {other + tile, FC_NORM_LANES};
+    fc_norm_pixels y = {other + tile, FC_NORM_LANES, 0};
     map_pixels(map, c, lanes, count, fc_norm_read(call, map->other, q, count, c, lanes, other),
                fc_norm_read(call, &call->x, q, count, c, lanes, x), y);
     fc_norm_move_tile(call, &call->y, q, count, c, lanes, y.data, 1);
@@ -179,20 +184,45 @@ int64_t fc_norm_map_tiles(const fc_norm_call *call, const fc_view *other)
 {
     if (walk_of(call, other) != TILES)
         return 0;
-    return fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
+    return fc_parts(call->pixels, FC_NORM_TILE) * fc_parts(call->channels, FC_NORM_LANES);
 }
 
-void fc_norm_map(fc_norm_call *call, int for_grad)
+static map_call map_of(const fc_norm_call *call, int for_grad)
 {
     map_call map = {.call = call,
                     .for_grad = for_grad,
                     .other = for_grad ? &call->g : &call->r,
                     .planes = call->x.n * call->channels};
     map.walk = walk_of(call, map.other);
-    call->by.stream = call->y.data != call->x.data && call->y.data != map.other->data &&
-                      fc_norm_streams(call, &call->y, map.walk == PLANES);
+    return map;
+}
+
+void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
+{
+    const map_call map = map_of(call, for_grad);
+    call->by.stream = map.walk != TILES && call->y.data != call->x.data && call->y.data != map.other->data &&
+                      fc_norm_streams(call, &call->y, map.walk == PLANES); /* tiles stay in the cache */
+}
+
+void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)
+{
+    const map_call map = map_of(call, for_grad);
+    if (map.walk == PIXELS) {
+        map_pixels(&map, c, lanes, call->pixels, fc_norm_read(call, map.other, 0, call->pixels, c, lanes, NULL),
+                   fc_norm_read(call, &call->x, 0, call->pixels, c, lanes, NULL),
+                   fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
+        return;
+    }
+    for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
+        for (int64_t n = call->x.n - 1; n >= 0; n--)
+            map_plane(&map, n * call->channels + i, 0, call->plane);
+}
+
+void fc_norm_map(fc_norm_call *call, int for_grad)
+{
+    map_call map = map_of(call, for_grad);
+    fc_norm_choose_stream(call, for_grad);
     if (map.walk == TILES) {
-        call->by.stream = 0; /* tiles stay in the cache */
         map.tasks = fc_norm_map_tiles(call, map.other);
         fc_parallel_back(call->map_slot_count, map.tasks, map_task, &map);
         return;
