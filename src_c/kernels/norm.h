@@ -60,13 +60,13 @@ typedef struct {
     /* residual.data may be null */
     void (*map_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_pixels x,
                      fc_norm_pixels residual, fc_norm_pixels y);
-    /* channel: the parameters to use */
-    void (*map_plane)(int64_t count, int64_t channel, const fc_norm_channels *, const void *x, const void *residual,
-                      void *y);
+    /* channel: the parameters to use; pixels of `images` planes that are neighbours */
+    void (*map_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_pixels x,
+                      fc_norm_pixels residual, fc_norm_pixels y);
     /* grad_x = g * gain + (x - centre) * slope + offset, g behind the gate (NONE or INPUT); null slope: g * gain */
     void (*grad_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_gate, fc_norm_pixels g,
                       fc_norm_pixels x, fc_norm_pixels grad_x);
-    void (*grad_plane)(int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_gate, const void *g,
-                       const void *x, void *grad_x);
+    void (*grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_gate,
+                       fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x);
 } fc_norm_kernels;
 #endif

@@ -56,14 +56,6 @@ typedef struct {
     int64_t x_row, g_row, y_row, gated_row;
 } N(norm_rows);
 
-/* The first `count` lanes of a, then zeros */
-INLINE vec N(norm_first)(vec a, int count)
-{
-    T lanes[VL] = {0};
-    vstore_tail(lanes, a, count);
-    return vload(lanes);
-}
-
 /* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts: the same bits. */
 INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, int count, int cut, const int wanted,
                         const fc_norm_gate gate, const int stream, const int tail, vec *sums)
@@ -87,7 +79,7 @@ INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, in
             FC_STREAM(rows->gated + r * rows->gated_row, g[r]);
         }
         if (part && !tail)
-            d[r] = N(norm_first)(d[r], part), g[r] = N(norm_first)(g[r], part);
+            d[r] = vfirst(d[r], part), g[r] = vfirst(g[r], part);
     }
     if (wanted & FC_NORM_STATISTICS) {
         vec square = vrounded(d[0] * d[0]);
@@ -133,7 +125,7 @@ INLINE vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, const int tail
     for (int64_t n = 0; n < s->typical; n++)
         for (int64_t p = 0; p < count; p++)
             lanes[p % VL] += FC_LOAD((const T *)s->x.data + n * s->x.image + p * s->x.pixel + c);
-    return N(norm_fold)(lanes) * vset1(N(norm_one_over)(s));
+    return vrounded(N(norm_fold)(lanes) * vset1(N(norm_one_over)(s)));
 }
 
 INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, int64_t n, int64_t p,
@@ -178,10 +170,19 @@ INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, 
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             sums[q] = vload(partial + q * VL);
-    if (rest >= N(NORM_FOUR))
+    switch (rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL) {
+    case 4:
         N(norm_add)(&rows, by, 4, 0, wanted, gate, stream, tail, sums);
-    else
-        N(norm_add)(&rows, by, (int)((rest - l + VL - 1) / VL), 0, wanted, gate, stream, tail, sums);
+        break;
+    case 3:
+        N(norm_add)(&rows, by, 3, 0, wanted, gate, stream, tail, sums);
+        break;
+    case 2:
+        N(norm_add)(&rows, by, 2, 0, wanted, gate, stream, tail, sums);
+        break;
+    default:
+        N(norm_add)(&rows, by, 1, 0, wanted, gate, stream, tail, sums);
+    }
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             vstore(partial + q * VL, sums[q]);
@@ -284,7 +285,7 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
 {
     const T centre = wanted & FC_NORM_STATISTICS ? N(norm_typical_plane)(s) : ((const T *)by->centre)[channel];
     const int gated = gate == FC_GATE_INPUT;
-    const N(norm_bounds) bounds = {vset1(centre), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
+    const N(norm_bounds) bounds = {vrounded(vset1(centre)), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
                                    gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low),
                                    vset1((T)by->high)};
     vec sums[4] = {{0}, {0}, {0}, {0}};

@@ -117,6 +117,21 @@ static void map_pixels(const map_call *map, int64_t c, int64_t lanes, int64_t co
         call->k->norm->map_last(count, lanes, &by, x, other, y);
 }
 
+/* Runs of `run` neighbouring values from pixel q on, one in each of `images` */
+static void map_runs(const map_call *map, int64_t images, int64_t run, int64_t q, int64_t c)
+{
+    const fc_norm_call *call = map->call;
+    const fc_norm_pixels x = {fc_norm_pixel_at(call, &call->x, q, c), 1, call->x.stride_n};
+    const fc_norm_pixels y = {fc_norm_pixel_at(call, &call->y, q, c), 1, call->y.stride_n};
+    fc_norm_pixels other = {NULL, 0, 0};
+    if (map->other->data)
+        other = (fc_norm_pixels){fc_norm_pixel_at(call, map->other, q, c), 1, map->other->stride_n};
+    if (map->for_grad)
+        call->k->norm->grad_plane(images, run, c, &call->by, call->gate, other, x, y);
+    else
+        call->k->norm->map_plane(images, run, c, &call->by, x, other, y);
+}
+
 static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t end)
 {
     const fc_norm_call *call = map->call;
@@ -124,14 +139,8 @@ static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t
     const int linear = is_linear(&call->x) && is_linear(&call->y) && (!map->other->data || is_linear(map->other));
     const int64_t row = linear ? call->plane : call->x.w;
     for (int64_t p = begin; p < end;) {
-        const int64_t run = fc_lesser(end - p, row - p % row), q = n * call->plane + p;
-        const char *other = map->other->data ? fc_norm_pixel_at(call, map->other, q, c) : NULL;
-        const char *x = fc_norm_pixel_at(call, &call->x, q, c);
-        char *y = fc_norm_pixel_at(call, &call->y, q, c);
-        if (map->for_grad)
-            call->k->norm->grad_plane(run, c, &call->by, call->gate, other, x, y);
-        else
-            call->k->norm->map_plane(run, c, &call->by, x, other, y);
+        const int64_t run = fc_lesser(end - p, row - p % row);
+        map_runs(map, 1, run, n * call->plane + p, c);
         p += run;
     }
 }
@@ -213,9 +222,14 @@ void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int
                    fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
         return;
     }
+    const int linear = fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) &&
+                       (!map.other->data || fc_norm_is_plane(map.other));
     for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
-        for (int64_t n = call->x.n - 1; n >= 0; n--)
-            map_plane(&map, n * call->channels + i, 0, call->plane);
+        if (linear)
+            map_runs(&map, call->x.n, call->plane, 0, i);
+        else
+            for (int64_t n = call->x.n - 1; n >= 0; n--)
+                map_plane(&map, n * call->channels + i, 0, call->plane);
 }
 
 void fc_norm_map(fc_norm_call *call, int for_grad)
