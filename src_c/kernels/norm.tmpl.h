@@ -56,7 +56,7 @@ typedef struct {
     int64_t x_row, g_row, y_row, gated_row;
 } N(norm_rows);
 
-/* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts: the same bits. */
+/* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts, with every product rounded: the same bits. */
 INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, int count, int cut, const int wanted,
                         const fc_norm_gate gate, const int stream, const int tail, vec *sums)
 {
@@ -82,16 +82,12 @@ INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, in
             d[r] = vfirst(d[r], part), g[r] = vfirst(g[r], part);
     }
     if (wanted & FC_NORM_STATISTICS) {
-        vec square = vrounded(d[0] * d[0]);
-        _Pragma("GCC unroll 4") for (int r = 1; r < 4; r++) square += d[r] * d[r];
         sums[0] += (d[0] + d[1]) + (d[2] + d[3]);
-        sums[1] += square;
+        sums[1] += (vrounded(d[0] * d[0]) + vrounded(d[1] * d[1])) + (vrounded(d[2] * d[2]) + vrounded(d[3] * d[3]));
     }
     if (wanted & FC_NORM_GRADIENT) {
-        vec product = vrounded(g[0] * d[0]);
-        _Pragma("GCC unroll 4") for (int r = 1; r < 4; r++) product += g[r] * d[r];
         sums[2] += (g[0] + g[1]) + (g[2] + g[3]);
-        sums[3] += product;
+        sums[3] += (vrounded(g[0] * d[0]) + vrounded(g[1] * d[1])) + (vrounded(g[2] * d[2]) + vrounded(g[3] * d[3]));
     }
 }
 
