@@ -364,6 +364,23 @@ def test_indices_of_any_order(dtype):
                 )
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("channels", [1, 3, 66])
+def test_indices_all_over_large_planes(channels):
+    """Planes are cleared piece by piece ahead of the greatest index seen."""
+    rng = np.random.default_rng(14)
+    shape = (2, channels, 61, 53)
+    g = whole(rng, (2, channels, 9, 7), np.float32)
+    ascending = np.sort(rng.integers(0, 61 * 53, (2, channels, 63)), axis=2)
+    far = np.full(ascending.shape, 61 * 53 - 1)
+    for where in (ascending, ascending[..., ::-1], far, far * 0):
+        where = where.reshape(g.shape)
+        expected = R.max_pool2d_backward(g, where, shape)
+        for form in FORMATS:
+            result = F.max_pool2d_backward(form(g), form(where), shape)
+            np.testing.assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 16, 4, 1), (2, 16, 1, 4), (1, 1, 4, 1), (3, 5, 1, 1)], ids=str
 )

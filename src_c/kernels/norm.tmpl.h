@@ -124,8 +124,8 @@ INLINE vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, const int tail
     return vrounded(N(norm_fold)(lanes) * vset1(N(norm_one_over)(s)));
 }
 
-INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, int64_t n, int64_t p,
-                                    int64_t c, int64_t pitch)
+INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, int64_t n,
+                                    int64_t p, int64_t c, int64_t pitch)
 {
     N(norm_rows) rows = {.x = (const T *)s->x.data + n * s->x.image + p * s->x.pixel + c, .x_row = pitch * s->x.pixel};
     if (wanted & FC_NORM_GRADIENT) {
@@ -281,9 +281,9 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
 {
     const T centre = wanted & FC_NORM_STATISTICS ? N(norm_typical_plane)(s) : ((const T *)by->centre)[channel];
     const int gated = gate == FC_GATE_INPUT;
-    const N(norm_bounds) bounds = {vrounded(vset1(centre)), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
-                                   gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low),
-                                   vset1((T)by->high)};
+    const N(norm_bounds)
+        bounds = {vrounded(vset1(centre)), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
+                  gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
     vec sums[4] = {{0}, {0}, {0}, {0}};
     for (int64_t n = 0; n < s->images; n++) {
         int64_t p = 0;

@@ -223,8 +223,7 @@ static void N(norm_grad_last)(int64_t pixels, int64_t channels, const fc_norm_ch
 static void N(norm_grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,
                                fc_norm_gate gate, fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x)
 {
-#define FC_RUN(gate, has_slope)                                                                                        \
-    N(norm_grad_values)(images, count, channel, by, &g, &x, &grad_x, gate, has_slope)
+#define FC_RUN(gate, has_slope) N(norm_grad_values)(images, count, channel, by, &g, &x, &grad_x, gate, has_slope)
     FC_VARIANTS(FC_RUN);
 #undef FC_RUN
 }

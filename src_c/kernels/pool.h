@@ -28,7 +28,7 @@ typedef struct {
     int64_t index_row, index_col;
     int64_t width, kernel_w;
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
-    int stream;     /* y bypasses the caches; all its pixels are aligned to 64 bytes */
+    int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
 } fc_pool_task;
 
 /* Input position h receives from `count` windows that start at `first` (average), or from the entries

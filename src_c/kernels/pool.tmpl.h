@@ -58,6 +58,23 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
     }
 }
 
+/* index[l] = base + code[l] for a whole vector */
+INLINE void N(pool_positions)(int64_t *index, ivec code, int64_t base, int stream)
+{
+    typedef int64_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+    enum { WIDE = FC_VECTOR_BYTES / 8 };
+    __typeof__(code[0]) part __attribute__((vector_size(WIDE * sizeof(code[0]))));
+    _Pragma("GCC unroll 2") for (int l = 0; l < VL; l += WIDE)
+    {
+        memcpy(&part, (const char *)&code + (size_t)l * sizeof(code[0]), sizeof part);
+        const wide position = __builtin_convertvector(part, wide) + base;
+        if (stream)
+            vstream((T *)(index + l), (vec)position);
+        else
+            memcpy(index + l, &position, sizeof position);
+    }
+}
+
 INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const fc_span *col, int64_t at, ivec code_v,
                                 int lanes, const int mode, int64_t unit)
 {
@@ -75,6 +92,8 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
     if (unit)
         for (int l = 0; l < lanes; l++)
             index[l] = base + code[l] / unit * p->step_h * p->width + code[l] % unit * p->step_w;
+    else if (lanes == VL)
+        N(pool_positions)(index, code_v, base, p->stream);
     else
         for (int l = 0; l < lanes; l++)
             index[l] = base + code[l];

@@ -29,7 +29,8 @@ enum {
 /* ---- chunks ------------------------------------------------------------------------------------------------------*/
 static void cut_chunks(fc_norm_call *call)
 {
-    const int64_t pieces = fc_parts(call->plane, FC_NORM_CHUNK), four = 4 * 64; /* pixels: whole steps of every kernel */
+    const int64_t pieces = fc_parts(call->plane, FC_NORM_CHUNK),
+                  four = 4 * 64; /* pixels: whole steps of every kernel */
     call->chunk_images = fc_greater(1, FC_NORM_CHUNK / call->plane);
     call->chunk_pixels = pieces == 1 ? call->plane : fc_parts(fc_parts(call->plane, pieces), four) * four;
     call->chunks = fc_parts(call->x.n, call->chunk_images) * fc_parts(call->plane, call->chunk_pixels);
@@ -236,8 +237,7 @@ static void sum_channels(const fc_norm_call *call, int64_t part, int64_t c, int6
 static void combine_parts(const fc_norm_call *call, int64_t c, int64_t lanes)
 {
     for (int64_t part = 1; part < call->pixel_parts; part++) {
-        const int64_t seen = pixels_before(call, part * call->part),
-                      end = pixels_before(call, (part + 1) * call->part);
+        const int64_t seen = pixels_before(call, part * call->part), end = pixels_before(call, (part + 1) * call->part);
         combine(call, moments_at(call, 0, c), seen, moments_at(call, part, c), end - seen, lanes);
     }
 }
@@ -276,8 +276,9 @@ static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count
     const int tiles = !in_place && !call->by_planes;
     call->part = fc_greater(1, fc_lesser(CHUNKS, call->chunks / LEAST_PARTS));
     call->pixel_parts = fc_parts(call->chunks, call->part);
-    call->together = !tiles && call->gate != FC_GATE_OUTPUT &&
-                     (call->by_planes ? call->channels >= 8 * fc_parallel_slots(call->channels) : call->pixel_parts == 1);
+    call->together =
+        !tiles && call->gate != FC_GATE_OUTPUT &&
+        (call->by_planes ? call->channels >= 8 * fc_parallel_slots(call->channels) : call->pixel_parts == 1);
     if (tiles)
         call->lanes = FC_NORM_LANES;
     else if (call->by_planes)
@@ -359,8 +360,7 @@ static void find_mean(const fc_norm_call *call, int forward, int64_t c, int64_t 
             call->mean[i] = b->saved[i], call->inv[i] = b->saved[call->channels + i];
             continue;
         }
-        const double var =
-            b->training ? call->squares[i] / (double)call->pixels : value(call, b->running_var, i);
+        const double var = b->training ? call->squares[i] / (double)call->pixels : value(call, b->running_var, i);
         call->mean[i] = b->training ? call->means[i] : value(call, b->running_mean, i);
         call->inv[i] = 1 / sqrt(var + b->eps);
         if (b->saved)

@@ -222,8 +222,8 @@ void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int
                    fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
         return;
     }
-    const int linear = fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) &&
-                       (!map.other->data || fc_norm_is_plane(map.other));
+    const int linear =
+        fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) && (!map.other->data || fc_norm_is_plane(map.other));
     for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
         if (linear)
             map_runs(&map, call->x.n, call->plane, 0, i);

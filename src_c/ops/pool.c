@@ -38,15 +38,18 @@ static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, 
 
 static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
 
+static int is_aligned(const fc_view *v, int64_t size)
+{
+    return (uintptr_t)v->data % FC_STREAM_ALIGN == 0 && v->stride_w * size % FC_STREAM_ALIGN == 0 &&
+           v->stride_h * size % FC_STREAM_ALIGN == 0 && v->stride_n * size % FC_STREAM_ALIGN == 0;
+}
+
 /* Whether what a call writes should bypass the caches. */
 static int streams(const pool_call *call)
 {
-    const fc_view *v = &call->out;
-    const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(v) * 8 : 0;
-    return call->direct && fc_should_stream((elements(v) + elements(&call->in)) * size + indices) &&
-           (uintptr_t)v->data % FC_STREAM_ALIGN == 0 &&
-           v->stride_w * size % FC_STREAM_ALIGN == 0 && v->stride_h * size % FC_STREAM_ALIGN == 0 &&
-           v->stride_n * size % FC_STREAM_ALIGN == 0;
+    const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(&call->index) * 8 : 0;
+    return call->direct && fc_should_stream((elements(&call->out) + elements(&call->in)) * size + indices) &&
+           is_aligned(&call->out, size) && (!call->wants_index || is_aligned(&call->index, 8));
 }
 
 /* Decides between in place and tiles, and cuts the output. */
