@@ -3,8 +3,8 @@
  * Sums go over few pixels (the driver's chunks). Their order belongs to a channel and to the vector length, not to the
  * layout or the blocking.
  */
-#define FC_STREAMS 4 /* vectors of channels at a time: 4 x 2 accumulators + 4 pivots + 4 loads = 16 registers */
-#define FC_SUB 16    /* pixels between two visits of the accumulators in memory: rows stay a sequential read */
+#define FC_STREAMS 4 /* vectors of channels at a time: a map holds 5 parameters of each, 20 of 32 registers */
+#define FC_SUB 16    /* pixels of a map before the next channels: rows stay a sequential read */
 #define FC_EACH_STREAM _Pragma("GCC unroll 4") for (int s = 0; s < streams; s++)
 #define FC_LOAD(p) (tail ? vload_tail(p, tail) : vload(p))
 #define FC_STORE(p, v)                                                                                                 \
