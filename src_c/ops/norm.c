@@ -5,8 +5,8 @@
  * pixels. The same for every layout and number of threads: what is summed in which order is told in kernels/norm.tmpl.h, where a
  * vector holds channels (channels-last) or pixels (channels-first).
  *
- * The pivot is the mean of the batch where that is known, otherwise of the chunk's first FC_NORM_TYPICAL pixels. The sum of squares of
- * a chunk is found from its k differences d to the pivot as sum d^2 - (sum d)^2 / k. What is subtracted is
+ * The pivot is the mean of the batch where that is known, otherwise of the chunk's first FC_NORM_TYPICAL pixels. The sum of
+ * squares of a chunk is found from its k differences d to the pivot as sum d^2 - (sum d)^2 / k. What is subtracted is
  * k (mean - pivot)^2 <= k / 64 * (sum of squares): at most 16 times what remains, whatever the mean is and wherever an outlier
  * lies, and about 1/64 of it for values in no particular order. So the gradient, too, needs to read x only once before the map: the
  * sum of g (x - mean) follows from that of g (x - pivot), the mean and the sum of g.

@@ -2,8 +2,8 @@
  *
  * Kernels know contiguous channels only. Where all arrays have them they are used in place; otherwise a tile of one cache
  * line of channels (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache
- * and transposed out. Channels-first windows two columns wide have kernels of their own, which read planes. Every output is computed by one kernel call from its window alone, so blocking and threads do not
- * show in the result.
+ * and transposed out. Channels-first windows two columns wide have kernels of their own, which read planes. Every output is
+ * computed by one kernel call from its window alone, so blocking and threads do not show in the result.
  */
 #include "../scratch.h"
 #include "../threads.h"
