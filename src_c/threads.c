@@ -30,17 +30,23 @@ enum {
     CALLER_SPINS = 4000,
 };
 
+/* The tasks [next, end) of one slot, a cache line of its own */
+typedef struct {
+    _Alignas(64) _Atomic int64_t next;
+    int64_t begin, end;
+} range;
+
 static struct {
     _Atomic uint64_t ticket;
     _Atomic int active;
-    _Atomic int64_t next;
     _Atomic bool taken;
     _Atomic int sleepers;
     /* the open job */
     fc_task *run;
     void *context;
-    int64_t tasks;
     int threads;
+    bool backwards;
+    range ranges[MAX_THREADS]; /* by slot */
     int flush; /* the caller flushes denormals */
     /* guarded by taken */
     int workers;
@@ -65,11 +71,27 @@ static inline void relax(void)
 #endif
 }
 
+/* A slot does its own tasks first, then those that others have not come to. */
 static void work(int slot)
 {
-    int64_t task;
-    while ((task = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < pool.tasks)
-        pool.run(pool.context, task, slot);
+    for (int i = 0; i < pool.threads; i++) {
+        range *r = &pool.ranges[(slot + i) % pool.threads];
+        int64_t task;
+        while ((task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
+            pool.run(pool.context, pool.backwards ? r->begin + r->end - 1 - task : task, slot);
+    }
+}
+
+/* Equal parts. Cut without a product, which could overflow. */
+static void share_out(int64_t tasks, int threads)
+{
+    const int64_t part = tasks / threads, rest = tasks % threads;
+    for (int slot = 0; slot < threads; slot++) {
+        range *r = &pool.ranges[slot];
+        r->begin = slot * part + (slot < rest ? slot : rest);
+        r->end = r->begin + part + (slot < rest);
+        atomic_store_explicit(&r->next, r->begin, memory_order_relaxed);
+    }
 }
 
 /* Returns the first ticket after `seen`: spins, then sleeps. */
@@ -173,11 +195,11 @@ void fc_parallel(int64_t tasks, fc_task *run, void *context)
     fc_parallel_in(fc_parallel_slots(tasks), tasks, run, context);
 }
 
-void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
+static void run_job(int threads, int64_t tasks, fc_task *run, void *context, bool backwards)
 {
     if (threads == 1 || atomic_exchange(&pool.taken, true)) {
         for (int64_t task = 0; task < tasks; task++)
-            run(context, task, 0);
+            run(context, backwards ? tasks - 1 - task : task, 0);
         return;
     }
     if (pool.workers < threads - 1) {
@@ -186,10 +208,10 @@ void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
     }
     pool.run = run;
     pool.context = context;
-    pool.tasks = tasks;
     pool.threads = threads;
+    pool.backwards = backwards;
     pool.flush = fc_flushes();
-    atomic_store(&pool.next, 0);
+    share_out(tasks, threads);
     atomic_fetch_add(&pool.ticket, 1); /* open */
     if (atomic_load(&pool.sleepers) > 0) {
         keep_off_the_caller();
@@ -205,6 +227,16 @@ void fc_parallel_in(int threads, int64_t tasks, fc_task *run, void *context)
             sched_yield();
     }
     atomic_store(&pool.taken, false);
+}
+
+void fc_parallel_in(int slots, int64_t tasks, fc_task *run, void *context)
+{
+    run_job(slots, tasks, run, context, false);
+}
+
+void fc_parallel_back(int slots, int64_t tasks, fc_task *run, void *context)
+{
+    run_job(slots, tasks, run, context, true);
 }
 
 void fc_set_num_threads(int threads)

@@ -7,10 +7,13 @@ typedef void fc_task(void *context, int64_t task, int slot);
 
 /* Like
  *     for (task = 0; task < tasks; task++) run(context, task, 0);
- * but in any order and on up to `slots` threads. Tasks that run at the same time have different slots, 0 <= slot < slots.
+ * but in any order and on up to `slots` threads: each begins with its own stretch of neighbouring tasks, the same for every
+ * call with as many, and then helps the others. Tasks that run at the same time have different slots, 0 <= slot < slots.
  * Runs serially inside another parallel call and when the pool is taken.
  * A driver asks fc_parallel_slots once and sizes its per-thread memory by the answer: the setting may change meanwhile. */
 void fc_parallel_in(int slots, int64_t tasks, fc_task *run, void *context);
+/* The same, but each thread walks its share of the tasks from the end: what the call before read last is still in its cache. */
+void fc_parallel_back(int slots, int64_t tasks, fc_task *run, void *context);
 int fc_parallel_slots(int64_t tasks);
 /* For tasks that ignore their slot. */
 void fc_parallel(int64_t tasks, fc_task *run, void *context);

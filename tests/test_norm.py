@@ -17,6 +17,9 @@ SHAPES = [
     (2, 5, 7),
     (1, 3, 600),  # more than a chunk of one image
     (2, 33, 40, 41),  # more than a task
+    (3, 9, 7, 7),  # planes end within four vectors
+    (9, 17, 33, 35),  # parts of a plane, and of the chunks
+    (1100, 9, 1, 1),  # images of one pixel are pixels of one image
     (70, 5, 3, 3),  # chunks that hold several images
     (2, 4, 3, 4, 5),
     (2, 3, 5, 1),

@@ -364,6 +364,44 @@ def test_indices_of_any_order(dtype):
                 )
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 47, 64, 66, 97])
+def test_windows_of_two_columns(width, dtype):
+    """Channels-first they are read as pairs of neighbours: the same bits, also of sums."""
+    rng = np.random.default_rng(15)
+    x = rng.standard_normal((3, 5, 7, width)).astype(dtype)
+    x[rng.random(x.shape) < 0.05] = np.nan
+    x[rng.random(x.shape) < 0.05] = -0.0
+    for height, stride, pad in ((2, 2, 0), (3, 2, 1), (1, 1, 0)):
+        arguments = (height, 2), (stride, 2), (pad, 0)
+        np.testing.assert_array_equal(F.max_pool2d(x, *arguments), R.max_pool2d(x, *arguments))
+        exact = R.avg_pool2d(x.astype(np.float64), *arguments)
+        mean = F.avg_pool2d(x, *arguments)
+        np.testing.assert_allclose(mean, exact, rtol=0, atol=8 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(mean, F.avg_pool2d(channels_last(x), *arguments))
+        part = F.avg_pool2d(x[:, :, :, : width - 1], *arguments) if width > 2 else None
+        if part is not None:
+            np.testing.assert_array_equal(part, mean[..., : (width - 1) // 2])
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("channels", [1, 3, 66])
+def test_indices_all_over_large_planes(channels):
+    """Planes are cleared piece by piece ahead of the greatest index seen."""
+    rng = np.random.default_rng(14)
+    shape = (2, channels, 61, 53)
+    g = whole(rng, (2, channels, 9, 7), np.float32)
+    ascending = np.sort(rng.integers(0, 61 * 53, (2, channels, 63)), axis=2)
+    far = np.full(ascending.shape, 61 * 53 - 1)
+    for where in (ascending, ascending[..., ::-1], far, far * 0):
+        where = where.reshape(g.shape)
+        expected = R.max_pool2d_backward(g, where, shape)
+        for form in FORMATS:
+            result = F.max_pool2d_backward(form(g), form(where), shape)
+            np.testing.assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 16, 4, 1), (2, 16, 1, 4), (1, 1, 4, 1), (3, 5, 1, 1)], ids=str
 )

@@ -146,6 +146,23 @@ INLINE void vstore_tail(T *p, vec a, int count)
 }
 #endif
 
+/* The first `count` lanes of a, then zeros */
+#define vfirst N(vfirst)
+#if FC_VECTOR_BYTES == 64 && FC_F32
+INLINE vec vfirst(vec a, int count) { return (vec)_mm512_maskz_mov_ps((__mmask16)((1u << count) - 1), (__m512)a); }
+#elif FC_VECTOR_BYTES == 64
+INLINE vec vfirst(vec a, int count) { return (vec)_mm512_maskz_mov_pd((__mmask8)((1u << count) - 1), (__m512d)a); }
+#elif FC_VECTOR_BYTES == 32
+INLINE vec vfirst(vec a, int count) { return (vec)((ivec)a & (ivec)N(tail_mask)(count)); }
+#else
+INLINE vec vfirst(vec a, int count)
+{
+    for (int i = count; i < VL; i++)
+        a[i] = 0;
+    return a;
+}
+#endif
+
 /* ---- masks: one truth value per lane ------------------------------------------------------------------------------
  * vgreater(a, b)       a > b, false where either is NaN
  * vat_least(a, b)      a >= b, false where either is NaN

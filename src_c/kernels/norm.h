@@ -16,10 +16,10 @@ typedef struct {
     int stream;                        /* what is written bypasses the caches; its pixels are aligned to 64 bytes */
 } fc_norm_channels;
 
-/* data[p * pixel + c]; data may be null where a kernel says so */
+/* data[n * image + p * pixel + c]; data may be null where a kernel says so. Maps see one image. */
 typedef struct {
     void *data;
-    int64_t pixel;
+    int64_t pixel, image;
 } fc_norm_pixels;
 
 /* The gradient of the clamp: g where it is open, 0 where closed. */
@@ -29,23 +29,44 @@ typedef enum {
     FC_GATE_OUTPUT, /* closed is told from y (a residual was added to t) */
 } fc_norm_gate;
 
+/* What sums are wanted. With d = x - centre, where the statistics are wanted a typical value of the first pixels takes the
+ * place of centre and is put out too:
+ *     sum[c] = sum d, square[c] = sum d^2, grad[c] = sum g, product[c] = sum g * d       over all images and pixels */
+typedef enum {
+    FC_NORM_STATISTICS = 1, /* centre, sum, square */
+    FC_NORM_GRADIENT = 2,   /* grad, product */
+    FC_NORM_BOTH = 3,
+} fc_norm_wanted;
+
 typedef struct {
-    /* pivot[c]: a typical value; sum[c] = sum_p (x[p][c] - pivot[c]), square[c] = sum_p (x[p][c] - pivot[c])^2 */
-    void (*sums)(int64_t pixels, const void *x, int64_t pixel, int64_t channels, void *pivot, void *sum, void *square);
-    /* sum[c] = sum_p g[p][c], product[c] = sum_p g[p][c] * (x[p][c] - centre[c]), g behind the gate. y and gated only with
-     * FC_GATE_OUTPUT: gated[p][c] = g behind the gate. */
-    void (*grad_sums)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_gate, fc_norm_pixels g,
-                      fc_norm_pixels x, fc_norm_pixels y, fc_norm_pixels gated, void *sum, void *product);
+    fc_norm_wanted wanted;
+    fc_norm_gate gate;
+    int64_t images, pixels;       /* of them */
+    int64_t typical;              /* images whose first FC_NORM_TYPICAL pixels make the typical value */
+    fc_norm_pixels g, x, y, gated; /* y and gated only with FC_GATE_OUTPUT: gated[p][c] = g behind the gate */
+    void *centre, *sum, *square, *grad, *product; /* results, [channels] */
+    void *partial;                /* scratch: FC_NORM_PARTIALS * VL * VL values */
+} fc_norm_sums;
+
+enum {
+    FC_NORM_TYPICAL = 64,  /* pixels of an image */
+    FC_NORM_PARTIALS = 16, /* 4 sums of 4 vectors of channels, for each of VL lanes of pixels */
+};
+
+typedef struct {
+    void (*sums_last)(int64_t channels, const fc_norm_channels *, const fc_norm_sums *);
+    /* the sums of one channel, to element 0 of the results; pixels are neighbours; no FC_GATE_OUTPUT */
+    void (*sums_plane)(int64_t channel, const fc_norm_channels *, const fc_norm_sums *);
     /* residual.data may be null */
     void (*map_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_pixels x,
                      fc_norm_pixels residual, fc_norm_pixels y);
-    /* channel: the parameters to use */
-    void (*map_plane)(int64_t count, int64_t channel, const fc_norm_channels *, const void *x, const void *residual,
-                      void *y);
+    /* channel: the parameters to use; pixels of `images` planes that are neighbours */
+    void (*map_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_pixels x,
+                      fc_norm_pixels residual, fc_norm_pixels y);
     /* grad_x = g * gain + (x - centre) * slope + offset, g behind the gate (NONE or INPUT); null slope: g * gain */
     void (*grad_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_gate, fc_norm_pixels g,
                       fc_norm_pixels x, fc_norm_pixels grad_x);
-    void (*grad_plane)(int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_gate, const void *g,
-                       const void *x, void *grad_x);
+    void (*grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_gate,
+                       fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x);
 } fc_norm_kernels;
 #endif

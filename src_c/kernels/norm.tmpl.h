@@ -1,10 +1,10 @@
 /* norm.tmpl.h: batch normalisation: sums over pixels, and (norm_map.tmpl.h) maps by channel.
  *
- * Sums go over few pixels (the driver's chunks), pixels four at a time: sum += (d0 + d1) + (d2 + d3). This order belongs
- * to a channel and not to the blocking, so any grouping of channels gives the same bits.
+ * Sums go over few pixels (the driver's chunks). Their order belongs to a channel and to the vector length, not to the
+ * layout or the blocking.
  */
-#define FC_STREAMS 4 /* vectors of channels at a time: 4 x 2 accumulators + 4 pivots + 4 loads = 16 registers */
-#define FC_SUB 16    /* pixels between two visits of the accumulators in memory: rows stay a sequential read */
+#define FC_STREAMS 4 /* vectors of channels at a time: a map holds 5 parameters of each, 20 of 32 registers */
+#define FC_SUB 16    /* pixels of a map before the next channels: rows stay a sequential read */
 #define FC_EACH_STREAM _Pragma("GCC unroll 4") for (int s = 0; s < streams; s++)
 #define FC_LOAD(p) (tail ? vload_tail(p, tail) : vload(p))
 #define FC_STORE(p, v)                                                                                                 \
@@ -35,173 +35,292 @@
             BLOCK(c, 1, (int)(channels - c));                                                                          \
     } while (0)
 
-/* ---- statistics --------------------------------------------------------------------------------------------------*/
-INLINE void N(norm_sums_block)(int64_t pixels, const T *x, int64_t pixel, const T *pivot_, T *sum_, T *square_,
-                               int first, const int streams, const int tail)
-{
-    vec sum[FC_STREAMS], square[FC_STREAMS], pivot[FC_STREAMS];
-    FC_EACH_STREAM
-    {
-        pivot[s] = FC_LOAD(pivot_ + s * VL);
-        sum[s] = first ? (vec){0} : FC_LOAD(sum_ + s * VL);
-        square[s] = first ? (vec){0} : FC_LOAD(square_ + s * VL);
-    }
-    int64_t p = 0;
-    for (; p + 4 <= pixels; p += 4, x += 4 * pixel)
-        FC_EACH_STREAM
-        {
-            const vec a = FC_LOAD(x + s * VL) - pivot[s], b = FC_LOAD(x + pixel + s * VL) - pivot[s];
-            const vec c = FC_LOAD(x + 2 * pixel + s * VL) - pivot[s], d = FC_LOAD(x + 3 * pixel + s * VL) - pivot[s];
-            sum[s] += (a + b) + (c + d);
-            square[s] += (a * a + b * b) + (c * c + d * d);
-        }
-    for (; p < pixels; p++, x += pixel)
-        FC_EACH_STREAM
-        {
-            const vec a = FC_LOAD(x + s * VL) - pivot[s];
-            sum[s] += a;
-            square[s] += a * a;
-        }
-    FC_EACH_STREAM
-    {
-        FC_STORE(sum_ + s * VL, sum[s]);
-        FC_STORE(square_ + s * VL, square[s]);
-    }
-}
-
-/* The pivot: the mean of the first pixels. */
-INLINE void N(norm_pivot_block)(int64_t pixels, const T *x, int64_t pixel, T *pivot_, const int streams, const int tail)
-{
-    vec pivot[FC_STREAMS];
-    FC_EACH_STREAM pivot[s] = (vec){0};
-    for (int64_t p = 0; p < pixels; p++, x += pixel)
-        FC_EACH_STREAM pivot[s] += FC_LOAD(x + s * VL);
-    FC_EACH_STREAM FC_STORE(pivot_ + s * VL, pivot[s] * vset1(1 / (T)pixels));
-}
-
-static void N(norm_sums)(int64_t pixels, const void *x_, int64_t pixel, int64_t channels, void *pivot_, void *sum_,
-                         void *square_)
-{
-    const T *x = x_;
-    T *pivot = pivot_, *sum = sum_, *square = square_;
-#define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_pivot_block)(pixels < FC_SUB ? pixels : FC_SUB, x + c, pixel, pivot + c, streams, tail)
-    FC_CHANNELS(FC_BLOCK);
-#undef FC_BLOCK
-    for (int64_t p = 0; p < pixels; p += FC_SUB) {
-        const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
-#define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_sums_block)(count, x + p * pixel + c, pixel, pivot + c, sum + c, square + c, p == 0, streams, tail)
-        FC_CHANNELS(FC_BLOCK);
-#undef FC_BLOCK
-    }
-}
-
 /* ---- the gate of the gradient ------------------------------------------------------------------------------------*/
 /* Where t <= low or t >= high; false where t or the bound is NaN. */
 INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low, t), vat_least(t, high)); }
 
-INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, fc_norm_pixels g_, fc_norm_pixels x_,
-                                    fc_norm_pixels y_, fc_norm_pixels gated_, int64_t c, T *sum_, T *product_,
-                                    int first, const fc_norm_gate gate, const int stream, const int streams,
-                                    const int tail)
+/* ---- sums --------------------------------------------------------------------------------------------------------
+ * Pixel p of an image belongs to lane p % VL. Lanes add their pixels four at a time, first within the four; at the end lanes
+ * are added as a tree. Over channels-last pixels a vector holds channels, and the partial sums of lanes are in memory; over
+ * planes it holds lanes. */
+enum { N(NORM_FOUR) = 4 * VL }; /* pixels between two visits of the partial sums */
+
+typedef struct {
+    vec centre, gain, shift, low, high;
+} N(norm_bounds);
+
+/* `count` of the four rows from x (g, y, gated) on; of the last one only `cut` lanes, unless that is 0. */
+typedef struct {
+    const T *x, *g, *y;
+    T *gated;
+    int64_t x_row, g_row, y_row, gated_row;
+} N(norm_rows);
+
+/* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts, with every product rounded: the same bits. */
+INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, int count, int cut, const int wanted,
+                        const fc_norm_gate gate, const int stream, const int tail, vec *sums)
 {
-    vec sum[FC_STREAMS], product[FC_STREAMS], centre[FC_STREAMS], gain[FC_STREAMS], shift[FC_STREAMS];
-    const vec low = vset1((T)by->low), high = vset1((T)by->high);
-    FC_EACH_STREAM
+    vec d[4] = {{0}, {0}, {0}, {0}}, g[4] = {{0}, {0}, {0}, {0}};
+    _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
     {
-        centre[s] = FC_LOAD((const T *)by->centre + c + s * VL);
-        gain[s] = gate == FC_GATE_INPUT ? FC_LOAD((const T *)by->gain + c + s * VL) : (vec){0};
-        shift[s] = gate == FC_GATE_INPUT ? FC_LOAD((const T *)by->shift + c + s * VL) : (vec){0};
-        sum[s] = first ? (vec){0} : FC_LOAD(sum_ + c + s * VL);
-        product[s] = first ? (vec){0} : FC_LOAD(product_ + c + s * VL);
-    }
-    const T *g = (const T *)g_.data + c, *x = (const T *)x_.data + c;
-    const T *y = gate == FC_GATE_OUTPUT ? (const T *)y_.data + c : NULL;
-    T *gated = gate == FC_GATE_OUTPUT ? (T *)gated_.data + c : NULL;
-    int64_t p = 0;
-    for (; p + 2 <= pixels; p += 2, g += 2 * g_.pixel, x += 2 * x_.pixel) {
-        FC_EACH_STREAM
-        {
-            vec a = FC_LOAD(g + s * VL), b = FC_LOAD(g + g_.pixel + s * VL);
-            const vec da = FC_LOAD(x + s * VL) - centre[s], db = FC_LOAD(x + x_.pixel + s * VL) - centre[s];
-            if (gate == FC_GATE_INPUT) {
-                a = vpick(N(norm_closed)(da * gain[s] + shift[s], low, high), (vec){0}, a);
-                b = vpick(N(norm_closed)(db * gain[s] + shift[s], low, high), (vec){0}, b);
-            }
-            if (gate == FC_GATE_OUTPUT) {
-                a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
-                b = vpick(N(norm_closed)(FC_LOAD(y + y_.pixel + s * VL), low, high), (vec){0}, b);
-                FC_STREAM(gated + s * VL, a);
-                FC_STREAM(gated + gated_.pixel + s * VL, b);
-            }
-            sum[s] += a + b;
-            product[s] += a * da + b * db;
+        if (r >= count)
+            continue;
+        const int part = tail ? tail : r == count - 1 ? cut : 0;
+        const T *x = rows->x + r * rows->x_row;
+        d[r] = (part ? vload_tail(x, part) : vload(x)) - by->centre;
+        if (wanted & FC_NORM_GRADIENT) {
+            const T *at = rows->g + r * rows->g_row;
+            g[r] = part ? vload_tail(at, part) : vload(at);
         }
+        if (gate == FC_GATE_INPUT)
+            g[r] = vpick(N(norm_closed)(d[r] * by->gain + by->shift, by->low, by->high), (vec){0}, g[r]);
+        if (gate == FC_GATE_OUTPUT) {
+            g[r] = vpick(N(norm_closed)(FC_LOAD(rows->y + r * rows->y_row), by->low, by->high), (vec){0}, g[r]);
+            FC_STREAM(rows->gated + r * rows->gated_row, g[r]);
+        }
+        if (part && !tail)
+            d[r] = vfirst(d[r], part), g[r] = vfirst(g[r], part);
+    }
+    if (wanted & FC_NORM_STATISTICS) {
+        sums[0] += (d[0] + d[1]) + (d[2] + d[3]);
+        sums[1] += (vrounded(d[0] * d[0]) + vrounded(d[1] * d[1])) + (vrounded(d[2] * d[2]) + vrounded(d[3] * d[3]));
+    }
+    if (wanted & FC_NORM_GRADIENT) {
+        sums[2] += (g[0] + g[1]) + (g[2] + g[3]);
+        sums[3] += (vrounded(g[0] * d[0]) + vrounded(g[1] * d[1])) + (vrounded(g[2] * d[2]) + vrounded(g[3] * d[3]));
+    }
+}
+
+INLINE vec N(norm_fold)(vec *lanes)
+{
+    _Pragma("GCC unroll 8") for (int half = VL / 2; half; half /= 2)
+        _Pragma("GCC unroll 8") for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+INLINE T N(norm_across)(vec a)
+{
+    T lanes[VL];
+    vstore(lanes, a);
+    _Pragma("GCC unroll 8") for (int half = VL / 2; half; half /= 2)
+        _Pragma("GCC unroll 8") for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+INLINE T N(norm_one_over)(const fc_norm_sums *s)
+{
+    return 1 / (T)(s->typical * (s->pixels < FC_NORM_TYPICAL ? s->pixels : FC_NORM_TYPICAL));
+}
+
+/* The typical value of a vector of channels: the mean of the first pixels. */
+INLINE vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, const int tail)
+{
+    vec lanes[VL];
+    _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) lanes[l] = (vec){0};
+    const int64_t count = s->pixels < FC_NORM_TYPICAL ? s->pixels : FC_NORM_TYPICAL;
+    for (int64_t n = 0; n < s->typical; n++)
+        for (int64_t p = 0; p < count; p++)
+            lanes[p % VL] += FC_LOAD((const T *)s->x.data + n * s->x.image + p * s->x.pixel + c);
+    return vrounded(N(norm_fold)(lanes) * vset1(N(norm_one_over)(s)));
+}
+
+INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, int64_t n,
+                                    int64_t p, int64_t c, int64_t pitch)
+{
+    N(norm_rows) rows = {.x = (const T *)s->x.data + n * s->x.image + p * s->x.pixel + c, .x_row = pitch * s->x.pixel};
+    if (wanted & FC_NORM_GRADIENT) {
+        rows.g = (const T *)s->g.data + n * s->g.image + p * s->g.pixel + c;
+        rows.g_row = pitch * s->g.pixel;
+    }
+    if (gate == FC_GATE_OUTPUT) {
+        rows.y = (const T *)s->y.data + n * s->y.image + p * s->y.pixel + c;
+        rows.y_row = pitch * s->y.pixel;
+        rows.gated = (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c;
+        rows.gated_row = pitch * s->gated.pixel;
+    }
+    return rows;
+}
+
+/* From pixels [p, p + NORM_FOUR) to those after them, in this image or the next */
+INLINE int64_t N(norm_ahead)(const fc_norm_sums *s, const fc_norm_pixels *a, int64_t p)
+{
+    return p + N(NORM_FOUR) < s->pixels ? N(NORM_FOUR) * a->pixel : a->image - p * a->pixel;
+}
+
+/* Lane l of the pixels [p, p + NORM_FOUR) of image n, one vector of channels. The pixels after these are fetched meanwhile: four
+ * rows at a time, for each array, are more than the processor follows by itself. */
+INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, int64_t n, int64_t p, int l, int64_t c,
+                              const int wanted, const fc_norm_gate gate, const int stream, const int tail, T *partial)
+{
+    const int64_t rest = s->pixels - p;
+    const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p + l, c, VL);
+    vec sums[4];
+    _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
+    {
+        __builtin_prefetch(rows.x + r * rows.x_row + N(norm_ahead)(s, &s->x, p), 0, 2);
+        if (wanted & FC_NORM_GRADIENT)
+            __builtin_prefetch(rows.g + r * rows.g_row + N(norm_ahead)(s, &s->g, p), 0, 2);
         if (gate == FC_GATE_OUTPUT)
-            y += 2 * y_.pixel, gated += 2 * gated_.pixel;
+            __builtin_prefetch(rows.y + r * rows.y_row + N(norm_ahead)(s, &s->y, p), 0, 2);
     }
-    if (p < pixels)
-        FC_EACH_STREAM
-        {
-            vec a = FC_LOAD(g + s * VL);
-            const vec da = FC_LOAD(x + s * VL) - centre[s];
-            if (gate == FC_GATE_INPUT)
-                a = vpick(N(norm_closed)(da * gain[s] + shift[s], low, high), (vec){0}, a);
-            if (gate == FC_GATE_OUTPUT) {
-                a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
-                FC_STREAM(gated + s * VL, a);
-            }
-            sum[s] += a;
-            product[s] += a * da;
+    for (int q = 0; q < 4; q++)
+        if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
+            sums[q] = vload(partial + q * VL);
+    switch (rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL) {
+    case 4:
+        N(norm_add)(&rows, by, 4, 0, wanted, gate, stream, tail, sums);
+        break;
+    case 3:
+        N(norm_add)(&rows, by, 3, 0, wanted, gate, stream, tail, sums);
+        break;
+    case 2:
+        N(norm_add)(&rows, by, 2, 0, wanted, gate, stream, tail, sums);
+        break;
+    default:
+        N(norm_add)(&rows, by, 1, 0, wanted, gate, stream, tail, sums);
+    }
+    for (int q = 0; q < 4; q++)
+        if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
+            vstore(partial + q * VL, sums[q]);
+}
+
+/* Channels [c, c + lanes), lanes at most FC_STREAMS * VL */
+INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *s,
+                               const int wanted, const fc_norm_gate gate, const int stream)
+{
+    T *partial = s->partial;
+    const int vectors = (int)((lanes + VL - 1) / VL), last = (int)(lanes % VL);
+    N(norm_bounds) bounds[FC_STREAMS];
+    memset(partial, 0, sizeof(T) * (size_t)(vectors * 4 * VL * VL));
+    for (int v = 0; v < vectors; v++) {
+        const int64_t at = c + v * VL;
+        const int tail = v == vectors - 1 ? last : 0;
+        N(norm_bounds) *b = &bounds[v];
+        if (wanted & FC_NORM_STATISTICS) {
+            b->centre = tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0);
+            FC_STORE((T *)s->centre + at, b->centre);
+        } else {
+            b->centre = FC_LOAD((const T *)by->centre + at);
         }
-    FC_EACH_STREAM
-    {
-        FC_STORE(sum_ + c + s * VL, sum[s]);
-        FC_STORE(product_ + c + s * VL, product[s]);
+        if (gate == FC_GATE_INPUT) {
+            b->gain = FC_LOAD((const T *)by->gain + at);
+            b->shift = FC_LOAD((const T *)by->shift + at);
+        }
+        b->low = vset1((T)by->low), b->high = vset1((T)by->high);
     }
+    for (int64_t n = 0; n < s->images; n++)
+        for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR))
+            for (int l = 0; l < VL && p + l < s->pixels; l++)
+                for (int v = 0; v < vectors; v++) {
+                    T *own = partial + (v * VL + l) * 4 * VL;
+                    if (v < vectors - 1 || !last)
+                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, stream, 0, own);
+                    else
+                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, stream, last, own);
+                }
+    void *const results[] = {s->sum, s->square, s->grad, s->product};
+    for (int v = 0; v < vectors; v++)
+        for (int q = 0; q < 4; q++)
+            if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT) {
+                const int tail = v == vectors - 1 ? last : 0;
+                vec sums[VL];
+                _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) sums[l] =
+                    vload(partial + ((v * VL + l) * 4 + q) * VL);
+                FC_STORE((T *)results[q] + c + v * VL, N(norm_fold)(sums));
+            }
 }
 
-INLINE fc_norm_pixels N(norm_from)(fc_norm_pixels v, int64_t p)
-{
-    return (fc_norm_pixels){v.data ? (T *)v.data + p * v.pixel : NULL, v.pixel};
-}
+/* FC_RUN(wanted, gate) with both known when it is compiled */
+#define FC_WANTED(FC_RUN)                                                                                              \
+    do {                                                                                                               \
+        if (s->wanted == FC_NORM_STATISTICS)                                                                           \
+            FC_RUN(FC_NORM_STATISTICS, FC_GATE_NONE);                                                                  \
+        else if (s->wanted == FC_NORM_BOTH)                                                                            \
+            FC_RUN(FC_NORM_BOTH, FC_GATE_NONE);                                                                        \
+        else if (s->gate == FC_GATE_NONE)                                                                              \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE);                                                                    \
+        else                                                                                                           \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_INPUT);                                                                   \
+    } while (0)
 
-INLINE void N(norm_grad_sums_gated)(int64_t pixels, int64_t channels, const fc_norm_channels *by,
-                                    const fc_norm_gate gate, const int stream, fc_norm_pixels g, fc_norm_pixels x,
-                                    fc_norm_pixels y, fc_norm_pixels gated, T *sum, T *product)
+static void N(norm_sums_last)(int64_t channels, const fc_norm_channels *by, const fc_norm_sums *s)
 {
-    for (int64_t p = 0; p < pixels; p += FC_SUB) {
-        const int64_t count = pixels - p < FC_SUB ? pixels - p : FC_SUB;
-#define FC_BLOCK(c, streams, tail)                                                                                     \
-    N(norm_grad_sums_block)(count, by, N(norm_from)(g, p), N(norm_from)(x, p), N(norm_from)(y, p),                     \
-                            N(norm_from)(gated, p), c, sum, product, p == 0, gate, stream, streams, tail)
-        FC_CHANNELS(FC_BLOCK);
-#undef FC_BLOCK
+    for (int64_t c = 0; c < channels; c += FC_STREAMS * VL) {
+        const int64_t lanes = channels - c < FC_STREAMS * VL ? channels - c : FC_STREAMS * VL;
+#define FC_RUN(wanted, gate) N(norm_sums_group)(c, lanes, by, s, wanted, gate, 0)
+        if (s->gate != FC_GATE_OUTPUT)
+            FC_WANTED(FC_RUN);
+        else if (by->stream)
+            N(norm_sums_group)(c, lanes, by, s, FC_NORM_GRADIENT, FC_GATE_OUTPUT, 1);
+        else
+            N(norm_sums_group)(c, lanes, by, s, FC_NORM_GRADIENT, FC_GATE_OUTPUT, 0);
+#undef FC_RUN
     }
-}
-
-static void N(norm_grad_sums)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_gate gate,
-                              fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels y, fc_norm_pixels gated, void *sum,
-                              void *product)
-{
-    if (gate == FC_GATE_NONE)
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_NONE, 0, g, x, y, gated, sum, product);
-    else if (gate == FC_GATE_INPUT)
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_INPUT, 0, g, x, y, gated, sum, product);
-    else if (!by->stream)
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, 0, g, x, y, gated, sum, product);
-    else
-        N(norm_grad_sums_gated)(pixels, channels, by, FC_GATE_OUTPUT, 1, g, x, y, gated, sum, product);
     if (by->stream)
         vfence();
 }
 
+/* ---- sums of a plane ---------------------------------------------------------------------------------------------*/
+INLINE T N(norm_typical_plane)(const fc_norm_sums *s)
+{
+    vec lanes = {0};
+    const int64_t count = s->pixels < FC_NORM_TYPICAL ? s->pixels : FC_NORM_TYPICAL;
+    for (int64_t n = 0; n < s->typical; n++) {
+        const T *x = (const T *)s->x.data + n * s->x.image;
+        int64_t p = 0;
+        for (; p + VL <= count; p += VL)
+            lanes += vload(x + p);
+        if (p < count)
+            lanes += vload_tail(x + p, (int)(count - p));
+    }
+    return N(norm_across)(lanes) * N(norm_one_over)(s);
+}
+
+INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s, const int wanted,
+                                const fc_norm_gate gate)
+{
+    const T centre = wanted & FC_NORM_STATISTICS ? N(norm_typical_plane)(s) : ((const T *)by->centre)[channel];
+    const int gated = gate == FC_GATE_INPUT;
+    const N(norm_bounds)
+        bounds = {vrounded(vset1(centre)), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
+                  gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
+    vec sums[4] = {{0}, {0}, {0}, {0}};
+    for (int64_t n = 0; n < s->images; n++) {
+        int64_t p = 0;
+        for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
+            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p, 0, VL);
+            N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, 0, 0, sums);
+        }
+        const int rest = (int)(s->pixels - p);
+        if (rest) {
+            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p, 0, VL);
+            N(norm_add)(&rows, &bounds, (rest + VL - 1) / VL, rest % VL, wanted, gate, 0, 0, sums);
+        }
+    }
+    if (wanted & FC_NORM_STATISTICS) {
+        *(T *)s->centre = centre;
+        *(T *)s->sum = N(norm_across)(sums[0]);
+        *(T *)s->square = N(norm_across)(sums[1]);
+    }
+    if (wanted & FC_NORM_GRADIENT) {
+        *(T *)s->grad = N(norm_across)(sums[2]);
+        *(T *)s->product = N(norm_across)(sums[3]);
+    }
+}
+
+static void N(norm_sums_plane)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s)
+{
+#define FC_RUN(wanted, gate) N(norm_sums_values)(channel, by, s, wanted, gate)
+    FC_WANTED(FC_RUN);
+#undef FC_RUN
+}
+#undef FC_WANTED
+
 #include "norm_map.tmpl.h"
 
 static const fc_norm_kernels N(norm_table) = {
-    .sums = N(norm_sums),
-    .grad_sums = N(norm_grad_sums),
+    .sums_last = N(norm_sums_last),
+    .sums_plane = N(norm_sums_plane),
     .map_last = N(norm_map_last),
     .map_plane = N(norm_map_plane),
     .grad_last = N(norm_grad_last),

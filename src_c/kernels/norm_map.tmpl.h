@@ -81,30 +81,37 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
             vfence();                                                                                                  \
     } while (0)
 
-INLINE void N(norm_map_values)(int64_t count, int64_t channel, const fc_norm_channels *by, const T *x, const T *r, T *y,
+INLINE const T *N(norm_image)(const fc_norm_pixels *a, int64_t n) { return (const T *)a->data + n * a->image; }
+
+INLINE void N(norm_map_values)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,
+                               const fc_norm_pixels *x_, const fc_norm_pixels *r_, const fc_norm_pixels *y_,
                                const int has_residual)
 {
     const vec centre = vset1(((const T *)by->centre)[channel]), gain = vset1(((const T *)by->gain)[channel]);
     const vec shift = vset1(((const T *)by->shift)[channel]);
     const vec lower = vset1((T)by->lower), upper = vset1((T)by->upper);
+    for (int64_t n = images - 1; n >= 0; n--) { /* backwards: the last one was read last */
+        const T *x = N(norm_image)(x_, n), *r = has_residual ? N(norm_image)(r_, n) : NULL;
+        T *y = (T *)y_->data + n * y_->image;
 #define FC_WHOLE(i)                                                                                                    \
     N(norm_value)(vload(x + (i)), has_residual ? vload(r + (i)) : (vec){0}, centre, gain, shift, lower, upper,         \
                   has_residual)
 #define FC_PART(i, tail)                                                                                               \
     N(norm_value)(vload_tail(x + (i), tail), has_residual ? vload_tail(r + (i), tail) : (vec){0}, centre, gain, shift, \
                   lower, upper, has_residual)
-    FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
+        FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
 #undef FC_PART
 #undef FC_WHOLE
+    }
 }
 
-static void N(norm_map_plane)(int64_t count, int64_t channel, const fc_norm_channels *by, const void *x,
-                              const void *residual, void *y)
+static void N(norm_map_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,
+                              fc_norm_pixels x, fc_norm_pixels residual, fc_norm_pixels y)
 {
-    if (residual)
-        N(norm_map_values)(count, channel, by, x, residual, y, 1);
+    if (residual.data)
+        N(norm_map_values)(images, count, channel, by, &x, &residual, &y, 1);
     else
-        N(norm_map_values)(count, channel, by, x, NULL, y, 0);
+        N(norm_map_values)(images, count, channel, by, &x, &residual, &y, 0);
 }
 
 /* ---- gradient ----------------------------------------------------------------------------------------------------*/
@@ -160,8 +167,9 @@ INLINE void N(norm_grad_pixels)(int64_t pixels, int64_t channels, const fc_norm_
     }
 }
 
-INLINE void N(norm_grad_values)(int64_t count, int64_t channel, const fc_norm_channels *by, const T *g, const T *x,
-                                T *y, const fc_norm_gate gate, const int has_slope)
+INLINE void N(norm_grad_values)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,
+                                const fc_norm_pixels *g_, const fc_norm_pixels *x_, const fc_norm_pixels *y_,
+                                const fc_norm_gate gate, const int has_slope)
 {
     const int reads_x = has_slope || gate != FC_GATE_NONE;
 #define FC_NUMBER(name, wanted) ((wanted) ? vset1(((const T *)by->name)[channel]) : (vec){0})
@@ -169,14 +177,18 @@ INLINE void N(norm_grad_values)(int64_t count, int64_t channel, const fc_norm_ch
                                  FC_NUMBER(slope, has_slope), FC_NUMBER(offset, has_slope)};
 #undef FC_NUMBER
     const vec low = vset1((T)by->low), high = vset1((T)by->high);
+    for (int64_t n = images - 1; n >= 0; n--) {
+        const T *g = N(norm_image)(g_, n), *x = reads_x ? N(norm_image)(x_, n) : NULL;
+        T *y = (T *)y_->data + n * y_->image;
 #define FC_WHOLE(i)                                                                                                    \
     N(norm_slope)(vload(g + (i)), reads_x ? vload(x + (i)) : (vec){0}, &terms, low, high, gate, has_slope)
 #define FC_PART(i, tail)                                                                                               \
     N(norm_slope)(vload_tail(g + (i), tail), reads_x ? vload_tail(x + (i), tail) : (vec){0}, &terms, low, high, gate,  \
                   has_slope)
-    FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
+        FC_VALUES(y, count, by->stream, FC_WHOLE, FC_PART);
 #undef FC_PART
 #undef FC_WHOLE
+    }
 }
 
 /* FC_RUN(gate, has_slope) with both known when it is compiled */
@@ -208,10 +220,10 @@ static void N(norm_grad_last)(int64_t pixels, int64_t channels, const fc_norm_ch
         vfence();
 }
 
-static void N(norm_grad_plane)(int64_t count, int64_t channel, const fc_norm_channels *by, fc_norm_gate gate,
-                               const void *g, const void *x, void *grad_x)
+static void N(norm_grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,
+                               fc_norm_gate gate, fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x)
 {
-#define FC_RUN(gate, has_slope) N(norm_grad_values)(count, channel, by, g, x, grad_x, gate, has_slope)
+#define FC_RUN(gate, has_slope) N(norm_grad_values)(images, count, channel, by, &g, &x, &grad_x, gate, has_slope)
     FC_VARIANTS(FC_RUN);
 #undef FC_RUN
 }

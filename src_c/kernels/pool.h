@@ -28,7 +28,7 @@ typedef struct {
     int64_t index_row, index_col;
     int64_t width, kernel_w;
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
-    int stream;     /* y bypasses the caches; all its pixels are aligned to 64 bytes */
+    int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
 } fc_pool_task;
 
 /* Input position h receives from `count` windows that start at `first` (average), or from the entries
@@ -76,6 +76,9 @@ typedef struct {
     void (*max_code)(const fc_pool_task *);  /* with uint8_t taps; windows of at most 256 taps */
     void (*max_index)(const fc_pool_task *); /* with int64_t positions */
     void (*mean)(const fc_pool_task *);
+    /* max and mean of one channel whose columns are neighbours (x_col, y_col, channels unused): cols[j] = 2 j and 2 j + 1 */
+    void (*max_pairs)(const fc_pool_task *);
+    void (*mean_pairs)(const fc_pool_task *);
     void (*max_grad)(const fc_pool_grad_task *);
     void (*mean_grad)(const fc_pool_grad_task *);
     /* These three return 0, or 1 when an index lies outside its plane (nothing is accessed there). */

@@ -58,6 +58,23 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
     }
 }
 
+/* index[l] = base + code[l] for a whole vector */
+INLINE void N(pool_positions)(int64_t *index, ivec code, int64_t base, int stream)
+{
+    typedef int64_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+    enum { WIDE = FC_VECTOR_BYTES / 8 };
+    __typeof__(code[0]) part __attribute__((vector_size(WIDE * sizeof(code[0]))));
+    _Pragma("GCC unroll 2") for (int l = 0; l < VL; l += WIDE)
+    {
+        memcpy(&part, (const char *)&code + (size_t)l * sizeof(code[0]), sizeof part);
+        const wide position = __builtin_convertvector(part, wide) + base;
+        if (stream)
+            vstream((T *)(index + l), (vec)position);
+        else
+            memcpy(index + l, &position, sizeof position);
+    }
+}
+
 INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const fc_span *col, int64_t at, ivec code_v,
                                 int lanes, const int mode, int64_t unit)
 {
@@ -75,6 +92,8 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
     if (unit)
         for (int l = 0; l < lanes; l++)
             index[l] = base + code[l] / unit * p->step_h * p->width + code[l] % unit * p->step_w;
+    else if (lanes == VL)
+        N(pool_positions)(index, code_v, base, p->stream);
     else
         for (int l = 0; l < lanes; l++)
             index[l] = base + code[l];
@@ -170,6 +189,73 @@ static void N(pool_max_code)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POO
 static void N(pool_max_index)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_INDEX)); }
 static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VALUE)); }
 
+/* ---- planes with two columns per window: lanes are neighbouring outputs -----------------------------------------*/
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) == 16
+#define FC_PAIRS(o)                                                                                                    \
+    o, 2 + o, 4 + o, 6 + o, 8 + o, 10 + o, 12 + o, 14 + o, 16 + o, 18 + o, 20 + o, 22 + o, 24 + o, 26 + o, 28 + o,     \
+        30 + o
+#elif FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) == 8
+#define FC_PAIRS(o) o, 2 + o, 4 + o, 6 + o, 8 + o, 10 + o, 12 + o, 14 + o
+#elif FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) == 4
+#define FC_PAIRS(o) o, 2 + o, 4 + o, 6 + o
+#else
+#define FC_PAIRS(o) o, 2 + o
+#endif
+
+/* The first `count` of 2 VL values at x; the others are 0. */
+INLINE void N(pool_load_pairs)(const T *x, int count, vec *even, vec *odd)
+{
+    vec low, high = {0};
+    if (count == 2 * VL)
+        low = vload(x), high = vload(x + VL);
+    else if (count > VL)
+        low = vload(x), high = vload_tail(x + VL, count - VL);
+    else
+        low = count == VL ? vload(x) : vload_tail(x, count);
+    *even = __builtin_shufflevector(low, high, FC_PAIRS(0));
+    *odd = __builtin_shufflevector(low, high, FC_PAIRS(1));
+}
+
+/* Outputs [j, j + count) of row i, in the order of max_window and sum_window */
+INLINE void N(pool_pairs_block)(const fc_pool_task *p, int64_t i, int64_t j, const int count, const int mean)
+{
+    const fc_span *row = p->rows + i;
+    const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + 2 * j;
+    vec best = {0};
+    for (int64_t u = 0; u < row->count; u++, x += p->step_h * p->x_row) {
+        vec even, odd;
+        N(pool_load_pairs)(x, 2 * count, &even, &odd);
+        if (mean) {
+            best = u ? best + (even + odd) : even + odd;
+            continue;
+        }
+        best = u ? vpick(vor(vgreater(even, best), visnan(even)), even, best) : even;
+        best = vpick(vor(vgreater(odd, best), visnan(odd)), odd, best);
+    }
+    if (mean)
+        best /= vset1((T)(p->divisor != 0 ? p->divisor : (double)row->area * (double)p->cols->area));
+    T *y = (T *)p->y + i * p->y_row + j;
+    if (count == VL)
+        vstore(y, best);
+    else
+        vstore_tail(y, best, count);
+}
+
+INLINE void N(pool_pairs)(const fc_pool_task *p, const int mean)
+{
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        int64_t j = 0;
+        for (; j + VL <= p->n_cols; j += VL)
+            N(pool_pairs_block)(p, i, j, VL, mean);
+        if (j < p->n_cols)
+            N(pool_pairs_block)(p, i, j, (int)(p->n_cols - j), mean);
+    }
+}
+#undef FC_PAIRS
+
+static void N(pool_max_pairs)(const fc_pool_task *p) { N(pool_pairs)(p, 0); }
+static void N(pool_mean_pairs)(const fc_pool_task *p) { N(pool_pairs)(p, 1); }
+
 #include "pool_grad.tmpl.h"
 #include "pool_index.tmpl.h"
 
@@ -178,6 +264,8 @@ static const fc_pool_kernels N(pool_table) = {
     .max_code = N(pool_max_code),
     .max_index = N(pool_max_index),
     .mean = N(pool_mean),
+    .max_pairs = N(pool_max_pairs),
+    .mean_pairs = N(pool_mean_pairs),
     .max_grad = N(pool_max_grad),
     .mean_grad = N(pool_mean_grad),
     .scatter_add = N(pool_scatter_add),

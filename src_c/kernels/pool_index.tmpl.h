@@ -1,67 +1,14 @@
 /* pool_index.tmpl.h: planes addressed by positions that the caller gives; included by pool.tmpl.h. */
 enum { N(INDEX_ADD), N(INDEX_SET), N(INDEX_GET) };
 
-/* The greatest of count indices, or -1 when one lies outside the plane. */
-INLINE int64_t N(index_limit)(const int64_t *index, int64_t count, int64_t step, int64_t plane_size)
-{
-    uint64_t most = 0; /* a negative index is a huge unsigned one */
-    if (step == 1)
-        for (int64_t j = 0; j < count; j++)
-            most = (uint64_t)index[j] > most ? (uint64_t)index[j] : most;
-    else
-        for (int64_t j = 0; j < count; j++)
-            most = (uint64_t)index[j * step] > most ? (uint64_t)index[j * step] : most;
-    return most < (uint64_t)plane_size ? (int64_t)most : -1;
-}
-
-INLINE int64_t N(index_row_limit)(const fc_pool_index_task *p, const int64_t *index)
-{
-    if (p->channels == 1)
-        return N(index_limit)(index, p->n_cols, p->index_col, p->plane_size);
-    int64_t most = 0;
-    for (int64_t j = 0; j < p->n_cols && most >= 0; j++) {
-        const int64_t m = N(index_limit)(index + j * p->index_col, p->channels, p->index_channel, p->plane_size);
-        most = m < 0 || m > most ? m : most;
-    }
-    return most;
-}
-
-/* plane[index[j] * step + j * plane_j] and value[j], for j < count */
-INLINE void N(index_apply)(T *plane, int64_t step, int64_t plane_j, const int64_t *index, int64_t index_j, T *value,
-                           int64_t value_j, int64_t count, const int mode)
-{
-    for (int64_t j = 0; j < count; j++) {
-        T *at = plane + index[j * index_j] * step + j * plane_j, *v = value + j * value_j;
-        if (mode == N(INDEX_GET))
-            *v = *at;
-        else if (mode == N(INDEX_SET))
-            *at = *v;
-        else
-            *at += *v;
-    }
-}
-
-INLINE void N(index_row)(const fc_pool_index_task *p, const int64_t *index, T *value, const int mode)
-{
-    if (p->channels == 1) {
-        if (p->plane_step == 1 && p->index_col == 1 && p->value_col == 1)
-            N(index_apply)(p->plane, 1, 0, index, 1, value, 1, p->n_cols, mode);
-        else
-            N(index_apply)(p->plane, p->plane_step, 0, index, p->index_col, value, p->value_col, p->n_cols, mode);
-        return;
-    }
-    for (int64_t j = 0; j < p->n_cols; j++, index += p->index_col, value += p->value_col)
-        if (p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1)
-            N(index_apply)(p->plane, p->plane_step, 1, index, 1, value, 1, p->channels, mode);
-        else
-            N(index_apply)(p->plane, p->plane_step, p->plane_channel, index, p->index_channel, value, p->value_channel,
-                           p->channels, mode);
-}
+/* Positions are cleared just ahead of the greatest one that is written, so that they are in the cache when they are added to; this
+ * many at a time (4 KiB of a plane of its own), for a call of memset takes about as long as clearing as much. */
+enum { N(INDEX_CLEARED) = 4096 / sizeof(T) };
 
 INLINE void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
 {
     T *plane = p->plane;
-    if (p->plane_channel == 1 && p->channels == p->plane_step) {
+    if (p->channels == p->plane_step && (p->plane_channel == 1 || p->channels == 1)) {
         memset(plane + from * p->plane_step, 0, (size_t)((to - from) * p->plane_step) * sizeof(T));
         return;
     }
@@ -70,23 +17,130 @@ INLINE void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
             plane[k * p->plane_step + c * p->plane_channel] = 0;
 }
 
-/* Row by row; the plane is cleared just ahead of the greatest index seen, so that it is in cache when it is added to. */
-INLINE int N(index_planes)(const fc_pool_index_task *p, const int mode)
+/* Makes positions up to `index` ready and returns how many are, 0 when it lies outside the plane. */
+static __attribute__((noinline)) uint64_t N(index_clear)(const fc_pool_index_task *p, uint64_t ready, uint64_t index)
 {
-    int64_t cleared = 0;
-    for (int64_t i = 0; i < p->n_rows; i++) {
-        const int64_t *index = p->index + i * p->index_row;
-        const int64_t most = p->n_cols ? N(index_row_limit)(p, index) : 0;
-        if (most < 0)
-            return 1;
-        if (mode != N(INDEX_GET) && most >= cleared) {
-            N(index_zero)(p, cleared, most + 1);
-            cleared = most + 1;
+    const uint64_t size = (uint64_t)p->plane_size; /* a negative index is a huge unsigned one */
+    if (index >= size)
+        return 0;
+    uint64_t end = ready + (uint64_t)(N(INDEX_CLEARED) / (p->channels < 64 ? p->channels : 64));
+    end = end > index ? end : index + 1;
+    end = end < size ? end : size;
+    N(index_zero)(p, (int64_t)ready, (int64_t)end);
+    return end;
+}
+
+INLINE void N(index_move)(T *at, T *value, const int mode)
+{
+    if (mode == N(INDEX_GET))
+        *value = *at;
+    else if (mode == N(INDEX_SET))
+        *at = *value;
+    else
+        *at += *value;
+}
+
+/* ---- one channel -------------------------------------------------------------------------------------------------
+ * plane[index[j] * step] and value[j], for j < count; returns what is ready then, 0 after an index outside. */
+INLINE uint64_t N(index_run)(const fc_pool_index_task *p, uint64_t ready, int64_t step, const int64_t *index,
+                             int64_t index_j, T *value, int64_t value_j, const int mode)
+{
+    T *plane = p->plane;
+    const int64_t count = p->n_cols;
+    for (int64_t j = 0;;) {
+        for (; j + 4 <= count; j += 4) {
+            const int64_t *at = index + j * index_j;
+            const uint64_t a = (uint64_t)at[0], b = (uint64_t)at[index_j], c = (uint64_t)at[2 * index_j],
+                           d = (uint64_t)at[3 * index_j];
+            if ((a >= ready) | (b >= ready) | (c >= ready) | (d >= ready))
+                break;
+            N(index_move)(plane + (int64_t)a * step, value + j * value_j, mode);
+            N(index_move)(plane + (int64_t)b * step, value + (j + 1) * value_j, mode);
+            N(index_move)(plane + (int64_t)c * step, value + (j + 2) * value_j, mode);
+            N(index_move)(plane + (int64_t)d * step, value + (j + 3) * value_j, mode);
         }
-        N(index_row)(p, index, (T *)p->value + i * p->value_row, mode);
+        if (j == count)
+            return ready;
+        const int64_t i = index[j * index_j];
+        if ((uint64_t)i >= ready && !(ready = N(index_clear)(p, ready, (uint64_t)i)))
+            return 0;
+        N(index_move)(plane + i * step, value + j++ * value_j, mode);
     }
-    if (mode != N(INDEX_GET))
-        N(index_zero)(p, cleared, p->plane_size);
+}
+
+/* ---- channels together -------------------------------------------------------------------------------------------*/
+enum { N(INDEX_OUTPUTS) = 16 }; /* looked through before they are used: their indices stay in the first-level cache */
+
+/* The greatest index of `count` outputs; a negative one is a huge number. */
+INLINE uint64_t N(index_limit)(const fc_pool_index_task *p, const int64_t *index, int64_t count)
+{
+    uint64_t most = 0;
+    if (p->index_channel == 1 && p->index_col == p->channels) {
+        for (int64_t i = 0; i < count * p->channels; i++)
+            most = (uint64_t)index[i] > most ? (uint64_t)index[i] : most;
+        return most;
+    }
+    for (int64_t j = 0; j < count; j++)
+        for (int64_t c = 0; c < p->channels; c++) {
+            const uint64_t i = (uint64_t)index[j * p->index_col + c * p->index_channel];
+            most = i > most ? i : most;
+        }
+    return most;
+}
+
+INLINE void N(index_channels)(const fc_pool_index_task *p, const int64_t *index, int64_t index_channel, T *value,
+                              int64_t value_channel, int64_t plane_channel, const int mode)
+{
+    T *plane = p->plane;
+    const int64_t step = p->plane_step;
+    for (int64_t c = 0; c < p->channels; c++)
+        N(index_move)(plane + index[c * index_channel] * step + c * plane_channel, value + c * value_channel, mode);
+}
+
+INLINE uint64_t N(index_outputs)(const fc_pool_index_task *p, uint64_t ready, const int64_t *index, T *value,
+                                 const int mode)
+{
+    const int dense = p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1;
+    for (int64_t j = 0; j < p->n_cols; j += N(INDEX_OUTPUTS)) {
+        const int64_t rest = p->n_cols - j, count = rest < N(INDEX_OUTPUTS) ? rest : N(INDEX_OUTPUTS);
+        const uint64_t most = N(index_limit)(p, index, count);
+        if (most >= ready && !(ready = N(index_clear)(p, ready, most)))
+            return 0;
+        for (int64_t i = 0; i < count; i++, index += p->index_col, value += p->value_col)
+            if (dense)
+                N(index_channels)(p, index, 1, value, 1, 1, mode);
+            else
+                N(index_channels)(p, index, p->index_channel, value, p->value_channel, p->plane_channel, mode);
+    }
+    return ready;
+}
+
+INLINE uint64_t N(index_row)(const fc_pool_index_task *p, uint64_t ready, const int64_t *index, T *value,
+                             const int mode)
+{
+    if (p->channels > 1)
+        return N(index_outputs)(p, ready, index, value, mode);
+    if (p->plane_step == 1 && p->index_col == 1 && p->value_col == 1)
+        return N(index_run)(p, ready, 1, index, 1, value, 1, mode);
+    return N(index_run)(p, ready, p->plane_step, index, p->index_col, value, p->value_col, mode);
+}
+
+INLINE int N(index_planes)(const fc_pool_index_task *given, const int mode)
+{
+    fc_pool_index_task task = *given, *p = &task;
+    if (p->index_row == p->n_cols * p->index_col && p->value_row == p->n_cols * p->value_col)
+        p->n_cols *= p->n_rows, p->n_rows = 1; /* rows without gaps are one row */
+    const int writes = mode != N(INDEX_GET);
+    if (!p->plane_size)
+        return p->n_rows * p->n_cols > 0;
+    uint64_t ready = writes ? N(index_clear)(p, 0, 0) : (uint64_t)p->plane_size;
+    for (int64_t i = 0; i < p->n_rows && p->n_cols; i++) {
+        ready = N(index_row)(p, ready, p->index + i * p->index_row, (T *)p->value + i * p->value_row, mode);
+        if (!ready)
+            return 1;
+    }
+    if (writes)
+        N(index_zero)(p, (int64_t)ready, p->plane_size);
     return 0;
 }
 

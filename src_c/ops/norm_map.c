@@ -23,10 +23,16 @@ int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int by_planes)
     const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
     const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
     const int long_planes = by_planes && call->plane * (int64_t)call->item >= LEAST_PLANE;
-    return (aligned || long_planes) && call->pixels * call->channels * (int64_t)call->item >= FC_STREAM_LEAST;
+    const int arrays = 2 + (call->g.data != NULL) + (call->r.data != NULL);
+    return (aligned || long_planes) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item * arrays);
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
+
+int fc_norm_is_plane(const fc_view *v)
+{
+    return v->w == 1 ? v->h == 1 || v->stride_h == 1 : v->stride_w == 1 && is_linear(v);
+}
 
 char *fc_norm_pixel_at(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t c)
 {
@@ -66,12 +72,12 @@ fc_norm_pixels fc_norm_read(const fc_norm_call *call, const fc_view *v, int64_t 
                             int64_t lanes, char *tile)
 {
     if (!v->data)
-        return (fc_norm_pixels){NULL, 0};
+        return (fc_norm_pixels){NULL, 0, 0};
     const int64_t step = fc_norm_pixel_step(v);
     if (step)
-        return (fc_norm_pixels){fc_norm_pixel_at(call, v, q, c), step};
+        return (fc_norm_pixels){fc_norm_pixel_at(call, v, q, c), step, v->stride_n};
     fc_norm_move_tile(call, v, q, count, c, lanes, tile, 0);
-    return (fc_norm_pixels){tile, FC_NORM_LANES};
+    return (fc_norm_pixels){tile, FC_NORM_LANES, call->plane * FC_NORM_LANES};
 }
 
 fc_norm_channels fc_norm_by_channel(const fc_norm_call *call, int64_t c)
@@ -111,6 +117,21 @@ static void map_pixels(const map_call *map, int64_t c, int64_t lanes, int64_t co
         call->k->norm->map_last(count, lanes, &by, x, other, y);
 }
 
+/* Runs of `run` neighbouring values from pixel q on, one in each of `images` */
+static void map_runs(const map_call *map, int64_t images, int64_t run, int64_t q, int64_t c)
+{
+    const fc_norm_call *call = map->call;
+    const fc_norm_pixels x = {fc_norm_pixel_at(call, &call->x, q, c), 1, call->x.stride_n};
+    const fc_norm_pixels y = {fc_norm_pixel_at(call, &call->y, q, c), 1, call->y.stride_n};
+    fc_norm_pixels other = {NULL, 0, 0};
+    if (map->other->data)
+        other = (fc_norm_pixels){fc_norm_pixel_at(call, map->other, q, c), 1, map->other->stride_n};
+    if (map->for_grad)
+        call->k->norm->grad_plane(images, run, c, &call->by, call->gate, other, x, y);
+    else
+        call->k->norm->map_plane(images, run, c, &call->by, x, other, y);
+}
+
 static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t end)
 {
     const fc_norm_call *call = map->call;
@@ -118,14 +139,8 @@ static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t
     const int linear = is_linear(&call->x) && is_linear(&call->y) && (!map->other->data || is_linear(map->other));
     const int64_t row = linear ? call->plane : call->x.w;
     for (int64_t p = begin; p < end;) {
-        const int64_t run = fc_lesser(end - p, row - p % row), q = n * call->plane + p;
-        const char *other = map->other->data ? fc_norm_pixel_at(call, map->other, q, c) : NULL;
-        const char *x = fc_norm_pixel_at(call, &call->x, q, c);
-        char *y = fc_norm_pixel_at(call, &call->y, q, c);
-        if (map->for_grad)
-            call->k->norm->grad_plane(run, c, &call->by, call->gate, other, x, y);
-        else
-            call->k->norm->map_plane(run, c, &call->by, x, other, y);
+        const int64_t run = fc_lesser(end - p, row - p % row);
+        map_runs(map, 1, run, n * call->plane + p, c);
         p += run;
     }
 }
@@ -135,10 +150,10 @@ static void map_tile(const map_call *map, int64_t task, int slot)
     const fc_norm_call *call = map->call;
     const int64_t lane_parts = fc_parts(call->channels, FC_NORM_LANES);
     const int64_t c = task % lane_parts * FC_NORM_LANES, lanes = fc_lesser(FC_NORM_LANES, call->channels - c);
-    const int64_t q = task / lane_parts * FC_NORM_CHUNK, count = fc_lesser(FC_NORM_CHUNK, call->pixels - q);
-    const size_t tile = fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item);
+    const int64_t q = task / lane_parts * FC_NORM_TILE, count = fc_lesser(FC_NORM_TILE, call->pixels - q);
+    const size_t tile = fc_norm_aligned(FC_NORM_TILE * FC_NORM_LANES * (int64_t)call->item);
     char *x = call->slots + (size_t)slot * call->slot_bytes, *other = x + tile;
-    fc_norm_pixels y = {other + tile, FC_NORM_LANES};
+    fc_norm_pixels y = {other + tile, FC_NORM_LANES, 0};
     map_pixels(map, c, lanes, count, fc_norm_read(call, map->other, q, count, c, lanes, other),
                fc_norm_read(call, &call->x, q, count, c, lanes, x), y);
     fc_norm_move_tile(call, &call->y, q, count, c, lanes, y.data, 1);
@@ -148,7 +163,6 @@ static void map_task(void *context, int64_t task, int slot)
 {
     const map_call *map = context;
     const fc_norm_call *call = map->call;
-    task = map->tasks - 1 - task;
     if (map->walk == TILES) {
         map_tile(map, task, slot);
     } else if (map->walk == PIXELS) {
@@ -179,22 +193,52 @@ int64_t fc_norm_map_tiles(const fc_norm_call *call, const fc_view *other)
 {
     if (walk_of(call, other) != TILES)
         return 0;
-    return fc_parts(call->pixels, FC_NORM_CHUNK) * fc_parts(call->channels, FC_NORM_LANES);
+    return fc_parts(call->pixels, FC_NORM_TILE) * fc_parts(call->channels, FC_NORM_LANES);
 }
 
-void fc_norm_map(fc_norm_call *call, int for_grad)
+static map_call map_of(const fc_norm_call *call, int for_grad)
 {
     map_call map = {.call = call,
                     .for_grad = for_grad,
                     .other = for_grad ? &call->g : &call->r,
                     .planes = call->x.n * call->channels};
     map.walk = walk_of(call, map.other);
-    call->by.stream = call->y.data != call->x.data && call->y.data != map.other->data &&
-                      fc_norm_streams(call, &call->y, map.walk == PLANES);
+    return map;
+}
+
+void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
+{
+    const map_call map = map_of(call, for_grad);
+    call->by.stream = map.walk != TILES && call->y.data != call->x.data && call->y.data != map.other->data &&
+                      fc_norm_streams(call, &call->y, map.walk == PLANES); /* tiles stay in the cache */
+}
+
+void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)
+{
+    const map_call map = map_of(call, for_grad);
+    if (map.walk == PIXELS) {
+        map_pixels(&map, c, lanes, call->pixels, fc_norm_read(call, map.other, 0, call->pixels, c, lanes, NULL),
+                   fc_norm_read(call, &call->x, 0, call->pixels, c, lanes, NULL),
+                   fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
+        return;
+    }
+    const int linear =
+        fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) && (!map.other->data || fc_norm_is_plane(map.other));
+    for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
+        if (linear)
+            map_runs(&map, call->x.n, call->plane, 0, i);
+        else
+            for (int64_t n = call->x.n - 1; n >= 0; n--)
+                map_plane(&map, n * call->channels + i, 0, call->plane);
+}
+
+void fc_norm_map(fc_norm_call *call, int for_grad)
+{
+    map_call map = map_of(call, for_grad);
+    fc_norm_choose_stream(call, for_grad);
     if (map.walk == TILES) {
-        call->by.stream = 0; /* tiles stay in the cache */
         map.tasks = fc_norm_map_tiles(call, map.other);
-        fc_parallel_in(call->map_slot_count, map.tasks, map_task, &map);
+        fc_parallel_back(call->map_slot_count, map.tasks, map_task, &map);
         return;
     }
     if (map.walk == PLANES) {
@@ -206,5 +250,5 @@ void fc_norm_map(fc_norm_call *call, int for_grad)
         map.step = fc_greater(1, TASK_VALUES / call->channels);
         map.tasks = fc_parts(call->pixels, map.step);
     }
-    fc_parallel(map.tasks, map_task, &map);
+    fc_parallel_back(fc_parallel_slots(map.tasks), map.tasks, map_task, &map);
 }

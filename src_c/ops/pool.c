@@ -2,8 +2,8 @@
  *
  * Kernels know contiguous channels only. Where all arrays have them they are used in place; otherwise a tile of one cache
  * line of channels (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache
- * and transposed out. Every output is computed by one kernel call from its window alone, so blocking and threads do not
- * show in the result.
+ * and transposed out. Channels-first windows two columns wide have kernels of their own, which read planes. Every output is
+ * computed by one kernel call from its window alone, so blocking and threads do not show in the result.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -36,14 +36,20 @@ static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, 
     return (char *)v->data + (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * (int64_t)item;
 }
 
-/* Whether what a call writes should bypass the caches, see FC_STREAM_LEAST. */
+static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
+
+static int is_aligned(const fc_view *v, int64_t size)
+{
+    return (uintptr_t)v->data % FC_STREAM_ALIGN == 0 && v->stride_w * size % FC_STREAM_ALIGN == 0 &&
+           v->stride_h * size % FC_STREAM_ALIGN == 0 && v->stride_n * size % FC_STREAM_ALIGN == 0;
+}
+
+/* Whether what a call writes should bypass the caches. */
 static int streams(const pool_call *call)
 {
-    const fc_view *v = &call->out;
-    const int64_t size = (int64_t)call->item, bytes = v->n * v->c * v->h * v->w * size;
-    return call->direct && bytes >= FC_STREAM_LEAST && (uintptr_t)v->data % FC_STREAM_ALIGN == 0 &&
-           v->stride_w * size % FC_STREAM_ALIGN == 0 && v->stride_h * size % FC_STREAM_ALIGN == 0 &&
-           v->stride_n * size % FC_STREAM_ALIGN == 0;
+    const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(&call->index) * 8 : 0;
+    return call->direct && fc_should_stream((elements(&call->out) + elements(&call->in)) * size + indices) &&
+           is_aligned(&call->out, size) && (!call->wants_index || is_aligned(&call->index, 8));
 }
 
 /* Decides between in place and tiles, and cuts the output. */
@@ -124,6 +130,41 @@ static void forward_task(void *context, int64_t task, int slot)
         fc_tile_store(fc_get_kernels(FC_F64), 8, &call->index, &b, index, lanes);
 }
 
+/* ---- planes with two columns per window ------------------------------------------------------------------------*/
+enum {
+    PAIRS_PLANES = 8,        /* at least, for then there are enough of them to share out */
+    PAIRS_OUTPUTS = 1 << 14, /* of a task, at least: 10 us */
+};
+
+/* Whether windows are columns 2 j and 2 j + 1 of planes whose columns are neighbours, and channels are not. */
+static int are_pairs(const pool_call *call, const fc_pool *pool)
+{
+    const fc_pool_axis *w = &pool->w;
+    return !pool->adaptive && !call->tap && !call->wants_index && w->kernel == 2 && w->stride == 2 &&
+           w->dilation == 1 && w->pad_before == 0 && 2 * call->out.w <= call->in.w && call->in.stride_w == 1 &&
+           call->out.stride_w == 1 && call->in.stride_c != 1 && call->out.n * call->out.c >= PAIRS_PLANES;
+}
+
+static int64_t planes_per_task(const pool_call *call)
+{
+    return fc_greater(1, PAIRS_OUTPUTS / (call->out.h * call->out.w));
+}
+
+static void pairs_task(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const pool_call *call = context;
+    const int64_t group = planes_per_task(call), planes = call->out.n * call->out.c;
+    for (int64_t i = task * group; i < fc_lesser(planes, (task + 1) * group); i++) {
+        const int64_t n = i / call->out.c, c = i % call->out.c;
+        fc_pool_task t = call->forward;
+        t.n_rows = call->out.h, t.n_cols = call->out.w;
+        t.x = at(&call->in, call->item, n, c, 0, 0), t.x_row = call->in.stride_h;
+        t.y = at(&call->out, call->item, n, c, 0, 0), t.y_row = call->out.stride_h;
+        call->run(&t);
+    }
+}
+
 static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
                          uint8_t *tap, int by_planes, int mean)
 {
@@ -165,7 +206,13 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
                                   .kernel_w = w.kernel,
                                   .divisor = (double)pool->divisor,
                                   .stream = streams(&call)};
-    fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
+    if (are_pairs(&call, pool)) {
+        call.run = mean ? kernels->mean_pairs : kernels->max_pairs;
+        call.in = *x, call.out = *y; /* as they were before images were merged */
+        fc_parallel(fc_parts(y->n * y->c, planes_per_task(&call)), pairs_task, &call);
+    } else {
+        fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
+    }
     fc_scratch_release(scratch);
     return FC_OK;
 }

@@ -1,10 +1,29 @@
 /* windows.c: windows of an axis, blocks of an output, tiles of an image. */
 #include "windows.h"
 
+#include <unistd.h>
+
 enum {
     TASK_WORK = 1 << 17,   /* loads per task: 10 to 30 us, enough to hide the 0.1 us of taking a task */
+    LAST_CACHE = 32 << 20,  /* bytes of the last-level cache where the machine does not tell */
     TILE_LIMIT = 128 << 10, /* bytes of a tile: with its output it stays in a 256 KiB second-level cache */
 };
+
+int fc_should_stream(int64_t bytes)
+{
+    static int64_t cache; /* benign race: every thread writes the same value */
+    int64_t known = __atomic_load_n(&cache, __ATOMIC_RELAXED);
+    if (!known) {
+        known = LAST_CACHE;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+        const long told = sysconf(_SC_LEVEL3_CACHE_SIZE);
+        if (told >= 1 << 20)
+            known = told;
+#endif
+        __atomic_store_n(&cache, known, __ATOMIC_RELAXED);
+    }
+    return bytes > known / 8 * 7;
+}
 
 fc_pool_axis fc_window_axis(const fc_pool_axis *axis, int adaptive, int64_t in, int64_t out)
 {
@@ -139,7 +158,7 @@ int fc_merge_images(fc_view *const *views, int count)
 static int streams(size_t item, const fc_view *v)
 {
     const int64_t size = (int64_t)item;
-    return v->n * v->c * v->h * v->w * size >= FC_STREAM_LEAST && v->stride_c * size % FC_STREAM_ALIGN == 0;
+    return fc_should_stream(2 * v->n * v->c * v->h * v->w * size) && v->stride_c * size % FC_STREAM_ALIGN == 0;
 }
 
 /* Whole rows that follow each other in memory are one long row. */
