@@ -77,6 +77,8 @@ static void work(int slot)
     for (int i = 0; i < pool.threads; i++) {
         range *r = &pool.ranges[(slot + i) % pool.threads];
         int64_t task;
+        if (atomic_load_explicit(&r->next, memory_order_relaxed) >= r->end)
+            continue; /* do not take the line from those who read it too */
         while ((task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
             pool.run(pool.context, pool.backwards ? r->begin + r->end - 1 - task : task, slot);
     }
