@@ -60,9 +60,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(p[i * a_row]);
-                    acc[i][0] = vfma(ai, b0, acc[i][0]);
+                    acc[i][0] = vmuladd(ai, b0, acc[i][0]);
                     if (vectors > 1)
-                        acc[i][1] = vfma(ai, b1, acc[i][1]);
+                        acc[i][1] = vmuladd(ai, b1, acc[i][1]);
                 }
             }
         }
@@ -79,7 +79,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
             vec s = scale ? vload(scale + j * VL) : vset1(1), t = bias ? vload(bias + j * VL) : (vec){0};
-            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vfma(acc[i][j], s, t);
+            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vmuladd(acc[i][j], s, t);
         }
         const T *residual = g->residual;
         if (residual) {
@@ -160,9 +160,9 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(p[i]);
-                    acc[i][0] = vfma(ai, b0, acc[i][0]);
+                    acc[i][0] = vmuladd(ai, b0, acc[i][0]);
                     if (vectors > 1)
-                        acc[i][1] = vfma(ai, b1, acc[i][1]);
+                        acc[i][1] = vmuladd(ai, b1, acc[i][1]);
                 }
             }
         }

@@ -53,14 +53,14 @@ INLINE void N(norm_sums_block)(int64_t pixels, const T *x, int64_t pixel, const 
             const vec a = FC_LOAD(x + s * VL) - pivot[s], b = FC_LOAD(x + pixel + s * VL) - pivot[s];
             const vec c = FC_LOAD(x + 2 * pixel + s * VL) - pivot[s], d = FC_LOAD(x + 3 * pixel + s * VL) - pivot[s];
             sum[s] += (a + b) + (c + d);
-            square[s] += vfma(a, a, b * b) + vfma(c, c, d * d);
+            square[s] += vmuladd(a, a, b * b) + vmuladd(c, c, d * d);
         }
     for (; p < pixels; p++, x += pixel)
         FC_EACH_STREAM
         {
             const vec a = FC_LOAD(x + s * VL) - pivot[s];
             sum[s] += a;
-            square[s] = vfma(a, a, square[s]);
+            square[s] = vmuladd(a, a, square[s]);
         }
     FC_EACH_STREAM
     {
@@ -126,8 +126,8 @@ INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, 
             vec a = FC_LOAD(g + s * VL), b = FC_LOAD(g + g_.pixel + s * VL);
             const vec da = FC_LOAD(x + s * VL) - centre[s], db = FC_LOAD(x + x_.pixel + s * VL) - centre[s];
             if (gate == FC_GATE_INPUT) {
-                a = vpick(N(norm_closed)(vfma(da, gain[s], shift[s]), low, high), (vec){0}, a);
-                b = vpick(N(norm_closed)(vfma(db, gain[s], shift[s]), low, high), (vec){0}, b);
+                a = vpick(N(norm_closed)(vmuladd(da, gain[s], shift[s]), low, high), (vec){0}, a);
+                b = vpick(N(norm_closed)(vmuladd(db, gain[s], shift[s]), low, high), (vec){0}, b);
             }
             if (gate == FC_GATE_OUTPUT) {
                 a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
@@ -136,7 +136,7 @@ INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, 
                 FC_STREAM(gated + gated_.pixel + s * VL, b);
             }
             sum[s] += a + b;
-            product[s] += vfma(a, da, b * db);
+            product[s] += vmuladd(a, da, b * db);
         }
         if (gate == FC_GATE_OUTPUT)
             y += 2 * y_.pixel, gated += 2 * gated_.pixel;
@@ -147,13 +147,13 @@ INLINE void N(norm_grad_sums_block)(int64_t pixels, const fc_norm_channels *by, 
             vec a = FC_LOAD(g + s * VL);
             const vec da = FC_LOAD(x + s * VL) - centre[s];
             if (gate == FC_GATE_INPUT)
-                a = vpick(N(norm_closed)(vfma(da, gain[s], shift[s]), low, high), (vec){0}, a);
+                a = vpick(N(norm_closed)(vmuladd(da, gain[s], shift[s]), low, high), (vec){0}, a);
             if (gate == FC_GATE_OUTPUT) {
                 a = vpick(N(norm_closed)(FC_LOAD(y + s * VL), low, high), (vec){0}, a);
                 FC_STREAM(gated + s * VL, a);
             }
             sum[s] += a;
-            product[s] = vfma(a, da, product[s]);
+            product[s] = vmuladd(a, da, product[s]);
         }
     FC_EACH_STREAM
     {
