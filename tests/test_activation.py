@@ -190,3 +190,18 @@ def test_softmax(name, dtype):
     assert f(np.empty((0, 3), dtype)).shape == (0, 3)
     assert f(np.empty((3, 0), dtype)).shape == (3, 0)
     assert np.isnan(f(np.full((1, 3), -np.inf, dtype))).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_of_softmax_do_not_depend_on_the_layout(dtype, axis, rng):
+    """Sums of up to 1000 terms, which NumPy adds in the order of the memory."""
+    x, g = (rng.standard_normal((7, 300, 1000)[1 - (axis == 0) :]).astype(dtype) for _ in "xg")
+
+    def results(x, g):
+        calls = F.softmax(x, axis), F.log_softmax(x, axis)
+        return *calls, F.softmax_backward(g, x, axis), F.log_softmax_backward(g, x, axis)
+
+    expected = [y.tobytes() for y in results(x, g)]
+    for (name, x2), (_, g2) in zip(variants(x), variants(g), strict=True):
+        assert [y.tobytes() for y in results(x2, g2)] == expected, name

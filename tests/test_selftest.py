@@ -1,8 +1,8 @@
 """`fastconv selftest` passes, needs NumPy only, and notices each kind of fault."""
 
+import mmap
 import os
 
-import numpy as np
 import pytest
 from subprocesses import run_python
 
@@ -136,7 +136,12 @@ def failed(line):
 def test_selftest_notices_kept_memory(monkeypatch, capsys, only):
     only("memory")
     kept = []
-    spoil(monkeypatch, "conv2d", lambda *_: kept.append(np.ones(100_000)))
+
+    def keep(*_):  # pages of its own: the heap of a long test run has room for arrays
+        kept.append(mmap.mmap(-1, 800_000))
+        kept[-1].write(bytes(800_000))
+
+    spoil(monkeypatch, "conv2d", keep)
     assert main(["selftest"]) == 1
     check_failure(capsys, "memory")
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv._messages import shown, typed
-from fastconv.functional._memory import new_array
+from fastconv.functional._memory import LEAST, new_array
 
 Array = npt.NDArray[Any]
 Pads = tuple[tuple[int, int], ...]
@@ -245,19 +245,20 @@ def empty(
     function: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
 ) -> Array:
     """An uninitialised (N, C, ...) array in that memory format; MemoryError if it cannot be."""
-    count = dtype.itemsize
-    for size in shape:
-        count *= size or 1  # as NumPy counts: an empty array must be addressable too
+    count = prod(shape) * dtype.itemsize
+    if count == 0:  # as NumPy counts: an empty array must be addressable too
+        count = prod(size or 1 for size in shape) * dtype.itemsize
+    new = np.empty if count < LEAST else new_array
     try:
         if count >= 2**62:
             raise MemoryError
         if not channels_last:
-            return new_array(shape, dtype)
+            return new(shape, dtype)
         if len(shape) == 4:
             n, c, h, w = shape
-            return new_array((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+            return new((n, h, w, c), dtype).transpose(0, 3, 1, 2)
         n, c, length = shape
-        return new_array((n, length, c), dtype).transpose(0, 2, 1)
+        return new((n, length, c), dtype).transpose(0, 2, 1)
     except MemoryError:
         message = f"{function}: an output of shape {shape} would need {count} bytes"
         raise MemoryError(message) from None

@@ -20,7 +20,7 @@ from fastconv import _core
 
 Array = npt.NDArray[Any]
 
-_LEAST = 1 << 16  # bytes: smaller arrays come from the heap, without page faults
+LEAST = 1 << 16  # bytes: smaller arrays come from the heap, without page faults
 _LINE = 64  # bytes of a cache line and of the widest vector
 _LEAST_ALIGNED = 1 << 20  # bytes: finding the address takes 1 us, writing that much 30
 
@@ -51,7 +51,7 @@ class using:
 def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An uninitialised C-contiguous array; a large one is aligned to a cache line."""
     size = prod(shape) * dtype.itemsize
-    if not _LEAST <= size < 2**62:
+    if not LEAST <= size < 2**62:
         return np.empty(shape, dtype)
     pool = _active.get()
     if pool is not None:
@@ -65,7 +65,7 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 def new_like(x: Array) -> Array:
     """An uninitialised array of x's shape, dtype and order of axes in memory, without gaps."""
-    if x.nbytes < _LEAST:
+    if x.nbytes < LEAST:
         return np.empty_like(x, subok=False)
     if x.flags.c_contiguous:
         return new_array(x.shape, x.dtype)

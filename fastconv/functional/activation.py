@@ -443,7 +443,7 @@ def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
     g = _gradient("softmax_backward", grad_output, x)
     s = np.exp(_log_softmax(x, axis))
     with np.errstate(invalid="ignore"):
-        return np.asarray(s * (g - (g * s).sum(axis=axis, keepdims=True)))
+        return np.asarray(s * (g - _sum(g * s, axis)))
 
 
 def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
@@ -501,7 +501,7 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Arr
     x, axis = _along("log_softmax_backward", input, dim)
     g = _gradient("log_softmax_backward", grad_output, x)
     with np.errstate(invalid="ignore"):
-        return np.asarray(g - np.exp(_log_softmax(x, axis)) * g.sum(axis=axis, keepdims=True))
+        return np.asarray(g - np.exp(_log_softmax(x, axis)) * _sum(g, axis))
 
 
 def mask_of_clamp(grad_output: Array, output: Array, clamp: tuple[float, float]) -> Array:
@@ -576,13 +576,19 @@ def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
     return x, axis
 
 
+def _sum(x: Array, axis: int) -> Array:
+    """Along one axis, which is kept; in one order for every layout of x."""
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    return np.moveaxis(rows.sum(axis=-1, keepdims=True), -1, axis)
+
+
 def _log_softmax(x: Array, axis: int) -> Array:
     y = np.empty_like(x, subok=False)  # before x is read: what has no room ends here
     if y.size == 0:
         return y
     with np.errstate(invalid="ignore"):  # -inf - -inf
         np.subtract(x, x.max(axis=axis, keepdims=True), out=y)  # the greatest exponent is 0
-        y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+        y -= np.log(_sum(np.exp(y), axis))
     return y
 
 

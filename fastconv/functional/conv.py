@@ -20,6 +20,7 @@ from ._memory import new_array
 Algorithm = Literal["auto", "direct", "winograd"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
 Gradients = tuple[Array | None, Array | None, Array | None]
+_Geometry = tuple[int, int, int, int, int, int, int, int]
 
 _ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
 _WINOGRAD_KERNELS = ((3, 3), (4, 4), (5, 5))
@@ -31,24 +32,17 @@ class _Plan(NamedTuple):
     """What the shapes and the other arguments of a call come to."""
 
     output_shape: tuple[int, ...]
-    geometry: tuple[int, int, int, int, int, int, int, int]
+    geometry: _Geometry
     extra_pads: Pads  # of a padding_mode other than "zeros": applied to input beforehand
 
 
-class _Call(NamedTuple):
-    """A checked call: arrays with a batch axis, resolved geometry."""
-
-    input: Array
-    weight: Array
-    had_batch: bool
-    output_shape: tuple[int, ...]
-    geometry: tuple[int, int, int, int, int, int, int, int]
-    extra_pads: Pads
+# A checked call: input and weight with a batch axis, whether input had one, and the plan.
+_Call = tuple[Array, Array, bool, _Plan]
 
 
 def _geometry(
     stride: tuple[int, ...], dilation: tuple[int, ...], pads: Pads, groups: int, algorithm: str
-) -> tuple[int, int, int, int, int, int, int, int]:
+) -> _Geometry:
     """What the extension takes: a 1-D problem is a 2-D one with height 1."""
     if len(stride) == 2:
         (sh, sw), (dh, dw), (top, left) = stride, dilation, (pads[0][0], pads[1][0])
@@ -175,12 +169,11 @@ def _prepare(
     had_batch = x.ndim == axes + 2
     if not had_batch:
         x, had_batch = check.batched(function, "input", x, axes)
-    plain = (
-        _is_plain(stride)
-        and _is_plain(padding)
-        and _is_plain(dilation)
-        and type(groups) is int
-        and type(padding_mode) is type(algorithm) is str
+    plain = type(padding_mode) is type(algorithm) is str and (
+        type(stride) is type(padding) is type(dilation) is type(groups) is int
+        or (
+            type(groups) is int and _is_plain(stride) and _is_plain(padding) and _is_plain(dilation)
+        )
     )
     plan = (_resolve_again if plain else _resolve)(
         function,
@@ -195,7 +188,7 @@ def _prepare(
         padding_mode,
         algorithm,
     )
-    return _Call(x, w, had_batch, *plan)
+    return x, w, had_batch, plan
 
 
 def _pad_argument(pads: Pads) -> tuple[int, ...]:
@@ -204,7 +197,7 @@ def _pad_argument(pads: Pads) -> tuple[int, ...]:
 
 
 def _is_padded(pads: Pads) -> bool:
-    return any(p for pair in pads for p in pair)
+    return pads not in _NO_PADS.values()
 
 
 def _padded_input(x: Array, pads: Pads, padding_mode: str) -> Array:
@@ -244,7 +237,7 @@ def _forward(
     out: Any,
     clamp: tuple[float, float] = (-inf, inf),
 ) -> Array:
-    x, w, had_batch, shape, geometry, extra_pads = _prepare(
+    x, w, had_batch, (shape, geometry, extra_pads) = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
     )
     b = None if bias is None else _bias(function, bias, w, w.shape[0])
@@ -320,35 +313,43 @@ def _backward(
     output_mask: Any,
 ) -> Gradients:
     want_input, want_weight, want_bias = _mask(function, output_mask)
-    call = _prepare(
+    x, w, had_batch, (shape, geometry, extra_pads) = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
     )
-    g = _grad_output(function, grad_output, call.input, call.had_batch, call.output_shape)
-    x = call.input
-    if want_weight and padding_mode != "zeros":
-        x = _padded_input(x, call.extra_pads, padding_mode)
+    g = _grad_output(function, grad_output, x, had_batch, shape)
     grad_input = grad_weight = None
     if want_weight:
-        grad_weight = new_array(call.weight.shape, call.weight.dtype)
-        _core.conv2d_grad_weight(g, x, grad_weight, call.geometry)
+        grad_weight = new_array(w.shape, w.dtype)
+        seen = x if padding_mode == "zeros" else _padded_input(x, extra_pads, padding_mode)
+        _core.conv2d_grad_weight(g, seen, grad_weight, geometry)
     if want_input:
-        grad_input = _input_gradient(function, call, g, padding_mode)
-        if not call.had_batch:
+        grad_input = _input_gradient(function, x, w, geometry, extra_pads, g, padding_mode)
+        if not had_batch:
             grad_input = grad_input[0]
     return grad_input, grad_weight, _channel_sum(g) if want_bias else None
 
 
-def _input_gradient(function: str, call: _Call, g: Array, padding_mode: str) -> Array:
+def _input_gradient(
+    function: str,
+    x: Array,
+    w: Array,
+    geometry: _Geometry,
+    extra_pads: Pads,
+    g: Array,
+    padding_mode: str,
+) -> Array:
     """In the format of the input. With a padding mode: the padded input's gradient, folded back."""
-    sizes = tuple(s + sum(p) for s, p in zip(call.input.shape[2:], call.extra_pads, strict=True))
-    last = check.is_channels_last(call.input)
-    grad = check.empty(function, (*call.input.shape[:2], *sizes), g.dtype, last)
-    _core.conv2d_grad_input(g, call.weight, None, grad, call.geometry)
-    if not _is_padded(call.extra_pads):
+    padded = _is_padded(extra_pads)
+    shape = x.shape
+    if padded:
+        shape = *shape[:2], *(s + sum(p) for s, p in zip(shape[2:], extra_pads, strict=True))
+    grad = check.empty(function, shape, g.dtype, check.is_channels_last(x))
+    _core.conv2d_grad_input(g, w, None, grad, geometry)
+    if not padded:
         return grad
     from .padding import pad_backward
 
-    return pad_backward(grad, call.input.shape, _pad_argument(call.extra_pads), mode=padding_mode)
+    return pad_backward(grad, x.shape, _pad_argument(extra_pads), mode=padding_mode)
 
 
 def conv1d(
@@ -649,14 +650,14 @@ def explain_conv2d(
     dtype = check.float_dtype(function, dtype)
     x = _stand_in(function, "input_shape", input_shape, dtype)
     w = _stand_in(function, "weight_shape", weight_shape, dtype)
-    call = _prepare(function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm)
-    shapes = call.input.shape, call.weight.shape, call.output_shape
-    images = shapes if shapes[0][0] else ((1, *shapes[0][1:]), shapes[1], (1, *shapes[2][1:]))
-    found, reason, scratch = _core.conv2d_explain(call.input.itemsize, *images, call.geometry)
-    macs = int(np.prod((*call.output_shape, *call.weight.shape[1:]), dtype=object))
-    in_bytes, weight_bytes, out_bytes = (
-        int(np.prod(s, dtype=object)) * call.input.itemsize for s in shapes
+    x, w, _, plan = _prepare(
+        function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm
     )
+    shapes = x.shape, w.shape, plan.output_shape
+    images = shapes if shapes[0][0] else ((1, *shapes[0][1:]), shapes[1], (1, *shapes[2][1:]))
+    found, reason, scratch = _core.conv2d_explain(x.itemsize, *images, plan.geometry)
+    macs = int(np.prod((*plan.output_shape, *w.shape[1:]), dtype=object))
+    in_bytes, weight_bytes, out_bytes = (int(np.prod(s, dtype=object)) * x.itemsize for s in shapes)
     return Explanation(
         found,
         reason,
@@ -667,5 +668,5 @@ def explain_conv2d(
         weight_bytes,
         out_bytes,
         scratch if shapes[0][0] else 0,
-        call.output_shape,
+        plan.output_shape,
     )

@@ -50,8 +50,8 @@ INLINE vec vrounded(vec a)
 
 /* a * b + sum by one operation where the machine has it. The compiler makes that of `sum += a * b` too, but not where it has moved
  * one of the two; sums that different loops must form to the same bits say it. */
-#define vfma N(vfma)
-INLINE vec vfma(vec a, vec b, vec sum)
+#define vmuladd N(vmuladd)
+INLINE vec vmuladd(vec a, vec b, vec sum)
 {
 #if FC_VECTOR_BYTES == 64 && FC_F32
     return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);

@@ -26,7 +26,7 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
         for (int i = 0; i < rows; i++) {
             vec out = vload(x + i * 2 * VL + j);
             if (g->finish) {
-                out = out * s + t;
+                out = vmuladd(out, s, t);
                 if (residual)
                     out += N(gemm_load)(residual + (row + i) * g->residual_row + j, count);
                 out = vclamp(out, lower, upper);
@@ -67,9 +67,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(p[i * a_row]);
-                    acc[i][0] += ai * b0;
+                    acc[i][0] = vmuladd(ai, b0, acc[i][0]);
                     if (vectors > 1)
-                        acc[i][1] += ai * b1;
+                        acc[i][1] = vmuladd(ai, b1, acc[i][1]);
                 }
             }
         }
@@ -86,7 +86,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
             vec s = scale ? vload(scale + j * VL) : vset1(1), t = bias ? vload(bias + j * VL) : (vec){0};
-            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = acc[i][j] * s + t;
+            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vmuladd(acc[i][j], s, t);
         }
         const T *residual = g->residual;
         if (residual) {
@@ -167,9 +167,9 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(p[i]);
-                    acc[i][0] += ai * b0;
+                    acc[i][0] = vmuladd(ai, b0, acc[i][0]);
                     if (vectors > 1)
-                        acc[i][1] += ai * b1;
+                        acc[i][1] = vmuladd(ai, b1, acc[i][1]);
                 }
             }
         }

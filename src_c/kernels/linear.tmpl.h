@@ -30,10 +30,10 @@ INLINE void N(thin_add)(const fc_thin_product *p, const vec *r, int64_t c, int l
     for (int64_t row = 0; row < p->rows; row++, x += p->x_row, sums += 2) {
         vec sum = *sums;
         if (length == VL) {
-            _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) sum = vfma(vset1(x[i]), r[i], sum);
+            _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) sum = vmuladd(vset1(x[i]), r[i], sum);
         } else {
             for (int i = 0; i < length; i++)
-                sum = vfma(vset1(x[i]), r[i], sum);
+                sum = vmuladd(vset1(x[i]), r[i], sum);
         }
         *sums = sum;
     }
@@ -112,7 +112,7 @@ INLINE void N(thin_terms)(const fc_thin_product *p, int64_t c, const int terms, 
         whole ? vload(w + i * p->w_row) : vload_tail(w + i * p->w_row, columns);
     for (int64_t row = 0; row < p->rows; row++, x += p->x_row, y += p->y_row) {
         vec sum = c == 0 ? (vec){0} : whole ? vload(y) : vload_tail(y, columns);
-        _Pragma("GCC unroll 8") for (int i = 0; i < terms; i++) sum = vfma(vset1(x[i]), r[i], sum);
+        _Pragma("GCC unroll 8") for (int i = 0; i < terms; i++) sum = vmuladd(vset1(x[i]), r[i], sum);
         if (last) {
             if (p->bias)
                 sum += N(thin_bias)(p, k, columns);

@@ -73,7 +73,7 @@ INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, in
             g[r] = part ? vload_tail(at, part) : vload(at);
         }
         if (gate == FC_GATE_INPUT)
-            g[r] = vpick(N(norm_closed)(d[r] * by->gain + by->shift, by->low, by->high), (vec){0}, g[r]);
+            g[r] = vpick(N(norm_closed)(vmuladd(d[r], by->gain, by->shift), by->low, by->high), (vec){0}, g[r]);
         if (gate == FC_GATE_OUTPUT) {
             g[r] = vpick(N(norm_closed)(FC_LOAD(rows->y + r * rows->y_row), by->low, by->high), (vec){0}, g[r]);
             FC_STREAM(rows->gated + r * rows->gated_row, g[r]);

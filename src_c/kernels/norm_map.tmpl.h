@@ -3,7 +3,7 @@
  * One expression serves pixels and planes: the same operations in the same order give the same bits. */
 INLINE vec N(norm_value)(vec x, vec r, vec centre, vec gain, vec shift, vec lower, vec upper, const int has_residual)
 {
-    const vec t = (x - centre) * gain + shift;
+    const vec t = vmuladd(x - centre, gain, shift);
     return vclamp(has_residual ? t + r : t, lower, upper);
 }
 
@@ -124,8 +124,8 @@ INLINE vec N(norm_slope)(vec g, vec x, const N(norm_terms) * t, vec low, vec hig
 {
     const vec d = x - t->centre;
     if (gate == FC_GATE_INPUT)
-        g = vpick(N(norm_closed)(d * t->gain + t->shift, low, high), (vec){0}, g);
-    return has_slope ? g * t->gain + (d * t->slope + t->offset) : g * t->gain;
+        g = vpick(N(norm_closed)(vmuladd(d, t->gain, t->shift), low, high), (vec){0}, g);
+    return has_slope ? vmuladd(g, t->gain, vmuladd(d, t->slope, t->offset)) : g * t->gain;
 }
 
 #define FC_TERM(name, wanted) ((wanted) ? FC_LOAD((const T *)by->name + c + s * VL) : (vec){0})
