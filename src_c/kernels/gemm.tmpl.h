@@ -22,7 +22,8 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
     const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
     for (int j = 0; j < g->columns; j += VL) {
         const int count = g->columns - j;
-        const vec s = scale ? N(gemm_load)(scale + j, count) : vset1(1), t = bias ? N(gemm_load)(bias + j, count) : (vec){0};
+        const vec s = scale ? N(gemm_load)(scale + j, count) : vset1(1),
+                  t = bias ? N(gemm_load)(bias + j, count) : (vec){0};
         for (int i = 0; i < rows; i++) {
             vec out = vload(x + i * 2 * VL + j);
             if (g->finish) {

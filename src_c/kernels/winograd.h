@@ -38,8 +38,8 @@ typedef struct {
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
      * for row < rows, column < columns, k < channels; m[e * pitch + k], residual[row * residual_row + column * residual_pixel + k].
      * To check, a vector of T, the first vector of channels of A_m' m A_m times 0 is added: NaN where one is not finite. */
-    void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, const void *m, const void *residual, void *y, int rows,
-                                               int columns);
+    void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, const void *m, const void *residual, void *y,
+                                               int rows, int columns);
     /* d[e * pitch + k] = (G_m dy G_m')[e] for k < channels rounded up; dy[m * row + column] points at channel 0 */
     void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d, int64_t pitch);
     /* w[tap * tap_pitch + k] = (A_r' u A_r)[tap] for k < channels */

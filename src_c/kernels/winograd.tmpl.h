@@ -21,7 +21,10 @@
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
 /* B' d, row by row; rows 1 and 2, and 3 and 4, share their even and odd parts */
-INLINE vec N(wino_b0)(vec d0, vec d2, vec d4) { return d0 + (K(1 / (FC_A2 * FC_B2)) * d4 - K(1 / FC_A2 + 1 / FC_B2) * d2); }
+INLINE vec N(wino_b0)(vec d0, vec d2, vec d4)
+{
+    return d0 + (K(1 / (FC_A2 * FC_B2)) * d4 - K(1 / FC_A2 + 1 / FC_B2) * d2);
+}
 INLINE vec N(wino_b5)(vec d1, vec d3, vec d5) { return K(FC_A2 * FC_B2) * d1 + (d5 - K(FC_A2 + FC_B2) * d3); }
 INLINE void N(wino_b12)(vec *r1, vec *r2, vec d1, vec d2, vec d3, vec d4)
 {
@@ -98,10 +101,12 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
         vec t[6], q[6];                                                                                                \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
         N(wino_store_b)(t, v, pitch);                                                                                  \
-        FC_UNROLL for (int j = 0; j < 6; j++) N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j)); \
+        FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
+            N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
         N(wino_store_b)(t, v + 6 * pitch, pitch);                                                                      \
         N(wino_store_b)(q, v + 12 * pitch, pitch);                                                                     \
-        FC_UNROLL for (int j = 0; j < 6; j++) N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j)); \
+        FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
+            N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
         N(wino_store_b)(t, v + 18 * pitch, pitch);                                                                     \
         N(wino_store_b)(q, v + 24 * pitch, pitch);                                                                     \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
@@ -144,7 +149,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, vo
     T *u = u_;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], r[6];
-        FC_UNROLL for (int tap = 0; tap < taps * taps; tap++) g[tap] = vload(w + tap * tap_pitch + c);
+    FC_UNROLL for (int tap = 0; tap < taps * taps; tap++) g[tap] = vload(w + tap * tap_pitch + c);
         FC_UNROLL for (int j = 0; j < taps; j++)
         {
             N(wino_g)(r, g + j, taps, taps);
