@@ -101,6 +101,11 @@ CASES = {
         (5, 1, 3, 4),
         {"groups": 5, "stride": 7, "padding": 2},
     ),
+    "depthwise taller than the image": (
+        (2, 16, 3, 9),
+        (16, 1, 7, 3),
+        {"groups": 16, "padding": (3, 1)},
+    ),
     "depthwise long rows": ((1, 18, 2, 601), (18, 1, 2, 3), {"groups": 18, "padding": 1}),
     "few outputs, many inputs": ((2, 70, 6, 9), (3, 70, 3, 3), {"padding": 1}),
     "few outputs, many pixels": ((1, 33, 30, 31), (2, 33, 3, 2), {"padding": 1, "stride": (1, 2)}),

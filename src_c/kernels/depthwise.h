@@ -36,7 +36,6 @@ typedef struct {
     int64_t first_inner, end_inner;
     int64_t y_pixel, residual_pixel;
     int64_t count, channels, channel_block; /* the block's columns under a few outputs stay in the first-level cache */
-    int pairs; /* row r + 1 of x is x_row after row r, with the same weights */
     int maps; /* 0: the epilogue changes nothing and is left out */
     const void *scale, *bias;
     double lower, upper;

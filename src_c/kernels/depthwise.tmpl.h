@@ -225,9 +225,12 @@ static N(depthwise_fn) *const N(depthwise_pairs)[FC_PX - FC_LEAST_PX + 1][2] = {
     {N(depthwise_8_0_33), N(depthwise_8_1_33)},
 };
 
+/* Of a taller kernel whose first and last rows lie in the padding, 3 rows of taps may be left that differ from row to row. */
 INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
 {
-    return d->pairs && r + 1 < d->row_count && d->rows[r].taps == 3 && d->rows[r + 1].taps == 3;
+    const fc_depthwise_row *a = d->rows + r, *b = a + 1;
+    return r + 1 < d->row_count && a->taps == 3 && b->taps == 3 && a->weights == b->weights &&
+           (const char *)b->x == (const char *)a->x + d->x_row;
 }
 #endif
 

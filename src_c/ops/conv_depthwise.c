@@ -305,7 +305,6 @@ static void run_block(void *context, int64_t task, int slot)
         .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
         .residual_pixel = p->residual.stride_w,
         .channels = b.channels,
-        .pairs = s->h.count == 1 && s->h.stride == s->h.phases[0].dilation,
         .maps = !fc_is_identity(&p->epilogue),
         .scale = fc_at(p->epilogue.scale, b.c, p->item),
         .bias = fc_at(p->epilogue.bias, b.c, p->item),
