@@ -373,7 +373,7 @@ def run(seed, numbers, progress):
 
 
 def peak_kib() -> int:
-    """The most memory this program has had. `ru_maxrss` would count the parent's from before exec."""
+    """The most memory of this program; `ru_maxrss` counts the parent's from before exec too."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 

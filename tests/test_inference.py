@@ -615,3 +615,13 @@ def test_explain_own_layers(capsys):
     rows = fastconv.compile(model, (1, *IMAGE), dtype=np.float64).explain()
     assert [row.algorithm for row in rows] == ["direct", "Double", "map", "copy"]
     assert [row.name for row in rows] == ["0", "1", "2", "output"]
+
+
+def test_nan_in_an_image_where_rows_of_the_kernel_are_cut_off(isa):
+    """5x3 on 2 rows is 3x3; a prepared call has no weight to run a spoilt image again with."""
+    model = nn.Sequential(nn.Conv2d(64, 64, (5, 3), padding=(2, 1), rng=0)).eval()
+    x = np.ones((1, 64, 2, 32), np.float32)
+    x[0, 3, 1, 9] = np.nan
+    y = fastconv.compile(model, x.shape)(x)
+    assert np.isnan(y[0, :, :, 8:11]).all()
+    assert np.isfinite(y[0, :, :, 16:]).all()

@@ -20,23 +20,27 @@
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
-/* B' d, row by row; rows 1 and 2, and 3 and 4, share their even and odd parts */
+/* B' d, row by row; rows 1 and 2, and 3 and 4, share their even and odd parts. Said operation by operation: the kernels of inner
+ * tiles and of border tiles must round alike. */
 INLINE vec N(wino_b0)(vec d0, vec d2, vec d4)
 {
-    return d0 + (K(1 / (FC_A2 * FC_B2)) * d4 - K(1 / FC_A2 + 1 / FC_B2) * d2);
+    return vmuladd(vset1(K(1 / (FC_A2 * FC_B2))), d4, vmuladd(vset1(-K(1 / FC_A2 + 1 / FC_B2)), d2, d0));
 }
-INLINE vec N(wino_b5)(vec d1, vec d3, vec d5) { return K(FC_A2 * FC_B2) * d1 + (d5 - K(FC_A2 + FC_B2) * d3); }
+INLINE vec N(wino_b5)(vec d1, vec d3, vec d5)
+{
+    return vmuladd(vset1(K(FC_A2 * FC_B2)), d1, vmuladd(vset1(-K(FC_A2 + FC_B2)), d3, d5));
+}
 INLINE void N(wino_b12)(vec *r1, vec *r2, vec d1, vec d2, vec d3, vec d4)
 {
-    const vec even = d4 - K(FC_B2) * d2, odd = d3 - K(FC_B2) * d1;
-    *r1 = even + K(FC_A) * odd;
-    *r2 = even - K(FC_A) * odd;
+    const vec even = vmuladd(vset1(-K(FC_B2)), d2, d4), odd = vmuladd(vset1(-K(FC_B2)), d1, d3);
+    *r1 = vmuladd(vset1(K(FC_A)), odd, even);
+    *r2 = vmuladd(vset1(-K(FC_A)), odd, even);
 }
 INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
 {
-    const vec even = d4 - K(FC_A2) * d2, odd = d3 - K(FC_A2) * d1;
-    *r3 = even + K(FC_B) * odd;
-    *r4 = even - K(FC_B) * odd;
+    const vec even = vmuladd(vset1(-K(FC_A2)), d2, d4), odd = vmuladd(vset1(-K(FC_A2)), d1, d3);
+    *r3 = vmuladd(vset1(K(FC_B)), odd, even);
+    *r4 = vmuladd(vset1(-K(FC_B)), odd, even);
 }
 
 /* v[j * pitch] = (B' d)[j] */

@@ -131,7 +131,8 @@ static int trim(fc_problem *p)
         return 0;
     p->kernel_h = u.end - u.first, p->kernel_w = v.end - v.first;
     p->pad_top -= u.first * p->dilation_h, p->pad_left -= v.first * p->dilation_w;
-    p->weight += (u.first * p->weight_u + v.first * p->weight_v) * (int64_t)p->item;
+    if (p->weight) /* prepared calls have none */
+        p->weight += (u.first * p->weight_u + v.first * p->weight_v) * (int64_t)p->item;
     p->packed_first += u.first * p->packed_u + v.first * p->packed_v;
     return 1;
 }
@@ -183,9 +184,12 @@ static const method pixels = {
     fc_conv_pixels,   fc_conv_pixels_scratch,
     fc_packed_pixels, fc_pack_pixels};
 static const method winograd = {
-    "winograd",         "3x3 with stride 1 and enough channels: 36 multiplications per 16 outputs instead of 144",
-    fc_conv_winograd,   fc_conv_winograd_scratch,
-    fc_packed_winograd, fc_pack_winograd};
+    "winograd",
+    "3x3 to 5x5, stride 1, enough channels: 36 multiplications per tile of outputs instead of 100 to 144",
+    fc_conv_winograd,
+    fc_conv_winograd_scratch,
+    fc_packed_winograd,
+    fc_pack_winograd};
 static const method direct = {"direct",         "matrix products over taps and channels, accumulated in registers",
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
