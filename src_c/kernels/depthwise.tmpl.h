@@ -45,7 +45,7 @@ INLINE void N(depthwise_taps)(const N(dw_taps) * t, const int taps, const N(dw_s
             a = vrounded(a);
         FC_UNROLL for (int j = 0; j < taps; j++)
             if (k >= j && k - j < s.pixels)
-                acc[k - j] += weight[j] * a;
+                acc[k - j] = vmuladd(weight[j], a, acc[k - j]);
     }
 }
 
@@ -150,9 +150,9 @@ INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row
             FC_UNROLL for (int j = 0; j < 3; j++)
             {
                 if (u < 3 && k >= j && k - j < s.pixels)
-                    acc[0][k - j] += weight[0][j] * a;
+                    acc[0][k - j] = vmuladd(weight[0][j], a, acc[0][k - j]);
                 if (u > 0 && k >= j && k - j < s.pixels)
-                    acc[1][k - j] += weight[1][j] * a;
+                    acc[1][k - j] = vmuladd(weight[1][j], a, acc[1][k - j]);
             }
         }
         t.x += d->x_row;
@@ -290,7 +290,7 @@ INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int ta
             a = vrounded(a);
         FC_UNROLL for (int j = 0; j < taps; j++)
             if (k >= j && k - j < s.pixels)
-                acc[j] += g[k - j] * a;
+                acc[j] = vmuladd(g[k - j], a, acc[j]);
     }
 }
 

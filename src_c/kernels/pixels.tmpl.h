@@ -21,7 +21,7 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
                 FC_UNROLL for (int r = 0; r < runs; r++)
                 {
                     vec a = vload(x[r] + at);
-                    FC_UNROLL for (int k = 0; k < channels; k++) acc[r][k] += a * weight[k];
+                    FC_UNROLL for (int k = 0; k < channels; k++) acc[r][k] = vmuladd(a, weight[k], acc[r][k]);
                 }
             }
         }
@@ -68,7 +68,7 @@ INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const in
             vec a = vrounded(vload(at)); /* loaded once */
             FC_UNROLL for (int j = 0; j < taps; j++)
                 if (i >= j && i - j < runs)
-                    FC_UNROLL for (int k = 0; k < channels; k++) acc[i - j][k] += a * weight[j][k];
+                    FC_UNROLL for (int k = 0; k < channels; k++) acc[i - j][k] = vmuladd(a, weight[j][k], acc[i - j][k]);
         }
     }
 }
