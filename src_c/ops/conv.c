@@ -103,7 +103,7 @@ void fc_lay_down(fc_problem *p)
     fc_swap(&p->packed_u, &p->packed_v);
 }
 
-/* The first and last taps along an axis that no output sees inside x: none where that would be all. */
+/* The taps along an axis from the first to the last that an output sees inside x; all of them where none does. */
 static fc_range live_taps(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
 {
     fc_range t = {0, taps};
