@@ -140,7 +140,8 @@ def _resolve(
     )
 
 
-_resolve_again = lru_cache(maxsize=1024)(_resolve)
+# An entry has about 700 bytes; a network asks for 10 to 100 different ones.
+_resolve_again = lru_cache(maxsize=256)(_resolve)
 _INTS = frozenset([int])
 
 
