@@ -23,7 +23,7 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 _Geometry = tuple[int, int, int, int, int, int, int, int]
 
 _ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
-_WINOGRAD_KERNELS = ((3, 3), (4, 4), (5, 5))
+_WINOGRAD_KERNELS = tuple(k for n in (3, 4, 5) for k in ((n,), (n, n), (1, n), (n, 1)))
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 _NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 

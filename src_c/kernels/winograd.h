@@ -13,7 +13,7 @@ enum {
     FC_WINOGRAD_TILE = 6,   /* input tile */
     FC_WINOGRAD_MIN_KERNEL = 3,
     FC_WINOGRAD_MAX_KERNEL = 5,
-    FC_WINOGRAD_POINTS = 36,
+    FC_WINOGRAD_MAX_POINTS = 36,
 };
 
 /* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */
@@ -26,7 +26,10 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
+/* Of squares, as written here, or of lines, where the transforms are those of the columns alone: B' x, G_r w, A_m' m, and a tile
+ * is one row of 6 inputs, or one column, whose `row` and `pixel` are exchanged. */
 typedef struct {
+    int points; /* 36, 6 */
     /* v[e * pitch + c] = (B' x B)[e] for c < channels rounded up to a vector; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v, int64_t pitch);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */

@@ -100,7 +100,7 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
 
 /* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all 36
  * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
-#define FC_WINO_INPUT(v, pitch)                                                                                        \
+#define FC_WINO_SQUARE(v, pitch)                                                                                       \
     {                                                                                                                  \
         vec t[6], q[6];                                                                                                \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
@@ -116,8 +116,21 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
         N(wino_store_b)(t, v + 30 * pitch, pitch);                                                                     \
     }
+#define FC_WINO_LINE(v, pitch)                                                                                         \
+    {                                                                                                                  \
+        vec t[6];                                                                                                      \
+        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = FC_X(0, j);                                                       \
+        N(wino_store_b)(t, v, pitch);                                                                                  \
+    }
+#define FC_WINO_INPUT(v, pitch)                                                                                        \
+    {                                                                                                                  \
+        if (line)                                                                                                      \
+            FC_WINO_LINE(v, pitch)                                                                                     \
+        else                                                                                                           \
+            FC_WINO_SQUARE(v, pitch)                                                                                   \
+    }
 
-static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, int64_t pitch)
+INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, int64_t pitch, const int line)
 {
     const T *x = x_;
     T *v = v_;
@@ -132,7 +145,7 @@ static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_
 #undef FC_X
 }
 
-static void N(winograd_input_border)(const void *const *x, int64_t channels, void *v_, int64_t pitch)
+INLINE void N(wino_input_border)(const void *const *x, int64_t channels, void *v_, int64_t pitch, const int line)
 {
     T *v = v_;
     int64_t c = 0;
@@ -145,15 +158,21 @@ static void N(winograd_input_border)(const void *const *x, int64_t channels, voi
         FC_WINO_INPUT(v, pitch)
 #undef FC_X
 }
-#undef FC_WINO_INPUT
 
-INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps)
+INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps,
+                           const int line)
 {
     const T *w = w_;
     T *u = u_;
+    const int inputs = line ? taps : taps * taps;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], r[6];
-    FC_UNROLL for (int tap = 0; tap < taps * taps; tap++) g[tap] = vload(w + tap * tap_pitch + c);
+        FC_UNROLL for (int tap = 0; tap < inputs; tap++) g[tap] = vload(w + tap * tap_pitch + c);
+        if (line) {
+            N(wino_g)(r, g, 1, taps);
+            FC_UNROLL for (int j = 0; j < 6; j++) vstore(u + j * pitch + c, r[j]);
+            continue;
+        }
         FC_UNROLL for (int j = 0; j < taps; j++)
         {
             N(wino_g)(r, g + j, taps, taps);
@@ -167,10 +186,15 @@ INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, vo
     }
 }
 
-INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int size)
+INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int size, const int line)
 {
+    const int points = line ? 6 : 36;
     vec in[36], t[24];
-    FC_UNROLL for (int e = 0; e < 36; e++) in[e] = vload(m + e * pitch);
+    FC_UNROLL for (int e = 0; e < points; e++) in[e] = vload(m + e * pitch);
+    if (line) {
+        N(wino_a)(y, in, 1, size);
+        return;
+    }
     FC_UNROLL for (int j = 0; j < 6; j++)
     {
         vec r[4];
@@ -180,18 +204,18 @@ INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int siz
     FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + 6 * i, 1, size);
 }
 
-/* clamp(out + residual), out already scaled, of a whole tile and vector */
-INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *residual, T *y, const int size)
+/* clamp(out + residual), out already scaled, of a whole tile and vector: `count` outputs, `size` in a row */
+INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *residual, T *y, const int count, const int size)
 {
     const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
     if (residual)
-        FC_UNROLL for (int i = 0; i < size * size; i++)
+        FC_UNROLL for (int i = 0; i < count; i++)
             out[i] += vload(residual + i / size * o->residual_row + i % size * o->residual_pixel);
-    FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = vclamp(out[i], lower, upper);
+    FC_UNROLL for (int i = 0; i < count; i++) out[i] = vclamp(out[i], lower, upper);
     if (o->stream)
-        FC_UNROLL for (int i = 0; i < size * size; i++) vstream(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+        FC_UNROLL for (int i = 0; i < count; i++) vstream(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
     else
-        FC_UNROLL for (int i = 0; i < size * size; i++) vstore(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+        FC_UNROLL for (int i = 0; i < count; i++) vstore(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
 }
 
 /* The same of a part of it, through memory: out would not stay in registers if loop counters indexed it. */
@@ -213,17 +237,18 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
 }
 
 INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
-                          const int size)
+                          const int size, const int line)
 {
+    const int outputs = line ? size : size * size;
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
     for (int64_t k = 0; k < o->channels; k += VL) {
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
-        N(wino_output_tile)(m + k, o->pitch, out, size);
+        N(wino_output_tile)(m + k, o->pitch, out, size, line);
         if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
-            vec even = vload(o->check), odd = out[size * size - 1] * (T)0;
-            FC_UNROLL for (int i = 0; i + 1 < size * size; i += 2)
+            vec even = vload(o->check), odd = out[outputs - 1] * (T)0;
+            FC_UNROLL for (int i = 0; i + 1 < outputs; i += 2)
             {
                 even += out[i] * (T)0;
                 odd += out[i + 1] * (T)0;
@@ -231,24 +256,30 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
             vstore(o->check, even + odd);
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
-        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = out[i] * s + t;
-        if (rows == size && columns == size && count == VL) {
-            N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, size);
+        FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = out[i] * s + t;
+        if (rows == outputs / size && columns == size && count == VL) {
+            N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, outputs, size);
         } else {
             T part[16 * VL];
-            FC_UNROLL for (int i = 0; i < size * size; i++) vstore(part + i * VL, out[i]);
+            FC_UNROLL for (int i = 0; i < outputs; i++) vstore(part + i * VL, out[i]);
             N(wino_store_part)(o, part, residual ? residual + k : NULL, y + k, rows, columns, count, size);
         }
     }
 }
 
-INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch, const int size)
+INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch, const int size, const int line)
 {
     T *d = d_;
+    const int outputs = line ? size : size * size;
     for (int64_t k = 0; k < channels; k += VL) {
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec g[16], t[24], r[6];
-        FC_UNROLL for (int e = 0; e < size * size; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
+        FC_UNROLL for (int e = 0; e < outputs; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
+        if (line) {
+            N(wino_g)(r, g, 1, size);
+            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + j * pitch + k, r[j]);
+            continue;
+        }
         FC_UNROLL for (int j = 0; j < size; j++)
         {
             N(wino_g)(r, g + j, size, size);
@@ -262,20 +293,26 @@ INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, 
     }
 }
 
-INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t channels, void *w_, int64_t tap_pitch, const int taps)
+INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t channels, void *w_, int64_t tap_pitch,
+                                   const int taps, const int line)
 {
     const T *u = u_;
     T *w = w_;
+    const int points = line ? 6 : 36, rows = line ? 1 : taps;
     for (int64_t k = 0; k < channels; k += VL) {
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec in[36], t[30], r[5];
-        FC_UNROLL for (int e = 0; e < 36; e++) in[e] = N(wino_load)(u + e * pitch + k, count);
+        FC_UNROLL for (int e = 0; e < points; e++) in[e] = N(wino_load)(u + e * pitch + k, count);
         FC_UNROLL for (int j = 0; j < 6; j++)
         {
+            if (line) {
+                t[j] = in[j];
+                continue;
+            }
             N(wino_a)(r, in + j, 6, taps);
             FC_UNROLL for (int i = 0; i < taps; i++) t[6 * i + j] = r[i];
         }
-        FC_UNROLL for (int i = 0; i < taps; i++)
+        FC_UNROLL for (int i = 0; i < rows; i++)
         {
             N(wino_a)(r, t + 6 * i, 1, taps);
             FC_UNROLL for (int j = 0; j < taps; j++)
@@ -287,37 +324,56 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     }
 }
 
-#define FC_WINOGRAD(r, m)                                                                                              \
-    static void N(winograd_weights_##r)(const void *w, int64_t tap_pitch, int64_t count, void *u, int64_t pitch)       \
+#define FC_WINOGRAD_INPUTS(shape, line)                                                                                \
+    static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v,        \
+                                          int64_t pitch)                                                               \
     {                                                                                                                  \
-        N(wino_weights)(w, tap_pitch, count, u, pitch, r);                                                             \
+        N(wino_input)(x, row, pixel, channels, v, pitch, line);                                                        \
     }                                                                                                                  \
-    static void N(winograd_output_##r)(const fc_winograd_output *o, const void *x, const void *residual, void *y, int rows, \
-                                       int columns)                                                                     \
+    static void N(winograd_input_border_##shape)(const void *const *x, int64_t channels, void *v, int64_t pitch)       \
     {                                                                                                                  \
-        N(wino_output)(o, x, residual, y, rows, columns, m);                                                           \
-    }                                                                                                                  \
-    static void N(winograd_gradient_##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)              \
-    {                                                                                                                  \
-        N(wino_gradient)(dy, channels, d, pitch, m);                                                                   \
-    }                                                                                                                  \
-    static void N(winograd_weight_gradient_##r)(const void *u, int64_t pitch, int64_t channels, void *w, int64_t tap_pitch) \
-    {                                                                                                                  \
-        N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r);                                                  \
+        N(wino_input_border)(x, channels, v, pitch, line);                                                             \
     }
-FC_WINOGRAD(3, 4) FC_WINOGRAD(4, 3) FC_WINOGRAD(5, 2)
-#undef FC_WINOGRAD
-
-#define FC_BY_KERNEL(name) {[3] = N(name##_3), [4] = N(name##_4), [5] = N(name##_5)}
-static const fc_winograd_kernels N(winograd_table) = {
-    .input = N(winograd_input),
-    .input_border = N(winograd_input_border),
-    .weights = FC_BY_KERNEL(winograd_weights),
-    .output = FC_BY_KERNEL(winograd_output),
-    .gradient = FC_BY_KERNEL(winograd_gradient),
-    .weight_gradient = FC_BY_KERNEL(winograd_weight_gradient),
-};
+#define FC_WINOGRAD(shape, line, r, m)                                                                                 \
+    static void N(winograd_weights_##shape##r)(const void *w, int64_t tap_pitch, int64_t count, void *u, int64_t pitch) \
+    {                                                                                                                  \
+        N(wino_weights)(w, tap_pitch, count, u, pitch, r, line);                                                       \
+    }                                                                                                                  \
+    static void N(winograd_output_##shape##r)(const fc_winograd_output *o, const void *x, const void *residual,        \
+                                              void *y, int rows, int columns)                                          \
+    {                                                                                                                  \
+        N(wino_output)(o, x, residual, y, rows, columns, m, line);                                                     \
+    }                                                                                                                  \
+    static void N(winograd_gradient_##shape##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)       \
+    {                                                                                                                  \
+        N(wino_gradient)(dy, channels, d, pitch, m, line);                                                             \
+    }                                                                                                                  \
+    static void N(winograd_weight_gradient_##shape##r)(const void *u, int64_t pitch, int64_t channels, void *w,        \
+                                                       int64_t tap_pitch)                                              \
+    {                                                                                                                  \
+        N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r, line);                                            \
+    }
+#define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
+#define FC_WINOGRAD_SHAPE(shape, line, count)                                                                          \
+    FC_WINOGRAD_INPUTS(shape, line)                                                                                    \
+    FC_WINOGRAD(shape, line, 3, 4) FC_WINOGRAD(shape, line, 4, 3) FC_WINOGRAD(shape, line, 5, 2)                       \
+    static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
+        .points = count,                                                                                               \
+        .input = N(winograd_input_##shape),                                                                            \
+        .input_border = N(winograd_input_border_##shape),                                                              \
+        .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
+        .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
+        .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
+        .weight_gradient = FC_BY_KERNEL(winograd_weight_gradient_##shape),                                             \
+    };
+FC_WINOGRAD_SHAPE(square, 0, 36) FC_WINOGRAD_SHAPE(line, 1, 6)
+#undef FC_WINOGRAD_SHAPE
 #undef FC_BY_KERNEL
+#undef FC_WINOGRAD
+#undef FC_WINOGRAD_INPUTS
+#undef FC_WINO_INPUT
+#undef FC_WINO_LINE
+#undef FC_WINO_SQUARE
 #undef FC_A
 #undef FC_B
 #undef FC_A2

@@ -229,11 +229,11 @@ static int winograd_pays(const fc_problem *p)
     if (!fc_conv_winograd_serves(p))
         return 0;
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
-    const int64_t size = fc_tile_outputs(p->kernel_h);
-    const int64_t tiles = fc_ceil_div(p->y.h, size) * fc_ceil_div(p->y.w, size);
+    const int64_t tiles = fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w));
+    const int64_t points = fc_tile_inputs(p->kernel_h) * fc_tile_inputs(p->kernel_w);
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)tiles * (FC_WINOGRAD_POINTS * in * fc_ceil_div(out, lanes) +
-                                             INPUT_OPS * fc_ceil_div(in, lanes) + OUTPUT_OPS * fc_ceil_div(out, lanes));
+    const double by_tiles = (double)tiles * (double)points *
+                            (in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) / 36.0 + OUTPUT_OPS * fc_ceil_div(out, lanes) / 36.0);
     const double by_taps =
         (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
@@ -361,8 +361,7 @@ static int winograd_gradient_pays(const fc_problem *p)
     enum { MIN_TILES = 32 };
     if (!winograd_pays(p))
         return 0;
-    const int64_t size = fc_tile_outputs(p->kernel_h);
-    return p->y.n * fc_ceil_div(p->y.h, size) * fc_ceil_div(p->y.w, size) >= MIN_TILES;
+    return p->y.n * fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w)) >= MIN_TILES;
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/

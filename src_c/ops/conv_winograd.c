@@ -56,8 +56,8 @@ static plan make_plan(const fc_problem *p)
     s.m_row = s.panel + pad;
 
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
-    const int64_t rows = p->k->gemm->max_rows, v_tile = FC_POINTS * s.tiles.row * item, v = s.tiles.count * v_tile;
-    const int64_t u = FC_POINTS * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item, l2 = fc_l2_bytes();
+    const int64_t rows = p->k->gemm->max_rows, v_tile = s.tiles.points * s.tiles.row * item, v = s.tiles.count * v_tile;
+    const int64_t u = s.tiles.points * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item, l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
     /* Bytes moved beyond that cache: u written, and read once per block of tiles; or v written, and read once per panel. The
@@ -79,10 +79,10 @@ static plan make_plan(const fc_problem *p)
     s.u_point = s.chunk * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
-    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * s.panel);
+    s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
     s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
-    s.m_bytes = bytes_of(&s, FC_POINTS * s.m_point);
-    s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
+    s.m_bytes = bytes_of(&s, s.tiles.points * s.m_point);
+    s.u_bytes = bytes_of(&s, s.tiles.points * s.u_point);
     s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
@@ -132,7 +132,7 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
     for (int64_t c = 0; c < channels; c += PACKED) {
         const int64_t count = fc_min(PACKED, channels - c);
         pack_taps(s, group, panel, c0 + c, count, pack);
-        s->p->k->winograd->weights[s->p->kernel_h](pack, count * width, count * width, u + c * width * item,
+        s->tiles.k->weights[s->tiles.taps](pack, count * width, count * width, u + c * width * item,
                                                    s->u_point);
     }
 }
@@ -190,7 +190,7 @@ static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, in
         .columns = (int)width,
         .accumulate = c0 > 0,
     };
-    for (int64_t e = 0; e < FC_POINTS; e++) {
+    for (int64_t e = 0; e < s->tiles.points; e++) {
         product.a = v + (c0 / s->tiles.chunk * s->tiles.part + e * s->tiles.point) * item;
         product.b = u + e * s->u_point * item;
         product.y = m + e * s->m_point * item;
@@ -205,13 +205,14 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     const fc_epilogue *e = &p->epilogue;
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel,
                   columns = panel_columns(s, panel);
-    const int64_t out = s->tiles.out, h = r->row * out, w = r->column * out, rows = fc_min(out, p->y.h - h);
+    const int64_t out = s->tiles.out_w, h = r->row * s->tiles.out_h, w = r->column * out,
+                  rows = fc_min(s->tiles.out_h, p->y.h - h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
     char *y = tile;
     if (s->y_in_place)
         y = (char *)p->y.data + (r->n * p->y.stride_n + channel + h * p->y.stride_h + w * p->y.stride_w) * item;
     double check[FC_MAX_LANES] = {0};
-    const fc_winograd_output o = {
+    fc_winograd_output o = {
         .pitch = s->m_point,
         .channels = columns,
         .scale = fc_at(e->scale, channel, item),
@@ -225,12 +226,17 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .check = panel == 0 ? check : NULL,
         .stream = s->stream,
     };
+    const int64_t y_step = out * o.y_pixel * item, residual_step = out * o.residual_pixel;
+    if (s->tiles.upright)
+        o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
     for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
-        p->k->winograd->output[p->kernel_h](&o, m, residual, y, (int)rows, (int)fc_min(out, left));
+        const int columns_left = (int)fc_min(out, left);
+        s->tiles.k->output[s->tiles.taps](&o, m, residual, y, s->tiles.upright ? 1 : (int)rows,
+                                          s->tiles.upright ? (int)rows : columns_left);
         m += s->m_row * item;
-        y += out * o.y_pixel * item;
-        residual = fc_at(residual, out * o.residual_pixel, p->item);
+        y += y_step;
+        residual = fc_at(residual, residual_step, p->item);
     }
     if (panel == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
@@ -303,7 +309,7 @@ static void run_panel(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), pitch = channels * panel_width(s, panel);
         if (s->p->packed)
-            s->p->k->winograd->weights[s->p->kernel_h](stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv,
+            s->tiles.k->weights[s->tiles.taps](stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv,
                                                        s->u_point);
         else
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
@@ -314,9 +320,10 @@ static void run_panel(void *context, int64_t panel, int slot)
 
 int fc_conv_winograd_serves(const fc_problem *p)
 {
-    return p->kernel_h == p->kernel_w && p->kernel_h >= FC_WINOGRAD_MIN_KERNEL &&
-           p->kernel_h <= FC_WINOGRAD_MAX_KERNEL && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 &&
-           p->dilation_w == 1;
+    const int64_t taps = fc_max(p->kernel_h, p->kernel_w), others = fc_min(p->kernel_h, p->kernel_w);
+    return taps >= FC_WINOGRAD_MIN_KERNEL && taps <= FC_WINOGRAD_MAX_KERNEL && (others == taps || others == 1) &&
+           p->stride_h == 1 && p->stride_w == 1 && (p->dilation_h == 1 || p->kernel_h == 1) &&
+           (p->dilation_w == 1 || p->kernel_w == 1);
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }

@@ -48,21 +48,21 @@ static plan make_plan(const fc_problem *p)
     s.d_row = fc_round_up(p->out_channels, p->k->vector_lanes) + pad;
     s.sum_row = s.d_row;
     s.sum_point = p->in_channels * s.sum_row + pad;
-    s.sum_bytes = bytes_of(&s, FC_POINTS * s.sum_point);
+    s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.row + s.d_row) * item)));
+    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (s.tiles.points * (s.tiles.row + s.d_row) * item)));
     fc_set_block(&s.tiles, s.block, INT64_MAX);
     s.d_point = s.block * s.d_row + pad;
     s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
-    s.d_bytes = bytes_of(&s, FC_POINTS * s.d_point);
+    s.d_bytes = bytes_of(&s, s.tiles.points * s.d_point);
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
-        p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * p->out_channels);
+        p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * p->out_channels);
     s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, p->kernel_h * p->kernel_w * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
@@ -73,25 +73,26 @@ static plan make_plan(const fc_problem *p)
 static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, out = s->tiles.out, top = r->row * out, left = r->column * out;
+    const int64_t item = (int64_t)p->item, out_h = s->tiles.out_h, out_w = s->tiles.out_w, top = r->row * out_h,
+                  left = r->column * out_w;
     const int in_place = p->y.stride_c == 1;
     const fc_image image = fc_image_of(&p->y, p->item, r->n, s->group * p->out_channels, p->out_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!in_place) {
-        const fc_window window = {top, out, 1, left, out * r->count, 1};
-        row = out * r->count * p->out_channels, pixel = p->out_channels;
+        const fc_window window = {top, out_h, 1, left, out_w * r->count, 1};
+        row = out_w * r->count * p->out_channels, pixel = p->out_channels;
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
     for (int64_t t = 0; t < r->count; t++) {
         const void *y[FC_MAX_OUT * FC_MAX_OUT];
-        for (int64_t i = 0; i < out; i++)
-            for (int64_t j = 0; j < out; j++) {
-                const int inside = !in_place || (top + i < p->y.h && left + out * t + j < p->y.w);
-                y[out * i + j] = inside ? base + (i * row + (out * t + j) * pixel) * item : s->tiles.zeros;
+        for (int64_t i = 0; i < out_h; i++)
+            for (int64_t j = 0; j < out_w; j++) {
+                const int inside = !in_place || (top + i < p->y.h && left + out_w * t + j < p->y.w);
+                y[out_w * i + j] = inside ? base + (i * row + (out_w * t + j) * pixel) * item : s->tiles.zeros;
             }
-        p->k->winograd->gradient[p->kernel_h](y, p->out_channels, d + t * s->d_row * item, s->d_point);
+        s->tiles.k->gradient[s->tiles.taps](y, p->out_channels, d + t * s->d_row * item, s->d_point);
     }
 }
 
@@ -149,7 +150,7 @@ static void run_by_points(plan *s, int slots)
     for (s->first = 0; s->first < s->tiles.count; s->first = s->end) {
         s->end = fc_min(s->first + s->block, s->tiles.count);
         fc_parallel_in(slots, fc_ceil_div(s->end - s->first, TILES_PER_TASK), transform_task, s);
-        fc_parallel_in(slots, FC_POINTS, multiply_task, s);
+        fc_parallel_in(slots, s->tiles.points, multiply_task, s);
     }
 }
 
@@ -162,7 +163,7 @@ static void slice_task(void *context, int64_t slice, int slot)
     for (int64_t first = begin; first < end; first += s->block) {
         const int64_t tiles = fc_min(s->block, end - first);
         transform_tiles(s, first, first + tiles, strip, v, d);
-        for (int64_t e = 0; e < FC_POINTS; e++)
+        for (int64_t e = 0; e < s->tiles.points; e++)
             multiply(s, e, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
     }
 }
@@ -191,7 +192,7 @@ static void add_task(void *context, int64_t e, int slot)
 static void run_by_slices(plan *s, int slots)
 {
     fc_parallel_in(slots, s->slices, slice_task, s);
-    fc_parallel_in(slots, FC_POINTS, add_task, s);
+    fc_parallel_in(slots, s->tiles.points, add_task, s);
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
@@ -204,7 +205,7 @@ static void store_task(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
         const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
         for (int64_t c = 0; c < channels; c++)
-            p->k->winograd->weight_gradient[p->kernel_h](s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point,
+            s->tiles.k->weight_gradient[s->tiles.taps](s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point,
                                                          columns, taps + c * s->panel * item, channels * s->panel);
         fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
     }

@@ -5,9 +5,14 @@
 fc_tiles fc_make_tiles(const fc_problem *p)
 {
     fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
-    t.out = fc_tile_outputs(p->kernel_h);
-    t.rows = fc_ceil_div(p->y.h, t.out);
-    t.columns = fc_ceil_div(p->y.w, t.out);
+    t.in_h = fc_tile_inputs(p->kernel_h), t.in_w = fc_tile_inputs(p->kernel_w);
+    t.out_h = fc_tile_outputs(p->kernel_h), t.out_w = fc_tile_outputs(p->kernel_w);
+    t.points = t.in_h * t.in_w;
+    t.taps = fc_max(p->kernel_h, p->kernel_w);
+    t.upright = p->kernel_w == 1;
+    t.k = p->kernel_h == p->kernel_w ? p->k->winograd : p->k->winograd_line;
+    t.rows = fc_ceil_div(p->y.h, t.out_h);
+    t.columns = fc_ceil_div(p->y.w, t.out_w);
     t.count = p->y.n * t.rows * t.columns;
     t.chunk = fc_round_up(p->in_channels, p->k->vector_lanes);
     t.row = t.chunk + FC_PITCH_PAD_BYTES / (int64_t)p->item;
@@ -19,7 +24,7 @@ void fc_set_block(fc_tiles *t, int64_t block, int64_t chunk)
     if (chunk < t->chunk) /* one after the other, read as a stream */
         t->row = t->chunk = chunk;
     t->point = block * t->row + FC_PITCH_PAD_BYTES / (int64_t)t->p->item;
-    t->part = FC_POINTS * t->point;
+    t->part = t->points * t->point;
     t->longest_run = fc_min(t->columns, block);
 }
 
@@ -30,13 +35,13 @@ static void transform_inside(const fc_tiles *t, const char *x, int64_t row, int6
 {
     const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
     for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item)
-        t->p->k->winograd->input(x + c * item, row, pixel, fc_min(t->chunk, channels - c), v, t->point);
+        t->k->input(x + c * item, row, t->upright ? row : pixel, fc_min(t->chunk, channels - c), v, t->point);
 }
 
-/* Where the indices start .. start + FC_IN - 1 lie inside an axis: from first to before end, counted from start. */
-static fc_range inside(int64_t start, int64_t size)
+/* Where the indices start .. start + count - 1 lie inside an axis: from first to before end, counted from start. */
+static fc_range inside(int64_t start, int64_t count, int64_t size)
 {
-    const fc_range r = {fc_max(0, -start), fc_min(FC_IN, size - start)};
+    const fc_range r = {fc_max(0, -start), fc_min(count, size - start)};
     return r;
 }
 
@@ -45,23 +50,23 @@ static void transform_border(const fc_tiles *t, int64_t top, int64_t left, const
                              char *v)
 {
     const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
-    const fc_range h = inside(top, t->p->x.h), w = inside(left, t->p->x.w);
+    const fc_range h = inside(top, t->in_h, t->p->x.h), w = inside(left, t->in_w, t->p->x.w);
     for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item) {
-        const void *from[FC_POINTS];
-        for (int e = 0; e < FC_POINTS; e++)
+        const void *from[FC_WINOGRAD_MAX_POINTS];
+        for (int e = 0; e < t->points; e++)
             from[e] = t->zeros;
         for (int64_t i = h.first; i < h.end; i++)
             for (int64_t j = w.first; j < w.end; j++)
-                from[FC_IN * i + j] = x + (i * row + j * pixel + c) * item;
-        t->p->k->winograd->input_border(from, fc_min(t->chunk, channels - c), v, t->point);
+                from[t->in_w * i + j] = x + (i * row + j * pixel + c) * item;
+        t->k->input_border(from, fc_min(t->chunk, channels - c), v, t->point);
     }
 }
 
-static int64_t strip_row(const fc_tiles *t) { return (t->out * t->longest_run + FC_IN - t->out) * t->p->in_channels; }
+static int64_t strip_row(const fc_tiles *t) { return (t->out_w * t->longest_run + t->in_w - t->out_w) * t->p->in_channels; }
 
 int64_t fc_tiles_strip_bytes(const fc_tiles *t)
 {
-    return t->in_place ? 0 : fc_round_up(FC_IN * strip_row(t) * (int64_t)t->p->item, 64);
+    return t->in_place ? 0 : fc_round_up(t->in_h * strip_row(t) * (int64_t)t->p->item, 64);
 }
 
 fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
@@ -75,20 +80,20 @@ fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
 static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, top = r->row * tiles->out - p->pad_top;
-    int64_t left = r->column * tiles->out - p->pad_left;
+    const int64_t item = (int64_t)p->item, top = r->row * tiles->out_h - p->pad_top;
+    int64_t left = r->column * tiles->out_w - p->pad_left;
     const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!tiles->in_place) {
-        const fc_window window = {top, FC_IN, 1, left, tiles->out * r->count + FC_IN - tiles->out, 1};
+        const fc_window window = {top, tiles->in_h, 1, left, tiles->out_w * r->count + tiles->in_w - tiles->out_w, 1};
         row = strip_row(tiles), pixel = p->in_channels;
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    for (int64_t t = 0; t < r->count; t++, left += tiles->out, v += tiles->row * item) {
-        const char *x = base + tiles->out * t * pixel * item;
-        if (!tiles->in_place || (top >= 0 && top + FC_IN <= p->x.h && left >= 0 && left + FC_IN <= p->x.w))
+    for (int64_t t = 0; t < r->count; t++, left += tiles->out_w, v += tiles->row * item) {
+        const char *x = base + tiles->out_w * t * pixel * item;
+        if (!tiles->in_place || (top >= 0 && top + tiles->in_h <= p->x.h && left >= 0 && left + tiles->in_w <= p->x.w))
             transform_inside(tiles, x, row, pixel, v);
         else
             transform_border(tiles, top, left, x, row, pixel, v);

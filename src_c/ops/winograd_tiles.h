@@ -3,12 +3,15 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-enum { FC_POINTS = FC_WINOGRAD_POINTS, FC_IN = FC_WINOGRAD_TILE, FC_MAX_OUT = FC_IN - FC_WINOGRAD_MIN_KERNEL + 1 };
+enum { FC_MAX_OUT = FC_WINOGRAD_TILE - FC_WINOGRAD_MIN_KERNEL + 1 };
 
 /* Tiles are numbered through images, tile rows and tile columns. */
 typedef struct {
     const fc_problem *p;
-    int64_t out;                  /* outputs of a tile along an axis */
+    const fc_winograd_kernels *k; /* of squares or lines */
+    int64_t points, taps;         /* positions of a tile; the size of the kernel, which indexes *k */
+    int upright;                  /* lines are columns */
+    int64_t in_h, in_w, out_h, out_w; /* inputs and outputs of a tile */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
     int64_t chunk;                /* channels that lie together */
     int64_t row, point, part;     /* pitches of v[chunk][point][tile][channel of the chunk], elements */
@@ -25,8 +28,9 @@ typedef struct {
 /* Pitches grow by this, a cache line, so that the 36 streams of a transform fall into different L1 sets. */
 enum { FC_PITCH_PAD_BYTES = 64 };
 
-/* Outputs along an axis of a tile for this kernel size. */
-static inline int64_t fc_tile_outputs(int64_t kernel) { return FC_IN - kernel + 1; }
+/* Inputs and outputs along an axis of a tile for this kernel size. */
+static inline int64_t fc_tile_inputs(int64_t kernel) { return kernel == 1 ? 1 : FC_WINOGRAD_TILE; }
+static inline int64_t fc_tile_outputs(int64_t kernel) { return fc_tile_inputs(kernel) - kernel + 1; }
 fc_tiles fc_make_tiles(const fc_problem *);
 /* Sets the layout of v: blocks of up to `block` tiles, `chunk` channels together (whole vectors, or all channels). */
 void fc_set_block(fc_tiles *, int64_t block, int64_t chunk);
