@@ -221,19 +221,25 @@ static int64_t rows_inside(const fc_problem *p)
     return pairs;
 }
 
-/* Per tile and pair of channels Winograd multiplies 36 times and direct (taps) * (outputs of the tile); the transforms cost about
- * 150 vector operations per tile and vector of input channels, and 125 per vector of output channels. */
+static int64_t tiles_of_image(const fc_problem *p)
+{
+    return fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w));
+}
+
+/* Per tile and pair of channels Winograd multiplies once for each of its 36 or 6 points and direct (taps) * (outputs of the tile).
+ * The transforms, and products that are stored between them, cost per point as much as TRANSFORM_OPS vector multiplications
+ * for each vector of input and of output channels: measured from 8 to 256 channels, 10 for lines and for squares. */
 static int winograd_pays(const fc_problem *p)
 {
-    enum { INPUT_OPS = 150, OUTPUT_OPS = 125 };
+    enum { TRANSFORM_OPS = 11 };
     if (!fc_conv_winograd_serves(p))
         return 0;
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
-    const int64_t tiles = fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w));
     const int64_t points = fc_tile_inputs(p->kernel_h) * fc_tile_inputs(p->kernel_w);
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)tiles * (double)points *
-                            (in * fc_ceil_div(out, lanes) + INPUT_OPS * fc_ceil_div(in, lanes) / 36.0 + OUTPUT_OPS * fc_ceil_div(out, lanes) / 36.0);
+    const double by_tiles = (double)(tiles_of_image(p) * points) *
+                            (double)(in * fc_ceil_div(out, lanes) +
+                                     TRANSFORM_OPS * (fc_ceil_div(in, lanes) + fc_ceil_div(out, lanes)));
     const double by_taps =
         (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
@@ -361,7 +367,7 @@ static int winograd_gradient_pays(const fc_problem *p)
     enum { MIN_TILES = 32 };
     if (!winograd_pays(p))
         return 0;
-    return p->y.n * fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w)) >= MIN_TILES;
+    return p->y.n * tiles_of_image(p) >= MIN_TILES;
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/

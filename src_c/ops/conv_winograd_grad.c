@@ -7,7 +7,7 @@
  * back. Two schedules, chosen by the shape alone; in both, a sum runs through its tiles in order whatever the blocks are:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
- *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points)   (large ones)
+ *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points and panels)   (large ones)
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -38,6 +38,7 @@ typedef struct {
     int64_t group, first, end;   /* by points: the current block */
 } plan;
 
+static int64_t padded_columns(const plan *s) { return fc_round_up(s->p->out_channels, s->p->k->vector_lanes); }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
 static plan make_plan(const fc_problem *p)
@@ -107,23 +108,24 @@ static void transform_tiles(const plan *s, int64_t first, int64_t end, char *str
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over `tiles` tiles */
-static void multiply(const plan *s, int64_t e, int64_t tiles, const char *v, const char *d, char *sum, int accumulate)
+/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `columns` output channels from k0 on */
+static void multiply(const plan *s, int64_t e, int64_t k0, int64_t columns, int64_t tiles, const char *v, const char *d,
+                     char *sum, int accumulate)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     const fc_gemm_at product = {
         .a = v + e * s->tiles.point * item,
         .a_step = s->tiles.row,
-        .b = d + e * s->d_point * item,
+        .b = d + (e * s->d_point + k0) * item,
         .b_step = s->d_row,
         .images = 1,
         .lines = 1,
         .depth = tiles,
-        .c = sum + e * s->sum_point * item,
+        .c = sum + (e * s->sum_point + k0) * item,
         .c_row = s->sum_row,
         .rows = p->in_channels,
-        .columns = fc_round_up(p->out_channels, p->k->vector_lanes),
+        .columns = columns,
         .accumulate = accumulate,
     };
     p->k->gemm->at(&product);
@@ -138,11 +140,12 @@ static void transform_task(void *context, int64_t task, int slot)
                     s->v + at * s->tiles.row * item, s->d + at * s->d_row * item);
 }
 
-static void multiply_task(void *context, int64_t e, int slot)
+static void multiply_task(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    multiply(s, e, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
+    const int64_t k0 = task % s->panels * s->panel, columns = fc_min(s->panel, padded_columns(s) - k0);
+    multiply(s, task / s->panels, k0, columns, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
 }
 
 static void run_by_points(plan *s, int slots)
@@ -150,7 +153,7 @@ static void run_by_points(plan *s, int slots)
     for (s->first = 0; s->first < s->tiles.count; s->first = s->end) {
         s->end = fc_min(s->first + s->block, s->tiles.count);
         fc_parallel_in(slots, fc_ceil_div(s->end - s->first, TILES_PER_TASK), transform_task, s);
-        fc_parallel_in(slots, s->tiles.points, multiply_task, s);
+        fc_parallel_in(slots, s->tiles.points * s->panels, multiply_task, s);
     }
 }
 
@@ -164,7 +167,7 @@ static void slice_task(void *context, int64_t slice, int slot)
         const int64_t tiles = fc_min(s->block, end - first);
         transform_tiles(s, first, first + tiles, strip, v, d);
         for (int64_t e = 0; e < s->tiles.points; e++)
-            multiply(s, e, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+            multiply(s, e, 0, padded_columns(s), tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
     }
 }
 
