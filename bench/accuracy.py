@@ -19,20 +19,23 @@ class Method(NamedTuple):
 
     algorithm: str
     outputs: int | None  # None: depthwise
-    kernel: int
+    kernel: tuple[int, int]
     stride: int
     bound: float
 
 
 METHODS = {
-    "direct 3x3": Method("direct", 16, 3, 1, 1),
-    "direct 1x1": Method("direct", 16, 1, 1, 1),
-    "direct 7x7, stride 2": Method("direct", 16, 7, 2, 1),
-    "pixels 3x3": Method("direct", 1, 3, 1, 1),
-    "depthwise 3x3": Method("direct", None, 3, 1, 1.5),
-    "winograd 3x3": Method("winograd", 16, 3, 1, 4),
-    "winograd 4x4": Method("winograd", 16, 4, 1, 4),
-    "winograd 5x5": Method("winograd", 16, 5, 1, 4),
+    "direct 3x3": Method("direct", 16, (3, 3), 1, 1),
+    "direct 1x1": Method("direct", 16, (1, 1), 1, 1),
+    "direct 7x7, stride 2": Method("direct", 16, (7, 7), 2, 1),
+    "pixels 3x3": Method("direct", 1, (3, 3), 1, 1),
+    "depthwise 3x3": Method("direct", None, (3, 3), 1, 1.5),
+    "winograd 3x3": Method("winograd", 16, (3, 3), 1, 4),
+    "winograd 4x4": Method("winograd", 16, (4, 4), 1, 4),
+    "winograd 5x5": Method("winograd", 16, (5, 5), 1, 4),
+    "winograd 1x3": Method("winograd", 16, (1, 3), 1, 3),
+    "winograd 1x4": Method("winograd", 16, (1, 4), 1, 3),
+    "winograd 5x1": Method("winograd", 16, (5, 1), 1, 3),
 }
 RESULTS = ("forward", "grad_input", "grad_weight")
 
@@ -64,20 +67,22 @@ INPUTS = {
 # ---- the oracle ---------------------------------------------------------------------------------
 
 
-def taps(x: np.ndarray, kernel: int, stride: int) -> Iterator[tuple[int, int, np.ndarray]]:
+def taps(
+    x: np.ndarray, kernel: tuple[int, ...], stride: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """(u, v, the inputs that tap meets), a view (N, C, OH, OW)."""
-    h, w = ((size - kernel) // stride * stride + 1 for size in x.shape[2:])
-    for u in range(kernel):
-        for v in range(kernel):
+    h, w = ((s - k) // stride * stride + 1 for s, k in zip(x.shape[2:], kernel, strict=True))
+    for u in range(kernel[0]):
+        for v in range(kernel[1]):
             yield u, v, x[:, :, u : u + h : stride, v : v + w : stride]
 
 
 def convolve(x, w, stride):
     """sum over taps; depthwise if w has one input channel and as many outputs as x has channels."""
     if is_depthwise(x, w):
-        return sum(w[:, 0, u, v, None, None] * part for u, v, part in taps(x, w.shape[2], stride))
+        return sum(w[:, 0, u, v, None, None] * part for u, v, part in taps(x, w.shape[2:], stride))
     total = sum(
-        np.tensordot(w[:, :, u, v], part, (1, 1)) for u, v, part in taps(x, w.shape[2], stride)
+        np.tensordot(w[:, :, u, v], part, (1, 1)) for u, v, part in taps(x, w.shape[2:], stride)
     )
     return total.transpose(1, 0, 2, 3)
 
@@ -85,8 +90,8 @@ def convolve(x, w, stride):
 def gradients(g, x, w, stride):
     """The gradients of input and weight."""
     grad_x, grad_w = np.zeros_like(x), np.zeros_like(w)
-    seen = {(u, v): part for u, v, part in taps(x, w.shape[2], stride)}
-    for u, v, part in taps(grad_x, w.shape[2], stride):
+    seen = {(u, v): part for u, v, part in taps(x, w.shape[2:], stride)}
+    for u, v, part in taps(grad_x, w.shape[2:], stride):
         if is_depthwise(x, w):
             part += w[:, 0, u, v, None, None] * g
             grad_w[:, 0, u, v] = (g * seen[u, v]).sum((0, 2, 3))
@@ -104,7 +109,7 @@ def sequential(x, w):
     """The same sum of a 3x3 convolution, one product after the other, in the arrays' precision."""
     total = np.zeros_like(convolve(x, w, 1))
     for channel in range(x.shape[1]):
-        for u, v, part in taps(x[:, channel : channel + 1], 3, 1):
+        for u, v, part in taps(x[:, channel : channel + 1], (3, 3), 1):
             total += w[:, channel, u, v][:, None, None] * part
     return total
 
@@ -119,7 +124,7 @@ def problem(name, inputs, channels, size, dtype=np.float32):
     x = INPUTS[inputs](rng, (1, channels, size, size)).astype(dtype)
     outputs = method.outputs or channels
     depth = channels if method.outputs else 1
-    w = rng.standard_normal((outputs, depth, method.kernel, method.kernel)).astype(dtype)
+    w = rng.standard_normal((outputs, depth, *method.kernel)).astype(dtype)
     g = rng.standard_normal(convolve(x, w, method.stride).shape).astype(dtype)
     return x, w, g
 

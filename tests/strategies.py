@@ -119,15 +119,16 @@ def spread(value, axes):
 
 
 @st.composite
-def square(draw, modes=MODES):
-    """What "auto" runs by Winograd's method: a square kernel, stride 1, enough channels."""
+def tiled(draw, modes=MODES):
+    """What "auto" runs by Winograd's method: a square kernel or a line, stride 1, enough channels."""
     channels = st.sampled_from((8, 9, 16, 17, 33))
-    size, c_in, c_out = draw(st.sampled_from((3, 3, 4, 5))), draw(channels), draw(channels)
+    kernel = draw(st.sampled_from(((3, 3), (3, 3), (4, 4), (5, 5), (1, 3), (3, 1), (1, 4), (5, 1))))
+    c_in, c_out = draw(channels), draw(channels)
     sizes = draw(st.tuples(*[st.sampled_from((6, 7, 8, 11, 12, 15))] * 2))
     arguments = {"stride": 1, "padding": draw(numbers(2, 2)), "dilation": 1, "groups": 1}
     return Conv(
         (draw(st.sampled_from((3, 2, 1))), c_in, *sizes),
-        (c_out, c_in, size, size),
+        (c_out, c_in, *kernel),
         {**arguments, "padding_mode": draw(st.sampled_from(("zeros", *modes)))},
         draw(st.sampled_from(DTYPES)),
         draw(st.sampled_from(FORMATS)),
@@ -139,7 +140,7 @@ def square(draw, modes=MODES):
 def convs(draw, axes=None, words=True, modes=MODES, batch=3):
     """Any call that is valid: every argument, channels around the widths of vectors."""
     if axes is None and draw(st.integers(0, 2)) == 0:
-        return draw(square(modes))
+        return draw(tiled(modes))
     axes = draw(st.sampled_from((1, 2))) if axes is None else axes
     groups = draw(st.sampled_from((1, 1, 1, 2, 3, "depthwise")))
     if groups == "depthwise":

@@ -23,7 +23,7 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 _Geometry = tuple[int, int, int, int, int, int, int, int]
 
 _ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
-_WINOGRAD_KERNELS = tuple(k for n in (3, 4, 5) for k in ((n,), (n, n), (1, n), (n, 1)))
+_WINOGRAD_KERNELS = tuple(k for n in (3, 4, 5) for k in ((n,), (1, n), (n, 1), (n, n)))
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 _NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 
@@ -122,8 +122,8 @@ def _resolve(
         kernel not in _WINOGRAD_KERNELS or stride != (1, 1) or dilation != (1, 1)
     ):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves 3x3, 4x4 and 5x5 kernels with stride 1 and "
-            "dilation 1, "
+            f"{function}: algorithm 'winograd' serves kernels of 3 to 5 taps along one axis, and 3x3, 4x4 "
+            "and 5x5, with stride 1 and dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]

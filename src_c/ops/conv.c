@@ -183,13 +183,13 @@ static const method pixels = {
     "pixels",         "few output channels per group: lanes are neighbouring outputs of a row",
     fc_conv_pixels,   fc_conv_pixels_scratch,
     fc_packed_pixels, fc_pack_pixels};
-static const method winograd = {
-    "winograd",
-    "3x3 to 5x5, stride 1, enough channels: 36 multiplications per tile of outputs instead of 100 to 144",
-    fc_conv_winograd,
-    fc_conv_winograd_scratch,
-    fc_packed_winograd,
-    fc_pack_winograd};
+static const method winograd = {"winograd",
+                                "3 to 5 taps along one axis or both, stride 1, enough channels: 6 multiplications, "
+                                "along an axis, per 2 to 4 outputs",
+                                fc_conv_winograd,
+                                fc_conv_winograd_scratch,
+                                fc_packed_winograd,
+                                fc_pack_winograd};
 static const method direct = {"direct",         "matrix products over taps and channels, accumulated in registers",
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
@@ -228,7 +228,7 @@ static int64_t tiles_of_image(const fc_problem *p)
 
 /* Per tile and pair of channels Winograd multiplies once for each of its 36 or 6 points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per point as much as TRANSFORM_OPS vector multiplications
- * for each vector of input and of output channels: measured from 8 to 256 channels, 10 for lines and for squares. */
+ * for each vector of input and of output channels: measured from 8 to 256 channels, 10 to 12 for lines and for squares. */
 static int winograd_pays(const fc_problem *p)
 {
     enum { TRANSFORM_OPS = 11 };
@@ -237,9 +237,9 @@ static int winograd_pays(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
     const int64_t points = fc_tile_inputs(p->kernel_h) * fc_tile_inputs(p->kernel_w);
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)(tiles_of_image(p) * points) *
-                            (double)(in * fc_ceil_div(out, lanes) +
-                                     TRANSFORM_OPS * (fc_ceil_div(in, lanes) + fc_ceil_div(out, lanes)));
+    const double by_tiles = (double)tiles_of_image(p) *
+                            (double)(points * (in * fc_ceil_div(out, lanes) +
+                                               TRANSFORM_OPS * (fc_ceil_div(in, lanes) + fc_ceil_div(out, lanes))));
     const double by_taps =
         (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;

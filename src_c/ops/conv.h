@@ -155,7 +155,7 @@ fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels 
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
-int fc_conv_winograd_serves(const fc_problem *); /* 3x3, 4x4, 5x5 with stride 1, dilation 1 */
+int fc_conv_winograd_serves(const fc_problem *); /* r x r, 1 x r, r x 1, r = 3, 4, 5; stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */

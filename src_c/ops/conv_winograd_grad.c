@@ -1,4 +1,5 @@
-/* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r.
+/* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r, and of a
+ * line of r taps by F(r, m), with 6 points instead of 36.
  *
  * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
@@ -209,7 +210,7 @@ static void store_task(void *context, int64_t panel, int slot)
         const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
         for (int64_t c = 0; c < channels; c++)
             s->tiles.k->weight_gradient[s->tiles.taps](s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point,
-                                                         columns, taps + c * s->panel * item, channels * s->panel);
+                                                       columns, taps + c * s->panel * item, channels * s->panel);
         fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
     }
 }
