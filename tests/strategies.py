@@ -120,7 +120,7 @@ def spread(value, axes):
 
 @st.composite
 def tiled(draw, modes=MODES):
-    """What "auto" runs by Winograd's method: a square kernel or a line, stride 1, enough channels."""
+    """What "auto" runs by Winograd's method: squares and lines, stride 1, enough channels."""
     channels = st.sampled_from((8, 9, 16, 17, 33))
     kernel = draw(st.sampled_from(((3, 3), (3, 3), (4, 4), (5, 5), (1, 3), (3, 1), (1, 4), (5, 1))))
     c_in, c_out = draw(channels), draw(channels)

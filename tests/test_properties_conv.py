@@ -2,7 +2,7 @@
 
 import numpy as np
 from helpers import integers, same_bits, to_format
-from strategies import Conv, convs, flat_pad, holds, normal, spread, tiled, st
+from strategies import Conv, convs, flat_pad, holds, normal, spread, st, tiled
 
 import fastconv.functional as F
 from fastconv import reference as R

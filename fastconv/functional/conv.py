@@ -118,12 +118,10 @@ def _resolve(
     ]
     channels = max(input_shape[1], weight_shape[0])
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
-    if algorithm == "winograd" and (
-        kernel not in _WINOGRAD_KERNELS or stride != (1, 1) or dilation != (1, 1)
-    ):
+    if algorithm == "winograd" and (kernel not in _WINOGRAD_KERNELS or max(stride + dilation) > 1):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves kernels of 3 to 5 taps along one axis, and 3x3, 4x4 "
-            "and 5x5, with stride 1 and dilation 1, "
+            f"{function}: algorithm 'winograd' serves kernels of 3 to 5 taps along one axis, "
+            "and 3x3, 4x4 and 5x5, with stride 1 and dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]
