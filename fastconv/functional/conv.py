@@ -87,16 +87,16 @@ def _resolve(
     padding_mode: Any,
     algorithm: Any,
 ) -> _Plan:
-    """The checks that look at no array. input_shape has a batch axis."""
-    _check_weight(function, weight_shape, axes, _layout(axes))
+    """The checks that look at no array. input_shape may have a batch axis, the plan has one."""
+    layout = _layout(axes)
+    _check_weight(function, weight_shape, axes, layout)
     groups = check.integer(function, "groups", groups, 1)
     choice(function, "algorithm", algorithm, _ALGORITHMS)
-    if input_shape[1] != weight_shape[1] * groups:
-        raise ValueError(
-            f"{function}: weight expects {weight_shape[1]} input channels per group, "
-            f"input has {input_shape[1]} channels in {groups} groups "
-            f"(input {input_shape}, weight {weight_shape}, groups {groups})"
-        )
+    given, expected = input_shape, weight_shape[1] * groups
+    if len(given) == axes + 1:
+        input_shape = (1, *given)
+    if input_shape[1] != expected:
+        raise check.wrong_channels(function, given, weight_shape, groups, expected, layout)
     if weight_shape[0] % groups:
         raise ValueError(
             f"{function}: groups must divide out_channels, "
@@ -107,9 +107,7 @@ def _resolve(
     sizes, kernel = input_shape[2:], weight_shape[2:]
     pads = check.conv_padding(function, padding, sizes, kernel, stride, dilation)
     if 0 in sizes:
-        raise ValueError(
-            f"{function}: input must not have an empty spatial axis, got {input_shape}"
-        )
+        raise ValueError(f"{function}: input must not have an empty spatial axis, got {given}")
     out_sizes = [
         check.output_size(function, name, *args)
         for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
@@ -165,7 +163,7 @@ def _prepare(
     w = check.float_array(function, "weight", weight)
     if w.dtype is not x.dtype:
         check.same_dtype(function, "weight", w, "input", x)
-    had_batch = x.ndim == axes + 2
+    shape, had_batch = x.shape, x.ndim == axes + 2
     if not had_batch:
         x, had_batch = check.batched(function, "input", x, axes)
     plain = type(padding_mode) is type(algorithm) is str and (
@@ -177,7 +175,7 @@ def _prepare(
     plan = (_resolve_again if plain else _resolve)(
         function,
         axes,
-        x.shape,
+        shape,
         w.shape,
         x.itemsize,
         stride,

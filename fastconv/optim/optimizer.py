@@ -41,6 +41,8 @@ class Optimizer:
         who = type(self).__name__
         if isinstance(params, Module):
             raise TypeError(f"{who}: params must hold Parameters, got a Module; use .parameters()")
+        if not isinstance(params, Iterable):
+            raise self._no_parameters(params)
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{who}: params is empty")
@@ -58,9 +60,15 @@ class Optimizer:
         parameters = list(self._parameters())
         for parameter in parameters:
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"{who}: params must hold Parameters, got {typed(parameter)}")
+                raise self._no_parameters(parameter)
         if len({id(p) for p in parameters}) != len(parameters):
             raise ValueError(f"{who}: a parameter occurs twice")
+
+    def _no_parameters(self, given: Any) -> TypeError:
+        return TypeError(
+            f"{type(self).__name__}: params must hold Parameters, as model.parameters() gives "
+            f"them, got {typed(given)}"
+        )
 
     def _parameters(self) -> Iterator[Parameter]:
         for group in self.param_groups:
