@@ -44,6 +44,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            for name, value in (("images", images), ("labels", labels)):
+                if not isinstance(value, np.ndarray):
+                    from ..functional._checks import not_an_array
+
+                    raise not_an_array("Dataset", f"{part}_{name}", value)
             if images.ndim != 4:
                 raise ValueError(
                     f"Dataset: {part}_images must have shape (N, C, H, W), got {images.shape}"

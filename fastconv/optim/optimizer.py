@@ -167,10 +167,18 @@ class Optimizer:
 
         Raises
         ------
+        TypeError
+            `state_dict` is no dict.
         ValueError
-            A key or shape does not belong to this optimiser and its parameters.
+            A key or shape does not belong to this optimiser and its parameters, or one is missing.
         """
         who = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"{who}: state_dict must be a dict of arrays, got {typed(state_dict)}")
+        options = (f"group.{i}.{k}" for i, g in enumerate(self.param_groups) for k in g)
+        missing = [key for key in options if key not in state_dict and not key.endswith(".params")]
+        if missing:
+            raise ValueError(f"{who}: state_dict lacks {', '.join(missing)}")
         parameters = list(self._parameters())
         groups: list[Group] = [dict(group) for group in self.param_groups]
         state: dict[int, dict[str, Array]] = {}

@@ -119,6 +119,10 @@ def fit(
         )
     if not isinstance(config, TrainConfig):
         raise TypeError(f"fit: config must be a TrainConfig, got {typed(config)}")
+    from fastconv.nn import Module
+
+    if model is not None and not isinstance(model, Module):
+        raise TypeError(f"fit: model must be a Module, got {typed(model)}")
     if resume and folder is None:
         raise ValueError("fit: resume needs the folder of the run")
     display = make_progress(progress) if isinstance(progress, str) else progress
