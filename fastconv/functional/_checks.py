@@ -48,10 +48,11 @@ def not_an_array(function: str, name: str, value: Any) -> TypeError:
     """The error for what is no array: with the way to make one, where that is likely meant."""
     if name == "bias" and isinstance(value, (bool, np.bool_)):  # as for a layer
         return TypeError(f"{function}: bias must be a numpy.ndarray or None, got bool {value}")
-    kind = "bool" if isinstance(value, np.bool_) else type(value).__name__
-    numbers = isinstance(value, (list, tuple, Number)) and kind != "bool"
-    advice = f"; use numpy.asarray({name})" if numbers or hasattr(value, "__array__") else ""
-    return TypeError(f"{function}: {name} must be a numpy.ndarray, got {kind}{advice}")
+    numbers = isinstance(value, (list, tuple, Number)) or hasattr(value, "__array__")
+    numbers = numbers and not isinstance(value, (bool, np.bool_))
+    advice = f"; use numpy.asarray({name})" if numbers else ""
+    given = type(value).__name__
+    return TypeError(f"{function}: {name} must be a numpy.ndarray, got {given}{advice}")
 
 
 def float_dtype(function: str, value: Any) -> np.dtype[Any]:

@@ -328,7 +328,7 @@ class Module:
                 f"missing keys: {_some(required)}; unexpected keys: {_some(unexpected)}"
             )
         shapes = [
-            f"{key} is {array.shape} where {who} expects {own[key].shape}"
+            f"{key} is {array.shape}, {who} expects {own[key].shape}"
             for key, array in arrays.items()
             if array.shape != own[key].shape
         ]
