@@ -13,7 +13,7 @@ typedef struct {
     const void *slope, *offset;        /* [channels], gradient only */
     double lower, upper;               /* -inf, inf: no clamp */
     double low, high;                  /* closed where the clamp holds: t <= low or t >= high; NaN: no such end */
-    int stream;                        /* what is written bypasses the caches; its pixels are aligned to 64 bytes */
+    int stream; /* what is written bypasses the caches, for the driver to fence; its pixels are aligned to 64 bytes */
 } fc_norm_channels;
 
 /* data[n * image + p * pixel + c]; data may be null where a kernel says so. Maps see one image. */
