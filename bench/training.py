@@ -39,11 +39,11 @@ class TorchRun(Run):
 
     def __init__(self, dataset: Dataset, config: TrainConfig, channels_last: bool) -> None:
         import torch
-        from torch_networks import convert
+        from network_export import torch_twin
 
         super().__init__(dataset, config, folder=None)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = convert(self.model).to(memory_format=self.format).train()
+        self.network = torch_twin(self.model).to(memory_format=self.format).train()
         self.loss = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         parameters = list(self.network.parameters())
         self.sgd = torch.optim.SGD(
