@@ -3,8 +3,8 @@
 import json
 import os
 import random
-import shutil
 import resource
+import shutil
 import signal
 import subprocess
 import sys
