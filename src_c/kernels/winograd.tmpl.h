@@ -372,7 +372,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
             vstore(o->check, even + odd);
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
-        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = out[i] * s + t;
+        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = vmuladd(out[i], s, t);
         if (rows == size && columns == size && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, size);
         } else {

@@ -5,7 +5,7 @@
  *     v[36][T][channels]  = B' x B of each tile, lanes are channels
  *     m[36][T][panel]     = v[e] * u[e], 36 matrix products with the transformed weights u[36][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
- * stay in the second-level cache. Two schedules:
+ * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles)
  * Both sum over channels in the same order, so the bits are the same.
@@ -30,7 +30,7 @@ typedef struct {
     fc_tiles tiles;
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks */
-    int by_panels, y_in_place, stream;
+    int by_panels, y_in_place, stream, fetch;
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
@@ -51,6 +51,7 @@ static plan make_plan(const fc_problem *p)
               .lanes = p->k->vector_lanes,
               .y_in_place = p->y.stride_c == 1,
               .stream = fc_streams(p)};
+    s.fetch = s.y_in_place && !s.stream && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
 
@@ -178,8 +179,8 @@ static void store_weights(void *context, int64_t task, int slot)
 static int64_t panel_vectors(const plan *s, int64_t panel) { return panel_width(s, panel) / s->lanes; }
 
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
-static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v, const char *u,
-                     char *m)
+static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
+                     const char *u, char *m)
 {
     const int64_t part = fc_part_elements(s->p), vectors = panel_vectors(s, panel);
     const fc_winograd_product product = {
@@ -228,8 +229,10 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
     const int64_t vectors = panel_vectors(s, panel);
     for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
+        if (s->fetch)
+            fc_fetch_square(y + out * o.y_row * item, out, o.y_row * item, o.y_pixel * item, columns * item);
         p->k->winograd->output[p->kernel_h](&o, m + fc_tile_at(&s->tiles, at + t, vectors) * item, residual, y,
-                                                (int)rows, (int)fc_min(out, left));
+                                            (int)rows, (int)fc_min(out, left));
         y += out * o.y_pixel * item;
         residual = fc_at(residual, out * o.residual_pixel, p->item);
     }

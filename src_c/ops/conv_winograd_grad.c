@@ -34,6 +34,7 @@ typedef struct {
     int64_t d_vectors;          /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
+    int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
     char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
     int64_t group, first, end;   /* by points: the current block */
@@ -45,6 +46,7 @@ static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
+    s.fetch = p->y.stride_c == 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
@@ -56,7 +58,8 @@ static plan make_plan(const fc_problem *p)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.vectors + s.d_vectors) * lanes * item)));
+    s.block = fc_min(s.tiles.count,
+                     fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.vectors + s.d_vectors) * lanes * item)));
     fc_set_block(&s.tiles, s.block);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.vectors));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_vectors));
@@ -85,13 +88,16 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at,
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
+    const int64_t rows = in_place ? fc_min(out, p->y.h - top) : out;
     for (int64_t t = 0; t < r->count; t++) {
+        const char *tile = base + out * t * pixel * item;
+        const int64_t columns = in_place ? fc_min(out, p->y.w - left - out * t) : out;
         const void *y[FC_MAX_OUT * FC_MAX_OUT];
         for (int64_t i = 0; i < out; i++)
-            for (int64_t j = 0; j < out; j++) {
-                const int inside = !in_place || (top + i < p->y.h && left + out * t + j < p->y.w);
-                y[out * i + j] = inside ? base + (i * row + (out * t + j) * pixel) * item : s->tiles.zeros;
-            }
+            for (int64_t j = 0; j < out; j++)
+                y[out * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
+        if (s->fetch)
+            fc_fetch_square(tile + out * row * item, out, row * item, pixel * item, p->out_channels * item);
         p->k->winograd->gradient[p->kernel_h](y, p->out_channels,
                                               d + fc_tile_at(&s->tiles, at + t, s->d_vectors) * item);
     }
@@ -137,8 +143,8 @@ static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const int64_t first = s->first + task * TILES_PER_TASK;
-    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->first, s->threads + slot * s->thread_bytes, s->v,
-                    s->d);
+    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->first, s->threads + slot * s->thread_bytes,
+                    s->v, s->d);
 }
 
 static void multiply_task(void *context, int64_t e, int slot)

@@ -9,6 +9,7 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     t.rows = fc_ceil_div(p->y.h, t.out);
     t.columns = fc_ceil_div(p->y.w, t.out);
     t.count = p->y.n * t.rows * t.columns;
+    t.fetch = t.in_place && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
     t.vectors = fc_ceil_div(p->in_channels, p->k->vector_lanes);
     return t;
 }
@@ -72,6 +73,9 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
     }
     for (int64_t t = 0; t < r->count; t++, left += tiles->out) {
         const char *x = base + tiles->out * t * pixel * item;
+        if (tiles->fetch)
+            fc_fetch_square(x + (FC_IN * row + (FC_IN - tiles->out) * pixel) * item, tiles->out, row * item,
+                            pixel * item, p->in_channels * item);
         char *to = v + fc_tile_at(tiles, at + t, tiles->vectors) * item;
         if (!tiles->in_place || (top >= 0 && top + FC_IN <= p->x.h && left >= 0 && left + FC_IN <= p->x.w))
             p->k->winograd->input(x, row, pixel, p->in_channels, to);
@@ -80,7 +84,8 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
     }
 }
 
-void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, int64_t base, char *strip, char *v)
+void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
+                         char *v)
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(t, tile, end);

@@ -14,6 +14,7 @@ typedef struct {
     int64_t share;                /* tiles of a brick */
     int64_t longest_run;          /* tiles of one row that are transformed together */
     int in_place;                 /* x is channels-last */
+    int fetch;                    /* x does not lie in the second-level cache */
     const char *zeros;            /* in_channels of them: what lies outside x */
 } fc_tiles;
 
@@ -42,9 +43,20 @@ static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t vector
 {
     return tile / t->share * vectors * fc_part_elements(t->p) + tile % t->share * t->p->k->vector_lanes;
 }
+/* Asks for the `channels` bytes of each pixel of a square, which the tile below will read or write: rows of few channels are too
+ * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
+static inline void fc_fetch_square(const char *at, int64_t size, int64_t row, int64_t pixel, int64_t channels)
+{
+    enum { LINE = 64, SECOND_LEVEL = 2 };
+    for (int64_t i = 0; i < size; i++)
+        for (int64_t j = 0; j < size; j++)
+            for (int64_t b = 0; b < channels; b += LINE)
+                __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 /* The run that starts at `tile` and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
 /* v[e][t - base] = B' x B of tiles [first, end); v: the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
-void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip, char *v);
+void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
+                         char *v);
 #endif
