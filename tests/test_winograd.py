@@ -1,12 +1,12 @@
-"""Winograd's blocks of tiles: bricks that are full, half full or one tile short, and channels around vectors."""
+"""Winograd's blocks of tiles: bricks full, half full, one tile short; channels around vectors."""
 
 import numpy as np
 import pytest
+from helpers import ALL_FORMATS, eps, integers, same_bits, to_format
 
 import fastconv
 import fastconv.functional as F
 from fastconv import reference
-from helpers import ALL_FORMATS, eps, integers, same_bits, to_format
 
 # Tiles of a row of the image, around bricks of 12 and 28 tiles, their halves, and two of them.
 TILES = (1, 2, 5, 6, 7, 11, 12, 13, 14, 15, 25, 27, 28, 29, 31, 57)
