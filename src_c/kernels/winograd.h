@@ -5,7 +5,7 @@
  * The 36 products of tiles and channels in the middle are matrix products. Positions are numbered e = 6 * row + column.
  *
  * Transformed tiles stand in bricks: v[vector of channels][e][tile][lane], `brick` tiles, with pitches that are constants of the
- * compiler, so that every address in the loops is a pointer and a displacement. Several bricks make a block; see fc_winograd_tile.
+ * compiler, so that every address in the loops is a pointer and a displacement. Several bricks make a block (ops/winograd_tiles.h).
  * r is 3, 4 or 5; r = 2 would save as much, but its error is 3 times that of a direct sum (docs/accuracy.md).
  */
 #ifndef FC_KERNELS_WINOGRAD_H

@@ -56,7 +56,7 @@ static inline void fc_fetch_square(const char *at, int64_t size, int64_t row, in
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 /* The run that starts at `tile` and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
-/* v[e][t - base] = B' x B of tiles [first, end); v: the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
+/* v[e][t - base] = B' x B of tiles [first, end), v the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
 void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
                          char *v);
 #endif
