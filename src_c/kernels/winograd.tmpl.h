@@ -15,8 +15,20 @@
 #define FC_B2 (FC_B * FC_B)
 #define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
-#define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_UNROLL _Pragma("GCC unroll 28")
 #define K(x) ((T)(x))
+
+/* Register tiles of the products: 2 x FC_WINO_ROWS accumulators, one vector of twice as many tiles or two vectors of them; with 2 of
+ * u and 1 broadcast they take 31 of 32 registers, or 15 of 16. A brick is the larger of the two. Its pitch has a cache line more,
+ * so that the 36 streams of a transform fall into different L1 sets. */
+#if FC_VECTOR_BYTES == 64
+#define FC_WINO_ROWS 14
+#else
+#define FC_WINO_ROWS 6
+#endif
+#define FC_BRICK (2 * FC_WINO_ROWS)
+#define FC_POINT (FC_BRICK * VL + 64 / (int)sizeof(T))
+#define FC_PART (FC_WINOGRAD_POINTS * FC_POINT)
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
@@ -43,18 +55,18 @@ INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
     *r4 = vmuladd(vset1(-K(FC_B)), odd, even);
 }
 
-/* v[j * pitch] = (B' d)[j] */
-INLINE void N(wino_store_b)(const vec *d, T *v, int64_t pitch)
+/* v[j] = (B' d)[j] */
+INLINE void N(wino_store_b)(const vec *d, T *v)
 {
     vec r1, r2, r3, r4;
     N(wino_b12)(&r1, &r2, d[1], d[2], d[3], d[4]);
     N(wino_b34)(&r3, &r4, d[1], d[2], d[3], d[4]);
     vstore(v, N(wino_b0)(d[0], d[2], d[4]));
-    vstore(v + pitch, r1);
-    vstore(v + 2 * pitch, r2);
-    vstore(v + 3 * pitch, r3);
-    vstore(v + 4 * pitch, r4);
-    vstore(v + 5 * pitch, N(wino_b5)(d[1], d[3], d[5]));
+    vstore(v + FC_POINT, r1);
+    vstore(v + 2 * FC_POINT, r2);
+    vstore(v + 3 * FC_POINT, r3);
+    vstore(v + 4 * FC_POINT, r4);
+    vstore(v + 5 * FC_POINT, N(wino_b5)(d[1], d[3], d[5]));
 }
 
 /* r = G g, 2 to 5 taps g[0], g[step], .. */
@@ -100,49 +112,49 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
 
 /* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all 36
  * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
-#define FC_WINO_INPUT(v, pitch)                                                                                        \
+#define FC_WINO_INPUT                                                                                                  \
     {                                                                                                                  \
         vec t[6], q[6];                                                                                                \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
-        N(wino_store_b)(t, v, pitch);                                                                                  \
+        N(wino_store_b)(t, v);                                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
             N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 6 * pitch, pitch);                                                                      \
-        N(wino_store_b)(q, v + 12 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 6 * FC_POINT);                                                                          \
+        N(wino_store_b)(q, v + 12 * FC_POINT);                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
             N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 18 * pitch, pitch);                                                                     \
-        N(wino_store_b)(q, v + 24 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 18 * FC_POINT);                                                                         \
+        N(wino_store_b)(q, v + 24 * FC_POINT);                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
-        N(wino_store_b)(t, v + 30 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 30 * FC_POINT);                                                                         \
     }
 
-static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, int64_t pitch)
+static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_)
 {
-    const T *x = x_;
+    const T *x0 = x_, *x1 = x0 + row, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
     T *v = v_;
-    int64_t c = 0;
-#define FC_X(i, j) vload(x + (i) * row + (j) * pixel)
-    for (; c + VL <= channels; c += VL, x += VL, v += VL)
-        FC_WINO_INPUT(v, pitch)
+    int64_t c = channels;
+#define FC_X(i, j) vload(x##i + (j) * pixel)
+    for (; c >= VL; c -= VL, x0 += VL, x1 += VL, x2 += VL, x3 += VL, x4 += VL, x5 += VL, v += FC_PART)
+        FC_WINO_INPUT
 #undef FC_X
-#define FC_X(i, j) vload_tail(x + (i) * row + (j) * pixel, (int)(channels - c))
-    if (c < channels)
-        FC_WINO_INPUT(v, pitch)
+#define FC_X(i, j) vload_tail(x##i + (j) * pixel, (int)c)
+    if (c > 0)
+        FC_WINO_INPUT
 #undef FC_X
 }
 
-static void N(winograd_input_border)(const void *const *x, int64_t channels, void *v_, int64_t pitch)
+static void N(winograd_input_border)(const void *const *x, int64_t channels, void *v_)
 {
     T *v = v_;
     int64_t c = 0;
 #define FC_X(i, j) vload((const T *)x[6 * (i) + (j)] + c)
-    for (; c + VL <= channels; c += VL, v += VL)
-        FC_WINO_INPUT(v, pitch)
+    for (; c + VL <= channels; c += VL, v += FC_PART)
+        FC_WINO_INPUT
 #undef FC_X
 #define FC_X(i, j) vload_tail((const T *)x[6 * (i) + (j)] + c, (int)(channels - c))
     if (c < channels)
-        FC_WINO_INPUT(v, pitch)
+        FC_WINO_INPUT
 #undef FC_X
 }
 #undef FC_WINO_INPUT
@@ -167,14 +179,141 @@ INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, vo
     }
 }
 
-INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int size)
+/* ---- products --------------------------------------------------------------------------------------------------------*/
+/* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
+INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int accumulate, const int rows, const int vectors)
 {
-    vec in[36], t[24];
-    FC_UNROLL for (int e = 0; e < 36; e++) in[e] = vload(m + e * pitch);
+    vec acc[FC_BRICK][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = accumulate ? vload(m + j * FC_PART + i * VL) : (vec){0};
+    for (int64_t c = channels; c > 0; c -= VL, v += FC_PART) {
+        const T *end = v + (c < VL ? c : VL);
+        for (const T *p = v; p < end; p++, u += vectors * VL) {
+            const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                const vec a = vset1(p[i * VL]);
+                acc[i][0] = vmuladd(a, u0, acc[i][0]);
+                if (vectors > 1)
+                    acc[i][1] = vmuladd(a, u1, acc[i][1]);
+            }
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(m + j * FC_PART + i * VL, acc[i][j]);
+}
+
+typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int accumulate);
+#define FC_PRODUCT(n)                                                                                                  \
+    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int accumulate)                  \
+    {                                                                                                                  \
+        N(wino_product)(v, u, m, channels, accumulate, 2 * n, 1);                                                      \
+    }                                                                                                                  \
+    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int accumulate)                  \
+    {                                                                                                                  \
+        N(wino_product)(v, u, m, channels, accumulate, n, 2);                                                          \
+    }
+FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
+#if FC_WINO_ROWS == 14
+FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10) FC_PRODUCT(11) FC_PRODUCT(12) FC_PRODUCT(13) FC_PRODUCT(14)
+#endif
+#undef FC_PRODUCT
+
+/* [n]: one vector of 2 n tiles; two vectors of n */
+#define FC_BOTH(n) {N(wino_product_1_##n), N(wino_product_2_##n)}
+static N(wino_product_fn) *const N(wino_products)[FC_WINO_ROWS + 1][2] = {
+    {0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
+#if FC_WINO_ROWS == 14
+    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
+#endif
+};
+#undef FC_BOTH
+
+/* Tiles of a brick in near-equal groups; one vector: in pairs, of which the last may be half nothing. */
+static void N(winograd_multiply)(const fc_winograd_product *g)
+{
+    const int step = g->vectors > 1 ? 1 : 2;
+    for (int e = 0; e < FC_WINOGRAD_POINTS; e++) {
+        const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
+        T *m = (T *)g->m + e * FC_POINT;
+        for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
+            const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
+            const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
+            for (int64_t i = 0, row = 0; i < groups; i++) {
+                const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * VL;
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->accumulate);
+                row += count;
+            }
+        }
+    }
+}
+
+/* The sum over tiles. Channels of a vector are rows here: 8 by two vectors or 16 by one (AVX-512), 4 by two or 8 by one. */
+#define FC_AT_ROWS (FC_WINO_ROWS > 6 ? 8 : 4)
+#define FC_AT_TWO (FC_AT_ROWS < VL ? FC_AT_ROWS : VL)
+#define FC_AT_ONE (2 * FC_AT_ROWS < VL ? 2 * FC_AT_ROWS : VL)
+INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows, const int vectors)
+{
+    const int64_t row = g->sum_row;
+    vec acc[2 * FC_AT_ROWS][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
+    for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, d += g->d_brick) {
+        const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * VL;
+        for (; p < end; p += VL, q += VL) {
+            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_PART) : d0;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                const vec a = vset1(p[i]);
+                acc[i][0] = vmuladd(a, d0, acc[i][0]);
+                if (vectors > 1)
+                    acc[i][1] = vmuladd(a, d1, acc[i][1]);
+            }
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(sum + i * row + j * VL, acc[i][j]);
+}
+
+static void N(wino_at_two)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 2);
+}
+static void N(wino_at_one)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_ONE, 1);
+}
+static void N(wino_at_one_short)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 1);
+}
+
+static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
+{
+    for (int e = 0; e < g->points; e++)
+        for (int64_t k = 0; k < g->vectors; k += 2) {
+            const T *d = (const T *)g->d + e * FC_POINT + k * FC_PART;
+            T *sum = (T *)g->sum + e * g->sum_point + k * VL;
+            const int two = g->vectors - k > 1;
+            for (int64_t c = 0; c < g->channels;) {
+                const int short_rows = two || c % FC_AT_ONE || g->channels - c <= FC_AT_TWO;
+                (two ? N(wino_at_two) : short_rows ? N(wino_at_one_short) : N(wino_at_one))(
+                    g, (const T *)g->v + e * FC_POINT + c / VL * FC_PART + c % VL, d, sum + c * g->sum_row);
+                c += short_rows ? FC_AT_TWO : FC_AT_ONE;
+            }
+        }
+}
+
+/* ---- outputs ---------------------------------------------------------------------------------------------------------*/
+INLINE void N(wino_output_tile)(const T *m, vec *y, const int size)
+{
+    vec t[24];
     FC_UNROLL for (int j = 0; j < 6; j++)
     {
-        vec r[4];
-        N(wino_a)(r, in + j, 6, size);
+        vec in[6], r[4];
+        FC_UNROLL for (int i = 0; i < 6; i++) in[i] = vload(m + (6 * i + j) * FC_POINT);
+        N(wino_a)(r, in, 1, size);
         FC_UNROLL for (int i = 0; i < size; i++) t[6 * i + j] = r[i];
     }
     FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + 6 * i, 1, size);
@@ -188,10 +327,12 @@ INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *r
         FC_UNROLL for (int i = 0; i < size * size; i++)
             out[i] += vload(residual + i / size * o->residual_row + i % size * o->residual_pixel);
     FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = vclamp(out[i], lower, upper);
-    if (o->stream)
-        FC_UNROLL for (int i = 0; i < size * size; i++) vstream(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
-    else
-        FC_UNROLL for (int i = 0; i < size * size; i++) vstore(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+    FC_UNROLL for (int i = 0; i < size; i++, y += o->y_row)
+        FC_UNROLL for (int j = 0; j < size; j++)
+            if (o->stream)
+                vstream(y + j * o->y_pixel, out[size * i + j]);
+            else
+                vstore(y + j * o->y_pixel, out[size * i + j]);
 }
 
 /* The same of a part of it, through memory: out would not stay in registers if loop counters indexed it. */
@@ -217,10 +358,10 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
 {
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
-    for (int64_t k = 0; k < o->channels; k += VL) {
+    for (int64_t k = 0; k < o->channels; k += VL, m += FC_PART) {
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
-        N(wino_output_tile)(m + k, o->pitch, out, size);
+        N(wino_output_tile)(m, out, size);
         if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
             vec even = vload(o->check), odd = out[size * size - 1] * (T)0;
             FC_UNROLL for (int i = 0; i + 1 < size * size; i += 2)
@@ -231,7 +372,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
             vstore(o->check, even + odd);
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
-        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = out[i] * s + t;
+        FC_UNROLL for (int i = 0; i < size * size; i++) out[i] = vmuladd(out[i], s, t);
         if (rows == size && columns == size && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, size);
         } else {
@@ -242,10 +383,10 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
     }
 }
 
-INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch, const int size)
+INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, const int size)
 {
     T *d = d_;
-    for (int64_t k = 0; k < channels; k += VL) {
+    for (int64_t k = 0; k < channels; k += VL, d += FC_PART) {
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec g[16], t[24], r[6];
         FC_UNROLL for (int e = 0; e < size * size; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
@@ -257,7 +398,7 @@ INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, 
         FC_UNROLL for (int i = 0; i < 6; i++)
         {
             N(wino_g)(r, t + size * i, 1, size);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * pitch + k, r[j]);
+            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * FC_POINT, r[j]);
         }
     }
 }
@@ -297,9 +438,9 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_output)(o, x, residual, y, rows, columns, m);                                                           \
     }                                                                                                                  \
-    static void N(winograd_gradient_##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)              \
+    static void N(winograd_gradient_##r)(const void *const *dy, int64_t channels, void *d)              \
     {                                                                                                                  \
-        N(wino_gradient)(dy, channels, d, pitch, m);                                                                   \
+        N(wino_gradient)(dy, channels, d, m);                                                                   \
     }                                                                                                                  \
     static void N(winograd_weight_gradient_##r)(const void *u, int64_t pitch, int64_t channels, void *w, int64_t tap_pitch) \
     {                                                                                                                  \
@@ -310,14 +451,25 @@ FC_WINOGRAD(3, 4) FC_WINOGRAD(4, 3) FC_WINOGRAD(5, 2)
 
 #define FC_BY_KERNEL(name) {[3] = N(name##_3), [4] = N(name##_4), [5] = N(name##_5)}
 static const fc_winograd_kernels N(winograd_table) = {
+    .brick = FC_BRICK,
+    .point = FC_POINT,
     .input = N(winograd_input),
     .input_border = N(winograd_input_border),
+    .multiply = N(winograd_multiply),
+    .multiply_at = N(winograd_multiply_at),
     .weights = FC_BY_KERNEL(winograd_weights),
     .output = FC_BY_KERNEL(winograd_output),
     .gradient = FC_BY_KERNEL(winograd_gradient),
     .weight_gradient = FC_BY_KERNEL(winograd_weight_gradient),
 };
 #undef FC_BY_KERNEL
+#undef FC_WINO_ROWS
+#undef FC_BRICK
+#undef FC_POINT
+#undef FC_PART
+#undef FC_AT_ROWS
+#undef FC_AT_ONE
+#undef FC_AT_TWO
 #undef FC_A
 #undef FC_B
 #undef FC_A2

@@ -31,8 +31,10 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t panel, panels;
-    int64_t d_row, d_point, sum_row, sum_point; /* pitches, elements */
+    int64_t d_vectors;          /* of output channels */
+    int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
+    int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
     char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
     int64_t group, first, end;   /* by points: the current block */
@@ -44,21 +46,23 @@ static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
+    s.fetch = p->y.stride_c == 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.d_row = fc_round_up(p->out_channels, p->k->vector_lanes) + pad;
-    s.sum_row = s.d_row;
-    s.sum_point = p->in_channels * s.sum_row + pad;
+    const int64_t lanes = p->k->vector_lanes;
+    s.d_vectors = fc_ceil_div(p->out_channels, lanes);
+    s.sum_row = s.d_vectors * lanes + pad;
+    s.sum_point = s.tiles.vectors * lanes * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, FC_POINTS * s.sum_point);
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.row + s.d_row) * item)));
-    fc_set_block(&s.tiles, s.block, INT64_MAX);
-    s.d_point = s.block * s.d_row + pad;
-    s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
-    s.d_bytes = bytes_of(&s, FC_POINTS * s.d_point);
+    s.block = fc_min(s.tiles.count,
+                     fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.vectors + s.d_vectors) * lanes * item)));
+    fc_set_block(&s.tiles, s.block);
+    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.vectors));
+    s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_vectors));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
@@ -69,8 +73,8 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* d[e][t] = G_m grad_y G_m' for a run of tiles. */
-static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
+/* d[e][at + t] = G_m grad_y G_m' for a run of tiles. */
+static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at, char *strip, char *d)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, out = s->tiles.out, top = r->row * out, left = r->column * out;
@@ -84,64 +88,70 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
+    const int64_t rows = in_place ? fc_min(out, p->y.h - top) : out;
     for (int64_t t = 0; t < r->count; t++) {
+        const char *tile = base + out * t * pixel * item;
+        const int64_t columns = in_place ? fc_min(out, p->y.w - left - out * t) : out;
         const void *y[FC_MAX_OUT * FC_MAX_OUT];
         for (int64_t i = 0; i < out; i++)
-            for (int64_t j = 0; j < out; j++) {
-                const int inside = !in_place || (top + i < p->y.h && left + out * t + j < p->y.w);
-                y[out * i + j] = inside ? base + (i * row + (out * t + j) * pixel) * item : s->tiles.zeros;
-            }
-        p->k->winograd->gradient[p->kernel_h](y, p->out_channels, d + t * s->d_row * item, s->d_point);
+            for (int64_t j = 0; j < out; j++)
+                y[out * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
+        if (s->fetch)
+            fc_fetch_square(tile + out * row * item, out, row * item, pixel * item, p->out_channels * item);
+        p->k->winograd->gradient[p->kernel_h](y, p->out_channels,
+                                              d + fc_tile_at(&s->tiles, at + t, s->d_vectors) * item);
     }
 }
 
-/* v[e][tile - first], d[e][tile - first] for tiles [first, end) */
-static void transform_tiles(const plan *s, int64_t first, int64_t end, char *strip, char *v, char *d)
+/* v[e][tile - base], d[e][tile - base] for tiles [first, end) */
+static void transform_tiles(const plan *s, int64_t first, int64_t end, int64_t base, char *strip, char *v, char *d)
 {
-    fc_transform_inputs(&s->tiles, s->group, first, end, strip, v);
+    fc_transform_inputs(&s->tiles, s->group, first, end, base, strip, v);
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        transform_gradients(s, &r, strip + s->strip_bytes, d + (tile - first) * s->d_row * (int64_t)s->p->item);
+        transform_gradients(s, &r, tile - base, strip + s->strip_bytes, d);
         tile += r.count;
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over `tiles` tiles */
-static void multiply(const plan *s, int64_t e, int64_t tiles, const char *v, const char *d, char *sum, int accumulate)
+/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `points` of them from e on */
+static void multiply(const plan *s, int64_t e, int points, int64_t tiles, const char *v, const char *d, char *sum,
+                     int accumulate)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    const fc_gemm_at product = {
-        .a = v + e * s->tiles.point * item,
-        .a_step = s->tiles.row,
-        .b = d + e * s->d_point * item,
-        .b_step = s->d_row,
-        .images = 1,
-        .lines = 1,
-        .depth = tiles,
-        .c = sum + e * s->sum_point * item,
-        .c_row = s->sum_row,
-        .rows = p->in_channels,
-        .columns = fc_round_up(p->out_channels, p->k->vector_lanes),
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(p), point = p->k->winograd->point;
+    const fc_winograd_product_at product = {
+        .v = v + e * point * item,
+        .d = d + e * point * item,
+        .sum = sum + e * s->sum_point * item,
+        .v_brick = s->tiles.vectors * part,
+        .d_brick = s->d_vectors * part,
+        .sum_row = s->sum_row,
+        .sum_point = s->sum_point,
+        .tiles = tiles,
+        .share = s->tiles.share,
+        .channels = p->in_channels,
+        .vectors = s->d_vectors,
+        .points = points,
         .accumulate = accumulate,
     };
-    p->k->gemm->at(&product);
+    p->k->winograd->multiply_at(&product);
 }
 
 /* ---- by points ---------------------------------------------------------------------------------------------------------*/
 static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t item = (int64_t)s->p->item, at = task * TILES_PER_TASK, first = s->first + at;
-    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->threads + slot * s->thread_bytes,
-                    s->v + at * s->tiles.row * item, s->d + at * s->d_row * item);
+    const int64_t first = s->first + task * TILES_PER_TASK;
+    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->first, s->threads + slot * s->thread_bytes,
+                    s->v, s->d);
 }
 
 static void multiply_task(void *context, int64_t e, int slot)
 {
     (void)slot;
     const plan *s = context;
-    multiply(s, e, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
+    multiply(s, e, 1, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
 }
 
 static void run_by_points(plan *s, int slots)
@@ -161,9 +171,8 @@ static void slice_task(void *context, int64_t slice, int slot)
     char *v = s->threads + slot * s->thread_bytes, *d = v + s->v_bytes, *strip = d + s->d_bytes;
     for (int64_t first = begin; first < end; first += s->block) {
         const int64_t tiles = fc_min(s->block, end - first);
-        transform_tiles(s, first, first + tiles, strip, v, d);
-        for (int64_t e = 0; e < FC_POINTS; e++)
-            multiply(s, e, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+        transform_tiles(s, first, first + tiles, first, strip, v, d);
+        multiply(s, 0, FC_POINTS, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
     }
 }
 

@@ -10,10 +10,11 @@ typedef struct {
     const fc_problem *p;
     int64_t out;                  /* outputs of a tile along an axis */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t chunk;                /* channels that lie together */
-    int64_t row, point, part;     /* pitches of v[chunk][point][tile][channel of the chunk], elements */
+    int64_t vectors;              /* of channels */
+    int64_t share;                /* tiles of a brick */
     int64_t longest_run;          /* tiles of one row that are transformed together */
     int in_place;                 /* x is channels-last */
+    int fetch;                    /* x does not lie in the second-level cache */
     const char *zeros;            /* in_channels of them: what lies outside x */
 } fc_tiles;
 
@@ -22,19 +23,40 @@ typedef struct {
     int64_t n, row, column, count;
 } fc_tile_run;
 
-/* Pitches grow by this, a cache line, so that the 36 streams of a transform fall into different L1 sets. */
+/* u and the sums of a gradient: pitches grow by this, a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_PITCH_PAD_BYTES = 64 };
 
 /* Outputs along an axis of a tile for this kernel size. */
 static inline int64_t fc_tile_outputs(int64_t kernel) { return FC_IN - kernel + 1; }
 fc_tiles fc_make_tiles(const fc_problem *);
-/* Sets the layout of v: blocks of up to `block` tiles, `chunk` channels together (whole vectors, or all channels). */
-void fc_set_block(fc_tiles *, int64_t block, int64_t chunk);
-/* Elements of v. */
-int64_t fc_tiles_elements(const fc_tiles *);
+/* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
+void fc_set_block(fc_tiles *, int64_t block);
+
+/* Elements of a vector of channels of a brick, of a brick, and of a block of bricks. */
+static inline int64_t fc_part_elements(const fc_problem *p) { return FC_POINTS * p->k->winograd->point; }
+static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_t vectors)
+{
+    return fc_ceil_div(tiles, t->share) * vectors * fc_part_elements(t->p);
+}
+/* Where a tile of a block is. */
+static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t vectors)
+{
+    return tile / t->share * vectors * fc_part_elements(t->p) + tile % t->share * t->p->k->vector_lanes;
+}
+/* Asks for the `channels` bytes of each pixel of a square, which the tile below will read or write: rows of few channels are too
+ * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
+static inline void fc_fetch_square(const char *at, int64_t size, int64_t row, int64_t pixel, int64_t channels)
+{
+    enum { LINE = 64, SECOND_LEVEL = 2 };
+    for (int64_t i = 0; i < size; i++)
+        for (int64_t j = 0; j < size; j++)
+            for (int64_t b = 0; b < channels; b += LINE)
+                __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 /* The run that starts at `tile` and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
-/* v[.][e][t] = B' x B of tiles [first, end); strip: fc_tiles_strip_bytes of memory */
-void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, char *strip, char *v);
+/* v[e][t - base] = B' x B of tiles [first, end), v the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
+void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
+                         char *v);
 #endif
