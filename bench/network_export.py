@@ -63,7 +63,11 @@ def _torch_arguments(layer: Any) -> tuple[Any, ...]:
         return (layer.output_size,)
     if isinstance(layer, nn.Dropout):
         return (layer.p,)
-    return (True,) if isinstance(layer, nn.ReLU | nn.ReLU6) else ()
+    if isinstance(layer, nn.Flatten):
+        return layer.start_dim, layer.end_dim
+    if isinstance(layer, nn.ReLU | nn.ReLU6):
+        return (True,)
+    raise TypeError(f"no torch layer is known for {layer!r}")
 
 
 # --- graphs --------------------------------------------------------------------------------------

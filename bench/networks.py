@@ -213,18 +213,18 @@ def tables(results: list[dict[str, Any]]) -> str:
     by_case: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         by_case.setdefault(result["case"], []).append(result)
-    times = [["network", "fastconv ms", *RIVALS], [":--", *["--:"] * (len(RIVALS) + 1)]]
-    memory = [["network", "fastconv MiB", *RIVALS], times[1]]
+    rule = [":--", *["--:"] * (len(RIVALS) + 1)]
+    times = [["time: rival / fastconv, above 1 fastconv is faster", "fastconv ms", *RIVALS], rule]
+    memory = [
+        ["memory: fastconv / rival, below 1 fastconv needs less", "fastconv MiB", *RIVALS],
+        rule,
+    ]
     for case, runs in by_case.items():
-        times.append(
-            [case, _joined(runs, "fastconv", lambda ours, _: f"{ours['seconds'] * 1e3:.3g}")]
-        )
-        memory.append(
-            [case, _joined(runs, "fastconv", lambda ours, _: f"{ours['memory'] / 2**20:.1f}")]
-        )
+        times.append([case, _joined(runs, "fastconv", _milliseconds)])
+        memory.append([case, _joined(runs, "fastconv", _mebibytes)])
         for rival in RIVALS:
             times[-1].append(_joined(runs, rival, _times_faster))
-            memory[-1].append(_joined(runs, rival, _times_smaller))
+            memory[-1].append(_joined(runs, rival, _share_of_memory))
     return "\n\n".join(
         "\n".join("| " + " | ".join(line) + " |" for line in lines) for lines in (times, memory)
     )
@@ -242,7 +242,7 @@ def _times_faster(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     return f"{theirs['seconds'] / ours['seconds']:.2f}"
 
 
-def _times_smaller(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+def _share_of_memory(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     return f"{ours['memory'] / max(theirs['memory'], 1):.2f}"
 
 
@@ -265,9 +265,10 @@ def main() -> None:
     options = parser.parse_args()
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     results = {(result["case"], result["threads"]): result for result in known}
-    for case in CASES:
-        if options.filter not in case.name:
-            continue
+    cases = [case for case in CASES if options.filter.lower() in case.name]
+    if not cases:
+        parser.error(f"--filter {options.filter}: no case among {[case.name for case in CASES]}")
+    for case in cases:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             prepare(case, folder)

@@ -29,9 +29,9 @@ MODELS = {  # name: (batch, channels, image size, classes)
 }
 KINDS = {
     "conv2d": "convolution, forward",
-    "conv2d_fused": "convolution, forward",
     "conv2d_grad_input": "convolution, gradient of the input",
     "conv2d_grad_weight": "convolution, gradient of the weight",
+    "linear": "linear layers",
     "channel_sum": "gradient of biases",
     "batch_norm": "batch norm (+ sum, ReLU), forward",
     "batch_norm_grad": "batch norm (+ sum, ReLU), backward",
@@ -98,7 +98,7 @@ def total_bytes(arguments: Any) -> int:
 def flops(name: str, arguments: tuple[Any, ...]) -> int:
     """Two per product of the direct sum."""
     places = {
-        "conv2d": (1, 3), "conv2d_fused": (1, 7), "conv2d_grad_input": (1, 0),
+        "conv2d": (1, 3), "linear": (1, 3), "conv2d_grad_input": (1, 0),
         "conv2d_grad_weight": (2, 0),
     }  # fmt: skip
     if name not in places:
@@ -161,9 +161,9 @@ def our_step(name: str) -> tuple[Any, Callable[[], float], Any, Any]:
 def torch_step(model: Any, x: Any, labels: Any, channels_last: bool) -> Callable[[], float]:
     """The same step in torch, from the same weights."""
     import torch
-    from torch_networks import convert
+    from network_export import torch_twin
 
-    network = convert(model).train()
+    network = torch_twin(model).train()
     data = torch.from_numpy(x.copy())
     if channels_last:
         network = network.to(memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ from ._config import (
 
 if TYPE_CHECKING:
     from . import data, functional, models, nn, optim, reference, train
-    from .functional.conv import explain_conv2d
+    from .functional.explain import explain_conv2d
     from .inference import Plan, compile
 
 __version__ = "0.1.0"
@@ -59,7 +59,7 @@ __all__ = [
     "use_isa",
 ]
 
-_FUNCTIONS = {"Plan": "inference", "compile": "inference", "explain_conv2d": "functional.conv"}
+_FUNCTIONS = {"Plan": "inference", "compile": "inference", "explain_conv2d": "functional.explain"}
 _SUBPACKAGES = frozenset({"data", "functional", "models", "nn", "optim", "reference", "train"})
 
 

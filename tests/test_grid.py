@@ -1,4 +1,4 @@
-"""The shapes of bench/grid.py: many, distinct, valid, of every awkward kind."""
+"""The shapes of bench/grid.py: many, distinct, valid, of every awkward kind; bench/step.py."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "bench"))
 
 import grid  # noqa: E402
+import step  # noqa: E402
 from grid_cases import CONVS, POOLS, family  # noqa: E402
+
+from fastconv import _core  # noqa: E402
 
 KINDS = {  # shapes that other libraries fall off a cliff with
     "prime channels": lambda c: {c.channels, c.outputs} == {7, 13},
@@ -77,3 +80,7 @@ def test_losses_and_tables():
     assert f"| {family(CONVS[0].name)} | 4 |" in text
     assert f"| {CONVS[0].name} | forward | 0.50 |" in text
     assert CONVS[1].name not in text
+
+
+def test_step_times_calls_that_there_are():
+    assert [name for name in step.KINDS if not hasattr(_core, name)] == []

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,15 @@ def test_kill_9_at_random_moments(tmp_path, whole, kills, trust_counts):
     trust_counts["kill -9 of a training process"] += kills
     trust_counts["kill -9 in the middle of a write"] += torn
     assert runs >= 1
+
+
+def test_resume_clears_what_a_killed_run_was_writing(tmp_path, whole):
+    """The pictures too: one half written was left beside the whole one for good."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for name in os.listdir(whole):
+        (folder / f".{name}.0abc_def.tmp").write_bytes(b"half")
+    check_end(folder, whole)
 
 
 # ---- inside one write ---------------------------------------------------------------------------

@@ -27,6 +27,11 @@ folded = np.lib.stride_tricks.as_strided(np.zeros(20), (3, 4), (8, 8))
 changed, kept = nn.BatchNorm2d(3), f32((2, 3, 4, 4))
 changed(kept); kept.resize((2, 4, 4, 3), refcheck=False)
 model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, rng=0))
+net, broken = models.resnet20(rng=0), models.resnet20(rng=0)
+broken.layer2[0].conv2 = nn.Conv2d(9, 32, 3, padding=1, rng=0)
+uneven = nn.Sequential({"block": nn.Residual({"c": nn.Conv2d(3, 4, 1, rng=0)})})
+uneven_shortcut = nn.Sequential(nn.Residual({"r": nn.ReLU()}, nn.Conv2d(5, 3, 1, rng=0)))
+def forwarded(layer): layer(f32((2, 4))); return layer
 normalise = train.Normalisation((0.0,), (1.0,))
 digits = data.load_digits()
 def pair(size): return np.zeros((4, size, size), np.uint8), np.arange(4) % 2
@@ -66,3 +71,17 @@ def test_message(call, exception, words, names, trust_counts):
     assert "\n" not in message
     assert len(message) < LONGEST, message
     trust_counts["error messages read"] += 1
+
+
+def test_an_error_in_a_model_notes_the_layer(names):
+    """From the inside to the outside; the message itself stays that of the function."""
+    with pytest.raises(ValueError, match=r"^conv2d: weight \(32, 9, 3, 3\)") as caught:
+        names["broken"](np.zeros((1, 3, 32, 32), np.float32))
+    assert caught.value.__notes__ == [
+        "in layer conv2 (Conv2d)",
+        "in layer 0 (Residual)",
+        "in layer layer2 (Sequential)",
+    ]
+    with pytest.raises(ValueError, match=r"^conv2d: ") as caught:
+        names["uneven_shortcut"](np.zeros((1, 3, 8, 8), np.float32))
+    assert caught.value.__notes__ == ["in layer downsample (Conv2d)", "in layer 0 (Residual)"]

@@ -381,6 +381,13 @@ def test_batch_norm_running_statistics(rng):
     assert int(fixed.num_batches_tracked) == 1
 
 
+def test_sizes_may_be_lists_as_in_torch():
+    assert nn.AdaptiveAvgPool2d([2, None]).output_size == (2, None)
+    assert nn.AdaptiveMaxPool1d([np.int64(3)]).output_size == (3,)
+    assert nn.Conv2d(3, 4, [3, np.int64(5)], stride=[2, 1]).kernel_size == (3, 5)
+    assert nn.MaxPool2d([2, 2], padding=[1, 0]).padding == (1, 0)
+
+
 def test_batch_norm_refuses_other_ranks_and_channels():
     with pytest.raises(ValueError, match=r"BatchNorm2d: input must have 4 axes and 3 channels"):
         nn.BatchNorm2d(3)(np.zeros((2, 3), np.float32))

@@ -94,6 +94,23 @@ def test_forward_and_backward(shape, dtype, training):
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("clamp", [layers.NO_CLAMP, (0.0, np.inf)], ids=["none", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradient_with_constant_statistics_is_one_pass(shape, dtype, clamp):
+    """Without the gradients of weight and bias there are no sums: the same bits of grad_input."""
+    x, g, _, _, mean, var = data(shape, dtype)
+    saved = np.stack([mean, 1 / np.sqrt(var)]).astype(np.float64)
+    one, zero = np.ones_like(mean), np.zeros_like(mean)
+    for form in (*FORMATS, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
+        a, b = form(g), form(x)
+        alone = layers._batch_norm_saved_backward(a, b, saved, None, None, False, clamp)[0]
+        for weight, bias in ((one, zero), (None, zero), (one, None)):
+            grads = layers._batch_norm_saved_backward(a, b, saved, weight, bias, False, clamp)
+            np.testing.assert_array_equal(grads[0], alone)
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_mean_small_variance(dtype):
     """As accurate as the input lets it be, also when the first value is an outlier."""

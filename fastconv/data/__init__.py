@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._messages import typed
 from .cifar import is_cifar_folder, is_pickled_cifar, load_cifar, read_cifar
 from .dataset import Dataset, stratified_split
 from .folder import load_folder, read_image
@@ -101,7 +102,11 @@ def load_dataset(source: str | Path, image_size: int | None = None) -> Dataset:
     ------
     ValueError
         If the source is unknown, or its files are missing, corrupt or do not fit together.
+    TypeError
+        If the source is neither a str nor a Path.
     """
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"load_dataset: source must be a str or a Path, got {typed(source)}")
     if image_size is not None and image_size < 1:
         raise ValueError(f"load_dataset: image_size is {image_size}, expected >= 1")
     path = Path(source)

@@ -41,6 +41,26 @@ class Dataset:
     classes: tuple[str, ...]
     max_value: float = 255.0
 
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            for name, value in (("images", images), ("labels", labels)):
+                if not isinstance(value, np.ndarray):
+                    from ..functional._checks import not_an_array
+
+                    raise not_an_array("Dataset", f"{part}_{name}", value)
+            if images.ndim != 4:
+                raise ValueError(
+                    f"Dataset: {part}_images must have shape (N, C, H, W), got {images.shape}"
+                )
+            class_labels(labels, len(images), f"Dataset: {part}_labels")
+            count = len(self.classes)
+            if len(labels) and labels.max() >= count:
+                raise ValueError(
+                    f"Dataset: {part}_labels must be less than the number of classes, {count}, "
+                    f"got {labels.max()}"
+                )
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one image."""
@@ -109,7 +129,8 @@ def class_labels(labels: Array, count: int, source: str) -> Array:
     if labels.shape == (count, 1):
         labels = labels[:, 0]
     if labels.shape != (count,):
-        raise ValueError(f"{source}: labels have shape {labels.shape}, expected ({count},)")
+        advice = "; one-hot: use labels.argmax(1)" if labels.ndim == 2 else ""
+        raise ValueError(f"{source}: labels have shape {labels.shape}, expected ({count},){advice}")
     if labels.dtype.kind not in "bui":
         raise ValueError(f"{source}: labels have dtype {labels.dtype}, expected integers")
     if count and labels.min() < 0:

@@ -35,13 +35,14 @@ from .adaptive_pool import (
     adaptive_max_pool2d_backward,
 )
 from .avg_pool import avg_pool1d, avg_pool1d_backward, avg_pool2d, avg_pool2d_backward
-from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward, explain_conv2d
+from .conv import conv1d, conv1d_backward, conv2d, conv2d_backward
 from .conv_transpose import (
     conv_transpose1d,
     conv_transpose1d_backward,
     conv_transpose2d,
     conv_transpose2d_backward,
 )
+from .explain import explain_conv2d
 from .fold import fold, fold_backward, unfold, unfold_backward
 from .linear import linear, linear_backward
 from .loss import cross_entropy, cross_entropy_backward, nll_loss, nll_loss_backward

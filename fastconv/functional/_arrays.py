@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._messages import shown, typed
-from fastconv.functional._checks import Array, integer
+from fastconv.functional._checks import Array, integer, not_an_array
 
 # Orders of the axes in memory, by rank: as indexed, or with the channels last. Rank 3 is (N, C, L)
 # or (C, H, W); the rank alone does not tell which.
@@ -24,10 +24,7 @@ _FORMATS: dict[int, tuple[tuple[int, ...], ...]] = {
 def real_array(function: str, name: str, value: Any) -> Array:
     """Return `value` as a native, aligned array of any real dtype."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(
-            f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; "
-            f"use numpy.asarray({name})"
-        )
+        raise not_an_array(function, name, value)
     array: Array = value if type(value) is np.ndarray else np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{function}: {name} must have a real dtype, got {array.dtype}")
@@ -38,19 +35,25 @@ def real_array(function: str, name: str, value: Any) -> Array:
 
 def choice(function: str, name: str, value: Any, words: Collection[str]) -> str:
     """Return `value` if it is one of `words`."""
+    if isinstance(value, str) and value in words:
+        return value
+    listed = ", ".join(repr(word) for word in words)
     if not isinstance(value, str):
-        raise TypeError(f"{function}: {name} must be a str, got {typed(value)}")
-    if value not in words:
-        listed = ", ".join(repr(word) for word in words)
-        raise ValueError(f"{function}: {name} must be one of {listed}, got {shown(value)}")
-    return value
+        raise TypeError(f"{function}: {name} must be a str, one of {listed}, got {typed(value)}")
+    raise ValueError(f"{function}: {name} must be one of {listed}, got {shown(value)}")
 
 
 def shape(function: str, name: str, value: Any) -> tuple[int, ...]:
     """Return a shape argument as a tuple of ints >= 0."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{function}: {name} must be a tuple of ints, got {typed(value)}")
-    return tuple(integer(function, name, size, 0, 2**62) for size in value)
+        raise not_a_shape(function, name, value)
+    return tuple(integer(function, name, v, 0, 2**62, "a tuple of ints") for v in value)
+
+
+def not_a_shape(function: str, name: str, value: Any) -> TypeError:
+    """The error for what is no shape; for an array with the way to its shape."""
+    given = "an array; use its .shape" if isinstance(value, np.ndarray) else typed(value)
+    return TypeError(f"{function}: {name} must be a tuple of ints, got {given}")
 
 
 def memory_order(array: Array) -> tuple[int, ...]:

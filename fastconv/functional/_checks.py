@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Sequence
 from math import prod
-from numbers import Real
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,7 @@ AXES = {1: ("L",), 2: ("H", "W")}
 def float_array(function: str, name: str, value: Any) -> Array:
     """Return `value` as a native, aligned float32 or float64 array (a copy only when it is not)."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(
-            f"{function}: {name} must be a numpy.ndarray, got {type(value).__name__}; "
-            f"use numpy.asarray({name})"
-        )
+        raise not_an_array(function, name, value)
     # a subclass may index, or tell its shape, as it likes
     array: Array = value if type(value) is np.ndarray else np.asarray(value)
     dtype = array.dtype
@@ -45,6 +42,17 @@ def float_array(function: str, name: str, value: Any) -> Array:
             f"use {name}.astype(numpy.float32)"
         )
     return np.require(array, dtype=dtype.newbyteorder("="), requirements="A")
+
+
+def not_an_array(function: str, name: str, value: Any) -> TypeError:
+    """The error for what is no array: with the way to make one, where that is likely meant."""
+    if name == "bias" and isinstance(value, (bool, np.bool_)):  # as for a layer
+        return TypeError(f"{function}: bias must be a numpy.ndarray or None, got bool {value}")
+    numbers = isinstance(value, (list, tuple, Number)) or hasattr(value, "__array__")
+    numbers = numbers and not isinstance(value, (bool, np.bool_))
+    advice = f"; use numpy.asarray({name})" if numbers else ""
+    given = type(value).__name__
+    return TypeError(f"{function}: {name} must be a numpy.ndarray, got {given}{advice}")
 
 
 def float_dtype(function: str, value: Any) -> np.dtype[Any]:
@@ -80,15 +88,46 @@ def batched(function: str, name: str, value: Array, axes: int) -> tuple[Array, b
     )
 
 
-def integer(function: str, name: str, value: Any, minimum: int = 0, maximum: int = LIMIT) -> int:
+def wrong_channels(
+    function: str,
+    shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    groups: int,
+    expected: int,
+    layout: str,
+) -> ValueError:
+    """The error for an input, of `shape` as the user gave it, whose channels do not fit."""
+    sizes = ("height", "width") if len(weight_shape) == 4 else ("length",)
+    axes = len(sizes)
+    front = ("batch",) * (len(shape) - axes - 1)
+    if shape[-1] == expected:
+        order = (*range(len(front)), len(shape) - 1, *range(len(front), len(shape) - 1))
+        names = ", ".join((*front, "channels", *sizes))
+        hint = f"input must be ({names}): use input.transpose{order} if its channels are last"
+    else:
+        hint = f"weight is {layout}"
+    return ValueError(
+        f"{function}: weight {weight_shape} with groups {groups} takes {expected} input channels, "
+        f"input {shape} has {shape[-axes - 1]}; {hint}"
+    )
+
+
+def integer(
+    function: str,
+    name: str,
+    value: Any,
+    minimum: int = 0,
+    maximum: int = LIMIT,
+    kind: str = "an int",
+) -> int:
     """Return an int in [minimum, maximum]; bool and float are TypeErrors."""
     if type(value) is not int:
         if isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{function}: {name} must be an int, got bool {value}")
+            raise TypeError(f"{function}: {name} must be {kind}, got bool {value}")
         try:
             value = operator.index(value)
         except TypeError:
-            raise TypeError(f"{function}: {name} must be an int, got {typed(value)}") from None
+            raise TypeError(f"{function}: {name} must be {kind}, got {typed(value)}") from None
     if not minimum <= value <= maximum:
         bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
         raise ValueError(f"{function}: {name} must be {bound}, got {shown(value)}")
@@ -134,7 +173,8 @@ def per_axis(function: str, name: str, value: Any, axes: int, minimum: int = 1) 
                     f"got {len(value)} values {shown(tuple(value))}"
                 )
         return tuple(integer(function, name, v, minimum) for v in value)
-    return (integer(function, name, value, minimum),) * axes
+    kind = "an int" if axes == 1 else f"an int or a tuple of {axes} ints"
+    return (integer(function, name, value, minimum, kind=kind),) * axes
 
 
 def explicit_padding(function: str, value: Any, axes: int) -> Pads:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv._messages import shown, typed
+from fastconv._messages import shown
+from fastconv.functional._arrays import not_a_shape
 from fastconv.functional._checks import (
+    AXES,
     LIMIT,
     Array,
     batched,
@@ -34,7 +36,7 @@ _HEIGHT_OF_1D = (1, 1, 1, 0, 0)
 
 def _windows_of_axis(
     function: str,
-    axis: int,
+    axis: str,
     size: int,
     window: tuple[int, int, int, tuple[int, int]],
     ceil_mode: bool,
@@ -45,7 +47,7 @@ def _windows_of_axis(
     if max(before, after) > extent // 2:
         raise ValueError(
             f"{function}: padding must be at most half of the window, got {(before, after)} on "
-            f"spatial axis {axis}, where the window spans {extent} "
+            f"axis {axis}, where the window spans {extent} "
             f"(kernel_size {kernel}, dilation {dilation})"
         )
     room = size + before + after - extent
@@ -54,7 +56,7 @@ def _windows_of_axis(
         count -= 1
     if count < 1:
         raise ValueError(
-            f"{function}: the window does not fit: spatial axis {axis} has {size} elements + "
+            f"{function}: the window does not fit: axis {axis} has {size} elements + "
             f"padding {(before, after)}, the window spans {extent} "
             f"(kernel_size {kernel}, dilation {dilation})"
         )
@@ -63,7 +65,7 @@ def _windows_of_axis(
             first = start + max(0, -(start // dilation)) * dilation
             if first >= size or first > start + extent - 1:
                 raise ValueError(
-                    f"{function}: the window at {start} of spatial axis {axis} holds no input "
+                    f"{function}: the window at {start} of axis {axis} holds no input "
                     f"element ({size} elements, kernel_size {kernel}, dilation {dilation})"
                 )
     return count
@@ -124,7 +126,7 @@ def _windows(
     each = list(zip(kernel, step, spread, pads, strict=True))
     out = tuple(
         _windows_of_axis(function, axis, size, window, ceil_mode)
-        for axis, (size, window) in enumerate(zip(sizes, each, strict=True))
+        for axis, size, window in zip(AXES[count], sizes, each, strict=True)
     )
     axes = tuple(value for k, s, d, pair in each for value in (k, s, d, *pair))
     return out, axes if count == 2 else _HEIGHT_OF_1D + axes
@@ -142,7 +144,7 @@ def check_positions(function: str, sizes: tuple[int, ...], kernel: tuple[int, ..
 def input_shape_of(function: str, value: Any, grad_output: Array, axes: int) -> tuple[int, ...]:
     """`input_shape` of a backward function as (N, C, ...); it has the rank of grad_output."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{function}: input_shape must be a tuple of ints, got {typed(value)}")
+        raise not_a_shape(function, "input_shape", value)
     shape = per_axis(function, "input_shape", tuple(value), len(value), 0)
     if len(shape) not in (axes + 1, axes + 2) or len(shape) != grad_output.ndim:
         raise ValueError(

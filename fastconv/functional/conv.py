@@ -1,10 +1,9 @@
-"""Convolution in one and two dimensions, its gradients, and the transposed convolution."""
+"""Convolution in one and two dimensions, and its gradients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, prod
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from .. import _core
 from .._messages import shown
 from . import _checks as check
 from ._arrays import choice
-from ._arrays import shape as shape_argument
 from ._checks import Array, Pads
 from ._memory import new_array
 
@@ -89,16 +87,16 @@ def _resolve(
     padding_mode: Any,
     algorithm: Any,
 ) -> _Plan:
-    """The checks that look at no array. input_shape has a batch axis."""
-    _check_weight(function, weight_shape, axes, _layout(axes))
+    """The checks that look at no array. input_shape may have a batch axis, the plan has one."""
+    layout = _layout(axes)
+    _check_weight(function, weight_shape, axes, layout)
     groups = check.integer(function, "groups", groups, 1)
     choice(function, "algorithm", algorithm, _ALGORITHMS)
-    if input_shape[1] != weight_shape[1] * groups:
-        raise ValueError(
-            f"{function}: weight expects {weight_shape[1]} input channels per group, "
-            f"input has {input_shape[1]} channels in {groups} groups "
-            f"(input {input_shape}, weight {weight_shape}, groups {groups})"
-        )
+    given, expected = input_shape, weight_shape[1] * groups
+    if len(given) == axes + 1:
+        input_shape = (1, *given)
+    if input_shape[1] != expected:
+        raise check.wrong_channels(function, given, weight_shape, groups, expected, layout)
     if weight_shape[0] % groups:
         raise ValueError(
             f"{function}: groups must divide out_channels, "
@@ -109,9 +107,7 @@ def _resolve(
     sizes, kernel = input_shape[2:], weight_shape[2:]
     pads = check.conv_padding(function, padding, sizes, kernel, stride, dilation)
     if 0 in sizes:
-        raise ValueError(
-            f"{function}: input must not have an empty spatial axis, got {input_shape}"
-        )
+        raise ValueError(f"{function}: input must not have an empty spatial axis, got {given}")
     out_sizes = [
         check.output_size(function, name, *args)
         for name, *args in zip(check.AXES[axes], sizes, kernel, stride, pads, dilation, strict=True)
@@ -165,7 +161,7 @@ def _prepare(
     w = check.float_array(function, "weight", weight)
     if w.dtype is not x.dtype:
         check.same_dtype(function, "weight", w, "input", x)
-    had_batch = x.ndim == axes + 2
+    shape, had_batch = x.shape, x.ndim == axes + 2
     if not had_batch:
         x, had_batch = check.batched(function, "input", x, axes)
     plain = type(padding_mode) is type(algorithm) is str and (
@@ -177,7 +173,7 @@ def _prepare(
     plan = (_resolve_again if plain else _resolve)(
         function,
         axes,
-        x.shape,
+        shape,
         w.shape,
         x.itemsize,
         stride,
@@ -581,91 +577,4 @@ def conv2d_backward(
         padding_mode,
         algorithm,
         output_mask,
-    )
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `conv2d` does for some shapes."""
-
-    algorithm: str
-    reason: str
-    isa: str
-    macs: int
-    flops: int
-    input_bytes: int
-    weight_bytes: int
-    output_bytes: int
-    scratch_bytes: int
-    output_shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:14} {value}" for name, value in self.__dict__.items())
-
-
-def _stand_in(function: str, name: str, shape: Any, dtype: np.dtype[Any]) -> Array:
-    """An array of this shape in the memory of one element."""
-    sizes = shape_argument(function, name, shape)
-    if len(sizes) != 4:
-        raise ValueError(f"{function}: {name} must have four entries, got {shown(sizes)}")
-    if prod(sizes) >= 2**59:
-        raise ValueError(f"{function}: {name} must have less than 2**59 elements, got {sizes}")
-    return np.broadcast_to(np.zeros(1, dtype), sizes)
-
-
-def explain_conv2d(
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    *,
-    dtype: Any = np.float32,
-    algorithm: Algorithm = "auto",
-) -> Explanation:
-    """Tell what `conv2d` would do for channels-last arrays of these shapes, without doing it.
-
-    Parameters
-    ----------
-    input_shape : (N, C, H, W)
-    weight_shape : (K, C / groups, kH, kW)
-    stride, padding, dilation, groups, algorithm
-        As for `conv2d`.
-    dtype : float32 or float64
-
-    Returns
-    -------
-    Explanation
-        algorithm and reason, instruction set, multiply-adds, bytes of the arrays, scratch bytes of
-        one thread.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `conv2d`.
-    """
-    function = "explain_conv2d"
-    dtype = check.float_dtype(function, dtype)
-    x = _stand_in(function, "input_shape", input_shape, dtype)
-    w = _stand_in(function, "weight_shape", weight_shape, dtype)
-    x, w, _, plan = _prepare(
-        function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm
-    )
-    shapes = x.shape, w.shape, plan.output_shape
-    images = shapes if shapes[0][0] else ((1, *shapes[0][1:]), shapes[1], (1, *shapes[2][1:]))
-    found, reason, scratch = _core.conv2d_explain(x.itemsize, *images, plan.geometry)
-    macs = int(np.prod((*plan.output_shape, *w.shape[1:]), dtype=object))
-    in_bytes, weight_bytes, out_bytes = (int(np.prod(s, dtype=object)) * x.itemsize for s in shapes)
-    return Explanation(
-        found,
-        reason,
-        _core.isa(),
-        macs,
-        2 * macs,
-        in_bytes,
-        weight_bytes,
-        out_bytes,
-        scratch if shapes[0][0] else 0,
-        plan.output_shape,
     )

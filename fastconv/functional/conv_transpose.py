@@ -44,21 +44,20 @@ def _prepare(
 ) -> _Call:
     x = check.float_array(function, "input", input)
     w = check.float_array(function, "weight", weight)
-    _check_weight(function, w.shape, axes, _layout(axes, transposed=True))
+    layout = _layout(axes, transposed=True)
+    _check_weight(function, w.shape, axes, layout)
     check.same_dtype(function, "weight", w, "input", x)
+    given = x.shape
     x, had_batch = check.batched(function, "input", x, axes)
     groups = check.integer(function, "groups", groups, 1)
     if x.shape[1] != w.shape[0]:
-        raise ValueError(
-            f"{function}: weight expects {w.shape[0]} input channels, input has {x.shape[1]} "
-            f"(input {x.shape}, weight {w.shape})"
-        )
+        raise check.wrong_channels(function, given, w.shape, groups, w.shape[0], layout)
     if w.shape[0] % groups:
         raise ValueError(
             f"{function}: groups must divide in_channels, got groups {groups}, weight {w.shape}"
         )
     if 0 in x.shape[2:]:
-        raise ValueError(f"{function}: input must not have an empty spatial axis, got {x.shape}")
+        raise ValueError(f"{function}: input must not have an empty spatial axis, got {given}")
     stride = check.per_axis(function, "stride", stride, axes)
     dilation = check.per_axis(function, "dilation", dilation, axes)
     extra = check.per_axis(function, "output_padding", output_padding, axes, 0)

@@ -144,9 +144,18 @@ def _operands(function: str, input: Array, weight: Array) -> tuple[Array, Array]
     if x.ndim == 0 or x.shape[-1] != w.shape[1]:
         raise ValueError(
             f"{function}: weight expects {w.shape[1]} features on the last axis of input "
-            f"(input {x.shape}, weight {w.shape})"
+            f"(input {x.shape}, weight {w.shape}){_hint(x, w)}"
         )
     return x, w
+
+
+def _hint(x: Array, w: Array) -> str:
+    """What is likely meant by an input and a weight that do not fit."""
+    if x.ndim and x.shape[-1] == w.shape[0]:
+        return "; weight is (out_features, in_features): use weight.T if it is transposed"
+    if x.ndim > 2 and math.prod(x.shape[1:]) == w.shape[1]:
+        return "; use input.reshape(len(input), -1)"
+    return ""
 
 
 def _rows(array: Array) -> Array:

@@ -272,9 +272,11 @@ class _Classes:
 
     def _take_indices(self, function: str, target: Array, ignore_index: int) -> None:
         if target.shape != self.loss_shape:
+            one_hot = target.shape == self.input.shape
+            advice = f"; one-hot: use target.argmax({self.axis})" if one_hot else ""
             raise ValueError(
                 f"{function}: target of class indices must have shape {self.loss_shape} for input "
-                f"{self.input.shape}, got {target.shape}"
+                f"{self.input.shape}, got {target.shape}{advice}"
             )
         flat = target.reshape(-1)
         ignored = flat == ignore_index
@@ -291,12 +293,13 @@ class _Classes:
 
     def _take_probabilities(self, function: str, target: Array, ignore_index: int) -> None:
         t = float_array(function, "target", target)
-        same_dtype(function, "target", t, "input", self.input)
         if t.shape != self.input.shape:
             raise ValueError(
                 f"{function}: target of class probabilities must have the input's shape "
-                f"{self.input.shape}, got {t.shape}; class indices need an integer dtype"
+                f"{self.input.shape}, got {t.shape}; class indices need an integer dtype: "
+                f"target.astype(int)"
             )
+        same_dtype(function, "target", t, "input", self.input)
         if ignore_index >= 0:
             raise ValueError(
                 f"{function}: ignore_index must be negative when target holds probabilities, "

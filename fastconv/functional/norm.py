@@ -172,7 +172,8 @@ def _input(function: str, input: Array, training: bool) -> Array:
         raise ValueError(f"{function}: input must be (N, C) or (N, C, ...), got shape {x.shape}")
     if training and x.size and x.size == x.shape[1]:
         raise ValueError(
-            f"{function}: training needs more than 1 value per channel, got input {x.shape}"
+            f"{function}: training needs more than 1 value per channel, got input {x.shape}; "
+            "use a larger batch, or training=False (a layer: eval())"
         )
     return x
 
@@ -189,8 +190,8 @@ def _by_channel(function: str, x: Array, arrays: ByChannel) -> ByChannel:
         same_dtype(function, name, array, "input", x)
         if array.shape != x.shape[1:2]:
             raise ValueError(
-                f"{function}: {name} must have shape {x.shape[1:2]} (input {x.shape}), "
-                f"got {array.shape}"
+                f"{function}: {name} must have shape {x.shape[1:2]}, one entry per channel of "
+                f"input {x.shape}, (N, C, ...), got {array.shape}"
             )
         checked.append(np.ascontiguousarray(array))
     return checked[0], checked[1], checked[2], checked[3]

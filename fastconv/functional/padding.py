@@ -155,11 +155,11 @@ def pad_backward(
 def _pairs(function: str, size: tuple[int, ...], pad: Any, mode: str) -> list[Pair]:
     """The checked `(before, after)` of every axis, the first axis first."""
     choice(function, "mode", mode, MODES)
+    kind = "a tuple of ints (left, right, top, bottom, ...)"
     if not isinstance(pad, (tuple, list)):
-        raise TypeError(
-            f"{function}: pad must be a tuple of ints (left, right, top, bottom, ...), "
-            f"got {typed(pad)}"
-        )
+        raise TypeError(f"{function}: pad must be {kind}, got {typed(pad)}")
+    if any(isinstance(entry, (tuple, list)) for entry in pad):  # as numpy.pad has it
+        raise TypeError(f"{function}: pad must be {kind}, the last axis first, got {shown(pad)}")
     if len(pad) % 2 or len(pad) > 2 * len(size):
         raise ValueError(
             f"{function}: pad must have two entries for each padded axis and at most "

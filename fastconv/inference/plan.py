@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from .._messages import shown
+from .._messages import shown, typed
 from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
 from ..functional._checks import float_dtype
-from ..nn.module import Module
+from ..nn.module import Module, unfit
 from .arena import aligned, place
 from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
@@ -72,7 +72,7 @@ def compile(
         An activation is too large to exist.
     """
     if not isinstance(model, Module):
-        raise TypeError(f"compile: model must be a Module, got {type(model).__name__}")
+        raise TypeError(f"compile: model must be a Module, got {typed(model)}")
     shape = shape_argument("compile", "input_shape", input_shape)
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shown(shape)}")
@@ -98,7 +98,10 @@ class Plan:
         self, model: Module, input_shape: Shape, dtype: np.dtype[Any], release: bool
     ) -> None:
         graph = Graph(input_shape)
-        result = walk(graph, "", model, graph.input)
+        try:
+            result = walk(graph, "", model, graph.input)
+        except ValueError as error:
+            raise unfit("compile", input_shape, "batch axis included", error) from error.__cause__
         self.input_shape, self.output_shape, self.dtype = input_shape, result.shape, dtype
         self._input, self._output = graph.input.spread, _finish(graph, result)
         self.nodes = graph.nodes

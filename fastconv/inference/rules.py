@@ -12,7 +12,7 @@ from .. import _core, nn
 from ..functional._windows import windows
 from ..functional.conv import _resolve
 from ..models.resnet import SubsampleAndPad
-from ..nn.module import Module
+from ..nn.module import Module, naming
 from .graph import LARGE, ONE_BY_ONE, Graph, Value, plain_spread
 
 Rule = Callable[[Graph, str, Any, Value], Value | None]
@@ -42,7 +42,8 @@ def _join(prefix: str, name: str) -> str:
 
 def _sequential(graph: Graph, name: str, module: nn.Sequential, x: Value) -> Value:
     for key, child in module.named_children():
-        x = walk(graph, _join(name, key), child, x)
+        with naming(key):
+            x = walk(graph, _join(name, key), child, x)
     return x
 
 
@@ -53,18 +54,16 @@ def _residual(graph: Graph, name: str, module: nn.Residual, x: Value) -> Value |
     x.pins += 1
     bypass = x
     if module.shortcut is not None:
-        bypass = walk(graph, _join(name, "downsample"), module.shortcut, x)
+        with naming("downsample"):
+            bypass = walk(graph, _join(name, "downsample"), module.shortcut, x)
     y = _sequential(graph, name, module.body, x)
-    if y.shape != bypass.shape:
-        raise ValueError(
-            f"Residual: the body gives shape {y.shape}, the shortcut {bypass.shape} "
-            f"(input {x.shape})"
-        )
+    module.check_sum(x.shape, y.shape, bypass.shape)
     total = graph.add(name, y, bypass)
     x.pins -= 1
     if module.activation is None:
         return total
-    return walk(graph, _join(name, "activation"), module.activation, total)
+    with naming("activation"):
+        return walk(graph, _join(name, "activation"), module.activation, total)
 
 
 def _writes_over_its_input(module: Module) -> bool:

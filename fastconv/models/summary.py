@@ -12,7 +12,9 @@ from typing import Any
 
 from .. import nn
 from .._messages import typed
+from ..functional._arrays import shape as shape_argument
 from ..nn import Module, Residual, Sequential
+from ..nn.module import naming, unfit
 from .resnet import SubsampleAndPad
 
 Shape = tuple[int, ...]
@@ -93,19 +95,25 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
     Raises
     ------
     TypeError
-        `input_shape` is not a tuple or list.
+        `model` is not a Module, or `input_shape` not a tuple or list of ints.
     ValueError
-        The shape does not fit the model; the message comes from the first layer concerned.
+        The shape does not fit the model; the message names the first layer that refuses.
     """
     if not isinstance(input_shape, tuple | list):
         raise TypeError(
             f"summary: input_shape must be a tuple without the batch axis, such as (3, 32, 32), "
             f"got {typed(input_shape)}"
         )
+    if not isinstance(model, Module):
+        raise TypeError(f"summary: model must be a Module, got {typed(model)}")
+    input_shape = shape_argument("summary", "input_shape", input_shape)
     axes = max(len(input_shape) - 1, 1)
     start = Field((1,) * axes, (Fraction(1),) * axes)
     layers: list[LayerSummary] = []
-    _visit(model, "", 0, (1, *input_shape), start, layers)
+    try:
+        _visit(model, "", 0, (1, *input_shape), start, layers)
+    except ValueError as error:
+        raise unfit("summary", input_shape, "without a batch axis", error) from error.__cause__
     fused = _fused_layers(model)
     layers = [replace(layer, fused=layer.name in fused) for layer in layers]
     parameters = list(model.parameters())
@@ -114,7 +122,7 @@ def summary(model: Module, input_shape: Shape, depth: int | None = None) -> Summ
     itemsize = parameters[0].dtype.itemsize if parameters else 4
     return Summary(
         layers=_rows(layers, depth),
-        input_shape=tuple(input_shape),
+        input_shape=input_shape,
         parameters=sum(p.size for p in parameters),
         trainable=sum(p.size for p in parameters if p.requires_grad),
         macs=sum(layer.macs for layer in leaves),
@@ -152,7 +160,8 @@ def _visit(
     elif isinstance(module, Sequential):
         out = shape
         for key, child in module.named_children():
-            out, field = _visit(child, _join(name, key), depth + 1, out, field, rows)
+            with naming(key):
+                out, field = _visit(child, _join(name, key), depth + 1, out, field, rows)
     else:
         leaf = True
         out, field = module.output_shape(shape), _through(module, field)
@@ -176,15 +185,20 @@ def _visit_residual(
     """Both branches see the input; their sum sees the larger of the two fields."""
     out, bypass = shape, field
     for key, child in module.body.named_children():
-        out, field = _visit(child, _join(name, key), depth, out, field, rows)
+        with naming(key):
+            out, field = _visit(child, _join(name, key), depth, out, field, rows)
+    bypass_shape = shape
     if module.shortcut is not None:
         where = _join(name, "downsample")
-        _, bypass = _visit(module.shortcut, where, depth, shape, bypass, rows)
+        with naming("downsample"):
+            bypass_shape, bypass = _visit(module.shortcut, where, depth, shape, bypass, rows)
+    module.check_sum(shape, out, bypass_shape)
     size = tuple(map(max, field.size, bypass.size))
     field = replace(field, size=size, whole=field.whole or bypass.whole)
     if module.activation is not None:
         where = _join(name, "activation")
-        out, field = _visit(module.activation, where, depth, out, field, rows)
+        with naming("activation"):
+            out, field = _visit(module.activation, where, depth, out, field, rows)
     return out, field
 
 

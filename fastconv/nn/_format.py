@@ -7,6 +7,8 @@ given.
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..functional._checks import empty, is_channels_last
 from ..functional._memory import copy_into
 from .module import Array
@@ -14,6 +16,8 @@ from .module import Array
 
 def is_channels_first(x: Array) -> bool:
     """Whether x is (N, C, H, W) or (N, C, L) in memory as indexed."""
+    if not isinstance(x, np.ndarray):
+        return False  # the first layer says so
     return x.ndim in (3, 4) and x.dtype.kind == "f" and not is_channels_last(x) and x.size > 0
 
 

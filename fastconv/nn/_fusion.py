@@ -17,7 +17,7 @@ was replaced, runs by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._config import _Restore
@@ -75,13 +75,17 @@ def run_length(layers: Sequence[Module], start: int) -> int:
     return 2
 
 
-def run(layers: Sequence[Module], x: Array) -> Array:
-    """The layers one after the other, fused where that can be."""
+def run(layers: Sequence[Module], x: Array, names: Iterable[str]) -> Array:
+    """The layers one after the other, fused where that can be; an error gets the layer's name."""
     i = 0
-    while i < len(layers):
-        count = run_length(layers, i)
-        x = layers[i](x) if count == 1 else _run_fused(layers[i : i + count], x)
-        i += count
+    try:
+        while i < len(layers):
+            count = run_length(layers, i)
+            x = layers[i](x) if count == 1 else _run_fused(layers[i : i + count], x)
+            i += count
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in layer {list(names)[i]} ({type(layers[i]).__name__})")
+        raise
     return x
 
 

@@ -9,7 +9,9 @@ from ..functional.norm import NO_CLAMP
 from . import _fusion
 from ._format import is_channels_first, to_channels_first, to_channels_last
 from .conv import _Conv
-from .module import Array, Module
+from .module import Array, Module, naming
+
+Shape = tuple[int, ...]
 
 
 class Sequential(Module):
@@ -31,7 +33,7 @@ class Sequential(Module):
     def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
         """Append `layer` under `name`, which becomes part of its state_dict keys."""
         if not isinstance(layer, Module):
-            raise TypeError(f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}")
+            raise _not_a_module(name, layer)
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"Sequential: a layer's name is a str without '.', got {shown(name)}")
         if name in self._layers:
@@ -53,8 +55,8 @@ class Sequential(Module):
         layers = list(self._layers.values())
         self._saved = None
         if not (_starts_with_conv(layers) and is_channels_first(x)):
-            return _fusion.run(layers, x)
-        y = to_channels_first(_fusion.run(layers, to_channels_last(x)))
+            return _fusion.run(layers, x, self._layers)
+        y = to_channels_first(_fusion.run(layers, to_channels_last(x), self._layers))
         self._keep("channels first")
         return y
 
@@ -76,8 +78,9 @@ class Sequential(Module):
             backward_parameters(list(self._layers.values()), grad)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        for layer in self._layers.values():
-            shape = layer.output_shape(shape)
+        for name, layer in self._layers.items():
+            with naming(name):
+                shape = layer.output_shape(shape)
         return shape
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -107,7 +110,7 @@ class Sequential(Module):
         if name not in self._layers:
             raise KeyError(name)
         if not isinstance(layer, Module):
-            raise TypeError(f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}")
+            raise _not_a_module(name, layer)
         self._layers[name] = layer
 
     def __getattr__(self, name: str) -> Module:
@@ -163,22 +166,26 @@ class Residual(Module):
         self._saved = None
         layers = list(self.body)
         adds_in_norm = _fusion.ends_with_norm(layers, self.activation)
-        y = _fusion.run(layers[:-1] if adds_in_norm else layers, x)
-        bypass = x if self.shortcut is None else self.shortcut(x)
+        y = _fusion.run(layers[:-1] if adds_in_norm else layers, x, self.body._layers)
+        bypass = x
+        if self.shortcut is not None:
+            bypass = _fusion.run([self.shortcut], x, ("downsample",))
         if adds_in_norm and y.dtype == bypass.dtype:
-            self._check_sum(x, layers[-1].output_shape(y.shape), bypass)
+            self.check_sum(x.shape, layers[-1].output_shape(y.shape), bypass.shape)
             return self._norm_of_sum(layers[-1], y, bypass)
         if adds_in_norm:
             y = layers[-1](y)
-        self._check_sum(x, y.shape, bypass)
+        self.check_sum(x.shape, y.shape, bypass.shape)
         total = add(y, bypass, self._body_is_fresh(-1))
         return total if self.activation is None else self._activated(total)
 
-    def _check_sum(self, x: Array, shape: tuple[int, ...], bypass: Array) -> None:
-        if shape != bypass.shape:
+    def check_sum(self, x: Shape, y: Shape, bypass: Shape) -> None:
+        """Refuse an input whose two ways do not end in one shape."""
+        if y != bypass:
+            other = "" if self.shortcut is None else f", the shortcut {bypass}"
             raise ValueError(
-                f"Residual: the body gives shape {shape}, the shortcut {bypass.shape} "
-                f"(input {x.shape})"
+                f"Residual: the body gives shape {y}{other} for an input of shape {x}; "
+                "their sum needs one shape"
             )
 
     def _norm_of_sum(self, norm: Any, y: Array, bypass: Array) -> Array:
@@ -236,8 +243,13 @@ class Residual(Module):
     def extra_repr(self) -> str:
         return _fusion_repr(self.fused_runs())
 
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.body.output_shape(shape)
+    def output_shape(self, shape: Shape) -> Shape:
+        y, bypass = self.body.output_shape(shape), shape
+        if self.shortcut is not None:
+            with naming("downsample"):
+                bypass = self.shortcut.output_shape(shape)
+        self.check_sum(shape, y, bypass)
+        return y
 
     def __getattr__(self, name: str) -> Module | None:
         body = self.__dict__.get("body", {})
@@ -263,6 +275,17 @@ class Residual(Module):
             yield "downsample", self.shortcut
         if self.activation is not None:
             yield "activation", self.activation
+
+
+def _not_a_module(name: object, layer: object) -> TypeError:
+    advice = ""
+    if isinstance(layer, (list, tuple)):
+        advice = "; give the layers one by one: Sequential(*layers)"
+    elif isinstance(layer, type) and issubclass(layer, Module):
+        advice = f"; make one: {layer.__name__}(...)"
+    return TypeError(
+        f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}{advice}"
+    )
 
 
 def _fusion_repr(runs: list[tuple[str, ...]]) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from .. import functional as F
 from ..functional import conv as _conv
 from ..functional._arrays import choice, empty_ordered
-from ..functional._checks import flag, float_dtype, integer, per_axis
+from ..functional._checks import AXES, flag, float_dtype, integer, per_axis
 from ..functional.activation import mask_of_clamp
 from ..functional.norm import NO_CLAMP, Clamp
 from . import init
@@ -107,9 +107,10 @@ class _Conv(Module):
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The spatial sizes of an input shape."""
         if len(shape) != self.axes + 2 or shape[1] != self.in_channels:
+            sizes = ", ".join(AXES[self.axes])
             raise ValueError(
                 f"{type(self).__name__}: input must have {self.axes + 2} axes and "
-                f"{self.in_channels} channels, got shape {shape}"
+                f"{self.in_channels} channels, (N, {self.in_channels}, {sizes}), got shape {shape}"
             )
         return shape[2:]
 

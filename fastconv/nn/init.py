@@ -90,7 +90,7 @@ def calculate_gain(nonlinearity: str, a: float = 0.0) -> float:
     if nonlinearity not in gains:
         names = ", ".join([*gains, "leaky_relu"])
         raise ValueError(
-            f"calculate_gain: nonlinearity must be one of {names}; {shown(nonlinearity)}"
+            f"calculate_gain: nonlinearity must be one of {names}, got {shown(nonlinearity)}"
         )
     return gains[nonlinearity]
 

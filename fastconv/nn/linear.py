@@ -51,8 +51,10 @@ class Linear(Module):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if not shape or shape[-1] != self.in_features:
+            flat = math.prod(shape[1:]) == self.in_features
             raise ValueError(
                 f"Linear: the last axis of the input must be {self.in_features}, got shape {shape}"
+                + ("; put a Flatten before" if flat else "")
             )
         return *shape[:-1], self.out_features
 
@@ -81,6 +83,13 @@ class Flatten(Module):
 
     def backward(self, grad: Array) -> Array:
         (shape,) = self._take()
+        grad = float_array("Flatten.backward", "grad", grad)
+        expected = self.output_shape(shape)
+        if grad.shape != expected:
+            raise ValueError(
+                f"Flatten.backward: grad must have the shape of the output, {expected}, "
+                f"got {grad.shape}"
+            )
         return grad.reshape(shape)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ There is no tape. A layer in training mode keeps what its backward needs in one 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -70,6 +71,33 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})\n{self.data}"
+
+
+class LayerError(ValueError):
+    """What a layer inside a model refuses; `layer` is its dotted name."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(f"layer {layer}: {reason}")
+        self.layer, self.reason = layer, reason
+
+
+@contextmanager
+def naming(child: str) -> Iterator[None]:
+    """A `with` block whose ValueErrors name the child of a container that they come from."""
+    try:
+        yield
+    except LayerError as error:
+        raise LayerError(_join(child, error.layer), error.reason) from error.__cause__
+    except ValueError as error:
+        raise LayerError(child, str(error)) from error
+
+
+def unfit(function: str, shape: Any, axes: str, error: ValueError) -> ValueError:
+    """The error for an input shape that a layer of a model refuses."""
+    where = "" if isinstance(error, LayerError) else "the model: "
+    return ValueError(
+        f"{function}: input_shape {shown(shape)}, {axes}, does not fit {where}{error}"
+    )
 
 
 class IncompatibleKeys(NamedTuple):
@@ -282,8 +310,12 @@ class Module:
         ValueError
             `strict` and keys are missing or unexpected; or an array has another shape.
         TypeError
-            An array has a dtype of another kind.
+            `state_dict` is no dict; or an array has a dtype of another kind.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"load_state_dict: state_dict must be a dict of arrays, got {typed(state_dict)}"
+            )
         own = dict(self._state())
         arrays = {key: np.asarray(state_dict[key]) for key in own if key in state_dict}
         missing = [key for key in own if key not in arrays]

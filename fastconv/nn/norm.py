@@ -93,10 +93,12 @@ class _BatchNorm(Module):
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) not in self.ranks or shape[1] != self.num_features:
-            ranks = " or ".join(map(str, self.ranks))
+            n, ranks = self.num_features, " or ".join(map(str, self.ranks))
+            layouts = {2: f"(N, {n})", 3: f"(N, {n}, L)", 4: f"(N, {n}, H, W)"}
+            form = " or ".join(layouts[rank] for rank in self.ranks)
             raise ValueError(
-                f"{type(self).__name__}: input must have {ranks} axes and {self.num_features} "
-                f"channels, got shape {shape}"
+                f"{type(self).__name__}: input must have {ranks} axes and {n} channels, {form}, "
+                f"got shape {shape}"
             )
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional import pool as _pool
+from ..functional._checks import batched as check_batched
 from ..functional._checks import flag, float_array, integer, per_axis
 from ..functional.activation import mask_of_clamp
 from ..functional.conv import _channel_sum
@@ -91,10 +92,10 @@ class _MaxPool(_WindowPool):
         if not self.recording:
             result: Array = self.function(x, *self._arguments())
             return result
-        x = float_array(type(self).__name__, "input", x)
-        batched = x.ndim == self.axes + 2
+        who = f"max_pool{self.axes}d"
+        images, batched = check_batched(who, "input", float_array(who, "input", x), self.axes)
         y: Array
-        y, taps = self.record(x if batched else x[None], *self._arguments())
+        y, taps = self.record(images, *self._arguments())
         y = y if batched else y[0]
         self._keep(taps, batched, x.shape, None if clamp is NO_CLAMP else y, clamp, bias)
         return y
@@ -205,7 +206,7 @@ class _AdaptivePool(_Pool):
     """Windows chosen so that the output has `output_size`; a None entry keeps the input's."""
 
     def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        sizes = output_size if isinstance(output_size, tuple) else (output_size,)
+        sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
         if len(sizes) == 1:
             sizes = sizes * self.axes
         wanted = tuple(1 if size is None else size for size in sizes)

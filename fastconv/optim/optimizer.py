@@ -41,6 +41,8 @@ class Optimizer:
         who = type(self).__name__
         if isinstance(params, Module):
             raise TypeError(f"{who}: params must hold Parameters, got a Module; use .parameters()")
+        if not isinstance(params, Iterable):
+            raise self._no_parameters(params)
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{who}: params is empty")
@@ -58,9 +60,15 @@ class Optimizer:
         parameters = list(self._parameters())
         for parameter in parameters:
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"{who}: params must hold Parameters, got {typed(parameter)}")
+                raise self._no_parameters(parameter)
         if len({id(p) for p in parameters}) != len(parameters):
             raise ValueError(f"{who}: a parameter occurs twice")
+
+    def _no_parameters(self, given: Any) -> TypeError:
+        return TypeError(
+            f"{type(self).__name__}: params must hold Parameters, as model.parameters() gives "
+            f"them, got {typed(given)}"
+        )
 
     def _parameters(self) -> Iterator[Parameter]:
         for group in self.param_groups:
@@ -159,10 +167,18 @@ class Optimizer:
 
         Raises
         ------
+        TypeError
+            `state_dict` is no dict.
         ValueError
-            A key or shape does not belong to this optimiser and its parameters.
+            A key or shape does not belong to this optimiser and its parameters, or one is missing.
         """
         who = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"{who}: state_dict must be a dict of arrays, got {typed(state_dict)}")
+        options = (f"group.{i}.{k}" for i, g in enumerate(self.param_groups) for k in g)
+        missing = [key for key in options if key not in state_dict and not key.endswith(".params")]
+        if missing:
+            raise ValueError(f"{who}: state_dict lacks {', '.join(missing)}")
         parameters = list(self._parameters())
         groups: list[Group] = [dict(group) for group in self.param_groups]
         state: dict[int, dict[str, Array]] = {}

@@ -93,8 +93,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a run that was killed while it wrote."""
-    for name in (CHECKPOINT_NAME, "metrics.json"):
+    """Remove the temporary files of a run that was killed while it wrote, its pictures too."""
+    for name in (CHECKPOINT_NAME, "metrics.json", "*.png"):
         for leftover in folder.glob(f".{name}.*.tmp"):
             with contextlib.suppress(OSError):
                 leftover.unlink()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._messages import typed
 from fastconv.data import Dataset
 
 from .batches import Normalisation, augment, batch_bounds
@@ -111,6 +112,17 @@ def fit(
     place of that step in the long one, and falls from there. The epochs done keep the rates they
     had, so the result is not that of a run which had all epochs from the start.
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            "fit: dataset must be a Dataset, as fastconv.data.load_dataset gives it, "
+            f"got {typed(dataset)}"
+        )
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"fit: config must be a TrainConfig, got {typed(config)}")
+    from fastconv.nn import Module
+
+    if model is not None and not isinstance(model, Module):
+        raise TypeError(f"fit: model must be a Module, got {typed(model)}")
     if resume and folder is None:
         raise ValueError("fit: resume needs the folder of the run")
     display = make_progress(progress) if isinstance(progress, str) else progress

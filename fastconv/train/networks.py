@@ -48,7 +48,10 @@ def create_model(
     if "image_size" in known and "in_features" not in known and height != width:
         raise ValueError(f"{name} takes square images, these are {height}x{width}")
     model = models.create(name, **{k: v for k, v in wanted.items() if k in known})
-    shape = model.output_shape((1, *image_shape))
+    try:
+        shape = model.output_shape((1, *image_shape))
+    except ValueError as error:
+        raise ValueError(f"{name} cannot take images {image_shape}: {error}") from error
     if shape != (1, classes):
         raise ValueError(
             f"{name} maps images {image_shape} to {shape[1:]}, not to {classes} classes"

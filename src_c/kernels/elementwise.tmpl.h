@@ -186,16 +186,25 @@ INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, dou
 {
     const vec alpha = vset1((T)alpha_);
     int64_t i = 0;
+#define FC_FETCH                                                                                                       \
+    do {                                                                                                               \
+        vfetch(x + i);                                                                                                 \
+        if (g)                                                                                                         \
+            vfetch(g + i);                                                                                             \
+    } while (0)
 #define FC_VALUE(load)                                                                                                 \
     (g ? N(elementwise_slope)(function, a, load(g + i), alpha) : N(elementwise_value)(function, a, alpha))
     for (; stream && i + VL <= count; i += VL) {
+        FC_FETCH;
         const vec a = vload(x + i);
         vstream(y + i, FC_VALUE(vload));
     }
     for (; i + VL <= count; i += VL) {
+        FC_FETCH;
         const vec a = vload(x + i);
         vstore(y + i, FC_VALUE(vload));
     }
+#undef FC_FETCH
 #undef FC_VALUE
     const int tail = (int)(count - i);
     if (tail) {

@@ -13,7 +13,7 @@ typedef struct {
     const void *slope, *offset;        /* [channels], gradient only */
     double lower, upper;               /* -inf, inf: no clamp */
     double low, high;                  /* closed where the clamp holds: t <= low or t >= high; NaN: no such end */
-    int stream;                        /* what is written bypasses the caches; its pixels are aligned to 64 bytes */
+    int stream; /* what is written bypasses the caches, for the driver to fence; its pixels are aligned to 64 bytes */
 } fc_norm_channels;
 
 /* data[n * image + p * pixel + c]; data may be null where a kernel says so. Maps see one image. */
@@ -43,13 +43,15 @@ typedef struct {
     fc_norm_gate gate;
     int64_t images, pixels;       /* of them */
     int64_t typical;              /* images whose first FC_NORM_TYPICAL pixels make the typical value */
-    fc_norm_pixels g, x, y, gated; /* y and gated only with FC_GATE_OUTPUT: gated[p][c] = g behind the gate */
+    int maps; /* gated[p][c] = gain * g behind the gate, grad_x where the statistics are constants; not with FC_GATE_OUTPUT */
+    fc_norm_pixels g, x;
+    fc_norm_pixels y, gated; /* only with FC_GATE_OUTPUT: gated[p][c] = g behind the gate */
     void *centre, *sum, *square, *grad, *product; /* results, [channels] */
-    void *partial;                /* scratch: FC_NORM_PARTIALS * VL * VL values */
+    void *partial; /* scratch: FC_NORM_PARTIALS * VL * VL values */
 } fc_norm_sums;
 
 enum {
-    FC_NORM_TYPICAL = 64,  /* pixels of an image */
+    FC_NORM_TYPICAL = 64, /* pixels of an image */
     FC_NORM_PARTIALS = 16, /* 4 sums of 4 vectors of channels, for each of VL lanes of pixels */
 };
 

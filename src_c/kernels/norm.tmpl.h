@@ -58,7 +58,7 @@ typedef struct {
 
 /* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts, with every product rounded: the same bits. */
 INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, int count, int cut, const int wanted,
-                        const fc_norm_gate gate, const int stream, const int tail, vec *sums)
+                        const fc_norm_gate gate, const int maps, const int stream, const int tail, vec *sums)
 {
     vec d[4] = {{0}, {0}, {0}, {0}}, g[4] = {{0}, {0}, {0}, {0}};
     _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
@@ -74,9 +74,17 @@ INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, in
         }
         if (gate == FC_GATE_INPUT)
             g[r] = vpick(N(norm_closed)(vmuladd(d[r], by->gain, by->shift), by->low, by->high), (vec){0}, g[r]);
-        if (gate == FC_GATE_OUTPUT) {
+        if (gate == FC_GATE_OUTPUT)
             g[r] = vpick(N(norm_closed)(FC_LOAD(rows->y + r * rows->y_row), by->low, by->high), (vec){0}, g[r]);
-            FC_STREAM(rows->gated + r * rows->gated_row, g[r]);
+        if (gate == FC_GATE_OUTPUT || maps) {
+            T *at = rows->gated + r * rows->gated_row;
+            const vec out = maps ? g[r] * by->gain : g[r];
+            if (part)
+                vstore_tail(at, out, part);
+            else if (stream)
+                vstream(at, out);
+            else
+                vstore(at, out);
         }
         if (part && !tail)
             d[r] = vfirst(d[r], part), g[r] = vfirst(g[r], part);
@@ -124,8 +132,8 @@ INLINE vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, const int tail
     return vrounded(N(norm_fold)(lanes) * vset1(N(norm_one_over)(s)));
 }
 
-INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, int64_t n,
-                                    int64_t p, int64_t c, int64_t pitch)
+INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, const fc_norm_gate gate, const int maps,
+                                    int64_t n, int64_t p, int64_t c, int64_t pitch)
 {
     N(norm_rows) rows = {.x = (const T *)s->x.data + n * s->x.image + p * s->x.pixel + c, .x_row = pitch * s->x.pixel};
     if (wanted & FC_NORM_GRADIENT) {
@@ -135,6 +143,8 @@ INLINE N(norm_rows) N(norm_rows_at)(const fc_norm_sums *s, const int wanted, con
     if (gate == FC_GATE_OUTPUT) {
         rows.y = (const T *)s->y.data + n * s->y.image + p * s->y.pixel + c;
         rows.y_row = pitch * s->y.pixel;
+    }
+    if (gate == FC_GATE_OUTPUT || maps) {
         rows.gated = (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c;
         rows.gated_row = pitch * s->gated.pixel;
     }
@@ -150,10 +160,11 @@ INLINE int64_t N(norm_ahead)(const fc_norm_sums *s, const fc_norm_pixels *a, int
 /* Lane l of the pixels [p, p + NORM_FOUR) of image n, one vector of channels. The pixels after these are fetched meanwhile: four
  * rows at a time, for each array, are more than the processor follows by itself. */
 INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, int64_t n, int64_t p, int l, int64_t c,
-                              const int wanted, const fc_norm_gate gate, const int stream, const int tail, T *partial)
+                              const int wanted, const fc_norm_gate gate, const int maps, const int stream,
+                              const int tail, T *partial)
 {
     const int64_t rest = s->pixels - p;
-    const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p + l, c, VL);
+    const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p + l, c, VL);
     vec sums[4];
     _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
     {
@@ -168,16 +179,16 @@ INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, 
             sums[q] = vload(partial + q * VL);
     switch (rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL) {
     case 4:
-        N(norm_add)(&rows, by, 4, 0, wanted, gate, stream, tail, sums);
+        N(norm_add)(&rows, by, 4, 0, wanted, gate, maps, stream, tail, sums);
         break;
     case 3:
-        N(norm_add)(&rows, by, 3, 0, wanted, gate, stream, tail, sums);
+        N(norm_add)(&rows, by, 3, 0, wanted, gate, maps, stream, tail, sums);
         break;
     case 2:
-        N(norm_add)(&rows, by, 2, 0, wanted, gate, stream, tail, sums);
+        N(norm_add)(&rows, by, 2, 0, wanted, gate, maps, stream, tail, sums);
         break;
     default:
-        N(norm_add)(&rows, by, 1, 0, wanted, gate, stream, tail, sums);
+        N(norm_add)(&rows, by, 1, 0, wanted, gate, maps, stream, tail, sums);
     }
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
@@ -186,7 +197,7 @@ INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, 
 
 /* Channels [c, c + lanes), lanes at most FC_STREAMS * VL */
 INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *s,
-                               const int wanted, const fc_norm_gate gate, const int stream)
+                               const int wanted, const fc_norm_gate gate, const int maps, const int stream)
 {
     T *partial = s->partial;
     const int vectors = (int)((lanes + VL - 1) / VL), last = (int)(lanes % VL);
@@ -202,10 +213,10 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
         } else {
             b->centre = FC_LOAD((const T *)by->centre + at);
         }
-        if (gate == FC_GATE_INPUT) {
+        if (gate == FC_GATE_INPUT || maps)
             b->gain = FC_LOAD((const T *)by->gain + at);
+        if (gate == FC_GATE_INPUT)
             b->shift = FC_LOAD((const T *)by->shift + at);
-        }
         b->low = vset1((T)by->low), b->high = vset1((T)by->high);
     }
     for (int64_t n = 0; n < s->images; n++)
@@ -214,9 +225,9 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
                 for (int v = 0; v < vectors; v++) {
                     T *own = partial + (v * VL + l) * 4 * VL;
                     if (v < vectors - 1 || !last)
-                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, stream, 0, own);
+                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, maps, stream, 0, own);
                     else
-                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, stream, last, own);
+                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, maps, stream, last, own);
                 }
     void *const results[] = {s->sum, s->square, s->grad, s->product};
     for (int v = 0; v < vectors; v++)
@@ -230,34 +241,40 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
             }
 }
 
-/* FC_RUN(wanted, gate) with both known when it is compiled */
+/* FC_RUN(wanted, gate, maps) with all of them known when it is compiled */
 #define FC_WANTED(FC_RUN)                                                                                              \
     do {                                                                                                               \
         if (s->wanted == FC_NORM_STATISTICS)                                                                           \
-            FC_RUN(FC_NORM_STATISTICS, FC_GATE_NONE);                                                                  \
+            FC_RUN(FC_NORM_STATISTICS, FC_GATE_NONE, 0);                                                               \
         else if (s->wanted == FC_NORM_BOTH)                                                                            \
-            FC_RUN(FC_NORM_BOTH, FC_GATE_NONE);                                                                        \
+            FC_RUN(FC_NORM_BOTH, FC_GATE_NONE, 0);                                                                     \
+        else if (s->gate == FC_GATE_NONE && s->maps)                                                                   \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE, 1);                                                                 \
         else if (s->gate == FC_GATE_NONE)                                                                              \
-            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE);                                                                    \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE, 0);                                                                 \
+        else if (s->maps)                                                                                              \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_INPUT, 1);                                                                \
         else                                                                                                           \
-            FC_RUN(FC_NORM_GRADIENT, FC_GATE_INPUT);                                                                   \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_INPUT, 0);                                                                \
     } while (0)
 
 static void N(norm_sums_last)(int64_t channels, const fc_norm_channels *by, const fc_norm_sums *s)
 {
     for (int64_t c = 0; c < channels; c += FC_STREAMS * VL) {
         const int64_t lanes = channels - c < FC_STREAMS * VL ? channels - c : FC_STREAMS * VL;
-#define FC_RUN(wanted, gate) N(norm_sums_group)(c, lanes, by, s, wanted, gate, 0)
-        if (s->gate != FC_GATE_OUTPUT)
-            FC_WANTED(FC_RUN);
-        else if (by->stream)
-            N(norm_sums_group)(c, lanes, by, s, FC_NORM_GRADIENT, FC_GATE_OUTPUT, 1);
+#define FC_RUN(wanted, gate, maps)                                                                                     \
+    do {                                                                                                               \
+        if ((maps || gate == FC_GATE_OUTPUT) && by->stream)                                                            \
+            N(norm_sums_group)(c, lanes, by, s, wanted, gate, maps, 1);                                                \
+        else                                                                                                           \
+            N(norm_sums_group)(c, lanes, by, s, wanted, gate, maps, 0);                                                \
+    } while (0)
+        if (s->gate == FC_GATE_OUTPUT)
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_OUTPUT, 0);
         else
-            N(norm_sums_group)(c, lanes, by, s, FC_NORM_GRADIENT, FC_GATE_OUTPUT, 0);
+            FC_WANTED(FC_RUN);
 #undef FC_RUN
     }
-    if (by->stream)
-        vfence();
 }
 
 /* ---- sums of a plane ---------------------------------------------------------------------------------------------*/
@@ -277,24 +294,30 @@ INLINE T N(norm_typical_plane)(const fc_norm_sums *s)
 }
 
 INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s, const int wanted,
-                                const fc_norm_gate gate)
+                                const fc_norm_gate gate, const int maps, const int stream)
 {
     const T centre = wanted & FC_NORM_STATISTICS ? N(norm_typical_plane)(s) : ((const T *)by->centre)[channel];
     const int gated = gate == FC_GATE_INPUT;
     const N(norm_bounds)
-        bounds = {vrounded(vset1(centre)), gated ? vset1(((const T *)by->gain)[channel]) : (vec){0},
+        bounds = {vrounded(vset1(centre)), gated || maps ? vset1(((const T *)by->gain)[channel]) : (vec){0},
                   gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
     vec sums[4] = {{0}, {0}, {0}, {0}};
     for (int64_t n = 0; n < s->images; n++) {
         int64_t p = 0;
         for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
-            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p, 0, VL);
-            N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, 0, 0, sums);
+            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
+            _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
+            { /* behind the plane it is the next channel's, which comes next */
+                vfetch(rows.x + r * VL);
+                if (wanted & FC_NORM_GRADIENT)
+                    vfetch(rows.g + r * VL);
+            }
+            N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, maps, stream, 0, sums);
         }
         const int rest = (int)(s->pixels - p);
         if (rest) {
-            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, n, p, 0, VL);
-            N(norm_add)(&rows, &bounds, (rest + VL - 1) / VL, rest % VL, wanted, gate, 0, 0, sums);
+            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
+            N(norm_add)(&rows, &bounds, (rest + VL - 1) / VL, rest % VL, wanted, gate, maps, stream, 0, sums);
         }
     }
     if (wanted & FC_NORM_STATISTICS) {
@@ -310,7 +333,15 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
 
 static void N(norm_sums_plane)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s)
 {
-#define FC_RUN(wanted, gate) N(norm_sums_values)(channel, by, s, wanted, gate)
+    const int aligned =
+        s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % sizeof(vec) == 0;
+#define FC_RUN(wanted, gate, maps)                                                                                     \
+    do {                                                                                                               \
+        if (maps && by->stream && aligned)                                                                             \
+            N(norm_sums_values)(channel, by, s, wanted, gate, maps, 1);                                                \
+        else                                                                                                           \
+            N(norm_sums_values)(channel, by, s, wanted, gate, maps, 0);                                                \
+    } while (0)
     FC_WANTED(FC_RUN);
 #undef FC_RUN
 }

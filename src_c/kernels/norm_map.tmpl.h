@@ -58,8 +58,6 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
         N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 1);
     else
         N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 0);
-    if (by->stream)
-        vfence();
 }
 
 /* y[i] for i < count from WHOLE(i), a vector, and PART(i, tail), less than one; in between y is aligned to stream. */
@@ -77,8 +75,6 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
         const int tail = (int)((count) - i);                                                                           \
         if (tail)                                                                                                      \
             vstore_tail((y) + i, PART(i, tail), tail);                                                                 \
-        if (streams)                                                                                                   \
-            vfence();                                                                                                  \
     } while (0)
 
 INLINE const T *N(norm_image)(const fc_norm_pixels *a, int64_t n) { return (const T *)a->data + n * a->image; }
@@ -216,8 +212,6 @@ static void N(norm_grad_last)(int64_t pixels, int64_t channels, const fc_norm_ch
     } while (0)
     FC_VARIANTS(FC_RUN);
 #undef FC_RUN
-    if (by->stream)
-        vfence();
 }
 
 static void N(norm_grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *by,

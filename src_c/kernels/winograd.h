@@ -3,6 +3,11 @@
  * F(m x m, r x r), m + r = 7:  y = A_m' [(G_r w G_r') o (B' x B)] A_m,  x 6 x 6, w r x r, y m x m, o elementwise.
  * F(r x r, m x m):  the gradient of the weight, dw = A_r' [(G_m dy G_m') o (B' x B)] A_r, with the same B.
  * The 36 products of tiles and channels in the middle are matrix products. Positions are numbered e = 6 * row + column.
+ * Kernels of one row or one column: F(m, r), y = A_m' [(G_r w) o (B' x)], with 6 points.
+ *
+ * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a cache line
+ * of channels, with pitches that are constants of the compiler, so that every address in the loops is a pointer and a
+ * displacement. Several bricks make a block (ops/winograd_tiles.h).
  * r is 3, 4 or 5; r = 2 would save as much, but its error is 3 times that of a direct sum (docs/accuracy.md).
  */
 #ifndef FC_KERNELS_WINOGRAD_H
@@ -16,9 +21,30 @@ enum {
     FC_WINOGRAD_MAX_POINTS = 36,
 };
 
+/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, t < tiles, k < width.
+ * Bricks hold `share` tiles each, the last one the rest. */
+typedef struct {
+    const void *v, *u;
+    void *m;
+    int64_t part, v_brick, u_point, m_brick; /* pitches, elements */
+    int64_t tiles, share, channels;
+    int points, vectors; /* width / vector_lanes, 1 or 2 */
+    int accumulate; /* start from m instead of 0 */
+} fc_winograd_product;
+
+/* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e][t][c] d[e][t][k], e < points,
+ * c < channels rounded up to a vector, k < vectors of outputs. */
+typedef struct {
+    const void *v, *d;
+    void *sum;
+    int64_t part, v_brick, d_brick, sum_row, sum_point;
+    int64_t tiles, share, channels, vectors;
+    int points, accumulate;
+} fc_winograd_product_at;
+
 /* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */
 typedef struct {
-    int64_t pitch, channels;
+    int64_t channels;
     const void *scale, *bias;
     double lower, upper;
     int64_t residual_row, residual_pixel, y_row, y_pixel;
@@ -26,25 +52,29 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
-/* Of squares, as written here, or of lines, where the transforms are those of the columns alone: B' x, G_r w, A_m' m, and a tile
- * is one row of 6 inputs, or one column, whose `row` and `pixel` are exchanged. */
+/* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
+ * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. */
 typedef struct {
-    int points; /* 36, 6 */
-    /* v[e * pitch + c] = (B' x B)[e] for c < channels rounded up to a vector; x[i * row + j * pixel + c] */
-    void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v, int64_t pitch);
+    int brick;     /* tiles */
+    int line;      /* channels of a part */
+    int64_t point; /* pitch of e in a brick, elements */
+    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, v at a tile of a brick; x[i * row + j * pixel + c] */
+    void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
-    void (*input_border)(const void *const *x, int64_t channels, void *v, int64_t pitch);
+    void (*input_border)(const void *const *x, int64_t channels, void *v);
+    void (*multiply)(const fc_winograd_product *);
+    void (*multiply_at)(const fc_winograd_product_at *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[tap * tap_pitch + i] */
     void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t tap_pitch, int64_t count, void *u,
                                                 int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
-     * for row < rows, column < columns, k < channels; m[e * pitch + k], residual[row * residual_row + column * residual_pixel + k].
+     * for row < rows, column < columns, k < channels; m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].
      * To check, a vector of T, the first vector of channels of A_m' m A_m times 0 is added: NaN where one is not finite. */
     void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, const void *m, const void *residual, void *y,
                                                int rows, int columns);
-    /* d[e * pitch + k] = (G_m dy G_m')[e] for k < channels rounded up; dy[m * row + column] points at channel 0 */
-    void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d, int64_t pitch);
+    /* d[e][k] = (G_m dy G_m')[e] for k < channels rounded up, d at a tile of a brick; dy[m * row + column] points at channel 0 */
+    void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d);
     /* w[tap * tap_pitch + k] = (A_r' u A_r)[tap] for k < channels */
     void (*weight_gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *u, int64_t pitch, int64_t channels, void *w,
                                                         int64_t tap_pitch);

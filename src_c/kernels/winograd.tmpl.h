@@ -15,8 +15,22 @@
 #define FC_B2 (FC_B * FC_B)
 #define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
-#define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_UNROLL _Pragma("GCC unroll 28")
 #define K(x) ((T)(x))
+
+/* Register tiles of the products: 2 x FC_WINO_ROWS accumulators, one vector of twice as many tiles or two vectors of them; with 2 of
+ * u and 1 broadcast they take 31 of 32 registers, or 15 of 16. A brick is the larger of the two. Its pitch has a cache line more,
+ * so that the 36 streams of a transform fall into different L1 sets. */
+#if FC_VECTOR_BYTES == 64
+#define FC_WINO_ROWS 14
+#else
+#define FC_WINO_ROWS 6
+#endif
+#define FC_BRICK (2 * FC_WINO_ROWS)
+#define FC_LINE (64 / (int)sizeof(T))
+#define FC_POINT (FC_BRICK * FC_LINE + FC_LINE)
+/* Where channel c, the first of a vector, is in a brick of `points` points. */
+#define FC_CHANNEL(c) ((c) / FC_LINE * (points * FC_POINT) + (c) % FC_LINE)
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
@@ -43,18 +57,18 @@ INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
     *r4 = vmuladd(vset1(-K(FC_B)), odd, even);
 }
 
-/* v[j * pitch] = (B' d)[j] */
-INLINE void N(wino_store_b)(const vec *d, T *v, int64_t pitch)
+/* v[j] = (B' d)[j] */
+INLINE void N(wino_store_b)(const vec *d, T *v)
 {
     vec r1, r2, r3, r4;
     N(wino_b12)(&r1, &r2, d[1], d[2], d[3], d[4]);
     N(wino_b34)(&r3, &r4, d[1], d[2], d[3], d[4]);
     vstore(v, N(wino_b0)(d[0], d[2], d[4]));
-    vstore(v + pitch, r1);
-    vstore(v + 2 * pitch, r2);
-    vstore(v + 3 * pitch, r3);
-    vstore(v + 4 * pitch, r4);
-    vstore(v + 5 * pitch, N(wino_b5)(d[1], d[3], d[5]));
+    vstore(v + FC_POINT, r1);
+    vstore(v + 2 * FC_POINT, r2);
+    vstore(v + 3 * FC_POINT, r3);
+    vstore(v + 4 * FC_POINT, r4);
+    vstore(v + 5 * FC_POINT, N(wino_b5)(d[1], d[3], d[5]));
 }
 
 /* r = G g, 2 to 5 taps g[0], g[step], .. */
@@ -100,75 +114,77 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
 
 /* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all 36
  * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
-#define FC_WINO_SQUARE(v, pitch)                                                                                       \
+#define FC_WINO_SQUARE                                                                                                 \
     {                                                                                                                  \
         vec t[6], q[6];                                                                                                \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
-        N(wino_store_b)(t, v, pitch);                                                                                  \
+        N(wino_store_b)(t, v);                                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
             N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 6 * pitch, pitch);                                                                      \
-        N(wino_store_b)(q, v + 12 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 6 * FC_POINT);                                                                          \
+        N(wino_store_b)(q, v + 12 * FC_POINT);                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
             N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 18 * pitch, pitch);                                                                     \
-        N(wino_store_b)(q, v + 24 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 18 * FC_POINT);                                                                         \
+        N(wino_store_b)(q, v + 24 * FC_POINT);                                                                         \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
-        N(wino_store_b)(t, v + 30 * pitch, pitch);                                                                     \
+        N(wino_store_b)(t, v + 30 * FC_POINT);                                                                         \
     }
-#define FC_WINO_LINE(v, pitch)                                                                                         \
+#define FC_WINO_LINE                                                                                                   \
     {                                                                                                                  \
         vec t[6];                                                                                                      \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = FC_X(0, j);                                                       \
-        N(wino_store_b)(t, v, pitch);                                                                                  \
+        N(wino_store_b)(t, v);                                                                                         \
     }
-#define FC_WINO_INPUT(v, pitch)                                                                                        \
+#define FC_WINO_INPUT                                                                                                  \
     {                                                                                                                  \
-        if (line)                                                                                                      \
-            FC_WINO_LINE(v, pitch)                                                                                     \
+        T *const v = (T *)v_ + FC_CHANNEL(c);                                                                          \
+        if (points == 6)                                                                                               \
+            FC_WINO_LINE                                                                                               \
         else                                                                                                           \
-            FC_WINO_SQUARE(v, pitch)                                                                                   \
+            FC_WINO_SQUARE                                                                                             \
     }
 
-INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, int64_t pitch, const int line)
+INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, const int points)
 {
-    const T *x = x_;
-    T *v = v_;
+    const T *x0 = x_, *x1 = x0 + row, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
     int64_t c = 0;
-#define FC_X(i, j) vload(x + (i) * row + (j) * pixel)
-    for (; c + VL <= channels; c += VL, x += VL, v += VL)
-        FC_WINO_INPUT(v, pitch)
+#define FC_X(i, j) vload(x##i + (j) * pixel)
+    for (; c + VL <= channels; c += VL, x0 += VL, x1 += VL, x2 += VL, x3 += VL, x4 += VL, x5 += VL)
+        FC_WINO_INPUT
 #undef FC_X
-#define FC_X(i, j) vload_tail(x + (i) * row + (j) * pixel, (int)(channels - c))
+#define FC_X(i, j) vload_tail(x##i + (j) * pixel, (int)(channels - c))
     if (c < channels)
-        FC_WINO_INPUT(v, pitch)
+        FC_WINO_INPUT
 #undef FC_X
 }
 
-INLINE void N(wino_input_border)(const void *const *x, int64_t channels, void *v_, int64_t pitch, const int line)
+INLINE void N(wino_input_border)(const void *const *x, int64_t channels, void *v_, const int points)
 {
-    T *v = v_;
     int64_t c = 0;
 #define FC_X(i, j) vload((const T *)x[6 * (i) + (j)] + c)
-    for (; c + VL <= channels; c += VL, v += VL)
-        FC_WINO_INPUT(v, pitch)
+    for (; c + VL <= channels; c += VL)
+        FC_WINO_INPUT
 #undef FC_X
 #define FC_X(i, j) vload_tail((const T *)x[6 * (i) + (j)] + c, (int)(channels - c))
     if (c < channels)
-        FC_WINO_INPUT(v, pitch)
+        FC_WINO_INPUT
 #undef FC_X
 }
+#undef FC_WINO_INPUT
+#undef FC_WINO_LINE
+#undef FC_WINO_SQUARE
 
 INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps,
-                           const int line)
+                           const int points)
 {
     const T *w = w_;
     T *u = u_;
-    const int inputs = line ? taps : taps * taps;
+    const int inputs = points == 6 ? taps : taps * taps;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], r[6];
         FC_UNROLL for (int tap = 0; tap < inputs; tap++) g[tap] = vload(w + tap * tap_pitch + c);
-        if (line) {
+        if (points == 6) {
             N(wino_g)(r, g, 1, taps);
             FC_UNROLL for (int j = 0; j < 6; j++) vstore(u + j * pitch + c, r[j]);
             continue;
@@ -186,19 +202,151 @@ INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, vo
     }
 }
 
-INLINE void N(wino_output_tile)(const T *m, int64_t pitch, vec *y, const int size, const int line)
+/* ---- products --------------------------------------------------------------------------------------------------------*/
+/* Where the second of two vectors is: the products serve all shapes, for the pitch of a part is added once in a line of channels. */
+#define FC_SECOND(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
+
+/* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
+INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const int rows,
+                            const int vectors)
 {
-    const int points = line ? 6 : 36;
-    vec in[36], t[24];
-    FC_UNROLL for (int e = 0; e < points; e++) in[e] = vload(m + e * pitch);
-    if (line) {
-        N(wino_a)(y, in, 1, size);
+    vec acc[FC_BRICK][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = accumulate ? vload(m + FC_SECOND(j) + i * FC_LINE) : (vec){0};
+    for (int64_t c = channels; c > 0; c -= FC_LINE, v += part) {
+        const T *end = v + (c < FC_LINE ? c : FC_LINE);
+        for (const T *p = v; p < end; p++, u += vectors * VL) {
+            const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                const vec a = vset1(p[i * FC_LINE]);
+                acc[i][0] = vmuladd(a, u0, acc[i][0]);
+                if (vectors > 1)
+                    acc[i][1] = vmuladd(a, u1, acc[i][1]);
+            }
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(m + FC_SECOND(j) + i * FC_LINE, acc[i][j]);
+}
+
+typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate);
+#define FC_PRODUCT(n)                                                                                                  \
+    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    {                                                                                                                  \
+        N(wino_product)(v, u, m, channels, part, accumulate, 2 * n, 1);                                                \
+    }                                                                                                                  \
+    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    {                                                                                                                  \
+        N(wino_product)(v, u, m, channels, part, accumulate, n, 2);                                                    \
+    }
+FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
+#if FC_WINO_ROWS == 14
+FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10) FC_PRODUCT(11) FC_PRODUCT(12) FC_PRODUCT(13) FC_PRODUCT(14)
+#endif
+#undef FC_PRODUCT
+
+/* [n]: one vector of 2 n tiles; two vectors of n */
+#define FC_BOTH(n) {N(wino_product_1_##n), N(wino_product_2_##n)}
+static N(wino_product_fn) *const N(wino_products)[FC_WINO_ROWS + 1][2] = {
+    {0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
+#if FC_WINO_ROWS == 14
+    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
+#endif
+};
+#undef FC_BOTH
+
+/* Tiles of a brick in near-equal groups; one vector: in pairs, of which the last may be half nothing. */
+static void N(winograd_multiply)(const fc_winograd_product *g)
+{
+    const int step = g->vectors > 1 ? 1 : 2;
+    for (int e = 0; e < g->points; e++) {
+        const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
+        T *m = (T *)g->m + e * FC_POINT;
+        for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
+            const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
+            const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
+            for (int64_t i = 0, row = 0; i < groups; i++) {
+                const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * FC_LINE;
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate);
+                row += count;
+            }
+        }
+    }
+}
+
+/* The sum over tiles. Channels of a vector are rows here: 8 by two vectors or 16 by one (AVX-512), 4 by two or 8 by one. */
+#define FC_AT_ROWS (FC_WINO_ROWS > 6 ? 8 : 4)
+#define FC_AT_TWO (FC_AT_ROWS < VL ? FC_AT_ROWS : VL)
+#define FC_AT_ONE (2 * FC_AT_ROWS < VL ? 2 * FC_AT_ROWS : VL)
+INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows, const int vectors)
+{
+    const int64_t row = g->sum_row, part = g->part;
+    vec acc[2 * FC_AT_ROWS][2];
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
+    for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, d += g->d_brick) {
+        const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * FC_LINE;
+        for (; p < end; p += FC_LINE, q += FC_LINE) {
+            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_SECOND(1)) : d0;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                const vec a = vset1(p[i]);
+                acc[i][0] = vmuladd(a, d0, acc[i][0]);
+                if (vectors > 1)
+                    acc[i][1] = vmuladd(a, d1, acc[i][1]);
+            }
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(sum + i * row + j * VL, acc[i][j]);
+}
+
+static void N(wino_at_two)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 2);
+}
+static void N(wino_at_one)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_ONE, 1);
+}
+static void N(wino_at_one_short)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
+{
+    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 1);
+}
+
+static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
+{
+    const int64_t part = g->part;
+    for (int e = 0; e < g->points; e++)
+        for (int64_t k = 0; k < g->vectors; k += 2) {
+            const T *d = (const T *)g->d + e * FC_POINT + FC_SECOND(k);
+            T *sum = (T *)g->sum + e * g->sum_point + k * VL;
+            const int two = g->vectors - k > 1;
+            for (int64_t c = 0; c < g->channels;) {
+                const int short_rows = two || c % FC_AT_ONE || g->channels - c <= FC_AT_TWO;
+                (two ? N(wino_at_two) : short_rows ? N(wino_at_one_short) : N(wino_at_one))(
+                    g, (const T *)g->v + e * FC_POINT + c / FC_LINE * part + c % FC_LINE, d, sum + c * g->sum_row);
+                c += short_rows ? FC_AT_TWO : FC_AT_ONE;
+            }
+        }
+}
+
+/* ---- outputs ---------------------------------------------------------------------------------------------------------*/
+INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int points)
+{
+    vec t[24];
+    if (points == 6) {
+        FC_UNROLL for (int i = 0; i < 6; i++) t[i] = vload(m + i * FC_POINT);
+        N(wino_a)(y, t, 1, size);
         return;
     }
     FC_UNROLL for (int j = 0; j < 6; j++)
     {
-        vec r[4];
-        N(wino_a)(r, in + j, 6, size);
+        vec in[6], r[4];
+        FC_UNROLL for (int i = 0; i < 6; i++) in[i] = vload(m + (6 * i + j) * FC_POINT);
+        N(wino_a)(r, in, 1, size);
         FC_UNROLL for (int i = 0; i < size; i++) t[6 * i + j] = r[i];
     }
     FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + 6 * i, 1, size);
@@ -212,10 +360,12 @@ INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *r
         FC_UNROLL for (int i = 0; i < count; i++)
             out[i] += vload(residual + i / size * o->residual_row + i % size * o->residual_pixel);
     FC_UNROLL for (int i = 0; i < count; i++) out[i] = vclamp(out[i], lower, upper);
-    if (o->stream)
-        FC_UNROLL for (int i = 0; i < count; i++) vstream(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
-    else
-        FC_UNROLL for (int i = 0; i < count; i++) vstore(y + i / size * o->y_row + i % size * o->y_pixel, out[i]);
+    FC_UNROLL for (int i = 0; i < count / size; i++, y += o->y_row)
+        FC_UNROLL for (int j = 0; j < size; j++)
+            if (o->stream)
+                vstream(y + j * o->y_pixel, out[size * i + j]);
+            else
+                vstore(y + j * o->y_pixel, out[size * i + j]);
 }
 
 /* The same of a part of it, through memory: out would not stay in registers if loop counters indexed it. */
@@ -237,15 +387,15 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
 }
 
 INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
-                          const int size, const int line)
+                          const int size, const int points)
 {
-    const int outputs = line ? size : size * size;
+    const int outputs = points == 6 ? size : size * size;
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
     for (int64_t k = 0; k < o->channels; k += VL) {
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
-        N(wino_output_tile)(m + k, o->pitch, out, size, line);
+        N(wino_output_tile)(m + FC_CHANNEL(k), out, size, points);
         if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
             vec even = vload(o->check), odd = out[outputs - 1] * (T)0;
             FC_UNROLL for (int i = 0; i + 1 < outputs; i += 2)
@@ -256,7 +406,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
             vstore(o->check, even + odd);
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
-        FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = out[i] * s + t;
+        FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = vmuladd(out[i], s, t);
         if (rows == outputs / size && columns == size && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, outputs, size);
         } else {
@@ -267,17 +417,17 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
     }
 }
 
-INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, int64_t pitch, const int size, const int line)
+INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, const int size, const int points)
 {
-    T *d = d_;
-    const int outputs = line ? size : size * size;
+    const int outputs = points == 6 ? size : size * size;
     for (int64_t k = 0; k < channels; k += VL) {
+        T *const d = (T *)d_ + FC_CHANNEL(k);
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec g[16], t[24], r[6];
         FC_UNROLL for (int e = 0; e < outputs; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
-        if (line) {
+        if (points == 6) {
             N(wino_g)(r, g, 1, size);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + j * pitch + k, r[j]);
+            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + j * FC_POINT, r[j]);
             continue;
         }
         FC_UNROLL for (int j = 0; j < size; j++)
@@ -288,24 +438,24 @@ INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, 
         FC_UNROLL for (int i = 0; i < 6; i++)
         {
             N(wino_g)(r, t + size * i, 1, size);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * pitch + k, r[j]);
+            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * FC_POINT, r[j]);
         }
     }
 }
 
 INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t channels, void *w_, int64_t tap_pitch,
-                                   const int taps, const int line)
+                                   const int taps, const int points)
 {
     const T *u = u_;
     T *w = w_;
-    const int points = line ? 6 : 36, rows = line ? 1 : taps;
+    const int rows = points == 6 ? 1 : taps;
     for (int64_t k = 0; k < channels; k += VL) {
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec in[36], t[30], r[5];
         FC_UNROLL for (int e = 0; e < points; e++) in[e] = N(wino_load)(u + e * pitch + k, count);
         FC_UNROLL for (int j = 0; j < 6; j++)
         {
-            if (line) {
+            if (points == 6) {
                 t[j] = in[j];
                 continue;
             }
@@ -324,56 +474,66 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     }
 }
 
-#define FC_WINOGRAD_INPUTS(shape, line)                                                                                \
-    static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v,        \
-                                          int64_t pitch)                                                               \
-    {                                                                                                                  \
-        N(wino_input)(x, row, pixel, channels, v, pitch, line);                                                        \
-    }                                                                                                                  \
-    static void N(winograd_input_border_##shape)(const void *const *x, int64_t channels, void *v, int64_t pitch)       \
-    {                                                                                                                  \
-        N(wino_input_border)(x, channels, v, pitch, line);                                                             \
-    }
-#define FC_WINOGRAD(shape, line, r, m)                                                                                 \
+/* r taps, m outputs */
+#define FC_WINOGRAD(shape, points, r, m)                                                                               \
     static void N(winograd_weights_##shape##r)(const void *w, int64_t tap_pitch, int64_t count, void *u, int64_t pitch) \
     {                                                                                                                  \
-        N(wino_weights)(w, tap_pitch, count, u, pitch, r, line);                                                       \
+        N(wino_weights)(w, tap_pitch, count, u, pitch, r, points);                                                     \
     }                                                                                                                  \
     static void N(winograd_output_##shape##r)(const fc_winograd_output *o, const void *x, const void *residual,        \
                                               void *y, int rows, int columns)                                          \
     {                                                                                                                  \
-        N(wino_output)(o, x, residual, y, rows, columns, m, line);                                                     \
+        N(wino_output)(o, x, residual, y, rows, columns, m, points);                                                   \
     }                                                                                                                  \
-    static void N(winograd_gradient_##shape##r)(const void *const *dy, int64_t channels, void *d, int64_t pitch)       \
+    static void N(winograd_gradient_##shape##r)(const void *const *dy, int64_t channels, void *d)                      \
     {                                                                                                                  \
-        N(wino_gradient)(dy, channels, d, pitch, m, line);                                                             \
+        N(wino_gradient)(dy, channels, d, m, points);                                                                  \
     }                                                                                                                  \
     static void N(winograd_weight_gradient_##shape##r)(const void *u, int64_t pitch, int64_t channels, void *w,        \
                                                        int64_t tap_pitch)                                              \
     {                                                                                                                  \
-        N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r, line);                                            \
+        N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r, points);                                          \
     }
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
-#define FC_WINOGRAD_SHAPE(shape, line, count)                                                                          \
-    FC_WINOGRAD_INPUTS(shape, line)                                                                                    \
-    FC_WINOGRAD(shape, line, 3, 4) FC_WINOGRAD(shape, line, 4, 3) FC_WINOGRAD(shape, line, 5, 2)                       \
+#define FC_WINOGRAD_SHAPE(shape, points)                                                                               \
+    static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v)        \
+    {                                                                                                                  \
+        N(wino_input)(x, row, pixel, channels, v, points);                                                             \
+    }                                                                                                                  \
+    static void N(winograd_input_border_##shape)(const void *const *x, int64_t channels, void *v)                      \
+    {                                                                                                                  \
+        N(wino_input_border)(x, channels, v, points);                                                                  \
+    }                                                                                                                  \
+    FC_WINOGRAD(shape, points, 3, 4)                                                                                   \
+    FC_WINOGRAD(shape, points, 4, 3)                                                                                   \
+    FC_WINOGRAD(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        .points = count,                                                                                               \
+        .brick = FC_BRICK,                                                                                             \
+        .line = FC_LINE,                                                                                               \
+        .point = FC_POINT,                                                                                             \
         .input = N(winograd_input_##shape),                                                                            \
         .input_border = N(winograd_input_border_##shape),                                                              \
+        .multiply = N(winograd_multiply),                                                                              \
+        .multiply_at = N(winograd_multiply_at),                                                                        \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
         .weight_gradient = FC_BY_KERNEL(winograd_weight_gradient_##shape),                                             \
     };
-FC_WINOGRAD_SHAPE(square, 0, 36) FC_WINOGRAD_SHAPE(line, 1, 6)
+FC_WINOGRAD_SHAPE(square, 36)
+FC_WINOGRAD_SHAPE(line, 6)
 #undef FC_WINOGRAD_SHAPE
 #undef FC_BY_KERNEL
 #undef FC_WINOGRAD
-#undef FC_WINOGRAD_INPUTS
-#undef FC_WINO_INPUT
-#undef FC_WINO_LINE
-#undef FC_WINO_SQUARE
+#undef FC_WINO_ROWS
+#undef FC_BRICK
+#undef FC_POINT
+#undef FC_SECOND
+#undef FC_LINE
+#undef FC_CHANNEL
+#undef FC_AT_ROWS
+#undef FC_AT_ONE
+#undef FC_AT_TWO
 #undef FC_A
 #undef FC_B
 #undef FC_A2

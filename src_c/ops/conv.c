@@ -227,19 +227,21 @@ static int64_t tiles_of_image(const fc_problem *p)
 }
 
 /* Per tile and pair of channels Winograd multiplies once for each of its 36 or 6 points and direct (taps) * (outputs of the tile).
- * The transforms, and products that are stored between them, cost per point as much as TRANSFORM_OPS vector multiplications
- * for each vector of input and of output channels: measured from 8 to 256 channels, 10 to 12 for lines and for squares. */
+ * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
+ * of input channels, and of output channels: 150 and 125 for squares, 66 for lines, measured. */
 static int winograd_pays(const fc_problem *p)
 {
-    enum { TRANSFORM_OPS = 11 };
+    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 66 };
     if (!fc_conv_winograd_serves(p))
         return 0;
+    const int square = p->kernel_h == p->kernel_w;
     const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
     const int64_t points = fc_tile_inputs(p->kernel_h) * fc_tile_inputs(p->kernel_w);
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)tiles_of_image(p) *
-                            (double)(points * (in * fc_ceil_div(out, lanes) +
-                                               TRANSFORM_OPS * (fc_ceil_div(in, lanes) + fc_ceil_div(out, lanes))));
+    const double by_tiles =
+        (double)tiles_of_image(p) *
+        (double)(points * in * fc_ceil_div(out, lanes) + (square ? INPUT_OPS : LINE_OPS) * fc_ceil_div(in, lanes) +
+                 (square ? OUTPUT_OPS : LINE_OPS) * fc_ceil_div(out, lanes));
     const double by_taps =
         (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;

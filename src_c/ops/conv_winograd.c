@@ -6,7 +6,7 @@
  *     v[36][T][channels]  = B' x B of each tile, lanes are channels
  *     m[36][T][panel]     = v[e] * u[e], 36 matrix products with the transformed weights u[36][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
- * stay in the second-level cache. Two schedules:
+ * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles)
  * Both sum over channels in the same order, so the bits are the same.
@@ -31,8 +31,8 @@ typedef struct {
     fc_tiles tiles;
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks */
-    int by_panels, y_in_place, stream;
-    int64_t m_row, m_point, u_point; /* pitches, elements */
+    int by_panels, y_in_place, stream, fetch;
+    int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
     const char *u;
@@ -52,12 +52,14 @@ static plan make_plan(const fc_problem *p)
               .lanes = p->k->vector_lanes,
               .y_in_place = p->y.stride_c == 1,
               .stream = fc_streams(p)};
+    s.fetch = s.y_in_place && s.tiles.out_h > 1 && !s.stream &&
+              p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.m_row = s.panel + pad;
 
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
-    const int64_t rows = p->k->gemm->max_rows, v_tile = s.tiles.points * s.tiles.row * item, v = s.tiles.count * v_tile;
+    const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
+                  v = s.tiles.count * v_tile;
     const int64_t u = s.tiles.points * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
@@ -75,15 +77,14 @@ static plan make_plan(const fc_problem *p)
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    s.m_point = s.block * s.m_row + pad;
     s.chunk = s.by_panels ? fc_min(CHUNK, p->in_channels) : p->in_channels;
-    fc_set_block(&s.tiles, s.block, s.by_panels ? CHUNK : INT64_MAX);
+    fc_set_block(&s.tiles, s.block);
     s.u_point = s.chunk * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
-    s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
-    s.m_bytes = bytes_of(&s, s.tiles.points * s.m_point);
+    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
+    s.m_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_parts(p, fc_min(s.panel, p->out_channels))));
     s.u_bytes = bytes_of(&s, s.tiles.points * s.u_point);
     s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -177,30 +178,34 @@ static void store_weights(void *context, int64_t task, int slot)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
+static int64_t panel_parts(const plan *s, int64_t panel) { return fc_parts(s->p, panel_width(s, panel)); }
+
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
-static void multiply(const plan *s, int64_t tiles, int64_t width, int64_t c0, int64_t channels, const char *v,
+static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
                      const char *u, char *m)
 {
-    const int64_t item = (int64_t)s->p->item;
-    fc_gemm product = {
-        .a_row = s->tiles.row,
-        .taps_h = 1,
-        .taps_w = 1,
-        .length = channels,
-        .y_row = s->m_row,
-        .columns = (int)width,
+    const int64_t part = fc_part_elements(&s->tiles);
+    const fc_winograd_product product = {
+        .v = v + fc_parts(s->p, c0) * part * (int64_t)s->p->item,
+        .u = u,
+        .m = m,
+        .part = part,
+        .v_brick = s->tiles.parts * part,
+        .u_point = s->u_point,
+        .m_brick = panel_parts(s, panel) * part,
+        .tiles = tiles,
+        .share = s->tiles.share,
+        .channels = channels,
+        .points = (int)s->tiles.points,
+        .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
     };
-    for (int64_t e = 0; e < s->tiles.points; e++) {
-        product.a = v + (c0 / s->tiles.chunk * s->tiles.part + e * s->tiles.point) * item;
-        product.b = u + e * s->u_point * item;
-        product.y = m + e * s->m_point * item;
-        s->p->k->gemm->rows(&product, tiles);
-    }
+    s->tiles.k->multiply(&product);
 }
 
-/* Output channels of one panel, for the tiles of a run; m at the run's first tile. */
-static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, const char *m, char *tile)
+/* Output channels of one panel, for the tiles of a run, from the tile `at` of m on. */
+static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, int64_t at, const char *m,
+                      char *tile)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
@@ -214,7 +219,6 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         y = (char *)p->y.data + (r->n * p->y.stride_n + channel + h * p->y.stride_h + w * p->y.stride_w) * item;
     double check[FC_MAX_LANES] = {0};
     fc_winograd_output o = {
-        .pitch = s->m_point,
         .channels = columns,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
@@ -227,16 +231,20 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .check = panel == 0 ? check : NULL,
         .stream = s->stream,
     };
-    const int64_t y_step = out * o.y_pixel * item, residual_step = out * o.residual_pixel;
+    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_step = out * o.residual_pixel;
     if (s->tiles.upright)
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
+    const int64_t parts = panel_parts(s, panel);
     for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
         const int columns_left = (int)fc_min(out, left);
-        s->tiles.k->output[s->tiles.taps](&o, m, residual, y, s->tiles.upright ? 1 : (int)rows,
+        if (s->fetch)
+            fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
+                            columns * item);
+        s->tiles.k->output[s->tiles.taps](&o, m + fc_tile_at(&s->tiles, at + t, parts) * item, residual, y,
+                                          s->tiles.upright ? 1 : (int)rows,
                                           s->tiles.upright ? (int)rows : columns_left);
-        m += s->m_row * item;
-        y += y_step;
+        y += out * y_pixel * item;
         residual = fc_at(residual, residual_step, p->item);
     }
     if (panel == 0 && !p->k->finite(s->lanes, check))
@@ -253,7 +261,7 @@ static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t fir
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        store_run(s, group, panel, &r, m + (tile - first) * s->m_row * (int64_t)s->p->item, tile_memory);
+        store_run(s, group, panel, &r, tile - first, m, tile_memory);
         tile += r.count;
     }
     if (s->stream)
@@ -285,10 +293,9 @@ static void run_tiles(void *context, int64_t task, int slot)
     const memory t = thread_memory(s, slot);
     const int64_t group = task / s->count, first = task % s->count * s->block,
                   end = fc_min(first + s->block, s->tiles.count);
-    fc_transform_inputs(&s->tiles, group, first, end, t.strip, t.uv);
+    fc_transform_inputs(&s->tiles, group, first, end, first, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        multiply(s, end - first, panel_width(s, panel), 0, s->p->in_channels, t.uv, stored_weights(s, group, panel),
-                 t.m);
+        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -299,8 +306,7 @@ static void run_inputs(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const int64_t first = task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->tiles.count);
-    fc_transform_inputs(&s->tiles, s->group, first, end, thread_memory(s, slot).strip,
-                        s->v + first * s->tiles.row * (int64_t)s->p->item);
+    fc_transform_inputs(&s->tiles, s->group, first, end, 0, thread_memory(s, slot).strip, s->v);
 }
 
 static void run_panel(void *context, int64_t panel, int slot)
@@ -313,7 +319,7 @@ static void run_panel(void *context, int64_t panel, int slot)
             s->tiles.k->weights[s->tiles.taps](stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv, s->u_point);
         else
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
-        multiply(s, s->tiles.count, panel_width(s, panel), c0, channels, s->v, t.uv, t.m);
+        multiply(s, panel, s->tiles.count, c0, channels, s->v, t.uv, t.m);
     }
     store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
 }

@@ -1,5 +1,5 @@
-/* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r, and of a
- * line of r taps by F(r, m), with 6 points instead of 36.
+/* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r, and of a line
+ * of r taps by F(r, m), with 6 points instead of 36.
  *
  * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
@@ -8,7 +8,7 @@
  * back. Two schedules, chosen by the shape alone; in both, a sum runs through its tiles in order whatever the blocks are:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
- *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points and panels)   (large ones)
+ *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and panels)   (large ones)
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -32,35 +32,43 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t panel, panels;
-    int64_t d_row, d_point, sum_row, sum_point; /* pitches, elements */
+    int64_t d_vectors, d_parts; /* of output channels */
+    int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
+    int64_t
+        task_vectors; /* by points: of output channels in a task; all, but the 6 points of lines do not go round many threads */
+    int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
     char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
-    int64_t group, first, end;   /* by points: the current block */
+    int64_t group, first, end; /* by points: the current block */
 } plan;
 
-static int64_t padded_columns(const plan *s) { return fc_round_up(s->p->out_channels, s->p->k->vector_lanes); }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
+    s.fetch =
+        p->y.stride_c == 1 && s.tiles.out_h > 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.d_row = fc_round_up(p->out_channels, p->k->vector_lanes) + pad;
-    s.sum_row = s.d_row;
-    s.sum_point = p->in_channels * s.sum_row + pad;
+    const int64_t lanes = p->k->vector_lanes;
+    s.d_vectors = fc_ceil_div(p->out_channels, lanes);
+    s.d_parts = fc_parts(p, p->out_channels);
+    s.sum_row = s.d_vectors * lanes + pad;
+    s.sum_point = fc_round_up(p->in_channels, lanes) * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
+    s.task_vectors = s.tiles.points < FC_WINOGRAD_MAX_POINTS ? s.panel / lanes : s.d_vectors;
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (s.tiles.points * (s.tiles.row + s.d_row) * item)));
-    fc_set_block(&s.tiles, s.block, INT64_MAX);
-    s.d_point = s.block * s.d_row + pad;
-    s.v_bytes = bytes_of(&s, fc_tiles_elements(&s.tiles));
-    s.d_bytes = bytes_of(&s, s.tiles.points * s.d_point);
+    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (s.tiles.points * (s.tiles.parts + s.d_parts) *
+                                                                     s.tiles.k->line * item)));
+    fc_set_block(&s.tiles, s.block);
+    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
+    s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
@@ -71,8 +79,8 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* d[e][t] = G_m grad_y G_m' for a run of tiles. */
-static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
+/* d[e][at + t] = G_m grad_y G_m' for a run of tiles. */
+static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at, char *strip, char *d)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, out_h = s->tiles.out_h, out_w = s->tiles.out_w, top = r->row * out_h,
@@ -87,66 +95,75 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
+    const int64_t rows = in_place ? fc_min(out_h, p->y.h - top) : out_h;
     for (int64_t t = 0; t < r->count; t++) {
+        const char *tile = base + out_w * t * pixel * item;
+        const int64_t columns = in_place ? fc_min(out_w, p->y.w - left - out_w * t) : out_w;
         const void *y[FC_MAX_OUT * FC_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
-            for (int64_t j = 0; j < out_w; j++) {
-                const int inside = !in_place || (top + i < p->y.h && left + out_w * t + j < p->y.w);
-                y[out_w * i + j] = inside ? base + (i * row + (out_w * t + j) * pixel) * item : s->tiles.zeros;
-            }
-        s->tiles.k->gradient[s->tiles.taps](y, p->out_channels, d + t * s->d_row * item, s->d_point);
+            for (int64_t j = 0; j < out_w; j++)
+                y[out_w * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
+        if (s->fetch)
+            fc_fetch_pixels(tile + out_h * row * item, out_h, out_w, row * item, pixel * item, p->out_channels * item);
+        s->tiles.k->gradient[s->tiles.taps](y, p->out_channels, d + fc_tile_at(&s->tiles, at + t, s->d_parts) * item);
     }
 }
 
-/* v[e][tile - first], d[e][tile - first] for tiles [first, end) */
-static void transform_tiles(const plan *s, int64_t first, int64_t end, char *strip, char *v, char *d)
+/* v[e][tile - base], d[e][tile - base] for tiles [first, end) */
+static void transform_tiles(const plan *s, int64_t first, int64_t end, int64_t base, char *strip, char *v, char *d)
 {
-    fc_transform_inputs(&s->tiles, s->group, first, end, strip, v);
+    fc_transform_inputs(&s->tiles, s->group, first, end, base, strip, v);
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        transform_gradients(s, &r, strip + s->strip_bytes, d + (tile - first) * s->d_row * (int64_t)s->p->item);
+        transform_gradients(s, &r, tile - base, strip + s->strip_bytes, d);
         tile += r.count;
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `columns` output channels from k0 on */
-static void multiply(const plan *s, int64_t e, int64_t k0, int64_t columns, int64_t tiles, const char *v, const char *d,
-                     char *sum, int accumulate)
+/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `points` of them from e on, `vectors` of output channels from k0 on, the first of a
+ * panel */
+static void multiply(const plan *s, int64_t e, int64_t points, int64_t k0, int64_t vectors, int64_t tiles,
+                     const char *v, const char *d, char *sum, int accumulate)
 {
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    const fc_gemm_at product = {
-        .a = v + e * s->tiles.point * item,
-        .a_step = s->tiles.row,
-        .b = d + (e * s->d_point + k0) * item,
-        .b_step = s->d_row,
-        .images = 1,
-        .lines = 1,
-        .depth = tiles,
-        .c = sum + (e * s->sum_point + k0) * item,
-        .c_row = s->sum_row,
-        .rows = p->in_channels,
-        .columns = columns,
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(&s->tiles), point = s->tiles.k->point,
+                  line = s->tiles.k->line;
+    const fc_winograd_product_at product = {
+        .v = v + e * point * item,
+        .d = d + (e * point + k0 / line * part + k0 % line) * item,
+        .sum = sum + (e * s->sum_point + k0) * item,
+        .part = part,
+        .v_brick = s->tiles.parts * part,
+        .d_brick = s->d_parts * part,
+        .sum_row = s->sum_row,
+        .sum_point = s->sum_point,
+        .tiles = tiles,
+        .share = s->tiles.share,
+        .channels = s->p->in_channels,
+        .vectors = vectors,
+        .points = (int)points,
         .accumulate = accumulate,
     };
-    p->k->gemm->at(&product);
+    s->tiles.k->multiply_at(&product);
 }
 
 /* ---- by points ---------------------------------------------------------------------------------------------------------*/
 static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t item = (int64_t)s->p->item, at = task * TILES_PER_TASK, first = s->first + at;
-    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->threads + slot * s->thread_bytes,
-                    s->v + at * s->tiles.row * item, s->d + at * s->d_row * item);
+    const int64_t first = s->first + task * TILES_PER_TASK;
+    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->first, s->threads + slot * s->thread_bytes,
+                    s->v, s->d);
 }
+
+static int64_t tasks_per_point(const plan *s) { return fc_ceil_div(s->d_vectors, s->task_vectors); }
 
 static void multiply_task(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t k0 = task % s->panels * s->panel, columns = fc_min(s->panel, padded_columns(s) - k0);
-    multiply(s, task / s->panels, k0, columns, s->end - s->first, s->v, s->d, s->sum, s->first > 0);
+    const int64_t tasks = tasks_per_point(s), vector = task % tasks * s->task_vectors;
+    multiply(s, task / tasks, 1, vector * s->p->k->vector_lanes, fc_min(s->task_vectors, s->d_vectors - vector),
+             s->end - s->first, s->v, s->d, s->sum, s->first > 0);
 }
 
 static void run_by_points(plan *s, int slots)
@@ -154,7 +171,7 @@ static void run_by_points(plan *s, int slots)
     for (s->first = 0; s->first < s->tiles.count; s->first = s->end) {
         s->end = fc_min(s->first + s->block, s->tiles.count);
         fc_parallel_in(slots, fc_ceil_div(s->end - s->first, TILES_PER_TASK), transform_task, s);
-        fc_parallel_in(slots, s->tiles.points * s->panels, multiply_task, s);
+        fc_parallel_in(slots, s->tiles.points * tasks_per_point(s), multiply_task, s);
     }
 }
 
@@ -166,9 +183,8 @@ static void slice_task(void *context, int64_t slice, int slot)
     char *v = s->threads + slot * s->thread_bytes, *d = v + s->v_bytes, *strip = d + s->d_bytes;
     for (int64_t first = begin; first < end; first += s->block) {
         const int64_t tiles = fc_min(s->block, end - first);
-        transform_tiles(s, first, first + tiles, strip, v, d);
-        for (int64_t e = 0; e < s->tiles.points; e++)
-            multiply(s, e, 0, padded_columns(s), tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+        transform_tiles(s, first, first + tiles, first, strip, v, d);
+        multiply(s, 0, s->tiles.points, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
     }
 }
 

@@ -174,7 +174,7 @@ static void read_chunk(const fc_norm_call *call, const chunk *k, int64_t c, int6
     fc_norm_pixels *const arrays[] = {&s->x, &s->g, &s->y, &s->gated};
     for (int i = 0; i < 4; i++) {
         char *tile = tiles + (size_t)i * call->tile_bytes;
-        if (i == 1 ? !(call->wanted & FC_NORM_GRADIENT) : i > 1 && call->gate != FC_GATE_OUTPUT)
+        if (!views[i]->data)
             continue;
         if (call->by_planes)
             *arrays[i] = (fc_norm_pixels){fc_norm_pixel_at(call, views[i], q, c), 1, views[i]->stride_n};
@@ -196,6 +196,7 @@ static void sum_part(const fc_norm_call *call, int64_t part, int64_t c, int64_t 
     const int64_t first = part * call->part, end = fc_lesser(call->chunks, first + call->part);
     fc_norm_sums s = {.wanted = call->wanted,
                       .gate = call->gate,
+                      .maps = call->maps,
                       .centre = slot->values[0],
                       .sum = slot->values[1],
                       .square = slot->values[2],
@@ -212,7 +213,7 @@ static void sum_part(const fc_norm_call *call, int64_t part, int64_t c, int64_t 
         else
             call->k->norm->sums_last(lanes, &by, &s);
         char *const last = slot->tiles + 3 * call->tile_bytes;
-        if (call->gate == FC_GATE_OUTPUT && s.gated.data == last)
+        if (s.gated.data == last)
             fc_norm_move_tile(call, &call->gated, k.n * call->plane + k.begin, k.images * k.pixels, c, lanes, last, 1);
         for (int q = 0; q < SUMS; q++)
             if (call->wanted & (q < 3 ? FC_NORM_STATISTICS : FC_NORM_GRADIENT))
@@ -231,6 +232,8 @@ static void sum_channels(const fc_norm_call *call, int64_t part, int64_t c, int6
     else
         for (int64_t i = c; i < c + lanes; i++)
             sum_part(call, part, i, 1, &s);
+    if (call->by.stream && (call->maps || call->gate == FC_GATE_OUTPUT)) /* the sums write, too */
+        call->k->fence();
 }
 
 /* Row 0 of the moments: those of the batch */
@@ -493,7 +496,8 @@ static void grad_task(void *context, int64_t task, int slot)
     for (int64_t part = 0; part < call->pixel_parts; part++)
         sum_channels(call, part, c, lanes, slot);
     find_after_sums(call, c, lanes);
-    fc_norm_map_channels(call, 1, c, lanes);
+    if (!call->maps)
+        fc_norm_map_channels(call, 1, c, lanes);
 }
 
 fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc_view *grad_y, const fc_view *x,
@@ -522,18 +526,20 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
                          .x = *x,
                          .g = *grad_y,
                          .y = *grad_x};
-    const fc_view *const views[] = {&call.x, &call.g, &call.out, &call.gated};
-    const int gated = call.gate == FC_GATE_OUTPUT;
+    const fc_view *const views[] = {&call.x, &call.g, &call.gated, &call.out};
+    const int gated = call.gate == FC_GATE_OUTPUT, sums = norm->training || grad_weight || grad_bias || gated;
+    call.maps = sums && !norm->training && !gated; /* grad_x needs no sum then: one pass does both */
     if (gated)
         call.out = *y, call.gated = *grad_residual;
+    else if (call.maps)
+        call.gated = *grad_x;
     if (x->h * x->w == 1)
         merge_pixels(&call.x), merge_pixels(&call.g), merge_pixels(&call.y), merge_pixels(&call.out),
             merge_pixels(&call.gated);
     char *scratch;
-    if (prepare(&call, views, gated ? 4 : 2, gated ? &call.gated : &call.g, &scratch))
+    if (prepare(&call, views, gated ? 4 : 2 + call.maps, gated ? &call.gated : &call.g, &scratch))
         return FC_ENOMEM;
     call.by.slope = norm->training ? call.slope : NULL;
-    const int sums = norm->training || grad_weight || grad_bias || gated;
     if (sums && call.together) {
         fc_norm_choose_stream(&call, 1);
         fc_parallel_in(call.slot_count, call.lane_parts, grad_task, &call);
@@ -542,13 +548,15 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
     }
     find_before_sums(&call, 0, call.channels);
     if (sums) {
-        call.by.stream = gated && !call.tile_bytes && fc_norm_streams(&call, &call.gated, 0);
+        call.by.stream =
+            (gated || call.maps) && !call.tile_bytes && fc_norm_streams(&call, &call.gated, call.by_planes);
         fc_parallel_in(call.slot_count, call.pixel_parts * call.lane_parts, sum_task, &call);
         find_after_sums(&call, 0, call.channels);
     }
     if (gated) /* the sums went through the gate already, and wrote what came out */
         call.g = call.gated, call.gate = FC_GATE_NONE;
-    fc_norm_map(&call, 1);
+    if (!call.maps)
+        fc_norm_map(&call, 1);
     fc_scratch_release(scratch);
     return FC_OK;
 }

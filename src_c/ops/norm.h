@@ -18,11 +18,12 @@ typedef struct {
     const fc_batch_norm *norm;
     fc_norm_gate gate;
     fc_view g, x, r, y; /* r: the residual, data null where there is none; y: the map's result */
-    fc_view out, gated; /* FC_GATE_OUTPUT: y of the forward call, and the residual's gradient */
+    fc_view out, gated; /* FC_GATE_OUTPUT: y of the forward call, and the residual's gradient; maps: gated is y */
     int64_t channels, plane, pixels;
     int64_t chunk_images, chunk_pixels, chunks; /* what is summed in the array's precision */
     int64_t lanes, lane_parts, pixel_parts, part; /* channels and chunks of a task of the sums */
     fc_norm_wanted wanted;
+    int maps; /* the sums write grad_x as they go, fc_norm_sums.maps */
     void *grad_weight, *grad_bias; /* may be null */
     int by_planes, together; /* sums over planes; a task does all of its channels, maps too */
     double *mean, *inv; /* [channels] */

@@ -4,7 +4,7 @@
 
 enum {
     TASK_VALUES = 1 << 16, /* 256 KiB of float32, about 20 us */
-    LEAST_PLANE = 1 << 14, /* bytes: each plane that is streamed ends with a fence of some 100 ns */
+    LEAST_PLANE = 1 << 11, /* bytes, 32 lines of the cache: those at the ends of a plane do not bypass it */
 };
 
 /* ---- pixels ------------------------------------------------------------------------------------------------------*/
@@ -176,6 +176,8 @@ static void map_task(void *context, int64_t task, int slot)
         for (int64_t i = first; i < fc_lesser(map->planes, first + map->group); i++)
             map_plane(map, i, begin, end);
     }
+    if (call->by.stream)
+        call->k->fence();
 }
 
 static walk walk_of(const fc_norm_call *call, const fc_view *other)
@@ -216,20 +218,21 @@ void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
 void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)
 {
     const map_call map = map_of(call, for_grad);
-    if (map.walk == PIXELS) {
+    const int linear =
+        fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) && (!map.other->data || fc_norm_is_plane(map.other));
+    if (map.walk == PIXELS)
         map_pixels(&map, c, lanes, call->pixels, fc_norm_read(call, map.other, 0, call->pixels, c, lanes, NULL),
                    fc_norm_read(call, &call->x, 0, call->pixels, c, lanes, NULL),
                    fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
-        return;
-    }
-    const int linear =
-        fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) && (!map.other->data || fc_norm_is_plane(map.other));
-    for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
-        if (linear)
-            map_runs(&map, call->x.n, call->plane, 0, i);
-        else
-            for (int64_t n = call->x.n - 1; n >= 0; n--)
-                map_plane(&map, n * call->channels + i, 0, call->plane);
+    else
+        for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
+            if (linear)
+                map_runs(&map, call->x.n, call->plane, 0, i);
+            else
+                for (int64_t n = call->x.n - 1; n >= 0; n--)
+                    map_plane(&map, n * call->channels + i, 0, call->plane);
+    if (call->by.stream)
+        call->k->fence();
 }
 
 void fc_norm_map(fc_norm_call *call, int for_grad)

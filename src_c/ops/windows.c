@@ -1,7 +1,7 @@
 /* windows.c: windows of an axis, blocks of an output, tiles of an image. */
 #include "windows.h"
 
-#include <unistd.h>
+#include <stdio.h>
 
 enum {
     TASK_WORK = 1 << 17,   /* loads per task: 10 to 30 us, enough to hide the 0.1 us of taking a task */
@@ -9,17 +9,26 @@ enum {
     TILE_LIMIT = 128 << 10, /* bytes of a tile: with its output it stays in a 256 KiB second-level cache */
 };
 
+/* Bytes of the last-level cache that a processor can use. Linux tells those of one such cache; the sysconf of glibc adds up all of
+ * an AMD package, 384 MiB for 12 of 32, or finds none (Arm). */
+static int64_t last_cache(void)
+{
+    long kib = 0;
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
+    if (file) {
+        if (fscanf(file, "%ldK", &kib) != 1)
+            kib = 0;
+        fclose(file);
+    }
+    return kib >= 1 << 10 ? (int64_t)kib << 10 : LAST_CACHE;
+}
+
 int fc_should_stream(int64_t bytes)
 {
     static int64_t cache; /* benign race: every thread writes the same value */
     int64_t known = __atomic_load_n(&cache, __ATOMIC_RELAXED);
     if (!known) {
-        known = LAST_CACHE;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-        const long told = sysconf(_SC_LEVEL3_CACHE_SIZE);
-        if (told >= 1 << 20)
-            known = told;
-#endif
+        known = last_cache();
         __atomic_store_n(&cache, known, __ATOMIC_RELAXED);
     }
     return bytes > known / 8 * 7;

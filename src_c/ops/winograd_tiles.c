@@ -14,28 +14,15 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     t.rows = fc_ceil_div(p->y.h, t.out_h);
     t.columns = fc_ceil_div(p->y.w, t.out_w);
     t.count = p->y.n * t.rows * t.columns;
-    t.chunk = fc_round_up(p->in_channels, p->k->vector_lanes);
-    t.row = t.chunk + FC_PITCH_PAD_BYTES / (int64_t)p->item;
+    t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
+    t.parts = fc_parts(p, p->in_channels);
     return t;
 }
 
-void fc_set_block(fc_tiles *t, int64_t block, int64_t chunk)
+void fc_set_block(fc_tiles *t, int64_t block)
 {
-    if (chunk < t->chunk) /* one after the other, read as a stream */
-        t->row = t->chunk = chunk;
-    t->point = block * t->row + FC_PITCH_PAD_BYTES / (int64_t)t->p->item;
-    t->part = t->points * t->point;
+    t->share = fc_ceil_div(block, fc_ceil_div(block, t->k->brick));
     t->longest_run = fc_min(t->columns, block);
-}
-
-int64_t fc_tiles_elements(const fc_tiles *t) { return fc_ceil_div(t->p->in_channels, t->chunk) * t->part; }
-
-/* v[.][e] = B' x B of the tile at x, which lies inside the image */
-static void transform_inside(const fc_tiles *t, const char *x, int64_t row, int64_t pixel, char *v)
-{
-    const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
-    for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item)
-        t->k->input(x + c * item, row, t->upright ? row : pixel, fc_min(t->chunk, channels - c), v, t->point);
 }
 
 /* Where the indices start .. start + count - 1 lie inside an axis: from first to before end, counted from start. */
@@ -45,24 +32,25 @@ static fc_range inside(int64_t start, int64_t count, int64_t size)
     return r;
 }
 
-/* The same for a tile whose corner is (top, left) of an image of which x is that corner. */
+/* v[e] = B' x B for a tile whose corner is (top, left) of an image of which x is that corner. */
 static void transform_border(const fc_tiles *t, int64_t top, int64_t left, const char *x, int64_t row, int64_t pixel,
                              char *v)
 {
-    const int64_t item = (int64_t)t->p->item, channels = t->p->in_channels;
+    const int64_t item = (int64_t)t->p->item;
     const fc_range h = inside(top, t->in_h, t->p->x.h), w = inside(left, t->in_w, t->p->x.w);
-    for (int64_t c = 0; c < channels; c += t->chunk, v += t->part * item) {
-        const void *from[FC_WINOGRAD_MAX_POINTS];
-        for (int e = 0; e < t->points; e++)
-            from[e] = t->zeros;
-        for (int64_t i = h.first; i < h.end; i++)
-            for (int64_t j = w.first; j < w.end; j++)
-                from[t->in_w * i + j] = x + (i * row + j * pixel + c) * item;
-        t->k->input_border(from, fc_min(t->chunk, channels - c), v, t->point);
-    }
+    const void *from[FC_WINOGRAD_MAX_POINTS];
+    for (int e = 0; e < t->points; e++)
+        from[e] = t->zeros;
+    for (int64_t i = h.first; i < h.end; i++)
+        for (int64_t j = w.first; j < w.end; j++)
+            from[t->in_w * i + j] = x + (i * row + j * pixel) * item;
+    t->k->input_border(from, t->p->in_channels, v);
 }
 
-static int64_t strip_row(const fc_tiles *t) { return (t->out_w * t->longest_run + t->in_w - t->out_w) * t->p->in_channels; }
+static int64_t strip_row(const fc_tiles *t)
+{
+    return (t->out_w * t->longest_run + t->in_w - t->out_w) * t->p->in_channels;
+}
 
 int64_t fc_tiles_strip_bytes(const fc_tiles *t)
 {
@@ -77,7 +65,7 @@ fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
     return r;
 }
 
-static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
+static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, int64_t at, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
     const int64_t item = (int64_t)p->item, top = r->row * tiles->out_h - p->pad_top;
@@ -91,20 +79,25 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    for (int64_t t = 0; t < r->count; t++, left += tiles->out_w, v += tiles->row * item) {
+    for (int64_t t = 0; t < r->count; t++, left += tiles->out_w) {
         const char *x = base + tiles->out_w * t * pixel * item;
+        if (tiles->fetch)
+            fc_fetch_pixels(x + (tiles->in_h * row + (tiles->in_w - tiles->out_w) * pixel) * item, tiles->out_h,
+                            tiles->out_w, row * item, pixel * item, p->in_channels * item);
+        char *to = v + fc_tile_at(tiles, at + t, tiles->parts) * item;
         if (!tiles->in_place || (top >= 0 && top + tiles->in_h <= p->x.h && left >= 0 && left + tiles->in_w <= p->x.w))
-            transform_inside(tiles, x, row, pixel, v);
+            tiles->k->input(x, row, tiles->upright ? row : pixel, p->in_channels, to);
         else
-            transform_border(tiles, top, left, x, row, pixel, v);
+            transform_border(tiles, top, left, x, row, pixel, to);
     }
 }
 
-void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, char *strip, char *v)
+void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
+                         char *v)
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(t, tile, end);
-        transform_run(t, group, &r, strip, v + (tile - first) * t->row * (int64_t)t->p->item);
+        transform_run(t, group, &r, tile - base, strip, v);
         tile += r.count;
     }
 }

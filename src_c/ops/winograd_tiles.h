@@ -10,13 +10,14 @@ typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
     int64_t points, taps;         /* positions of a tile; the size of the kernel, which indexes *k */
-    int upright;                  /* lines are columns */
     int64_t in_h, in_w, out_h, out_w; /* inputs and outputs of a tile */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t chunk;                /* channels that lie together */
-    int64_t row, point, part;     /* pitches of v[chunk][point][tile][channel of the chunk], elements */
+    int64_t parts;                /* of channels */
+    int64_t share;                /* tiles of a brick */
     int64_t longest_run;          /* tiles of one row that are transformed together */
+    int upright;                  /* lines are columns */
     int in_place;                 /* x is channels-last */
+    int fetch;                    /* x does not lie in the second-level cache; tiles of one row read it as a stream */
     const char *zeros;            /* in_channels of them: what lies outside x */
 } fc_tiles;
 
@@ -25,20 +26,46 @@ typedef struct {
     int64_t n, row, column, count;
 } fc_tile_run;
 
-/* Pitches grow by this, a cache line, so that the 36 streams of a transform fall into different L1 sets. */
+/* u and the sums of a gradient: pitches grow by this, a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_PITCH_PAD_BYTES = 64 };
 
 /* Inputs and outputs along an axis of a tile for this kernel size. */
 static inline int64_t fc_tile_inputs(int64_t kernel) { return kernel == 1 ? 1 : FC_WINOGRAD_TILE; }
 static inline int64_t fc_tile_outputs(int64_t kernel) { return fc_tile_inputs(kernel) - kernel + 1; }
 fc_tiles fc_make_tiles(const fc_problem *);
-/* Sets the layout of v: blocks of up to `block` tiles, `chunk` channels together (whole vectors, or all channels). */
-void fc_set_block(fc_tiles *, int64_t block, int64_t chunk);
-/* Elements of v. */
-int64_t fc_tiles_elements(const fc_tiles *);
+/* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
+void fc_set_block(fc_tiles *, int64_t block);
+
+/* Parts of so many channels. */
+static inline int64_t fc_parts(const fc_problem *p, int64_t channels)
+{
+    return fc_ceil_div(channels, p->k->winograd->line);
+}
+/* Elements of a part of a brick, and of a block of bricks. */
+static inline int64_t fc_part_elements(const fc_tiles *t) { return t->points * t->k->point; }
+static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_t parts)
+{
+    return fc_ceil_div(tiles, t->share) * parts * fc_part_elements(t);
+}
+/* Where a tile of a block is. */
+static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t parts)
+{
+    return tile / t->share * parts * fc_part_elements(t) + tile % t->share * t->k->line;
+}
+/* Asks for the `channels` bytes of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
+ * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
+static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t channels)
+{
+    enum { LINE = 64, SECOND_LEVEL = 2 };
+    for (int64_t i = 0; i < h; i++)
+        for (int64_t j = 0; j < w; j++)
+            for (int64_t b = 0; b < channels; b += LINE)
+                __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 /* The run that starts at `tile` and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
-/* v[.][e][t] = B' x B of tiles [first, end); strip: fc_tiles_strip_bytes of memory */
-void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, char *strip, char *v);
+/* v[e][t - base] = B' x B of tiles [first, end), v the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
+void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
+                         char *v);
 #endif
