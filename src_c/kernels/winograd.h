@@ -4,8 +4,9 @@
  * F(r x r, m x m):  the gradient of the weight, dw = A_r' [(G_m dy G_m') o (B' x B)] A_r, with the same B.
  * The 36 products of tiles and channels in the middle are matrix products. Positions are numbered e = 6 * row + column.
  *
- * Transformed tiles stand in bricks: v[vector of channels][e][tile][lane], `brick` tiles, with pitches that are constants of the
- * compiler, so that every address in the loops is a pointer and a displacement. Several bricks make a block (ops/winograd_tiles.h).
+ * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a cache line
+ * of channels, with pitches that are constants of the compiler, so that every address in the loops is a pointer and a
+ * displacement. Several bricks make a block (ops/winograd_tiles.h).
  * r is 3, 4 or 5; r = 2 would save as much, but its error is 3 times that of a direct sum (docs/accuracy.md).
  */
 #ifndef FC_KERNELS_WINOGRAD_H
@@ -52,6 +53,7 @@ typedef struct {
 
 typedef struct {
     int brick;     /* tiles */
+    int line;      /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
     /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, v at a tile of a brick; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v);

@@ -27,8 +27,10 @@
 #define FC_WINO_ROWS 6
 #endif
 #define FC_BRICK (2 * FC_WINO_ROWS)
-#define FC_POINT (FC_BRICK * VL + 64 / (int)sizeof(T))
+#define FC_LINE (64 / (int)sizeof(T))
+#define FC_POINT (FC_BRICK * FC_LINE + FC_LINE)
 #define FC_PART (FC_WINOGRAD_POINTS * FC_POINT)
+#define FC_CHANNEL(c) ((c) / FC_LINE * FC_PART + (c) % FC_LINE) /* where channel c, the first of a vector, is in a brick */
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
@@ -114,6 +116,7 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
  * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
 #define FC_WINO_INPUT                                                                                                  \
     {                                                                                                                  \
+        T *const v = (T *)v_ + FC_CHANNEL(c);                                                                          \
         vec t[6], q[6];                                                                                                \
         FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
         N(wino_store_b)(t, v);                                                                                         \
@@ -132,24 +135,22 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
 static void N(winograd_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_)
 {
     const T *x0 = x_, *x1 = x0 + row, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
-    T *v = v_;
-    int64_t c = channels;
+    int64_t c = 0;
 #define FC_X(i, j) vload(x##i + (j) * pixel)
-    for (; c >= VL; c -= VL, x0 += VL, x1 += VL, x2 += VL, x3 += VL, x4 += VL, x5 += VL, v += FC_PART)
+    for (; c + VL <= channels; c += VL, x0 += VL, x1 += VL, x2 += VL, x3 += VL, x4 += VL, x5 += VL)
         FC_WINO_INPUT
 #undef FC_X
-#define FC_X(i, j) vload_tail(x##i + (j) * pixel, (int)c)
-    if (c > 0)
+#define FC_X(i, j) vload_tail(x##i + (j) * pixel, (int)(channels - c))
+    if (c < channels)
         FC_WINO_INPUT
 #undef FC_X
 }
 
 static void N(winograd_input_border)(const void *const *x, int64_t channels, void *v_)
 {
-    T *v = v_;
     int64_t c = 0;
 #define FC_X(i, j) vload((const T *)x[6 * (i) + (j)] + c)
-    for (; c + VL <= channels; c += VL, v += FC_PART)
+    for (; c + VL <= channels; c += VL)
         FC_WINO_INPUT
 #undef FC_X
 #define FC_X(i, j) vload_tail((const T *)x[6 * (i) + (j)] + c, (int)(channels - c))
@@ -186,14 +187,15 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int 
     vec acc[FC_BRICK][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? vload(m + j * FC_PART + i * VL) : (vec){0};
-    for (int64_t c = channels; c > 0; c -= VL, v += FC_PART) {
-        const T *end = v + (c < VL ? c : VL);
+            acc[i][j] = accumulate ? vload(m + FC_CHANNEL(j * VL) + i * FC_LINE) : (vec){0};
+    for (int64_t c = channels; c > 0; c -= FC_LINE, v += FC_PART) {
+        const T *end = v + (c < FC_LINE ? c : FC_LINE);
+        FC_UNROLL for (int i = 0; i < rows; i++) __builtin_prefetch(v + FC_PART + i * FC_LINE); /* too far for a stream */
         for (const T *p = v; p < end; p++, u += vectors * VL) {
             const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
-                const vec a = vset1(p[i * VL]);
+                const vec a = vset1(p[i * FC_LINE]);
                 acc[i][0] = vmuladd(a, u0, acc[i][0]);
                 if (vectors > 1)
                     acc[i][1] = vmuladd(a, u1, acc[i][1]);
@@ -201,7 +203,7 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int 
         }
     }
     FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(m + j * FC_PART + i * VL, acc[i][j]);
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(m + FC_CHANNEL(j * VL) + i * FC_LINE, acc[i][j]);
 }
 
 typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int accumulate);
@@ -241,7 +243,7 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
             const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
             const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
             for (int64_t i = 0, row = 0; i < groups; i++) {
-                const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * VL;
+                const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * FC_LINE;
                 N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->accumulate);
                 row += count;
             }
@@ -249,20 +251,20 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
     }
 }
 
-/* The sum over tiles. Channels of a vector are rows here: 8 by two vectors or 16 by one (AVX-512), 4 by two or 8 by one. */
-#define FC_AT_ROWS (FC_WINO_ROWS > 6 ? 8 : 4)
-#define FC_AT_TWO (FC_AT_ROWS < VL ? FC_AT_ROWS : VL)
-#define FC_AT_ONE (2 * FC_AT_ROWS < VL ? 2 * FC_AT_ROWS : VL)
+/* The sum over tiles. Channels are rows here, those of a part in equal groups: 8 by two vectors or 16 by one (AVX-512), 6 by two
+ * or 8 by one. */
+#define FC_AT_TWO (FC_WINO_ROWS > 6 ? 8 : 6)
+#define FC_AT_ONE (FC_WINO_ROWS > 6 ? 16 : 8)
 INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows, const int vectors)
 {
     const int64_t row = g->sum_row;
-    vec acc[2 * FC_AT_ROWS][2];
+    vec acc[FC_AT_ONE][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
     for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, d += g->d_brick) {
-        const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * VL;
-        for (; p < end; p += VL, q += VL) {
-            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_PART) : d0;
+        const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * FC_LINE;
+        for (; p < end; p += FC_LINE, q += FC_LINE) {
+            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_CHANNEL(VL)) : d0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
                 const vec a = vset1(p[i]);
@@ -276,31 +278,53 @@ INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, cons
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(sum + i * row + j * VL, acc[i][j]);
 }
 
-static void N(wino_at_two)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 2);
-}
-static void N(wino_at_one)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_ONE, 1);
-}
-static void N(wino_at_one_short)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 1);
-}
+typedef void N(wino_product_at_fn)(const fc_winograd_product_at *, const T *v, const T *d, T *sum);
+#define FC_PRODUCT_AT(rows, vectors)                                                                                   \
+    static void N(wino_product_at_##vectors##_##rows)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum) \
+    {                                                                                                                  \
+        N(wino_product_at)(g, v, d, sum, rows, vectors);                                                               \
+    }
+#define FC_BOTH(rows) FC_PRODUCT_AT(rows, 1) FC_PRODUCT_AT(rows, 2)
+FC_BOTH(1) FC_BOTH(2) FC_BOTH(3) FC_BOTH(4) FC_BOTH(5) FC_BOTH(6) FC_PRODUCT_AT(7, 1) FC_PRODUCT_AT(8, 1)
+#if FC_WINO_ROWS > 6
+FC_PRODUCT_AT(7, 2) FC_PRODUCT_AT(8, 2) FC_PRODUCT_AT(9, 1) FC_PRODUCT_AT(10, 1) FC_PRODUCT_AT(11, 1) FC_PRODUCT_AT(12, 1)
+FC_PRODUCT_AT(13, 1) FC_PRODUCT_AT(14, 1) FC_PRODUCT_AT(15, 1) FC_PRODUCT_AT(16, 1)
+#endif
+#undef FC_BOTH
+#undef FC_PRODUCT_AT
+
+#define FC_AT(vectors, rows) N(wino_product_at_##vectors##_##rows)
+static N(wino_product_at_fn) *const N(wino_products_at_one)[FC_AT_ONE + 1] = {
+    0, FC_AT(1, 1), FC_AT(1, 2), FC_AT(1, 3), FC_AT(1, 4), FC_AT(1, 5), FC_AT(1, 6), FC_AT(1, 7), FC_AT(1, 8),
+#if FC_WINO_ROWS > 6
+    FC_AT(1, 9), FC_AT(1, 10), FC_AT(1, 11), FC_AT(1, 12), FC_AT(1, 13), FC_AT(1, 14), FC_AT(1, 15), FC_AT(1, 16),
+#endif
+};
+static N(wino_product_at_fn) *const N(wino_products_at_two)[FC_AT_TWO + 1] = {
+    0, FC_AT(2, 1), FC_AT(2, 2), FC_AT(2, 3), FC_AT(2, 4), FC_AT(2, 5), FC_AT(2, 6),
+#if FC_WINO_ROWS > 6
+    FC_AT(2, 7), FC_AT(2, 8),
+#endif
+};
+#undef FC_AT
 
 static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
 {
     for (int e = 0; e < g->points; e++)
         for (int64_t k = 0; k < g->vectors; k += 2) {
-            const T *d = (const T *)g->d + e * FC_POINT + k * FC_PART;
+            const T *v = (const T *)g->v + e * FC_POINT, *d = (const T *)g->d + e * FC_POINT + FC_CHANNEL(k * VL);
             T *sum = (T *)g->sum + e * g->sum_point + k * VL;
-            const int two = g->vectors - k > 1;
-            for (int64_t c = 0; c < g->channels;) {
-                const int short_rows = two || c % FC_AT_ONE || g->channels - c <= FC_AT_TWO;
-                (two ? N(wino_at_two) : short_rows ? N(wino_at_one_short) : N(wino_at_one))(
-                    g, (const T *)g->v + e * FC_POINT + c / VL * FC_PART + c % VL, d, sum + c * g->sum_row);
-                c += short_rows ? FC_AT_TWO : FC_AT_ONE;
+            const int two = g->vectors - k > 1, most = two ? FC_AT_TWO : FC_AT_ONE;
+            N(wino_product_at_fn) *const *products = two ? N(wino_products_at_two) : N(wino_products_at_one);
+            for (int64_t c = 0; c < g->channels; v += FC_PART) {
+                const int64_t end = g->channels - c < FC_LINE ? g->channels : c + FC_LINE;
+                const int64_t groups = (end - c + most - 1) / most;
+                for (int64_t i = 0, row = 0; i < groups; i++) {
+                    const int64_t count = (end - c + groups - i - 1) / (groups - i);
+                    products[count](g, v + row, d, sum + c * g->sum_row);
+                    row += count;
+                    c += count;
+                }
             }
         }
 }
@@ -358,10 +382,10 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
 {
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
-    for (int64_t k = 0; k < o->channels; k += VL, m += FC_PART) {
+    for (int64_t k = 0; k < o->channels; k += VL) {
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
-        N(wino_output_tile)(m, out, size);
+        N(wino_output_tile)(m + FC_CHANNEL(k), out, size);
         if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
             vec even = vload(o->check), odd = out[size * size - 1] * (T)0;
             FC_UNROLL for (int i = 0; i + 1 < size * size; i += 2)
@@ -385,8 +409,8 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
 
 INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, const int size)
 {
-    T *d = d_;
-    for (int64_t k = 0; k < channels; k += VL, d += FC_PART) {
+    for (int64_t k = 0; k < channels; k += VL) {
+        T *const d = (T *)d_ + FC_CHANNEL(k);
         const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec g[16], t[24], r[6];
         FC_UNROLL for (int e = 0; e < size * size; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
@@ -452,6 +476,7 @@ FC_WINOGRAD(3, 4) FC_WINOGRAD(4, 3) FC_WINOGRAD(5, 2)
 #define FC_BY_KERNEL(name) {[3] = N(name##_3), [4] = N(name##_4), [5] = N(name##_5)}
 static const fc_winograd_kernels N(winograd_table) = {
     .brick = FC_BRICK,
+    .line = FC_LINE,
     .point = FC_POINT,
     .input = N(winograd_input),
     .input_border = N(winograd_input_border),
@@ -467,7 +492,8 @@ static const fc_winograd_kernels N(winograd_table) = {
 #undef FC_BRICK
 #undef FC_POINT
 #undef FC_PART
-#undef FC_AT_ROWS
+#undef FC_LINE
+#undef FC_CHANNEL
 #undef FC_AT_ONE
 #undef FC_AT_TWO
 #undef FC_A

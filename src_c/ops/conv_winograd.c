@@ -56,7 +56,7 @@ static plan make_plan(const fc_problem *p)
     s.panels = fc_ceil_div(p->out_channels, s.panel);
 
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
-    const int64_t rows = p->k->winograd->brick / 2, v_tile = FC_POINTS * s.tiles.vectors * s.lanes * item,
+    const int64_t rows = p->k->winograd->brick / 2, v_tile = FC_POINTS * s.tiles.parts * p->k->winograd->line * item,
                   v = s.tiles.count * v_tile;
     const int64_t u = FC_POINTS * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item, l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
@@ -80,8 +80,8 @@ static plan make_plan(const fc_problem *p)
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * s.panel);
-    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.vectors));
-    s.m_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_min(2, fc_ceil_div(p->out_channels, s.lanes))));
+    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
+    s.m_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_parts(p, fc_min(s.panel, p->out_channels))));
     s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
     s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -176,24 +176,24 @@ static void store_weights(void *context, int64_t task, int slot)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-static int64_t panel_vectors(const plan *s, int64_t panel) { return panel_width(s, panel) / s->lanes; }
+static int64_t panel_parts(const plan *s, int64_t panel) { return fc_parts(s->p, panel_width(s, panel)); }
 
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
 static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
                      const char *u, char *m)
 {
-    const int64_t part = fc_part_elements(s->p), vectors = panel_vectors(s, panel);
+    const int64_t part = fc_part_elements(s->p);
     const fc_winograd_product product = {
-        .v = v + c0 / s->lanes * part * (int64_t)s->p->item,
+        .v = v + fc_parts(s->p, c0) * part * (int64_t)s->p->item,
         .u = u,
         .m = m,
-        .v_brick = s->tiles.vectors * part,
+        .v_brick = s->tiles.parts * part,
         .u_point = s->u_point,
-        .m_brick = vectors * part,
+        .m_brick = panel_parts(s, panel) * part,
         .tiles = tiles,
         .share = s->tiles.share,
         .channels = channels,
-        .vectors = (int)vectors,
+        .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
     };
     s->p->k->winograd->multiply(&product);
@@ -227,12 +227,12 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .stream = s->stream,
     };
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
-    const int64_t vectors = panel_vectors(s, panel);
+    const int64_t parts = panel_parts(s, panel);
     for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
         if (s->fetch)
             fc_fetch_square(y + out * o.y_row * item, out, o.y_row * item, o.y_pixel * item, columns * item);
-        p->k->winograd->output[p->kernel_h](&o, m + fc_tile_at(&s->tiles, at + t, vectors) * item, residual, y,
-                                            (int)rows, (int)fc_min(out, left));
+        p->k->winograd->output[p->kernel_h](&o, m + fc_tile_at(&s->tiles, at + t, parts) * item, residual, y, (int)rows,
+                                            (int)fc_min(out, left));
         y += out * o.y_pixel * item;
         residual = fc_at(residual, out * o.residual_pixel, p->item);
     }

@@ -31,7 +31,7 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t panel, panels;
-    int64_t d_vectors;          /* of output channels */
+    int64_t d_vectors, d_parts; /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
     int fetch; /* grad_y does not lie in the second-level cache */
@@ -50,19 +50,20 @@ static plan make_plan(const fc_problem *p)
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
+    s.d_parts = fc_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + pad;
-    s.sum_point = s.tiles.vectors * lanes * s.sum_row + pad;
+    s.sum_point = fc_round_up(p->in_channels, lanes) * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, FC_POINTS * s.sum_point);
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count,
-                     fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.vectors + s.d_vectors) * lanes * item)));
+    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (FC_POINTS * (s.tiles.parts + s.d_parts) *
+                                                                     p->k->winograd->line * item)));
     fc_set_block(&s.tiles, s.block);
-    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.vectors));
-    s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_vectors));
+    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
+    s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
@@ -98,8 +99,7 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at,
                 y[out * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
         if (s->fetch)
             fc_fetch_square(tile + out * row * item, out, row * item, pixel * item, p->out_channels * item);
-        p->k->winograd->gradient[p->kernel_h](y, p->out_channels,
-                                              d + fc_tile_at(&s->tiles, at + t, s->d_vectors) * item);
+        p->k->winograd->gradient[p->kernel_h](y, p->out_channels, d + fc_tile_at(&s->tiles, at + t, s->d_parts) * item);
     }
 }
 
@@ -124,8 +124,8 @@ static void multiply(const plan *s, int64_t e, int points, int64_t tiles, const 
         .v = v + e * point * item,
         .d = d + e * point * item,
         .sum = sum + e * s->sum_point * item,
-        .v_brick = s->tiles.vectors * part,
-        .d_brick = s->d_vectors * part,
+        .v_brick = s->tiles.parts * part,
+        .d_brick = s->d_parts * part,
         .sum_row = s->sum_row,
         .sum_point = s->sum_point,
         .tiles = tiles,

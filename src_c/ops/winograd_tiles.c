@@ -10,7 +10,7 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     t.columns = fc_ceil_div(p->y.w, t.out);
     t.count = p->y.n * t.rows * t.columns;
     t.fetch = t.in_place && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
-    t.vectors = fc_ceil_div(p->in_channels, p->k->vector_lanes);
+    t.parts = fc_parts(p, p->in_channels);
     return t;
 }
 
@@ -76,7 +76,7 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         if (tiles->fetch)
             fc_fetch_square(x + (FC_IN * row + (FC_IN - tiles->out) * pixel) * item, tiles->out, row * item,
                             pixel * item, p->in_channels * item);
-        char *to = v + fc_tile_at(tiles, at + t, tiles->vectors) * item;
+        char *to = v + fc_tile_at(tiles, at + t, tiles->parts) * item;
         if (!tiles->in_place || (top >= 0 && top + FC_IN <= p->x.h && left >= 0 && left + FC_IN <= p->x.w))
             p->k->winograd->input(x, row, pixel, p->in_channels, to);
         else

@@ -10,7 +10,7 @@ typedef struct {
     const fc_problem *p;
     int64_t out;                  /* outputs of a tile along an axis */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t vectors;              /* of channels */
+    int64_t parts;                /* of channels */
     int64_t share;                /* tiles of a brick */
     int64_t longest_run;          /* tiles of one row that are transformed together */
     int in_place;                 /* x is channels-last */
@@ -32,16 +32,21 @@ fc_tiles fc_make_tiles(const fc_problem *);
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
 
-/* Elements of a vector of channels of a brick, of a brick, and of a block of bricks. */
-static inline int64_t fc_part_elements(const fc_problem *p) { return FC_POINTS * p->k->winograd->point; }
-static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_t vectors)
+/* Parts of so many channels. */
+static inline int64_t fc_parts(const fc_problem *p, int64_t channels)
 {
-    return fc_ceil_div(tiles, t->share) * vectors * fc_part_elements(t->p);
+    return fc_ceil_div(channels, p->k->winograd->line);
+}
+/* Elements of a part of a brick, and of a block of bricks. */
+static inline int64_t fc_part_elements(const fc_problem *p) { return FC_POINTS * p->k->winograd->point; }
+static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_t parts)
+{
+    return fc_ceil_div(tiles, t->share) * parts * fc_part_elements(t->p);
 }
 /* Where a tile of a block is. */
-static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t vectors)
+static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t parts)
 {
-    return tile / t->share * vectors * fc_part_elements(t->p) + tile % t->share * t->p->k->vector_lanes;
+    return tile / t->share * parts * fc_part_elements(t->p) + tile % t->share * t->p->k->winograd->line;
 }
 /* Asks for the `channels` bytes of each pixel of a square, which the tile below will read or write: rows of few channels are too
  * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
