@@ -236,7 +236,10 @@ static N(wino_product_fn) *const N(wino_products)[FC_WINO_ROWS + 1][2] = {
 static void N(winograd_multiply)(const fc_winograd_product *g)
 {
     const int step = g->vectors > 1 ? 1 : 2;
+    const char *ahead = g->ahead;
     for (int e = 0; e < FC_WINOGRAD_POINTS; e++) {
+        for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
+            __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
         T *m = (T *)g->m + e * FC_POINT;
         for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
