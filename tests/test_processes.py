@@ -306,9 +306,11 @@ def test_interpreter_exits_with_busy_workers(ends, trust_counts):
 
 # ---- Ctrl-C -------------------------------------------------------------------------------------
 
+# What a shell starts with & ignores SIGINT, and so do its children.
 LOOP = (
     CALL
     + """
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def until_interrupted(job):
     try:
         print("ready", flush=True)

@@ -30,6 +30,9 @@ typedef struct {
     int64_t tiles, share, channels;
     int points, vectors; /* width / vector_lanes, 1 or 2 */
     int accumulate; /* start from m instead of 0 */
+    /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an array. */
+    const char *ahead;
+    int64_t ahead_lines;
 } fc_winograd_product;
 
 /* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e][t][c] d[e][t][k], e < points,

@@ -203,19 +203,25 @@ INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, vo
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------------*/
-/* Where the second of two vectors is: the products serve all shapes, for the pitch of a part is added once in a line of channels. */
-#define FC_SECOND(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
+/* They serve squares and lines: the pitch of a part is their argument. FC_VECTOR(j): where vector j of channels is.
+ * FC_OPAQUE: or GCC keeps an address for every row, more than there are registers. */
+#define FC_VECTOR(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
+#define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
 INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const int rows,
                             const int vectors)
 {
+    T *m1 = m + FC_VECTOR(1);
+    FC_OPAQUE(m1);
     vec acc[FC_BRICK][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? vload(m + FC_SECOND(j) + i * FC_LINE) : (vec){0};
-    for (int64_t c = channels; c > 0; c -= FC_LINE, v += part) {
-        const T *end = v + (c < FC_LINE ? c : FC_LINE);
+            acc[i][j] = accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
+    for (int64_t c = channels; c > 0; c -= FC_LINE) {
+        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = v + part;
+        FC_OPAQUE(next);
+        FC_UNROLL for (int i = 0; i < rows; i++) __builtin_prefetch(next + i * FC_LINE); /* too far for a stream */
         for (const T *p = v; p < end; p++, u += vectors * VL) {
             const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
             FC_UNROLL for (int i = 0; i < rows; i++)
@@ -226,9 +232,10 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
                     acc[i][1] = vmuladd(a, u1, acc[i][1]);
             }
         }
+        v = next;
     }
     FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(m + FC_SECOND(j) + i * FC_LINE, acc[i][j]);
+        FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
 typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate);
@@ -261,7 +268,10 @@ static N(wino_product_fn) *const N(wino_products)[FC_WINO_ROWS + 1][2] = {
 static void N(winograd_multiply)(const fc_winograd_product *g)
 {
     const int step = g->vectors > 1 ? 1 : 2;
+    const char *ahead = g->ahead;
     for (int e = 0; e < g->points; e++) {
+        for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
+            __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
         T *m = (T *)g->m + e * FC_POINT;
         for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
@@ -276,20 +286,20 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
     }
 }
 
-/* The sum over tiles. Channels of a vector are rows here: 8 by two vectors or 16 by one (AVX-512), 4 by two or 8 by one. */
-#define FC_AT_ROWS (FC_WINO_ROWS > 6 ? 8 : 4)
-#define FC_AT_TWO (FC_AT_ROWS < VL ? FC_AT_ROWS : VL)
-#define FC_AT_ONE (2 * FC_AT_ROWS < VL ? 2 * FC_AT_ROWS : VL)
+/* The sum over tiles. Channels are rows here, those of a part in equal groups: 8 by two vectors or 16 by one (AVX-512), 6 by two
+ * or 8 by one. */
+#define FC_AT_TWO (FC_WINO_ROWS > 6 ? 8 : 6)
+#define FC_AT_ONE (FC_WINO_ROWS > 6 ? 16 : 8)
 INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows, const int vectors)
 {
     const int64_t row = g->sum_row, part = g->part;
-    vec acc[2 * FC_AT_ROWS][2];
+    vec acc[FC_AT_ONE][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
     for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, d += g->d_brick) {
         const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * FC_LINE;
         for (; p < end; p += FC_LINE, q += FC_LINE) {
-            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_SECOND(1)) : d0;
+            const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_VECTOR(1)) : d0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
                 const vec a = vset1(p[i]);
@@ -303,32 +313,54 @@ INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, cons
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(sum + i * row + j * VL, acc[i][j]);
 }
 
-static void N(wino_at_two)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 2);
-}
-static void N(wino_at_one)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_ONE, 1);
-}
-static void N(wino_at_one_short)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum)
-{
-    N(wino_product_at)(g, v, d, sum, FC_AT_TWO, 1);
-}
+typedef void N(wino_product_at_fn)(const fc_winograd_product_at *, const T *v, const T *d, T *sum);
+#define FC_PRODUCT_AT(rows, vectors)                                                                                   \
+    static void N(wino_product_at_##vectors##_##rows)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum) \
+    {                                                                                                                  \
+        N(wino_product_at)(g, v, d, sum, rows, vectors);                                                               \
+    }
+#define FC_BOTH(rows) FC_PRODUCT_AT(rows, 1) FC_PRODUCT_AT(rows, 2)
+FC_BOTH(1) FC_BOTH(2) FC_BOTH(3) FC_BOTH(4) FC_BOTH(5) FC_BOTH(6) FC_PRODUCT_AT(7, 1) FC_PRODUCT_AT(8, 1)
+#if FC_WINO_ROWS > 6
+FC_PRODUCT_AT(7, 2) FC_PRODUCT_AT(8, 2) FC_PRODUCT_AT(9, 1) FC_PRODUCT_AT(10, 1) FC_PRODUCT_AT(11, 1) FC_PRODUCT_AT(12, 1)
+FC_PRODUCT_AT(13, 1) FC_PRODUCT_AT(14, 1) FC_PRODUCT_AT(15, 1) FC_PRODUCT_AT(16, 1)
+#endif
+#undef FC_BOTH
+#undef FC_PRODUCT_AT
+
+#define FC_AT(vectors, rows) N(wino_product_at_##vectors##_##rows)
+static N(wino_product_at_fn) *const N(wino_products_at_one)[FC_AT_ONE + 1] = {
+    0, FC_AT(1, 1), FC_AT(1, 2), FC_AT(1, 3), FC_AT(1, 4), FC_AT(1, 5), FC_AT(1, 6), FC_AT(1, 7), FC_AT(1, 8),
+#if FC_WINO_ROWS > 6
+    FC_AT(1, 9), FC_AT(1, 10), FC_AT(1, 11), FC_AT(1, 12), FC_AT(1, 13), FC_AT(1, 14), FC_AT(1, 15), FC_AT(1, 16),
+#endif
+};
+static N(wino_product_at_fn) *const N(wino_products_at_two)[FC_AT_TWO + 1] = {
+    0, FC_AT(2, 1), FC_AT(2, 2), FC_AT(2, 3), FC_AT(2, 4), FC_AT(2, 5), FC_AT(2, 6),
+#if FC_WINO_ROWS > 6
+    FC_AT(2, 7), FC_AT(2, 8),
+#endif
+};
+#undef FC_AT
 
 static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
 {
     const int64_t part = g->part;
     for (int e = 0; e < g->points; e++)
         for (int64_t k = 0; k < g->vectors; k += 2) {
-            const T *d = (const T *)g->d + e * FC_POINT + FC_SECOND(k);
+            const T *v = (const T *)g->v + e * FC_POINT, *d = (const T *)g->d + e * FC_POINT + FC_VECTOR(k);
             T *sum = (T *)g->sum + e * g->sum_point + k * VL;
-            const int two = g->vectors - k > 1;
-            for (int64_t c = 0; c < g->channels;) {
-                const int short_rows = two || c % FC_AT_ONE || g->channels - c <= FC_AT_TWO;
-                (two ? N(wino_at_two) : short_rows ? N(wino_at_one_short) : N(wino_at_one))(
-                    g, (const T *)g->v + e * FC_POINT + c / FC_LINE * part + c % FC_LINE, d, sum + c * g->sum_row);
-                c += short_rows ? FC_AT_TWO : FC_AT_ONE;
+            const int two = g->vectors - k > 1, most = two ? FC_AT_TWO : FC_AT_ONE;
+            N(wino_product_at_fn) *const *products = two ? N(wino_products_at_two) : N(wino_products_at_one);
+            for (int64_t c = 0; c < g->channels; v += part) {
+                const int64_t end = g->channels - c < FC_LINE ? g->channels : c + FC_LINE;
+                const int64_t groups = (end - c + most - 1) / most;
+                for (int64_t i = 0, row = 0; i < groups; i++) {
+                    const int64_t count = (end - c + groups - i - 1) / (groups - i);
+                    products[count](g, v + row, d, sum + c * g->sum_row);
+                    row += count;
+                    c += count;
+                }
             }
         }
 }
@@ -528,10 +560,10 @@ FC_WINOGRAD_SHAPE(line, 6)
 #undef FC_WINO_ROWS
 #undef FC_BRICK
 #undef FC_POINT
-#undef FC_SECOND
+#undef FC_VECTOR
+#undef FC_OPAQUE
 #undef FC_LINE
 #undef FC_CHANNEL
-#undef FC_AT_ROWS
 #undef FC_AT_ONE
 #undef FC_AT_TWO
 #undef FC_A

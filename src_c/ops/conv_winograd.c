@@ -180,9 +180,9 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t panel_parts(const plan *s, int64_t panel) { return fc_parts(s->p, panel_width(s, panel)); }
 
-/* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] */
+/* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel], while the `ahead_bytes` at `ahead` come into the second-level cache */
 static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
-                     const char *u, char *m)
+                     const char *u, char *m, const char *ahead, int64_t ahead_bytes)
 {
     const int64_t part = fc_part_elements(&s->tiles);
     const fc_winograd_product product = {
@@ -199,6 +199,8 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
         .points = (int)s->tiles.points,
         .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
+        .ahead = ahead,
+        .ahead_lines = fc_ceil_div(ahead_bytes, FC_PITCH_PAD_BYTES * s->tiles.points),
     };
     s->tiles.k->multiply(&product);
 }
@@ -295,7 +297,7 @@ static void run_tiles(void *context, int64_t task, int slot)
                   end = fc_min(first + s->block, s->tiles.count);
     fc_transform_inputs(&s->tiles, group, first, end, first, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m);
+        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m, NULL, 0);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -315,11 +317,17 @@ static void run_panel(void *context, int64_t panel, int slot)
     const memory t = thread_memory(s, slot);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), pitch = channels * panel_width(s, panel);
-        if (s->p->packed)
-            s->tiles.k->weights[s->tiles.taps](stored_taps(s, s->group, panel, c0), pitch, pitch, t.uv, s->u_point);
-        else
+        const char *ahead = NULL;
+        int64_t ahead_bytes = 0;
+        if (s->p->packed) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
+            const char *taps = stored_taps(s, s->group, panel, c0);
+            s->tiles.k->weights[s->tiles.taps](taps, pitch, pitch, t.uv, s->u_point);
+            ahead_bytes = taps_of(s) * pitch * (int64_t)s->p->item;
+            ahead = taps + ahead_bytes;
+        } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
-        multiply(s, panel, s->tiles.count, c0, channels, s->v, t.uv, t.m);
+        }
+        multiply(s, panel, s->tiles.count, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
     }
     store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
 }
