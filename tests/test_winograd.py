@@ -1,4 +1,7 @@
-"""Winograd's blocks of tiles: bricks full, half full, one tile short; channels around vectors."""
+"""Winograd's blocks of tiles: bricks full, half full, one tile short; channels around vectors.
+
+Squares of 36 points and lines of 6, rows and columns.
+"""
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from fastconv import reference
 # Tiles of a row of the image, around bricks of 12 and 28 tiles, their halves, and two of them.
 TILES = (1, 2, 5, 6, 7, 11, 12, 13, 14, 15, 25, 27, 28, 29, 31, 57)
 CHANNELS = (1, 3, 8, 9, 15, 16, 17, 24, 31, 33, 48, 65)
+KERNELS = ((3, 3), (1, 3), (3, 1))
 
 
 def both_ways(x, w, g, **options):
@@ -19,35 +23,50 @@ def both_ways(x, w, g, **options):
     return F.conv2d(x, w, **options), grad_x, grad_w
 
 
+def pads(kernel):
+    """What keeps the size of the image."""
+    return tuple(k // 2 for k in kernel)
+
+
 def wanted(x, w, g):
     x, w, g = (a.astype(np.float64) for a in (x, w, g))
-    pixels = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    padding = pads(w.shape[2:])
+    pixels = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
     grad_w = np.empty_like(w)
-    for i in range(3):
-        for j in range(3):
-            window = pixels[:, :, i : i + x.shape[2], j : j + x.shape[3]]
-            grad_w[:, :, i, j] = np.tensordot(g, window, ((0, 2, 3), (0, 2, 3)))
+    for i, j in np.ndindex(*w.shape[2:]):
+        window = pixels[:, :, i : i + x.shape[2], j : j + x.shape[3]]
+        grad_w[:, :, i, j] = np.tensordot(g, window, ((0, 2, 3), (0, 2, 3)))
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
     return (
-        reference.conv2d(x, w, None, 1, 1),
-        reference.conv2d(g, flipped, None, 1, 1),
+        reference.conv2d(x, w, None, 1, padding),
+        reference.conv2d(g, flipped, None, 1, padding),
         grad_w,
     )
 
 
+def image(kernel, tiles, number):
+    """Height and width of `tiles` tiles of 4 outputs, and some rows, or for lines one or two."""
+    length = 4 * tiles - number % 3
+    if kernel == (3, 3):
+        return 3 + number % 6, length
+    return (1 + number % 2, length) if kernel == (1, 3) else (length, 1 + number % 2)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("number", range(len(TILES)))
-def test_every_brick_and_vector(number, dtype, isa, rng):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_brick_and_vector(kernel, number, dtype, isa, rng):
     tiles = TILES[number]
     for at in range(0, len(CHANNELS), 3):
         c = CHANNELS[(at + number) % len(CHANNELS)]
         k = CHANNELS[(5 * at + 7 * number + 2) % len(CHANNELS)]
-        shape = (1, c, 3 + number % 6, 4 * tiles - number % 3)
+        shape = (1, c, *image(kernel, tiles, number))
         x = to_format(integers(rng, shape, dtype, 3), "channels_last")
-        w = integers(rng, (k, c, 3, 3), dtype, 3)
+        w = integers(rng, (k, c, *kernel), dtype, 3)
         g = to_format(integers(rng, (1, k, *shape[2:]), dtype, 3), "channels_last")
-        terms = (9 * c, 9 * k, shape[2] * shape[3])
-        got = both_ways(x, w, g, padding=1, algorithm="winograd")
+        taps = kernel[0] * kernel[1]
+        terms = (taps * c, taps * k, shape[2] * shape[3])
+        got = both_ways(x, w, g, padding=pads(kernel), algorithm="winograd")
         for name, a, b, n in zip(("y", "x", "w"), got, wanted(x, w, g), terms, strict=True):
             # products of at most 9; the transforms amplify the rounding of their sums
             np.testing.assert_allclose(
@@ -55,23 +74,42 @@ def test_every_brick_and_vector(number, dtype, isa, rng):
             )
 
 
-@pytest.mark.parametrize("channels", [16, 24, 40])
-def test_bits_of_blocks(channels, isa, rng):
+@pytest.mark.parametrize(
+    ("channels", "kernel"), [*((c, (3, 3)) for c in (16, 24, 40)), (40, (1, 3)), (24, (3, 1))]
+)
+def test_bits_of_blocks(channels, kernel, isa, rng):
     """More than a second-level cache: neither threads, batch split nor layout change a bit."""
     x = rng.standard_normal((48, channels, 28, 28), dtype=np.float32)
     g = rng.standard_normal((48, 16, 28, 28), dtype=np.float32)
-    w = rng.standard_normal((16, channels, 3, 3), dtype=np.float32)
+    w = rng.standard_normal((16, channels, *kernel), dtype=np.float32)
+    options = {"padding": pads(kernel), "algorithm": "winograd"}
     with fastconv.num_threads(1):
-        y, grad_x, grad_w = both_ways(x, w, g, padding=1, algorithm="winograd")
+        y, grad_x, grad_w = both_ways(x, w, g, **options)
     for layout in ALL_FORMATS:
         with fastconv.num_threads(2):
-            got = both_ways(
-                to_format(x, layout), w, to_format(g, layout), padding=1, algorithm="winograd"
-            )
+            got = both_ways(to_format(x, layout), w, to_format(g, layout), **options)
         for a, b in zip(got, (y, grad_x, grad_w), strict=True):
             assert same_bits(a, b)
     x, g = (to_format(a, "channels_last") for a in (x, g))
     for n in (1, 7):
-        got = both_ways(x[:n], w, g[:n], padding=1, algorithm="winograd")
+        got = both_ways(x[:n], w, g[:n], **options)
         assert same_bits(got[0], y[:n])
         assert same_bits(got[1], grad_x[:n])
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 5])
+def test_lines_by_panels(kernel, isa, rng):
+    """Weights that outweigh the tiles: panels of output channels, chunks of input channels."""
+    for c, k, length in ((300, 270, 40), (130, 520, 9), (513, 65, 23)):
+        x = to_format(integers(rng, (1, c, 1, length), np.float32, 3), "channels_last")
+        w = integers(rng, (k, c, 1, kernel), np.float32, 3)
+        got = F.conv2d(x, w, algorithm="winograd")
+        want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, 1, 0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(np.float32) * 9 * kernel * c)
+
+
+def test_auto_takes_lines_of_enough_channels():
+    for kernel in ((1, 3), (3, 1), (1, 4), (4, 1), (1, 5), (5, 1)):
+        e = fastconv.explain_conv2d((1, 64, 48, 48), (64, 64, *kernel))
+        assert e.algorithm == "winograd"
+    assert fastconv.explain_conv2d((1, 8, 48, 48), (8, 8, 1, 3)).algorithm != "winograd"

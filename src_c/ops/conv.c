@@ -228,10 +228,10 @@ static int64_t tiles_of_image(const fc_problem *p)
 
 /* Per tile and pair of channels Winograd multiplies once for each of its 36 or 6 points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
- * of input channels, and of output channels: 150 and 125 for squares, 66 for lines, measured. */
+ * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured. */
 static int winograd_pays(const fc_problem *p)
 {
-    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 66 };
+    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
     if (!fc_conv_winograd_serves(p))
         return 0;
     const int square = p->kernel_h == p->kernel_w;
