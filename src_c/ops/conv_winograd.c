@@ -234,7 +234,7 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .stream = s->stream,
     };
     const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_step = out * o.residual_pixel;
-    if (s->tiles.upright)
+    if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
     const int64_t parts = panel_parts(s, panel);

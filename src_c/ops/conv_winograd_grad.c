@@ -35,8 +35,8 @@ typedef struct {
     int64_t d_vectors, d_parts; /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
-    int64_t
-        task_vectors; /* by points: of output channels in a task; all, but the 6 points of lines do not go round many threads */
+    /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
+    int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
     char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
