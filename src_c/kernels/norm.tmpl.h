@@ -177,19 +177,10 @@ INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, 
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             sums[q] = vload(partial + q * VL);
-    switch (rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL) {
-    case 4:
+    if (rest >= N(NORM_FOUR))
         N(norm_add)(&rows, by, 4, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    case 3:
-        N(norm_add)(&rows, by, 3, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    case 2:
-        N(norm_add)(&rows, by, 2, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    default:
-        N(norm_add)(&rows, by, 1, 0, wanted, gate, maps, stream, tail, sums);
-    }
+    else /* one copy of the code for 1 to 4 */
+        N(norm_add)(&rows, by, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, stream, tail, sums);
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             vstore(partial + q * VL, sums[q]);
