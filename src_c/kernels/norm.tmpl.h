@@ -298,7 +298,7 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
         for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
             const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
             _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-            { /* behind the plane it is the next channel's, which comes next */
+            { /* behind the plane of one image it is the next channel's, which comes next */
                 vfetch(rows.x + r * VL);
                 if (wanted & FC_NORM_GRADIENT)
                     vfetch(rows.g + r * VL);
@@ -324,8 +324,7 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
 
 static void N(norm_sums_plane)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s)
 {
-    const int aligned =
-        s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % sizeof(vec) == 0;
+    const int aligned = s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % 64 == 0;
 #define FC_RUN(wanted, gate, maps)                                                                                     \
     do {                                                                                                               \
         if (maps && by->stream && aligned)                                                                             \

@@ -30,7 +30,8 @@
 #define FC_LINE (64 / (int)sizeof(T))
 #define FC_POINT (FC_BRICK * FC_LINE + FC_LINE)
 #define FC_PART (FC_WINOGRAD_POINTS * FC_POINT)
-#define FC_CHANNEL(c) ((c) / FC_LINE * FC_PART + (c) % FC_LINE) /* where channel c, the first of a vector, is in a brick */
+#define FC_CHANNEL(c)                                                                                                  \
+    ((c) / FC_LINE * FC_PART + (c) % FC_LINE) /* where channel c, the first of a vector, is in a brick */
 
 INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 

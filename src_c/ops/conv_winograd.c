@@ -2,8 +2,8 @@
  * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5.
  *
  * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
- *     v[36][T][channels]  = B' x B of each tile, lanes are channels
- *     m[36][T][panel]     = v[e] * u[e], 36 matrix products with the transformed weights u[36][channels][panel]
+ *     v = B' x B of each tile, lanes are channels
+ *     m = v[e] * u[e], 36 matrix products of tiles by channels with the transformed weights u[36][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -81,7 +81,8 @@ static plan make_plan(const fc_problem *p)
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out * s.tiles.out * s.tiles.longest_run * s.panel);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
-    s.m_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_parts(p, fc_min(s.panel, p->out_channels))));
+    s.m_bytes =
+        bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
     s.u_bytes = bytes_of(&s, FC_POINTS * s.u_point);
     s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -176,7 +177,7 @@ static void store_weights(void *context, int64_t task, int slot)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-static int64_t panel_parts(const plan *s, int64_t panel) { return fc_parts(s->p, panel_width(s, panel)); }
+static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel], while the `ahead_bytes` at `ahead` come into the second-level cache */
 static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
@@ -184,7 +185,7 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
 {
     const int64_t part = fc_part_elements(s->p);
     const fc_winograd_product product = {
-        .v = v + fc_parts(s->p, c0) * part * (int64_t)s->p->item,
+        .v = v + fc_channel_parts(s->p, c0) * part * (int64_t)s->p->item,
         .u = u,
         .m = m,
         .v_brick = s->tiles.parts * part,
@@ -196,7 +197,7 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
         .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
         .ahead = ahead,
-        .ahead_lines = fc_ceil_div(ahead_bytes, FC_PITCH_PAD_BYTES * FC_POINTS),
+        .ahead_lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * FC_POINTS),
     };
     s->p->k->winograd->multiply(&product);
 }
