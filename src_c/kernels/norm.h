@@ -13,7 +13,7 @@ typedef struct {
     const void *slope, *offset;        /* [channels], gradient only */
     double lower, upper;               /* -inf, inf: no clamp */
     double low, high;                  /* closed where the clamp holds: t <= low or t >= high; NaN: no such end */
-    int stream; /* what is written bypasses the caches, for the driver to fence; its pixels are aligned to 64 bytes */
+    int stream; /* what is written bypasses the caches, for the driver to fence; pixels, not planes, are aligned to 64 bytes */
 } fc_norm_channels;
 
 /* data[n * image + p * pixel + c]; data may be null where a kernel says so. Maps see one image. */
@@ -24,8 +24,8 @@ typedef struct {
 
 /* The gradient of the clamp: g where it is open, 0 where closed. */
 typedef enum {
-    FC_GATE_NONE,   /* no clamp */
-    FC_GATE_INPUT,  /* closed is told from t, which is computed again with the same bits */
+    FC_GATE_NONE, /* no clamp */
+    FC_GATE_INPUT, /* closed is told from t, which is computed again with the same bits */
     FC_GATE_OUTPUT, /* closed is told from y (a residual was added to t) */
 } fc_norm_gate;
 
@@ -34,18 +34,19 @@ typedef enum {
  *     sum[c] = sum d, square[c] = sum d^2, grad[c] = sum g, product[c] = sum g * d       over all images and pixels */
 typedef enum {
     FC_NORM_STATISTICS = 1, /* centre, sum, square */
-    FC_NORM_GRADIENT = 2,   /* grad, product */
+    FC_NORM_GRADIENT = 2, /* grad, product */
     FC_NORM_BOTH = 3,
 } fc_norm_wanted;
 
 typedef struct {
     fc_norm_wanted wanted;
     fc_norm_gate gate;
-    int64_t images, pixels;       /* of them */
-    int64_t typical;              /* images whose first FC_NORM_TYPICAL pixels make the typical value */
+    int64_t images, pixels; /* of them */
+    int64_t typical; /* images whose first FC_NORM_TYPICAL pixels make the typical value */
     int maps; /* gated[p][c] = gain * g behind the gate, grad_x where the statistics are constants; not with FC_GATE_OUTPUT */
     fc_norm_pixels g, x;
-    fc_norm_pixels y, gated; /* only with FC_GATE_OUTPUT: gated[p][c] = g behind the gate */
+    fc_norm_pixels y; /* only with FC_GATE_OUTPUT */
+    fc_norm_pixels gated; /* with maps, or with FC_GATE_OUTPUT: g behind the gate */
     void *centre, *sum, *square, *grad, *product; /* results, [channels] */
     void *partial; /* scratch: FC_NORM_PARTIALS * VL * VL values */
 } fc_norm_sums;

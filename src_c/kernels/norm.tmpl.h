@@ -177,19 +177,10 @@ INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, 
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             sums[q] = vload(partial + q * VL);
-    switch (rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL) {
-    case 4:
+    if (rest >= N(NORM_FOUR))
         N(norm_add)(&rows, by, 4, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    case 3:
-        N(norm_add)(&rows, by, 3, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    case 2:
-        N(norm_add)(&rows, by, 2, 0, wanted, gate, maps, stream, tail, sums);
-        break;
-    default:
-        N(norm_add)(&rows, by, 1, 0, wanted, gate, maps, stream, tail, sums);
-    }
+    else /* one copy of the code for 1 to 4 */
+        N(norm_add)(&rows, by, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, stream, tail, sums);
     for (int q = 0; q < 4; q++)
         if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
             vstore(partial + q * VL, sums[q]);
@@ -307,7 +298,7 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
         for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
             const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
             _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-            { /* behind the plane it is the next channel's, which comes next */
+            { /* behind the plane of one image it is the next channel's, which comes next */
                 vfetch(rows.x + r * VL);
                 if (wanted & FC_NORM_GRADIENT)
                     vfetch(rows.g + r * VL);
@@ -333,8 +324,7 @@ INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, con
 
 static void N(norm_sums_plane)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s)
 {
-    const int aligned =
-        s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % sizeof(vec) == 0;
+    const int aligned = s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % 64 == 0;
 #define FC_RUN(wanted, gate, maps)                                                                                     \
     do {                                                                                                               \
         if (maps && by->stream && aligned)                                                                             \

@@ -60,16 +60,21 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
         N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 0);
 }
 
-/* y[i] for i < count from WHOLE(i), a vector, and PART(i, tail), less than one; in between y is aligned to stream. */
+/* y[i] for i < count from WHOLE(i), a vector, and PART(i, n), n values, less than one; whole cache lines are streamed: half a line
+ * written past the caches costs a read of the other half. */
 #define FC_VALUES(y, count, stream, WHOLE, PART)                                                                       \
     do {                                                                                                               \
-        const int off = (int)((uintptr_t)(y) / sizeof(T) % (size_t)VL), head = off ? VL - off : 0;                     \
-        const int streams = (stream) && head < (count);                                                                \
-        int64_t i = streams ? head : 0;                                                                                \
-        if (i)                                                                                                         \
-            vstore_tail(y, PART(0, head), head);                                                                       \
-        for (; streams && i + VL <= (count); i += VL)                                                                  \
-            vstream((y) + i, WHOLE(i));                                                                                \
+        enum { LINE = 64 / sizeof(T) };                                                                                \
+        const int64_t first = (int64_t)((64 - (uintptr_t)(y) % 64) % 64 / sizeof(T));                                  \
+        int64_t i = 0;                                                                                                 \
+        if ((stream) && first + LINE <= (count)) {                                                                     \
+            for (; i + VL <= first; i += VL)                                                                           \
+                vstore((y) + i, WHOLE(i));                                                                             \
+            if (i < first)                                                                                             \
+                vstore_tail((y) + i, PART(i, (int)(first - i)), (int)(first - i));                                     \
+            for (i = first; i + LINE <= (count); i += LINE)                                                            \
+                _Pragma("GCC unroll 4") for (int j = 0; j < LINE; j += VL) vstream((y) + i + j, WHOLE(i + j));         \
+        }                                                                                                              \
         for (; i + VL <= (count); i += VL)                                                                             \
             vstore((y) + i, WHOLE(i));                                                                                 \
         const int tail = (int)((count) - i);                                                                           \

@@ -22,7 +22,8 @@ enum {
 };
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, t < tiles, k < width.
- * Bricks hold `share` tiles each, the last one the rest. */
+ * Bricks hold `share` tiles each, the last one the rest. With one vector tiles go in pairs: of an odd number the one behind the last is
+ * read and written too. */
 typedef struct {
     const void *v, *u;
     void *m;
@@ -36,7 +37,7 @@ typedef struct {
 } fc_winograd_product;
 
 /* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e][t][c] d[e][t][k], e < points,
- * c < channels rounded up to a vector, k < vectors of outputs. */
+ * c < channels, k < vectors of outputs. */
 typedef struct {
     const void *v, *d;
     void *sum;
@@ -58,8 +59,8 @@ typedef struct {
 /* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
  * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. */
 typedef struct {
-    int brick;     /* tiles */
-    int line;      /* channels of a part */
+    int brick; /* tiles */
+    int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
     /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, v at a tile of a brick; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v);

@@ -3,8 +3,8 @@
  * same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times less for r = 3 and 4, 1.7 times for 5.
  *
  * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
- *     v[36][T][channels]  = B' x B of each tile, lanes are channels
- *     m[36][T][panel]     = v[e] * u[e], 36 matrix products with the transformed weights u[36][channels][panel]
+ *     v = B' x B of each tile, lanes are channels
+ *     m = v[e] * u[e], 36 matrix products of tiles by channels with the transformed weights u[36][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -84,7 +84,8 @@ static plan make_plan(const fc_problem *p)
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
-    s.m_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_parts(p, fc_min(s.panel, p->out_channels))));
+    s.m_bytes =
+        bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
     s.u_bytes = bytes_of(&s, s.tiles.points * s.u_point);
     s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -178,7 +179,7 @@ static void store_weights(void *context, int64_t task, int slot)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-static int64_t panel_parts(const plan *s, int64_t panel) { return fc_parts(s->p, panel_width(s, panel)); }
+static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel], while the `ahead_bytes` at `ahead` come into the second-level cache */
 static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
@@ -186,7 +187,7 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
 {
     const int64_t part = fc_part_elements(&s->tiles);
     const fc_winograd_product product = {
-        .v = v + fc_parts(s->p, c0) * part * (int64_t)s->p->item,
+        .v = v + fc_channel_parts(s->p, c0) * part * (int64_t)s->p->item,
         .u = u,
         .m = m,
         .part = part,
@@ -200,7 +201,7 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
         .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
         .ahead = ahead,
-        .ahead_lines = fc_ceil_div(ahead_bytes, FC_PITCH_PAD_BYTES * s->tiles.points),
+        .ahead_lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * s->tiles.points),
     };
     s->tiles.k->multiply(&product);
 }

@@ -54,9 +54,9 @@ static plan make_plan(const fc_problem *p)
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
-    s.d_parts = fc_parts(p, p->out_channels);
+    s.d_parts = fc_channel_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + pad;
-    s.sum_point = fc_round_up(p->in_channels, lanes) * s.sum_row + pad;
+    s.sum_point = p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     s.task_vectors = s.tiles.points < FC_WINOGRAD_MAX_POINTS ? s.panel / lanes : s.d_vectors;
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);

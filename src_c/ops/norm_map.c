@@ -4,7 +4,7 @@
 
 enum {
     TASK_VALUES = 1 << 16, /* 256 KiB of float32, about 20 us */
-    LEAST_PLANE = 1 << 11, /* bytes, 32 lines of the cache: those at the ends of a plane do not bypass it */
+    LEAST_RUN = 1 << 11, /* bytes, 32 lines of the cache: those at the ends of a run do not bypass it */
 };
 
 /* ---- pixels ------------------------------------------------------------------------------------------------------*/
@@ -18,13 +18,13 @@ int64_t fc_norm_pixel_step(const fc_view *v)
     return rows && images ? step : 0;
 }
 
-int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int by_planes)
+int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int64_t run)
 {
     const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
     const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
-    const int long_planes = by_planes && call->plane * (int64_t)call->item >= LEAST_PLANE;
+    const int long_runs = run * (int64_t)call->item >= LEAST_RUN;
     const int arrays = 2 + (call->g.data != NULL) + (call->r.data != NULL);
-    return (aligned || long_planes) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item * arrays);
+    return (aligned || long_runs) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item * arrays);
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
@@ -132,12 +132,18 @@ static void map_runs(const map_call *map, int64_t images, int64_t run, int64_t q
         call->k->norm->map_plane(images, run, c, &call->by, x, other, y);
 }
 
+/* Neighbouring values: of a plane, or of a row where one of the arrays has gaps after its rows */
+static int64_t run_of(const map_call *map)
+{
+    const fc_norm_call *call = map->call;
+    const int linear = is_linear(&call->x) && is_linear(&call->y) && (!map->other->data || is_linear(map->other));
+    return linear ? call->plane : call->x.w;
+}
+
 static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t end)
 {
     const fc_norm_call *call = map->call;
-    const int64_t n = plane / call->channels, c = plane % call->channels;
-    const int linear = is_linear(&call->x) && is_linear(&call->y) && (!map->other->data || is_linear(map->other));
-    const int64_t row = linear ? call->plane : call->x.w;
+    const int64_t n = plane / call->channels, c = plane % call->channels, row = run_of(map);
     for (int64_t p = begin; p < end;) {
         const int64_t run = fc_lesser(end - p, row - p % row);
         map_runs(map, 1, run, n * call->plane + p, c);
@@ -211,8 +217,9 @@ static map_call map_of(const fc_norm_call *call, int for_grad)
 void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
 {
     const map_call map = map_of(call, for_grad);
-    call->by.stream = map.walk != TILES && call->y.data != call->x.data && call->y.data != map.other->data &&
-                      fc_norm_streams(call, &call->y, map.walk == PLANES); /* tiles stay in the cache */
+    call->by.stream =
+        map.walk != TILES && call->y.data != call->x.data && call->y.data != map.other->data &&
+        fc_norm_streams(call, &call->y, map.walk == PLANES ? run_of(&map) : 0); /* tiles stay in the cache */
 }
 
 void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)

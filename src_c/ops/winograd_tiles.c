@@ -15,7 +15,7 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     t.columns = fc_ceil_div(p->y.w, t.out_w);
     t.count = p->y.n * t.rows * t.columns;
     t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
-    t.parts = fc_parts(p, p->in_channels);
+    t.parts = fc_channel_parts(p, p->in_channels);
     return t;
 }
 

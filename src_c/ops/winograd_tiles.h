@@ -26,8 +26,8 @@ typedef struct {
     int64_t n, row, column, count;
 } fc_tile_run;
 
-/* u and the sums of a gradient: pitches grow by this, a cache line, so that 36 streams fall into different L1 sets. */
-enum { FC_PITCH_PAD_BYTES = 64 };
+/* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
+enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
 /* Inputs and outputs along an axis of a tile for this kernel size. */
 static inline int64_t fc_tile_inputs(int64_t kernel) { return kernel == 1 ? 1 : FC_WINOGRAD_TILE; }
@@ -37,7 +37,7 @@ fc_tiles fc_make_tiles(const fc_problem *);
 void fc_set_block(fc_tiles *, int64_t block);
 
 /* Parts of so many channels. */
-static inline int64_t fc_parts(const fc_problem *p, int64_t channels)
+static inline int64_t fc_channel_parts(const fc_problem *p, int64_t channels)
 {
     return fc_ceil_div(channels, p->k->winograd->line);
 }
@@ -52,14 +52,14 @@ static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t parts)
 {
     return tile / t->share * parts * fc_part_elements(t) + tile % t->share * t->k->line;
 }
-/* Asks for the `channels` bytes of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
+/* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
  * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
-static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t channels)
+static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
 {
-    enum { LINE = 64, SECOND_LEVEL = 2 };
+    enum { SECOND_LEVEL = 2 };
     for (int64_t i = 0; i < h; i++)
         for (int64_t j = 0; j < w; j++)
-            for (int64_t b = 0; b < channels; b += LINE)
+            for (int64_t b = 0; b < bytes; b += FC_LINE_BYTES)
                 __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
 }
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
