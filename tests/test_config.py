@@ -261,6 +261,7 @@ def test_explain_refuses(arguments):
 # ---- import -------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif("FASTCONV_SANITIZER" in os.environ, reason="a sanitizer's runtime takes longer")
 def test_import_time():
     """At most 20 ms over NumPy, in the best of five processes; twice that on a busy machine."""
     code = """
