@@ -77,8 +77,9 @@ class TorchRun(Run):
         self.correct += int((logits.argmax(1) == labels).sum())
 
     def _finish_epoch(self, stop: StopRequest) -> dict[str, Any] | None:
-        state = self.network.state_dict()
-        self.model.load_state_dict({key: value.numpy() for key, value in state.items()})
+        values = self.network.state_dict().values()  # the same arrays in the same order
+        names = self.model.state_dict()
+        self.model.load_state_dict(dict(zip(names, (v.numpy() for v in values), strict=True)))
         return super()._finish_epoch(stop)
 
 
