@@ -176,14 +176,14 @@ INLINE void N(wino_input_border)(const void *const *x, int64_t channels, void *v
 #undef FC_WINO_SQUARE
 
 INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps,
-                           const int points)
+                            const int points)
 {
     const T *w = w_;
     T *u = u_;
     const int inputs = points == 6 ? taps : taps * taps;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], r[6];
-        FC_UNROLL for (int tap = 0; tap < inputs; tap++) g[tap] = vload(w + tap * tap_pitch + c);
+    FC_UNROLL for (int tap = 0; tap < inputs; tap++) g[tap] = vload(w + tap * tap_pitch + c);
         if (points == 6) {
             N(wino_g)(r, g, 1, taps);
             FC_UNROLL for (int j = 0; j < 6; j++) vstore(u + j * pitch + c, r[j]);
