@@ -8,7 +8,8 @@
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
- *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles)
+ *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
+ *                of many tiles one stretch after the other
  * Both sum over channels in the same order, so the bits are the same.
  */
 #include "../scratch.h"
@@ -22,7 +23,10 @@ enum {
     /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. */
     CHUNK = 64,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
-    MAX_V_BYTES = 16 << 20, /* the largest v kept for all tiles */
+    /* What of the third-level cache may be counted on (Zen 3, a virtual machine that shares 32 MiB with others): 8 MiB are read at
+     * 50 GB/s, 16 MiB at 15 to 20, as from memory. v is 5 of them, with the weights and y passing through. */
+    SHARE_BYTES = 8 << 20,
+    MAX_V_BYTES = 5 << 20,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -30,14 +34,14 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t lanes, panel, panels;
-    int64_t block, count; /* tiles per block, blocks */
+    int64_t block, count; /* tiles per block, blocks; by panels: of a stretch, stretches */
     int by_panels, y_in_place, stream, fetch;
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
-    int64_t group; /* by panels: the current group */
+    int64_t group, first, end; /* by panels: the current group, and its stretch of tiles */
     atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } plan;
 
@@ -64,12 +68,15 @@ static plan make_plan(const fc_problem *p)
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
-    /* Bytes moved beyond that cache: u written, and read once per block of tiles; or v written, and read once per panel. The
-     * blocks read u as a stream, ahead of its use: 3/4 of the price. */
-    s.by_panels = u > l2 / 2 && v <= MAX_V_BYTES && (v <= l2 / 2 || 4 * (s.panels + 1) * v < 3 * (s.count + 1) * u);
+    /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its use: 3/4 of
+     * the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u, as long as 2 u move. */
+    const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
+    const int64_t by_tiles = (u <= SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
+                  by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
+    s.by_panels = u > l2 / 2 && (v <= l2 / 2 || by_panels < by_tiles);
     if (s.by_panels) {
-        s.block = s.tiles.count;
-        s.count = 1;
+        s.block = fc_ceil_div(s.tiles.count, stretches);
+        s.count = fc_ceil_div(s.tiles.count, s.block);
     } else {
         const int64_t threads = fc_parallel_slots(INT64_MAX);
         if (s.count < 8 * threads) /* a multiple of the threads, so that none waits */
@@ -308,8 +315,8 @@ enum { TILES_PER_TASK = 4 };
 static void run_inputs(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t first = task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->tiles.count);
-    fc_transform_inputs(&s->tiles, s->group, first, end, 0, thread_memory(s, slot).strip, s->v);
+    const int64_t first = s->first + task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->end);
+    fc_transform_inputs(&s->tiles, s->group, first, end, s->first, thread_memory(s, slot).strip, s->v);
 }
 
 static void run_panel(void *context, int64_t panel, int slot)
@@ -328,9 +335,9 @@ static void run_panel(void *context, int64_t panel, int slot)
         } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
         }
-        multiply(s, panel, s->tiles.count, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
+        multiply(s, panel, s->end - s->first, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
     }
-    store_tiles(s, s->group, panel, 0, s->tiles.count, t.m, t.tile);
+    store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
 }
 
 int fc_conv_winograd_serves(const fc_problem *p)
@@ -386,10 +393,12 @@ fc_status fc_conv_winograd(const fc_problem *p)
     s.threads = s.v + shared;
     s.u = p->packed ? p->packed : s.v;
     if (s.by_panels) {
-        for (s.group = 0; s.group < p->groups; s.group++) {
-            fc_parallel_in(slots, fc_ceil_div(s.tiles.count, TILES_PER_TASK), run_inputs, &s);
-            fc_parallel_in(slots, s.panels, run_panel, &s);
-        }
+        for (s.group = 0; s.group < p->groups; s.group++)
+            for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
+                s.end = fc_min(s.first + s.block, s.tiles.count);
+                fc_parallel_in(slots, fc_ceil_div(s.end - s.first, TILES_PER_TASK), run_inputs, &s);
+                fc_parallel_in(slots, s.panels, run_panel, &s);
+            }
     } else {
         store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
         if (!p->packed)
