@@ -362,14 +362,18 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
     return m && fc_is_finite(p.k, p.item, w) ? m->pack(&p, prepared) : FC_EALGORITHM;
 }
 
-/* The sums, 4 times the weight, are written and read once per call: with fewer tiles than this they cost more than the
- * multiplications saved. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+/* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
+ * points transformed back, which takes as long as 500 (Zen 3). The sums of lines go through memory: they need 32 tiles. The
+ * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
 static int winograd_gradient_pays(const fc_problem *p)
 {
-    enum { MIN_TILES = 32 };
+    enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
     if (!winograd_pays(p))
         return 0;
-    return p->y.n * tiles_of_image(p) >= MIN_TILES;
+    const int64_t tiles = p->y.n * tiles_of_image(p);
+    if (p->kernel_h != p->kernel_w)
+        return tiles >= LEAST_TILES_OF_LINES;
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM;
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/

@@ -5,10 +5,12 @@
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k]; at the end sum is transformed
- * back. Two schedules, chosen by the shape alone; in both, a sum runs through its tiles in order whatever the blocks are:
+ * back. Three schedules, chosen by the shape alone; in all, a sum runs through its tiles in order whatever the blocks are:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and panels)   (large ones)
+ *     by panels: v and d of all tiles are made; a task owns a panel of outputs, whose sum of CHUNK channels stays in its
+ *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v)
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -25,7 +27,8 @@ enum {
     MAX_SLICES = 16,
     SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
-    CHUNK = 64, /* channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3 */
+    /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288 KiB of sums. */
+    CHUNK = 64,
 };
 
 typedef struct {
@@ -35,6 +38,7 @@ typedef struct {
     int64_t d_vectors, d_parts; /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
+    int by_panels;
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
@@ -64,9 +68,17 @@ static plan make_plan(const fc_problem *p)
         s.slices = 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / (s.tiles.points * (s.tiles.parts + s.d_parts) *
-                                                                     s.tiles.k->line * item)));
+    const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
+    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
     fc_set_block(&s.tiles, s.block);
+    /* Bytes moved: v once per panel, or the sums written and read. */
+    s.by_panels = s.slices == 1 && s.block == s.tiles.count && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
+                  s.panels * s.tiles.count * s.tiles.parts * part_bytes < 2 * s.sum_bytes;
+    if (s.by_panels) {
+        s.sum_row = s.panel;
+        s.sum_point = fc_min(CHUNK, p->in_channels) * s.sum_row + pad;
+        s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
+    }
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
@@ -76,6 +88,8 @@ static plan make_plan(const fc_problem *p)
     s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, p->kernel_h * p->kernel_w * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
+    if (s.by_panels)
+        s.thread_bytes += s.sum_bytes;
     return s;
 }
 
@@ -120,17 +134,17 @@ static void transform_tiles(const plan *s, int64_t first, int64_t end, int64_t b
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `points` of them from e on, `vectors` of output channels from k0 on, the first of a
- * panel */
-static void multiply(const plan *s, int64_t e, int64_t points, int64_t k0, int64_t vectors, int64_t tiles,
-                     const char *v, const char *d, char *sum, int accumulate)
+/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `points` of them from e on, `channels` rows, `vectors` of output channels from k0 on,
+ * the first of a panel; v and sum start at the first of the rows, sum at k0 */
+static void multiply(const plan *s, int64_t e, int64_t points, int64_t channels, int64_t k0, int64_t vectors,
+                     int64_t tiles, const char *v, const char *d, char *sum, int accumulate)
 {
     const int64_t item = (int64_t)s->p->item, part = fc_part_elements(&s->tiles), point = s->tiles.k->point,
                   line = s->tiles.k->line;
     const fc_winograd_product_at product = {
         .v = v + e * point * item,
         .d = d + (e * point + k0 / line * part + k0 % line) * item,
-        .sum = sum + (e * s->sum_point + k0) * item,
+        .sum = sum + e * s->sum_point * item,
         .part = part,
         .v_brick = s->tiles.parts * part,
         .d_brick = s->d_parts * part,
@@ -138,7 +152,7 @@ static void multiply(const plan *s, int64_t e, int64_t points, int64_t k0, int64
         .sum_point = s->sum_point,
         .tiles = tiles,
         .share = s->tiles.share,
-        .channels = s->p->in_channels,
+        .channels = channels,
         .vectors = vectors,
         .points = (int)points,
         .accumulate = accumulate,
@@ -161,9 +175,10 @@ static void multiply_task(void *context, int64_t task, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t tasks = tasks_per_point(s), vector = task % tasks * s->task_vectors;
-    multiply(s, task / tasks, 1, vector * s->p->k->vector_lanes, fc_min(s->task_vectors, s->d_vectors - vector),
-             s->end - s->first, s->v, s->d, s->sum, s->first > 0);
+    const int64_t tasks = tasks_per_point(s), vector = task % tasks * s->task_vectors,
+                  k0 = vector * s->p->k->vector_lanes;
+    multiply(s, task / tasks, 1, s->p->in_channels, k0, fc_min(s->task_vectors, s->d_vectors - vector),
+             s->end - s->first, s->v, s->d, s->sum + k0 * (int64_t)s->p->item, s->first > 0);
 }
 
 static void run_by_points(plan *s, int slots)
@@ -184,7 +199,7 @@ static void slice_task(void *context, int64_t slice, int slot)
     for (int64_t first = begin; first < end; first += s->block) {
         const int64_t tiles = fc_min(s->block, end - first);
         transform_tiles(s, first, first + tiles, first, strip, v, d);
-        multiply(s, 0, s->tiles.points, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+        multiply(s, 0, s->tiles.points, s->p->in_channels, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
     }
 }
 
@@ -216,35 +231,69 @@ static void run_by_slices(plan *s, int slots)
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
+/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them. */
+static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, char *taps)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
+    for (int64_t c = 0; c < channels; c++)
+        s->tiles.k->weight_gradient[s->tiles.taps](sum + c * s->sum_row * item, s->sum_point, columns,
+                                                   taps + c * s->panel * item, channels * s->panel);
+    fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
+}
+
 static void store_task(void *context, int64_t panel, int slot)
 {
     const plan *s = context;
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += CHUNK)
+        store_chunk(s, panel, c0, fc_min(CHUNK, s->p->in_channels - c0),
+                    s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item,
+                    s->threads + slot * s->thread_bytes);
+}
+
+/* ---- by panels ---------------------------------------------------------------------------------------------------------*/
+static void panel_task(void *context, int64_t panel, int slot)
+{
+    const plan *s = context;
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
-    char *taps = s->threads + slot * s->thread_bytes;
+    char *sum = s->threads + slot * s->thread_bytes, *taps = sum + s->sum_bytes;
+    const int64_t k0 = panel * s->panel, lanes = p->k->vector_lanes,
+                  vectors = fc_min(s->panel / lanes, s->d_vectors - k0 / lanes);
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
         const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
-        for (int64_t c = 0; c < channels; c++)
-            s->tiles.k->weight_gradient[s->tiles.taps](s->sum + ((c0 + c) * s->sum_row + k0) * item, s->sum_point,
-                                                       columns, taps + c * s->panel * item, channels * s->panel);
-        fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
+        const char *v = s->v + fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
+        multiply(s, 0, s->tiles.points, channels, k0, vectors, s->tiles.count, v, s->d, sum, 0);
+        store_chunk(s, panel, c0, channels, sum, taps);
     }
+}
+
+static void run_by_panels(plan *s, int slots)
+{
+    s->first = 0;
+    s->end = s->tiles.count;
+    fc_parallel_in(slots, fc_ceil_div(s->end, TILES_PER_TASK), transform_task, s);
+    fc_parallel_in(slots, s->panels, panel_task, s);
 }
 
 fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX);
-    const int64_t shared = s.zero_bytes + s.slices * s.sum_bytes + (s.slices > 1 ? 0 : s.v_bytes + s.d_bytes);
+    const int64_t sums = s.by_panels ? 0 : s.slices * s.sum_bytes;
+    const int64_t shared = s.zero_bytes + sums + (s.slices > 1 ? 0 : s.v_bytes + s.d_bytes);
     char *scratch = fc_scratch_acquire_parts(shared, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)s.zero_bytes);
     s.sum = scratch + s.zero_bytes;
-    s.v = s.sum + s.slices * s.sum_bytes;
+    s.v = s.sum + sums;
     s.d = s.v + s.v_bytes;
     s.threads = scratch + shared;
     for (s.group = 0; s.group < p->groups; s.group++) {
+        if (s.by_panels) {
+            run_by_panels(&s, slots);
+            continue;
+        }
         if (s.slices > 1)
             run_by_slices(&s, slots);
         else
