@@ -23,9 +23,7 @@ enum {
     /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. */
     CHUNK = 64,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
-    /* What of the third-level cache may be counted on (Zen 3, a virtual machine that shares 32 MiB with others): 8 MiB are read at
-     * 50 GB/s, 16 MiB at 15 to 20, as from memory. v is 5 of them, with the weights and y passing through. */
-    SHARE_BYTES = 8 << 20,
+    /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
@@ -71,7 +69,7 @@ static plan make_plan(const fc_problem *p)
     /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its use: 3/4 of
      * the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u, as long as 2 u move. */
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
-    const int64_t by_tiles = (u <= SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
+    const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
     s.by_panels = u > l2 / 2 && (v <= l2 / 2 || by_panels < by_tiles);
     if (s.by_panels) {

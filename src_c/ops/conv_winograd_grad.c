@@ -71,9 +71,10 @@ static plan make_plan(const fc_problem *p)
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
     fc_set_block(&s.tiles, s.block);
-    /* Bytes moved: v once per panel, or the sums written and read. */
+    /* Bytes moved: v once per panel, or the sums written and read, from memory if they are large. */
+    const int64_t sums = (s.sum_bytes > FC_SHARE_BYTES ? 4 : 1) * 2 * s.sum_bytes;
     s.by_panels = s.slices == 1 && s.block == s.tiles.count && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
-                  s.panels * s.tiles.count * s.tiles.parts * part_bytes < 2 * s.sum_bytes;
+                  s.panels * s.tiles.count * s.tiles.parts * part_bytes < sums;
     if (s.by_panels) {
         s.sum_row = s.panel;
         s.sum_point = fc_min(CHUNK, p->in_channels) * s.sum_row + pad;
