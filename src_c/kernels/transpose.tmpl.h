@@ -113,7 +113,8 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         for (int64_t j = 0; j < columns; j += VL) {
             const T *f = from + i * from_pitch + j;
             T *t = to + j * to_pitch + i;
-            FC_EACH_LANE(l) __builtin_prefetch(f + (VL + l) * from_pitch, 0, 2);
+            if (j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */
+                FC_EACH_LANE(l) __builtin_prefetch(f + (VL + l) * from_pitch, 0, 2);
             if (i + VL <= rows && j + VL <= columns)
                 N(transpose_block)(f, from_pitch, t, to_pitch);
             else
@@ -209,9 +210,7 @@ static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const 
     const T *from = from_;
     T *panel = panel_;
     if (taps == 1) {
-        for (int64_t k = 0; k < columns; k += VL, from += VL * pitch) {
-            N(transpose)(FC_UP_TO_VL(columns - k), channels, from, pitch, panel + k, width);
-        }
+        N(transpose)(columns, channels, from, pitch, panel, width);
         return;
     }
     const int64_t length = channels * taps;

@@ -9,9 +9,11 @@
  * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
  * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
  *
- * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels
- * and the other copied panel by panel, so that the tile kernel of the forward pass reads both sides in order. In place,
- * pixels a KiB apart share cache sets and vectors straddle lines: 5 to 14 % slower than with the copies.
+ * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the next one is
+ * fetched; x, if it must be copied, gets another pitch.
+ *
+ * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels, so that
+ * the tile kernel of the forward pass reads both sides in order.
  *
  * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round ("turned"):
  * the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
@@ -31,9 +33,10 @@ enum {
     /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
     BLOCK_PIXELS = 256,
     LINE = 64,
+    /* Pixels a multiple of this apart share 8 of the 64 sets of L1, where 64 of a block's lines fit. */
     ALIASING_BYTES = 512,
-    MIN_CHANNELS = 32,
-    MIN_TILES = 8,
+    MIN_CHANNELS = 32, /* of an x that is worth a copy */
+    MIN_TILES = 8,     /* that meet a panel of grad_y, for a copy of it to pay */
     ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
     TASKS_PER_THREAD = 4,
 };
@@ -460,7 +463,7 @@ static void add_slices(void *context, int64_t task, int slot)
 }
 
 /* An unpadded 1x1 problem of enough channels that copying both sides is cheap; turned so that x has the fewer. With few
- * pixels the time goes into writing the weight, whose rows (k) the unturned problem writes in long runs. */
+ * pixels the time goes into writing the weight: then turned so that lanes are the channels that are neighbours in it. */
 static int make_pointwise(fc_problem *p)
 {
     if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) ||
