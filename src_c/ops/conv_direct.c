@@ -320,8 +320,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             const fc_range u = fc_valid_taps((b->h + h) * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
             tile.taps_h = u.end - u.first;
             tile.b = weights + u.first * tile.b_step_h * item;
-            tile.a = u.first * tile.step_h * item + strip +
-                     (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
+            tile.a =
+                u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             p->k->gemm->rows(&tile, b->columns);

@@ -36,7 +36,7 @@ enum {
     /* Pixels a multiple of this apart share 8 of the 64 sets of L1, where 64 of a block's lines fit. */
     ALIASING_BYTES = 512,
     MIN_CHANNELS = 32, /* of an x that is worth a copy */
-    MIN_TILES = 8,     /* that meet a panel of grad_y, for a copy of it to pay */
+    MIN_TILES = 8, /* that meet a panel of grad_y, for a copy of it to pay */
     ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
     TASKS_PER_THREAD = 4,
 };
@@ -238,7 +238,8 @@ static void add_products(const plan *s, const block *b, const char *x, const out
     const int64_t item = (int64_t)p->item, x_line = s->x_step_h * s->x_row, x_step = s->x_step_w * s->x_pixel;
     const int64_t pixels = b->images * b->rows * b->columns;
     const char *ahead = s->y_in_place ? NULL : next_panel(s, b, of);
-    fc_gemm_at product = {.images = b->images, .depth = b->columns, .accumulate = accumulate, .ahead_step = p->y.stride_w};
+    fc_gemm_at product = {
+        .images = b->images, .depth = b->columns, .accumulate = accumulate, .ahead_step = p->y.stride_w};
     if (s->turned) {
         product.a_image = y->image, product.a_line = y->row, product.a_step = y->pixel;
         product.b_image = s->x_image, product.b_line = x_line, product.b_step = x_step;
