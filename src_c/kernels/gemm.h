@@ -42,6 +42,10 @@ typedef struct {
     int64_t c_row;
     int64_t rows, columns;
     int accumulate; /* start from c instead of 0 */
+    /* Memory to bring into the second-level cache meanwhile: `fetches` lines at ahead + i * ahead_step. May lie beyond the end
+     * of an array. */
+    const void *ahead;
+    int64_t ahead_step, fetches;
 } fc_gemm_at;
 
 typedef struct {

@@ -210,14 +210,18 @@ static N(gemm_at_fn) *const N(gemm_at_tiles)[FC_MR + 1][2][2] = {
 
 static void N(gemm_at)(const fc_gemm_at *g)
 {
-    const T *a = g->a, *b = g->b;
+    const T *a = g->a, *b = g->b, *ahead = g->ahead;
     T *c = g->c;
     const int64_t groups = (g->rows + FC_MR - 1) / FC_MR;
+    const int64_t share = (g->fetches + groups - 1) / groups; /* before each tile: a processor has room for some 20 lines */
+    int64_t left = g->fetches;
     for (int64_t col = 0; col < g->columns; col += 2 * VL) {
         const int64_t columns = g->columns - col < 2 * VL ? g->columns - col : 2 * VL;
         const int two = columns > VL, last = (int)(columns - two * VL);
         for (int64_t i = 0, row = 0; i < groups; i++) {
             const int64_t count = (g->rows - row + groups - i - 1) / (groups - i);
+            for (int64_t f = share; f > 0 && left > 0; f--, left--, ahead += g->ahead_step)
+                __builtin_prefetch(ahead, 0, 2);
             N(gemm_at_tiles)[count][two][last < VL](g, a + row, b + col, c + row * g->c_row + col, last);
             row += count;
         }

@@ -113,6 +113,8 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         for (int64_t j = 0; j < columns; j += VL) {
             const T *f = from + i * from_pitch + j;
             T *t = to + j * to_pitch + i;
+            if (j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */
+                FC_EACH_LANE(l) __builtin_prefetch(f + (VL + l) * from_pitch, 0, 2);
             if (i + VL <= rows && j + VL <= columns)
                 N(transpose_block)(f, from_pitch, t, to_pitch);
             else
@@ -207,6 +209,10 @@ static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const 
 {
     const T *from = from_;
     T *panel = panel_;
+    if (taps == 1) {
+        N(transpose)(columns, channels, from, pitch, panel, width);
+        return;
+    }
     const int64_t length = channels * taps;
     for (int64_t k = 0; k < columns; k += VL) {
         const T *f[VL];
@@ -231,6 +237,11 @@ static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, cons
 {
     const T *panel = panel_;
     T *to = to_;
+    if (taps == 1) {
+        for (int64_t k = 0; k < columns; k += VL)
+            N(transpose)(channels, FC_UP_TO_VL(columns - k), panel + k, width, to + k * pitch, pitch);
+        return;
+    }
     const int64_t length = channels * taps;
     for (int64_t k = 0; k < columns; k += VL) {
         const T *f[VL];

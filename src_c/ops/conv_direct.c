@@ -6,6 +6,8 @@
  *
  *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
+ * A copied strip holds the channels of one chunk.
+ *
  * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
  */
 #include "../scratch.h"
@@ -21,12 +23,9 @@ enum {
     /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows in
      * two sets still fit 8 ways). */
     ALIASING_BYTES = 2048,
-    /* A panel of a [channel][k] weight is a short piece of each row. All panels of so many rows are packed before the next
-     * rows, so that the pieces of a row are read soon after each other: 256 rows of 512 columns are 512 KiB. With few
-     * outputs, adding to them once more per chunk is cheap and shorter chunks are better. */
-    CHUNK_OF_ROWS = 256,
-    SHORT_CHUNK_OF_ROWS = 64,
-    FEW_OUTPUTS = 64,
+    /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1 (AVX-512: 32), and a
+     * strip of so many channels leaves the cache room for 49 pixels and more, so that the weight is read once. */
+    POINTWISE_CHUNK = 256,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
 };
@@ -67,8 +66,8 @@ static void set_strip(plan *s)
     }
     const int64_t item = (int64_t)p->item,
                   columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    s->strip_pixel = p->in_channels;
-    if (p->in_channels * item % ALIASING_BYTES == 0)
+    s->strip_pixel = s->chunk;
+    if (s->chunk * item % ALIASING_BYTES == 0)
         s->strip_pixel += PITCH_PAD_BYTES / item;
     s->strip_row = columns * s->strip_pixel;
     s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
@@ -77,14 +76,14 @@ static void set_strip(plan *s)
     s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
 }
 
-/* Bytes a block keeps in the cache: its strip (copied or not) and its outputs of one panel. */
+/* Bytes a block keeps in the cache: its strip (copied or not) of one chunk and its outputs of one panel. */
 static int64_t block_bytes(const plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
     const int64_t columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     return s->block_n * (int64_t)p->item *
-           (rows * columns * p->in_channels + s->block_h * s->block_w * (s->dense_y ? s->panel : p->out_channels));
+           (rows * columns * s->chunk + s->block_h * s->block_w * (s->dense_y ? s->panel : p->out_channels));
 }
 
 /* The largest block that fits the budget: columns first, then rows, then images. */
@@ -146,8 +145,8 @@ static plan make_plan(const fc_problem *p)
     s.chunk = p->in_channels;
     if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
         s.chunk = fc_max(s.lanes, PANEL_BYTES / column / s.lanes * s.lanes);
-    if (taps(p) == 1 && p->weight_k == 1) /* the order is that of the channels anyway */
-        s.chunk = fc_min(s.chunk, p->y.n * p->y.h * p->y.w <= FEW_OUTPUTS ? SHORT_CHUNK_OF_ROWS : CHUNK_OF_ROWS);
+    if (taps(p) == 1)
+        s.chunk = fc_min(s.chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
     choose_block(&s, fc_l2_bytes() / 4);
@@ -174,15 +173,18 @@ static panel_range panel_at(const fc_problem *p, int64_t panel)
     return r;
 }
 
+static const char *weight_at(const fc_problem *p, int64_t group, const panel_range *r, int64_t c0)
+{
+    return p->weight + (group * p->weight_g + r->first * p->weight_k + c0 * p->weight_c) * (int64_t)p->item;
+}
+
 /* to[u][v][c][column] for channels [c0, c0 + channels) of one panel */
 static void pack_channels(const fc_problem *p, int64_t group, const panel_range *r, int64_t c0, int64_t channels,
                           char *to)
 {
-    const int64_t item = (int64_t)p->item;
     if (r->columns < r->width)
-        memset(to, 0, (size_t)(taps(p) * channels * r->width * item));
-    fc_pack_weights(p, p->weight + (group * p->weight_g + r->first * p->weight_k + c0 * p->weight_c) * item, channels,
-                    r->columns, to, r->width);
+        memset(to, 0, (size_t)(taps(p) * channels * r->width) * p->item);
+    fc_pack_weights(p, weight_at(p, group, r, c0), channels, r->columns, to, r->width);
 }
 
 typedef struct {
@@ -242,21 +244,22 @@ static block decode(const plan *s, int64_t task)
     return b;
 }
 
-static const char *load_strip(const plan *s, const block *b, char *strip)
+/* Channels c0 .. c0 + channels - 1 of the block's window. */
+static const char *load_strip(const plan *s, const block *b, int64_t c0, int64_t channels, char *strip)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top,
                   left = b->w * p->stride_w - p->pad_left;
     if (s->in_place)
         return (char *)p->x.data +
-               (b->n * p->x.stride_n + b->g * p->in_channels + top * p->x.stride_h + left * p->x.stride_w) * item;
+               (b->n * p->x.stride_n + b->g * p->in_channels + c0 + top * p->x.stride_h + left * p->x.stride_w) * item;
     const fc_window window = {
         top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
         left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
     const fc_pitch pitch = {s->strip_row, s->strip_pixel, 1};
     for (int64_t i = 0; i < b->images; i++) {
-        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, b->g * p->in_channels, p->in_channels);
+        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, b->g * p->in_channels + c0, channels);
         fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, &pitch);
     }
     return strip;
@@ -290,8 +293,6 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .b = late ? late : p->packed + packed * item,
         .b_step_h = k.width * (late ? p->kernel_w * chunk : p->packed_u),
         .b_step_w = k.width * (late ? chunk : p->packed_v),
-        .ahead = late ? NULL : p->packed + (packed + p->packed_column * k.width) * item,
-        .ahead_step = k.width,
         .accumulate = c0 > 0,
         .finish = c0 + chunk == p->in_channels && !fc_is_identity(e),
         .y_row = y->pixel,
@@ -304,6 +305,14 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
     };
     if (late)
         pack_channels(p, b->g, &k, c0, chunk, late);
+    /* The next panel: packed, or the columns beside this one in the rows of a [c][k] weight, no stream that the hardware could see. */
+    if (!late) {
+        tile.ahead = p->packed + (packed + p->packed_column * k.width) * item;
+        tile.ahead_step = k.width;
+    } else if (p->weight_k == 1 && taps(p) == 1) {
+        tile.ahead = weight_at(p, b->g, &k, c0) + k.width * item;
+        tile.ahead_step = p->weight_c;
+    }
     const char *weights = tile.b;
     for (int64_t i = 0; i < b->images; i++)
         for (int64_t h = 0; h < b->rows; h++) {
@@ -311,8 +320,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             const fc_range u = fc_valid_taps((b->h + h) * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
             tile.taps_h = u.end - u.first;
             tile.b = weights + u.first * tile.b_step_h * item;
-            tile.a = u.first * tile.step_h * item + strip +
-                     (i * s->strip_image + h * s->strip_step_h * s->strip_row + c0) * item;
+            tile.a =
+                u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             p->k->gemm->rows(&tile, b->columns);
@@ -327,7 +336,6 @@ static void run_block(void *context, int64_t task, int slot)
     const block b = decode(s, task);
     char *scratch = s->threads + slot * s->thread_bytes, *tile = scratch + s->strip_bytes;
     char *late = s->pack_late ? tile + s->tile_bytes : NULL;
-    const char *strip = load_strip(s, &b, scratch);
     const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
     const int64_t row = b.columns * s->tile_pixel;
     target y = {tile, b.rows * row, row, s->tile_pixel};
@@ -336,9 +344,11 @@ static void run_block(void *context, int64_t task, int slot)
                          (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) *
                              item,
                      p->y.stride_n, p->y.stride_h, p->y.stride_w};
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk)
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const char *strip = load_strip(s, &b, c0, fc_min(s->chunk, p->in_channels - c0), scratch);
         for (int64_t panel = first; panel < last; panel++)
             run_panel(s, &b, panel, c0, strip, &y, late);
+    }
     if (s->dense_y)
         return;
     const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;

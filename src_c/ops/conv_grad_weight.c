@@ -9,9 +9,11 @@
  * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
  * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
  *
- * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels
- * and the other copied panel by panel, so that the tile kernel of the forward pass reads both sides in order. In place,
- * pixels a KiB apart share cache sets and vectors straddle lines: 5 to 14 % slower than with the copies.
+ * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the next one is
+ * fetched; x, if it must be copied, gets another pitch.
+ *
+ * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels, so that
+ * the tile kernel of the forward pass reads both sides in order.
  *
  * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round ("turned"):
  * the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
@@ -30,6 +32,11 @@ enum {
     SLICE_PIXELS = 224,
     /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
     BLOCK_PIXELS = 256,
+    LINE = 64,
+    /* Pixels a multiple of this apart share 8 of the 64 sets of L1, where 64 of a block's lines fit. */
+    ALIASING_BYTES = 512,
+    MIN_CHANNELS = 32, /* of an x that is worth a copy */
+    MIN_TILES = 8, /* that meet a panel of grad_y, for a copy of it to pay */
     ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
     TASKS_PER_THREAD = 4,
 };
@@ -47,7 +54,7 @@ typedef struct {
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
     int turned; /* lanes are (v, c) */
     int64_t rows; /* (v, c) or c */
-    int64_t x_pixel, x_row, x_image, x_step_h, x_step_w, y_pixel, y_row, y_image; /* pitches of the strips, elements */
+    int64_t x_pixel, x_row, x_image, x_step_h, x_step_w; /* pitches of the strips, elements */
     int64_t x_bytes, y_bytes, thread_bytes;
     int64_t buffer_group, buffer_slice; /* elements */
     char *buffer, *threads;
@@ -113,26 +120,33 @@ static int turns(const fc_problem *p, int64_t rows)
            (straight > turned || (straight == LATENCY && rows > p->out_channels));
 }
 
+/* Whether x at neighbouring outputs, `step` elements apart, shares so few cache sets that a block does not stay in L1, and
+ * channels are so many that tiles need not join them with the taps of a row. */
+static int aliases(const fc_problem *p, int64_t step)
+{
+    return p->in_channels >= MIN_CHANNELS && step * (int64_t)p->item % ALIASING_BYTES == 0;
+}
+
 static void set_strips(plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p);
-    s->y_in_place = p->y.stride_c == 1;
+    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(p, p->stride_w * p->x.stride_w);
+    s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
+    s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
     s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
+    if (!s->x_in_place && aliases(p, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
+        s->x_pixel += fc_ceil_div(LINE, s->x_step_w * item);
     s->x_row = s->x_in_place ? p->x.stride_h
                              : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
-    s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
-    s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
-    s->y_pixel = s->y_in_place ? p->y.stride_w : p->out_channels;
-    s->y_row = s->y_in_place ? p->y.stride_h : s->block_w * s->y_pixel;
-    s->y_image = s->y_in_place ? p->y.stride_n : s->block_h * s->y_row;
     s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
     s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
     s->turned = turns(p, s->rows);
+    const int64_t tiles = (s->merged ? p->kernel_h : s->taps) * fc_ceil_div(s->rows, p->k->gemm->max_rows);
+    s->y_in_place = p->y.stride_c == 1 && (s->turned || tiles < MIN_TILES || p->y.stride_w * item % ALIASING_BYTES);
     s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
-    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->y_image * item, 64);
+    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->block_h * s->block_w * s->panel * item, 64);
 }
 
 /* y: grad_y as it came, before rows were joined. */
@@ -169,59 +183,70 @@ typedef struct {
     int64_t n, h, w, images, rows, columns; /* of outputs */
 } block;
 
-typedef struct {
-    const char *x, *y; /* of the block's first output */
-} strips;
-
-static strips load_strips(const plan *s, int64_t group, const block *b, char *scratch)
+/* The window of x under a block: x itself, or a copy. */
+static const char *load_strip(const plan *s, int64_t group, const block *b, char *scratch)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, x_channel = group * p->in_channels, y_channel = group * p->out_channels;
+    const int64_t item = (int64_t)p->item, channel = group * p->in_channels;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
-    const fc_window x_window = {
+    if (s->x_in_place)
+        return (char *)p->x.data + (b->n * p->x.stride_n + channel + top * p->x.stride_h + left * p->x.stride_w) * item;
+    const fc_window window = {
         top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
         left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
     };
-    const fc_window y_window = {b->h, b->rows, 1, b->w, b->columns, 1};
-    const fc_pitch x_pitch = {s->x_row, s->x_pixel, 1}, y_pitch = {s->y_row, s->y_pixel, 1};
+    const fc_pitch pitch = {s->x_row, s->x_pixel, 1};
     for (int64_t i = 0; i < b->images; i++) {
-        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, x_channel, p->in_channels);
-        const fc_image y = fc_image_of(&p->y, p->item, b->n + i, y_channel, p->out_channels);
-        if (!s->x_in_place)
-            fc_load_window(p->k, p->item, &x, &x_window, scratch + i * s->x_image * item, &x_pitch);
-        if (!s->y_in_place)
-            fc_load_window(p->k, p->item, &y, &y_window, scratch + s->x_bytes + i * s->y_image * item, &y_pitch);
+        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, channel, p->in_channels);
+        fc_load_window(p->k, p->item, &x, &window, scratch + i * s->x_image * item, &pitch);
     }
-    strips t = {scratch, scratch + s->x_bytes};
-    if (s->x_in_place)
-        t.x =
-            (char *)p->x.data + (b->n * p->x.stride_n + x_channel + top * p->x.stride_h + left * p->x.stride_w) * item;
-    if (s->y_in_place)
-        t.y =
-            (char *)p->y.data + (b->n * p->y.stride_n + y_channel + b->h * p->y.stride_h + b->w * p->y.stride_w) * item;
-    return t;
+    return scratch;
 }
+
+/* grad_y of a block for some output channels: data[image][row][pixel][channel], pitches in elements */
+typedef struct {
+    const char *data;
+    int64_t image, row, pixel;
+} outputs;
 
 /* A part of the weight: tap units [first, last), output channels [k0, k0 + columns) of a group. */
 typedef struct {
     int64_t group, first, last, k0, columns;
 } part;
 
+/* Where the panel that is copied after this one lies in grad_y: its pieces, a line of each pixel, are no stream that the hardware
+ * could see, and are fetched while this one is multiplied. NULL where pixels do not follow each other. */
+static const char *next_panel(const plan *s, const block *b, const part *of)
+{
+    const fc_view *y = &s->p->y;
+    const int rows_follow = b->rows == 1 || (b->columns == y->w && y->stride_h == y->w * y->stride_w);
+    const int images_follow = b->images == 1 || (b->rows == y->h && y->stride_n == y->h * y->stride_h);
+    if (y->stride_c != 1 || !rows_follow || !images_follow)
+        return NULL;
+    const int last = of->k0 + s->panel >= s->p->out_channels;
+    const int64_t channel = of->group * s->p->out_channels + (last ? 0 : of->k0 + s->panel);
+    const int64_t pixel = last ? b->images * b->rows * b->columns : 0;
+    const int64_t at = b->n * y->stride_n + b->h * y->stride_h + (b->w + pixel) * y->stride_w + channel;
+    return (char *)y->data + at * (int64_t)s->p->item;
+}
+
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
-static void add_products(const plan *s, const block *b, const strips *t, const part *of, char *c, int64_t c_row,
-                         int accumulate)
+static void add_products(const plan *s, const block *b, const char *x, const outputs *y, const part *of, char *c,
+                         int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, x_line = s->x_step_h * s->x_row, x_step = s->x_step_w * s->x_pixel;
-    const char *y = t->y + of->k0 * item;
-    fc_gemm_at product = {.images = b->images, .depth = b->columns, .accumulate = accumulate};
+    const int64_t pixels = b->images * b->rows * b->columns;
+    const char *ahead = s->y_in_place ? NULL : next_panel(s, b, of);
+    fc_gemm_at product = {
+        .images = b->images, .depth = b->columns, .accumulate = accumulate, .ahead_step = p->y.stride_w};
     if (s->turned) {
-        product.a_image = s->y_image, product.a_line = s->y_row, product.a_step = s->y_pixel;
+        product.a_image = y->image, product.a_line = y->row, product.a_step = y->pixel;
         product.b_image = s->x_image, product.b_line = x_line, product.b_step = x_step;
         product.rows = of->columns, product.columns = product.c_row = s->rows;
     } else {
         product.a_image = s->x_image, product.a_line = x_line, product.a_step = x_step;
-        product.b_image = s->y_image, product.b_line = s->y_row, product.b_step = s->y_pixel;
+        product.b_image = y->image, product.b_line = y->row, product.b_step = y->pixel;
         product.rows = s->rows, product.columns = of->columns, product.c_row = c_row;
     }
     for (int64_t unit = of->first; unit < of->last; unit++) {
@@ -231,9 +256,12 @@ static void add_products(const plan *s, const block *b, const strips *t, const p
         const int64_t begin = fc_max(0, seeing.first - b->h), end = fc_min(b->rows, seeing.end - b->h);
         product.lines = fc_max(0, end - begin);
         *(s->turned ? &product.b : &product.a) =
-            t->x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel + begin * x_line) * item;
-        *(s->turned ? &product.a : &product.b) = y + begin * s->y_row * item;
+            x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel + begin * x_line) * item;
+        *(s->turned ? &product.a : &product.b) = y->data + begin * y->row * item;
         product.c = c + unit * product.rows * product.c_row * item;
+        const int64_t first = (unit - of->first) * pixels / (of->last - of->first);
+        product.ahead = ahead + first * p->y.stride_w * item;
+        product.fetches = ahead ? (unit + 1 - of->first) * pixels / (of->last - of->first) - first : 0;
         p->k->gemm->at(&product);
     }
 }
@@ -274,7 +302,8 @@ static void unpack_panel(void *context, int64_t task, int slot)
                       s->p->in_channels * width);
 }
 
-/* ---- pointwise: the same with x[channel][pixel] and one panel of y at a time -----------------------------------------*/
+/* ---- pointwise: the same with x[channel][pixel] ----------------------------------------------------------------------*/
+/* to[image][row][column][channel] = v, of the block's pixels */
 static void load_pixels(const plan *s, const fc_view *v, const block *b, int64_t channel, int64_t channels, char *to,
                         fc_pitch pitch, int64_t image)
 {
@@ -285,50 +314,61 @@ static void load_pixels(const plan *s, const fc_view *v, const block *b, int64_t
     }
 }
 
-/* c[channel of x][k] (+)= sum over the block's pixels, panel by panel. */
-static void add_pixels(const plan *s, const block *b, const part *of, char *scratch, char *c, int64_t c_row,
-                       int accumulate)
+/* c[channel of x][k] (+)= sum over the block's pixels, for one panel of output channels. */
+static void add_pixels(const plan *s, const block *b, const char *x, const outputs *y, const part *of, char *c,
+                       int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes, plane = b->rows * b->columns;
-    char *panel = scratch + s->x_bytes;
-    for (int64_t k = 0; k < of->columns; k += s->panel) {
-        const int64_t count = fc_min(s->panel, of->columns - k), width = count > lanes ? s->panel : lanes;
-        load_pixels(s, &p->y, b, of->group * p->out_channels + of->k0 + k, count, panel,
-                    (fc_pitch){b->columns * width, width, 1}, plane * width);
-        const fc_gemm product = {
-            .a = scratch,
-            .a_row = s->x_pixel,
-            .taps_h = 1,
-            .taps_w = 1,
-            .length = b->images * plane,
-            .b = panel,
-            .y = c + k * item,
-            .y_row = c_row,
-            .columns = (int)count,
-            .accumulate = accumulate,
-        };
-        p->k->gemm->rows(&product, p->in_channels);
-    }
+    const fc_gemm product = {
+        .a = x,
+        .a_row = s->x_pixel,
+        .taps_h = 1,
+        .taps_w = 1,
+        .length = b->images * b->rows * b->columns,
+        .b = y->data,
+        .y = c,
+        .y_row = c_row,
+        .columns = (int)of->columns,
+        .accumulate = accumulate,
+        .ahead = next_panel(s, b, of),
+        .ahead_step = p->y.stride_w,
+    };
+    p->k->gemm->rows(&product, p->in_channels);
 }
 
-static strips load_block(const plan *s, const block *b, int64_t group, char *scratch)
+static const char *load_block(const plan *s, const block *b, int64_t group, char *scratch)
 {
     if (!s->pointwise)
-        return load_strips(s, group, b, scratch);
+        return load_strip(s, group, b, scratch);
     const fc_pitch pitch = {b->columns, 1, s->x_pixel};
     load_pixels(s, &s->p->x, b, group * s->p->in_channels, s->p->in_channels, scratch, pitch, b->rows * b->columns);
-    return (strips){scratch, NULL};
+    return scratch;
 }
 
-/* The block is loaded. */
-static void add_block(const plan *s, const block *b, const strips *t, const part *of, char *scratch, char *c,
+/* The block's x is loaded; its grad_y is read in place, or copied panel by panel. */
+static void add_block(const plan *s, const block *b, const char *x, const part *of, char *scratch, char *c,
                       int64_t c_row, int accumulate)
 {
-    if (s->pointwise)
-        add_pixels(s, b, of, scratch, c, c_row, accumulate);
-    else
-        add_products(s, b, t, of, c, c_row, accumulate);
+    const fc_problem *p = s->p;
+    const fc_view *v = &p->y;
+    const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes, channel = of->group * p->out_channels + of->k0;
+    if (s->y_in_place) {
+        const int64_t at = b->n * v->stride_n + channel + b->h * v->stride_h + b->w * v->stride_w;
+        const outputs y = {(char *)v->data + at * item, v->stride_n, v->stride_h, v->stride_w};
+        add_products(s, b, x, &y, of, c, c_row, accumulate);
+        return;
+    }
+    char *panel = scratch + s->x_bytes;
+    for (int64_t k = 0; k < of->columns; k += s->panel) {
+        const part piece = {of->group, of->first, of->last, of->k0 + k, fc_min(s->panel, of->columns - k)};
+        const int64_t width = piece.columns > lanes ? s->panel : lanes, row = b->columns * width;
+        const outputs y = {panel, b->rows * row, row, width};
+        load_pixels(s, v, b, channel + k, piece.columns, panel, (fc_pitch){row, width, 1}, y.image);
+        if (s->pointwise)
+            add_pixels(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
+        else
+            add_products(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
+    }
 }
 
 /* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
@@ -339,17 +379,17 @@ static void run_single(void *context, int64_t task, int slot)
     const int64_t piece = task % s->column_parts, group = task / s->column_parts;
     const block all = {0, 0, 0, p->y.n, p->y.h, p->y.w};
     char *scratch = s->threads + slot * s->thread_bytes, *sum = scratch + s->x_bytes + s->y_bytes;
-    const strips t = load_block(s, &all, group, scratch);
+    const char *x = load_block(s, &all, group, scratch);
     for (int64_t panel = piece * s->panels / s->column_parts; panel < (piece + 1) * s->panels / s->column_parts;
          panel++) {
         const int64_t k0 = panel * s->panel;
         const part of = {group, 0, s->row_units, k0, fc_min(s->panel, p->out_channels - k0)};
         if (s->pointwise && p->weight_k == 1) { /* c[channel of x][k] is a piece of the weight itself */
             char *to = (char *)p->weight + (group * p->weight_g + k0) * (int64_t)p->item;
-            add_block(s, &all, &t, &of, scratch, to, p->weight_c, 0);
+            add_block(s, &all, x, &of, scratch, to, p->weight_c, 0);
             continue;
         }
-        add_block(s, &all, &t, &of, scratch, sum, s->panel, 0);
+        add_block(s, &all, x, &of, scratch, sum, s->panel, 0);
         if (s->turned) {
             unpack_turned(s, group, sum);
             continue;
@@ -397,8 +437,8 @@ static void run_slice(void *context, int64_t task, int slot)
     char *sum = s->buffer + (slice * s->buffer_slice + group * s->buffer_group + k0) * (int64_t)p->item;
     for (int64_t pixel = begin; pixel < end;) {
         const block b = block_at(s, pixel, end);
-        const strips t = load_block(s, &b, group, scratch);
-        add_block(s, &b, &t, &of, scratch, sum, p->out_channels, pixel > begin);
+        const char *x = load_block(s, &b, group, scratch);
+        add_block(s, &b, x, &of, scratch, sum, p->out_channels, pixel > begin);
         pixel += b.images * b.rows * b.columns;
     }
 }
@@ -424,17 +464,17 @@ static void add_slices(void *context, int64_t task, int slot)
 }
 
 /* An unpadded 1x1 problem of enough channels that copying both sides is cheap; turned so that x has the fewer. With few
- * pixels the time goes into writing the weight, whose rows (k) the unturned problem writes in long runs. */
+ * pixels the time goes into writing the weight: then turned so that lanes are the channels that are neighbours in it. */
 static int make_pointwise(fc_problem *p)
 {
-    enum { MIN_CHANNELS = 32, MIN_PIXELS = 128 };
     if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) ||
         fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
         return 0;
     p->x.h = p->y.h, p->x.w = p->y.w;
     p->x.stride_h *= p->stride_h, p->x.stride_w *= p->stride_w;
     p->stride_h = p->stride_w = p->dilation_h = p->dilation_w = 1;
-    if (p->in_channels > p->out_channels && p->y.n * p->y.h * p->y.w >= MIN_PIXELS) {
+    const int few = p->y.n * p->y.h * p->y.w <= 2 * BLOCK_PIXELS;
+    if (few ? p->weight_c == 1 : p->in_channels > p->out_channels) {
         const fc_problem q = *p;
         p->x = q.y, p->y = q.x;
         p->in_channels = q.out_channels, p->out_channels = q.in_channels;
