@@ -49,7 +49,7 @@ typedef struct {
     fc_norm_pixels y; /* only with FC_GATE_OUTPUT */
     fc_norm_pixels gated; /* with maps, or with FC_GATE_OUTPUT: g behind the gate */
     void *centre, *sum, *square, *grad, *product; /* results, [channels] */
-    void *partial; /* scratch: FC_NORM_PARTIAL_BYTES */
+    void *partial; /* scratch: 2 * FC_NORM_PARTIAL_BYTES */
 } fc_norm_sums;
 
 enum {

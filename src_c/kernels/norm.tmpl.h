@@ -155,8 +155,7 @@ INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_n
 /* Lane l of the pixels [p, p + NORM_FOUR) of image n, one vector of channels. The pixels after these are fetched meanwhile: four
  * rows at a time, for each array, are more than the processor follows by itself. */
 INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s, int64_t n, int64_t p, int l, int64_t c,
-                              const int wanted, const fc_norm_gate gate, const int maps, const int stream,
-                              const int tail, T *partial)
+                              const int wanted, const fc_norm_gate gate, const int maps, const int tail, T *partial)
 {
     const int64_t rest = s->pixels - p;
     const N(norm_bounds) bounds = N(norm_bounds_last)(by, s, c, wanted, gate, maps, tail);
@@ -175,12 +174,25 @@ INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s,
         if (FC_IS_WANTED(q))
             sums[q] = vload(partial + q * VL);
     if (rest >= N(NORM_FOUR))
-        N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, maps, stream, tail, sums);
+        N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, maps, 0, tail, sums);
     else /* one copy of the code for 1 to 4 */
-        N(norm_add)(&rows, &bounds, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, stream, tail, sums);
+        N(norm_add)(&rows, &bounds, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, 0, tail, sums);
     for (int q = 0; q < 4; q++)
         if (FC_IS_WANTED(q))
             vstore(partial + q * VL, sums[q]);
+}
+
+/* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts of few lines
+ * at a time, and the sums come to four rows in turn. */
+INLINE void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T *to, int64_t pitch)
+{
+    const int tail = (int)(lanes % VL);
+    for (int64_t p = 0; p < pixels; p++, tile += N(NORM_GROUP), to += pitch) {
+        for (int64_t i = 0; i + VL <= lanes; i += VL)
+            vstream(to + i, vload(tile + i));
+        if (tail)
+            vstore_tail(to + lanes - tail, vload_tail(tile + lanes - tail, tail), tail);
+    }
 }
 
 /* Channels [c, c + lanes), at most NORM_GROUP: all of them before the next pixels, for a row is a sequential read, of which the
@@ -197,16 +209,24 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
             const int64_t at = c + v * VL;
             FC_STORE((T *)s->centre + at, tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0));
         }
+    fc_norm_sums block = *s;
+    T *tile = partial + FC_NORM_PARTIAL_BYTES / sizeof(T);
     for (int64_t n = 0; n < s->images; n++)
-        for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR))
+        for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR)) {
+            if (stream) /* pixel p of image n, channel c to the start of the tile */
+                block.gated = (fc_norm_pixels){tile - p * N(NORM_GROUP) - c, N(NORM_GROUP), 0};
             for (int l = 0; l < VL && p + l < s->pixels; l++) {
                 T *own = partial + l * 4 * VL;
                 for (int v = 0; v < whole; v++)
-                    N(norm_sums_lane)(by, s, n, p, l, c + v * VL, wanted, gate, maps, stream, 0, own + v * 4 * VL * VL);
+                    N(norm_sums_lane)(by, &block, n, p, l, c + v * VL, wanted, gate, maps, 0, own + v * 4 * VL * VL);
                 if (last)
                     N(norm_sums_lane)
-                    (by, s, n, p, l, c + whole * VL, wanted, gate, maps, stream, last, own + whole * 4 * VL * VL);
+                    (by, &block, n, p, l, c + whole * VL, wanted, gate, maps, last, own + whole * 4 * VL * VL);
             }
+            if (stream)
+                N(norm_stream_rows)(s->pixels - p < N(NORM_FOUR) ? s->pixels - p : N(NORM_FOUR), lanes, tile,
+                                    (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c, s->gated.pixel);
+        }
     void *const results[] = {s->sum, s->square, s->grad, s->product};
     for (int v = 0; v < vectors; v++)
         for (int q = 0; q < 4; q++)

@@ -75,7 +75,7 @@ typedef struct {
 static size_t slot_bytes(const fc_norm_call *call)
 {
     return SUMS * (fc_norm_aligned(call->lanes * (int64_t)call->item) + fc_norm_aligned(call->lanes * 8)) +
-           FC_NORM_PARTIAL_BYTES + 4 * call->tile_bytes;
+           2 * FC_NORM_PARTIAL_BYTES + 4 * call->tile_bytes;
 }
 
 static sums_slot slot_of(const fc_norm_call *call, int slot)
@@ -87,7 +87,7 @@ static sums_slot slot_of(const fc_norm_call *call, int slot)
     for (int i = 0; i < SUMS; i++, at += fc_norm_aligned(call->lanes * 8))
         s.doubles[i] = (double *)at;
     s.partial = at;
-    s.tiles = at + FC_NORM_PARTIAL_BYTES;
+    s.tiles = at + 2 * FC_NORM_PARTIAL_BYTES;
     return s;
 }
 
