@@ -152,34 +152,37 @@ INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_n
     return b;
 }
 
-/* Lane l of the pixels [p, p + NORM_FOUR) of image n, one vector of channels. The pixels after these are fetched meanwhile: four
- * rows at a time, for each array, are more than the processor follows by itself. */
-INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s, int64_t n, int64_t p, int l, int64_t c,
-                              const int wanted, const fc_norm_gate gate, const int maps, const int tail, T *partial)
+/* Fetches `lanes` values of the four rows of each array, `ahead` of them: more streams than the processor follows by itself. */
+INLINE void N(norm_fetch)(const T *rows, int64_t row, int64_t ahead, int64_t lanes)
 {
-    const int64_t rest = s->pixels - p;
-    const N(norm_bounds) bounds = N(norm_bounds_last)(by, s, c, wanted, gate, maps, tail);
-    const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p + l, c, VL);
+    for (int64_t i = 0; i < lanes; i += 64 / sizeof(T))
+        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++) __builtin_prefetch(rows + r * row + ahead + i, 0, 2);
+}
+
+/* Channels [c, c + lanes) of `count` rows, one lane of the pixels: partial[vector][VL][4][VL] += their sums */
+INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s, N(norm_rows) rows, int count,
+                              int64_t c, int64_t lanes, const int wanted, const fc_norm_gate gate, const int maps,
+                              T *partial)
+{
     vec sums[4];
-    if (c * sizeof(T) % 64 == 0) /* once for each line */
-        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-        {
-            __builtin_prefetch(rows.x + r * rows.x_row + N(norm_ahead)(s, &s->x, p), 0, 2);
-            if (wanted & FC_NORM_GRADIENT)
-                __builtin_prefetch(rows.g + r * rows.g_row + N(norm_ahead)(s, &s->g, p), 0, 2);
-            if (gate == FC_GATE_OUTPUT)
-                __builtin_prefetch(rows.y + r * rows.y_row + N(norm_ahead)(s, &s->y, p), 0, 2);
-        }
-    for (int q = 0; q < 4; q++)
-        if (FC_IS_WANTED(q))
-            sums[q] = vload(partial + q * VL);
-    if (rest >= N(NORM_FOUR))
-        N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, maps, 0, tail, sums);
-    else /* one copy of the code for 1 to 4 */
-        N(norm_add)(&rows, &bounds, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, 0, tail, sums);
-    for (int q = 0; q < 4; q++)
-        if (FC_IS_WANTED(q))
-            vstore(partial + q * VL, sums[q]);
+#define FC_ADD(tail)                                                                                                   \
+    do {                                                                                                               \
+        const N(norm_bounds) bounds = N(norm_bounds_last)(by, s, c, wanted, gate, maps, tail);                         \
+        for (int q = 0; q < 4; q++)                                                                                    \
+            if (FC_IS_WANTED(q))                                                                                       \
+                sums[q] = vload(partial + q * VL);                                                                     \
+        N(norm_add)(&rows, &bounds, count, 0, wanted, gate, maps, 0, tail, sums);                                      \
+        for (int q = 0; q < 4; q++)                                                                                    \
+            if (FC_IS_WANTED(q))                                                                                       \
+                vstore(partial + q * VL, sums[q]);                                                                     \
+    } while (0)
+    for (const int64_t end = c + lanes / VL * VL; c < end; c += VL, partial += 4 * VL * VL) {
+        FC_ADD(0);
+        rows.x += VL, rows.g += VL, rows.y += VL, rows.gated += VL;
+    }
+    if (lanes % VL)
+        FC_ADD((int)(lanes % VL));
+#undef FC_ADD
 }
 
 /* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts of few lines
@@ -215,16 +218,22 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
         for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR)) {
             if (stream) /* pixel p of image n, channel c to the start of the tile */
                 block.gated = (fc_norm_pixels){tile - p * N(NORM_GROUP) - c, N(NORM_GROUP), 0};
-            for (int l = 0; l < VL && p + l < s->pixels; l++) {
+            const int64_t rest = s->pixels - p;
+            for (int l = 0; l < VL && l < rest; l++) {
+                const N(norm_rows) rows = N(norm_rows_at)(&block, wanted, gate, maps, n, p + l, c, VL);
+                N(norm_fetch)(rows.x, rows.x_row, N(norm_ahead)(s, &s->x, p), lanes);
+                if (wanted & FC_NORM_GRADIENT)
+                    N(norm_fetch)(rows.g, rows.g_row, N(norm_ahead)(s, &s->g, p), lanes);
+                if (gate == FC_GATE_OUTPUT)
+                    N(norm_fetch)(rows.y, rows.y_row, N(norm_ahead)(s, &s->y, p), lanes);
                 T *own = partial + l * 4 * VL;
-                for (int v = 0; v < whole; v++)
-                    N(norm_sums_lane)(by, &block, n, p, l, c + v * VL, wanted, gate, maps, 0, own + v * 4 * VL * VL);
-                if (last)
-                    N(norm_sums_lane)
-                    (by, &block, n, p, l, c + whole * VL, wanted, gate, maps, last, own + whole * 4 * VL * VL);
+                if (rest >= N(NORM_FOUR))
+                    N(norm_sums_lane)(by, s, rows, 4, c, lanes, wanted, gate, maps, own);
+                else /* one copy of the code for 1 to 4 */
+                    N(norm_sums_lane)(by, s, rows, (int)(rest - l + VL - 1) / VL, c, lanes, wanted, gate, maps, own);
             }
             if (stream)
-                N(norm_stream_rows)(s->pixels - p < N(NORM_FOUR) ? s->pixels - p : N(NORM_FOUR), lanes, tile,
+                N(norm_stream_rows)(rest < N(NORM_FOUR) ? rest : N(NORM_FOUR), lanes, tile,
                                     (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c, s->gated.pixel);
         }
     void *const results[] = {s->sum, s->square, s->grad, s->product};

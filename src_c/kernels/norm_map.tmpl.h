@@ -59,11 +59,12 @@ INLINE void N(norm_map_block)(int64_t pixels, int64_t channels, const fc_norm_ch
     }
 }
 
-INLINE void N(norm_map_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_pixels x,
+INLINE void N(norm_map_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by_, fc_norm_pixels x,
                                fc_norm_pixels r, fc_norm_pixels y, const int has_residual, const int stream)
 {
+    const fc_norm_channels by = *by_; /* out of reach of the stores: pointers stay in registers */
 #define FC_BLOCK(p, count, c, lanes)                                                                                   \
-    N(norm_map_block)(count, lanes, by, (const T *)x.data + (p) * x.pixel + (c), x.pixel,                              \
+    N(norm_map_block)(count, lanes, &by, (const T *)x.data + (p) * x.pixel + (c), x.pixel,                              \
                       has_residual ? (const T *)r.data + (p) * r.pixel + (c) : NULL, r.pixel,                          \
                       (T *)y.data + (p) * y.pixel + (c), y.pixel, c, has_residual, stream)
     FC_BLOCKS(FC_BLOCK);
@@ -193,12 +194,13 @@ INLINE void N(norm_grad_block)(int64_t pixels, int64_t channels, const fc_norm_c
     }
 }
 
-INLINE void N(norm_grad_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by, fc_norm_pixels g,
+INLINE void N(norm_grad_pixels)(int64_t pixels, int64_t channels, const fc_norm_channels *by_, fc_norm_pixels g,
                                 fc_norm_pixels x, fc_norm_pixels y, const fc_norm_gate gate, const int has_slope,
                                 const int stream)
 {
+    const fc_norm_channels by = *by_; /* out of reach of the stores: pointers stay in registers */
 #define FC_BLOCK(p, count, c, lanes)                                                                                   \
-    N(norm_grad_block)(count, lanes, by, (const T *)g.data + (p) * g.pixel + (c), g.pixel,                             \
+    N(norm_grad_block)(count, lanes, &by, (const T *)g.data + (p) * g.pixel + (c), g.pixel,                             \
                        (const T *)x.data + (p) * x.pixel + (c), x.pixel, (T *)y.data + (p) * y.pixel + (c), y.pixel,   \
                        c, gate, has_slope, stream)
     FC_BLOCKS(FC_BLOCK);

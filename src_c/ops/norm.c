@@ -271,8 +271,7 @@ static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count
     call->part = fc_greater(1, fc_lesser(CHUNKS, call->chunks / LEAST_PARTS));
     call->pixel_parts = fc_parts(call->chunks, call->part);
     call->together =
-        !tiles && call->gate != FC_GATE_OUTPUT &&
-        (call->by_planes ? call->channels >= 8 * fc_parallel_slots(call->channels) : call->pixel_parts == 1);
+        call->by_planes && call->channels >= 8 * fc_parallel_slots(call->channels);
     if (tiles)
         call->lanes = FC_NORM_LANES;
     else if (call->by_planes)
