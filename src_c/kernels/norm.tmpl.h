@@ -140,8 +140,8 @@ INLINE int64_t N(norm_ahead)(const fc_norm_sums *s, const fc_norm_pixels *a, int
 #define FC_IS_WANTED(q) ((q) < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
 
 /* What channels [c, c + VL) are compared with and multiplied by */
-INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_norm_sums *s, int64_t c, const int wanted,
-                                          const fc_norm_gate gate, const int maps, const int tail)
+INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_norm_sums *s, int64_t c,
+                                          const int wanted, const fc_norm_gate gate, const int maps, const int tail)
 {
     N(norm_bounds) b = {.low = vset1((T)by->low), .high = vset1((T)by->high)};
     b.centre = FC_LOAD((const T *)(wanted & FC_NORM_STATISTICS ? s->centre : by->centre) + c);
@@ -178,7 +178,13 @@ INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s,
     } while (0)
     for (const int64_t end = c + lanes / VL * VL; c < end; c += VL, partial += 4 * VL * VL) {
         FC_ADD(0);
-        rows.x += VL, rows.g += VL, rows.y += VL, rows.gated += VL;
+        rows.x += VL;
+        if (wanted & FC_NORM_GRADIENT)
+            rows.g += VL;
+        if (gate == FC_GATE_OUTPUT)
+            rows.y += VL;
+        if (gate == FC_GATE_OUTPUT || maps)
+            rows.gated += VL;
     }
     if (lanes % VL)
         FC_ADD((int)(lanes % VL));
@@ -212,15 +218,14 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
             const int64_t at = c + v * VL;
             FC_STORE((T *)s->centre + at, tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0));
         }
-    fc_norm_sums block = *s;
     T *tile = partial + FC_NORM_PARTIAL_BYTES / sizeof(T);
     for (int64_t n = 0; n < s->images; n++)
         for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR)) {
-            if (stream) /* pixel p of image n, channel c to the start of the tile */
-                block.gated = (fc_norm_pixels){tile - p * N(NORM_GROUP) - c, N(NORM_GROUP), 0};
             const int64_t rest = s->pixels - p;
             for (int l = 0; l < VL && l < rest; l++) {
-                const N(norm_rows) rows = N(norm_rows_at)(&block, wanted, gate, maps, n, p + l, c, VL);
+                N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p + l, c, VL);
+                if (stream)
+                    rows.gated = tile + l * N(NORM_GROUP), rows.gated_row = VL * N(NORM_GROUP);
                 N(norm_fetch)(rows.x, rows.x_row, N(norm_ahead)(s, &s->x, p), lanes);
                 if (wanted & FC_NORM_GRADIENT)
                     N(norm_fetch)(rows.g, rows.g_row, N(norm_ahead)(s, &s->g, p), lanes);
@@ -351,10 +356,10 @@ INLINE void N(norm_sums_planes)(int64_t channel, int64_t lanes, const fc_norm_ch
         for (int64_t i = 0; i < lanes; i++) {
             const int64_t c = channel + i;
             const int gated = gate == FC_GATE_INPUT;
-            const N(norm_bounds) bounds = {
-                vrounded(vset1(wanted & FC_NORM_STATISTICS ? centre[i] : ((const T *)by->centre)[c])),
-                gated || maps ? vset1(((const T *)by->gain)[c]) : (vec){0},
-                gated ? vset1(((const T *)by->shift)[c]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
+            const N(norm_bounds)
+                bounds = {vrounded(vset1(wanted & FC_NORM_STATISTICS ? centre[i] : ((const T *)by->centre)[c])),
+                          gated || maps ? vset1(((const T *)by->gain)[c]) : (vec){0},
+                          gated ? vset1(((const T *)by->shift)[c]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
             fc_norm_sums s = *all;
             s.x = N(norm_plane_of)(&all->x, i);
             s.g = N(norm_plane_of)(&all->g, i);

@@ -257,8 +257,9 @@ static double parameter(const fc_norm_call *call, const void *array, int64_t c, 
     return array ? value(call, array, c) : otherwise;
 }
 
-/* How the sums walk, and what a task of them takes. A task does everything for its channels, and its values are still in the
- * second-level cache when they are mapped, where channels are apart in memory or few pixels leave nothing else to share out. */
+/* How the sums walk, and what a task of them takes. By planes a task does everything for its channels, whose values are still in the
+ * second-level cache when they are mapped. Pixels are mapped by rows of all channels: that pays for the second read (512 channels at
+ * 7x7, 1.1 times as fast as pieces of 64 channels, from the second-level cache). */
 static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count)
 {
     int in_place = 1, planes = call->gate != FC_GATE_OUTPUT;
@@ -270,8 +271,7 @@ static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count
     const int tiles = !in_place && !call->by_planes;
     call->part = fc_greater(1, fc_lesser(CHUNKS, call->chunks / LEAST_PARTS));
     call->pixel_parts = fc_parts(call->chunks, call->part);
-    call->together =
-        call->by_planes && call->channels >= 8 * fc_parallel_slots(call->channels);
+    call->together = call->by_planes && call->channels >= 8 * fc_parallel_slots(call->channels);
     if (tiles)
         call->lanes = FC_NORM_LANES;
     else if (call->by_planes)

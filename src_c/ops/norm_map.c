@@ -224,12 +224,7 @@ void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
 void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)
 {
     const map_call map = map_of(call, for_grad);
-    if (map.walk == PIXELS)
-        map_pixels(&map, c, lanes, call->pixels, fc_norm_read(call, map.other, 0, call->pixels, c, lanes, NULL),
-                   fc_norm_read(call, &call->x, 0, call->pixels, c, lanes, NULL),
-                   fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
-    else
-        map_planes(&map, 0, call->x.n, c, lanes, 0, call->plane);
+    map_planes(&map, 0, call->x.n, c, lanes, 0, call->plane);
     if (call->by.stream)
         call->k->fence();
 }
