@@ -2,8 +2,8 @@
  *
  *     t = (x - centre) * gain + shift,  y = clamp(t + residual, lower, upper)
  *
- * `last`: pixels data[p * pixel + c] with contiguous channels, parameters by channel. `plane`: contiguous values of one
- * channel, parameters as numbers. Both give the same bits. */
+ * `last`: pixels data[p * pixel + c] with contiguous channels, parameters by channel. `plane`: contiguous values of a channel,
+ * parameters as numbers. Both give the same bits. */
 #ifndef FC_KERNELS_NORM_H
 #define FC_KERNELS_NORM_H
 #include <stdint.h>
@@ -16,7 +16,8 @@ typedef struct {
     int stream; /* what is written bypasses the caches, for the driver to fence; pixels, not planes, are aligned to 64 bytes */
 } fc_norm_channels;
 
-/* data[n * image + p * pixel + c]; data may be null where a kernel says so. Maps see one image. */
+/* data[n * image + p * pixel + c], where maps see one image; planes: data[n * image + c * pixel + p]. data may be null where a
+ * kernel says so. */
 typedef struct {
     void *data;
     int64_t pixel, image;
@@ -48,28 +49,29 @@ typedef struct {
     fc_norm_pixels y; /* only with FC_GATE_OUTPUT */
     fc_norm_pixels gated; /* with maps, or with FC_GATE_OUTPUT: g behind the gate */
     void *centre, *sum, *square, *grad, *product; /* results, [channels] */
-    void *partial; /* scratch: FC_NORM_PARTIALS * VL * VL values */
+    void *partial; /* scratch: 2 * FC_NORM_PARTIAL_BYTES */
 } fc_norm_sums;
 
 enum {
     FC_NORM_TYPICAL = 64, /* pixels of an image */
-    FC_NORM_PARTIALS = 16, /* 4 sums of 4 vectors of channels, for each of VL lanes of pixels */
+    /* 4 sums for each lane of pixels, of as many channels as half of a first-level cache holds: 64 (AVX-512, float32) or more */
+    FC_NORM_PARTIAL_BYTES = 1 << 14,
 };
 
 typedef struct {
     void (*sums_last)(int64_t channels, const fc_norm_channels *, const fc_norm_sums *);
-    /* the sums of one channel, to element 0 of the results; pixels are neighbours; no FC_GATE_OUTPUT */
-    void (*sums_plane)(int64_t channel, const fc_norm_channels *, const fc_norm_sums *);
+    /* the sums of channels [channel, channel + channels), the first ones of the arrays and of the results; no FC_GATE_OUTPUT */
+    void (*sums_plane)(int64_t channel, int64_t channels, const fc_norm_channels *, const fc_norm_sums *);
     /* residual.data may be null */
     void (*map_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_pixels x,
                      fc_norm_pixels residual, fc_norm_pixels y);
-    /* channel: the parameters to use; pixels of `images` planes that are neighbours */
-    void (*map_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_pixels x,
-                      fc_norm_pixels residual, fc_norm_pixels y);
+    /* `count` values of each of `channels` planes of `images`; channel: whose parameters the first plane takes */
+    void (*map_plane)(int64_t images, int64_t channels, int64_t count, int64_t channel, const fc_norm_channels *,
+                      fc_norm_pixels x, fc_norm_pixels residual, fc_norm_pixels y);
     /* grad_x = g * gain + (x - centre) * slope + offset, g behind the gate (NONE or INPUT); null slope: g * gain */
     void (*grad_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_gate, fc_norm_pixels g,
                       fc_norm_pixels x, fc_norm_pixels grad_x);
-    void (*grad_plane)(int64_t images, int64_t count, int64_t channel, const fc_norm_channels *, fc_norm_gate,
-                       fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x);
+    void (*grad_plane)(int64_t images, int64_t channels, int64_t count, int64_t channel, const fc_norm_channels *,
+                       fc_norm_gate, fc_norm_pixels g, fc_norm_pixels x, fc_norm_pixels grad_x);
 } fc_norm_kernels;
 #endif

@@ -3,9 +3,6 @@
  * Sums go over few pixels (the driver's chunks). Their order belongs to a channel and to the vector length, not to the
  * layout or the blocking.
  */
-#define FC_STREAMS 4 /* vectors of channels at a time: a map holds 5 parameters of each, 20 of 32 registers */
-#define FC_SUB 16    /* pixels of a map before the next channels: rows stay a sequential read */
-#define FC_EACH_STREAM _Pragma("GCC unroll 4") for (int s = 0; s < streams; s++)
 #define FC_LOAD(p) (tail ? vload_tail(p, tail) : vload(p))
 #define FC_STORE(p, v)                                                                                                 \
     do {                                                                                                               \
@@ -13,26 +10,6 @@
             vstore_tail(p, v, tail);                                                                                   \
         else                                                                                                           \
             vstore(p, v);                                                                                              \
-    } while (0)
-
-#define FC_STREAM(p, v)                                                                                                \
-    do {                                                                                                               \
-        if (stream && !tail)                                                                                           \
-            vstream(p, v);                                                                                             \
-        else                                                                                                           \
-            FC_STORE(p, v);                                                                                            \
-    } while (0)
-
-/* Channels in groups of 4 vectors, 1 vector and a tail; BLOCK(c, streams, tail). */
-#define FC_CHANNELS(BLOCK)                                                                                             \
-    do {                                                                                                               \
-        int64_t c = 0;                                                                                                 \
-        for (; c + FC_STREAMS * VL <= channels; c += FC_STREAMS * VL)                                                  \
-            BLOCK(c, FC_STREAMS, 0);                                                                                   \
-        for (; c + VL <= channels; c += VL)                                                                            \
-            BLOCK(c, 1, 0);                                                                                            \
-        if (c < channels)                                                                                              \
-            BLOCK(c, 1, (int)(channels - c));                                                                          \
     } while (0)
 
 /* ---- the gate of the gradient ------------------------------------------------------------------------------------*/
@@ -43,7 +20,10 @@ INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low
  * Pixel p of an image belongs to lane p % VL. Lanes add their pixels four at a time, first within the four; at the end lanes
  * are added as a tree. Over channels-last pixels a vector holds channels, and the partial sums of lanes are in memory; over
  * planes it holds lanes. */
-enum { N(NORM_FOUR) = 4 * VL }; /* pixels between two visits of the partial sums */
+enum {
+    N(NORM_FOUR) = 4 * VL, /* pixels between two visits of the partial sums */
+    N(NORM_GROUP) = FC_NORM_PARTIAL_BYTES / (4 * VL * sizeof(T)), /* channels of those */
+};
 
 typedef struct {
     vec centre, gain, shift, low, high;
@@ -157,74 +137,115 @@ INLINE int64_t N(norm_ahead)(const fc_norm_sums *s, const fc_norm_pixels *a, int
     return p + N(NORM_FOUR) < s->pixels ? N(NORM_FOUR) * a->pixel : a->image - p * a->pixel;
 }
 
-/* Lane l of the pixels [p, p + NORM_FOUR) of image n, one vector of channels. The pixels after these are fetched meanwhile: four
- * rows at a time, for each array, are more than the processor follows by itself. */
-INLINE void N(norm_sums_lane)(const fc_norm_sums *s, const N(norm_bounds) * by, int64_t n, int64_t p, int l, int64_t c,
-                              const int wanted, const fc_norm_gate gate, const int maps, const int stream,
-                              const int tail, T *partial)
+#define FC_IS_WANTED(q) ((q) < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
+
+/* What channels [c, c + VL) are compared with and multiplied by */
+INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_norm_sums *s, int64_t c,
+                                          const int wanted, const fc_norm_gate gate, const int maps, const int tail)
 {
-    const int64_t rest = s->pixels - p;
-    const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p + l, c, VL);
-    vec sums[4];
-    _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-    {
-        __builtin_prefetch(rows.x + r * rows.x_row + N(norm_ahead)(s, &s->x, p), 0, 2);
-        if (wanted & FC_NORM_GRADIENT)
-            __builtin_prefetch(rows.g + r * rows.g_row + N(norm_ahead)(s, &s->g, p), 0, 2);
-        if (gate == FC_GATE_OUTPUT)
-            __builtin_prefetch(rows.y + r * rows.y_row + N(norm_ahead)(s, &s->y, p), 0, 2);
-    }
-    for (int q = 0; q < 4; q++)
-        if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
-            sums[q] = vload(partial + q * VL);
-    if (rest >= N(NORM_FOUR))
-        N(norm_add)(&rows, by, 4, 0, wanted, gate, maps, stream, tail, sums);
-    else /* one copy of the code for 1 to 4 */
-        N(norm_add)(&rows, by, (int)(rest - l + VL - 1) / VL, 0, wanted, gate, maps, stream, tail, sums);
-    for (int q = 0; q < 4; q++)
-        if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT)
-            vstore(partial + q * VL, sums[q]);
+    N(norm_bounds) b = {.low = vset1((T)by->low), .high = vset1((T)by->high)};
+    b.centre = FC_LOAD((const T *)(wanted & FC_NORM_STATISTICS ? s->centre : by->centre) + c);
+    if (gate == FC_GATE_INPUT || maps)
+        b.gain = FC_LOAD((const T *)by->gain + c);
+    if (gate == FC_GATE_INPUT)
+        b.shift = FC_LOAD((const T *)by->shift + c);
+    return b;
 }
 
-/* Channels [c, c + lanes), lanes at most FC_STREAMS * VL */
+/* Fetches `lanes` values of the four rows of each array, `ahead` of them: more streams than the processor follows by itself. */
+INLINE void N(norm_fetch)(const T *rows, int64_t row, int64_t ahead, int64_t lanes)
+{
+    for (int64_t i = 0; i < lanes; i += 64 / sizeof(T))
+        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++) __builtin_prefetch(rows + r * row + ahead + i, 0, 2);
+}
+
+/* Channels [c, c + lanes) of `count` rows, one lane of the pixels: partial[vector][VL][4][VL] += their sums */
+INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s, N(norm_rows) rows, int count,
+                              int64_t c, int64_t lanes, const int wanted, const fc_norm_gate gate, const int maps,
+                              T *partial)
+{
+    vec sums[4];
+#define FC_ADD(tail)                                                                                                   \
+    do {                                                                                                               \
+        const N(norm_bounds) bounds = N(norm_bounds_last)(by, s, c, wanted, gate, maps, tail);                         \
+        for (int q = 0; q < 4; q++)                                                                                    \
+            if (FC_IS_WANTED(q))                                                                                       \
+                sums[q] = vload(partial + q * VL);                                                                     \
+        N(norm_add)(&rows, &bounds, count, 0, wanted, gate, maps, 0, tail, sums);                                      \
+        for (int q = 0; q < 4; q++)                                                                                    \
+            if (FC_IS_WANTED(q))                                                                                       \
+                vstore(partial + q * VL, sums[q]);                                                                     \
+    } while (0)
+    for (const int64_t end = c + lanes / VL * VL; c < end; c += VL, partial += 4 * VL * VL) {
+        FC_ADD(0);
+        rows.x += VL;
+        if (wanted & FC_NORM_GRADIENT)
+            rows.g += VL;
+        if (gate == FC_GATE_OUTPUT)
+            rows.y += VL;
+        if (gate == FC_GATE_OUTPUT || maps)
+            rows.gated += VL;
+    }
+    if (lanes % VL)
+        FC_ADD((int)(lanes % VL));
+#undef FC_ADD
+}
+
+/* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts of few lines
+ * at a time, and the sums come to four rows in turn. */
+INLINE void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T *to, int64_t pitch)
+{
+    const int tail = (int)(lanes % VL);
+    for (int64_t p = 0; p < pixels; p++, tile += N(NORM_GROUP), to += pitch) {
+        for (int64_t i = 0; i + VL <= lanes; i += VL)
+            vstream(to + i, vload(tile + i));
+        if (tail)
+            vstore_tail(to + lanes - tail, vload_tail(tile + lanes - tail, tail), tail);
+    }
+}
+
+/* Channels [c, c + lanes), at most NORM_GROUP: all of them before the next pixels, for a row is a sequential read, of which the
+ * processor would fetch the rest in vain. Of 64 channels in two halves the gradient took 1.7 times as long (AVX2). */
 INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *s,
                                const int wanted, const fc_norm_gate gate, const int maps, const int stream)
 {
     T *partial = s->partial;
-    const int vectors = (int)((lanes + VL - 1) / VL), last = (int)(lanes % VL);
-    N(norm_bounds) bounds[FC_STREAMS];
+    const int whole = (int)(lanes / VL), last = (int)(lanes % VL), vectors = whole + (last > 0);
     memset(partial, 0, sizeof(T) * (size_t)(vectors * 4 * VL * VL));
-    for (int v = 0; v < vectors; v++) {
-        const int64_t at = c + v * VL;
-        const int tail = v == vectors - 1 ? last : 0;
-        N(norm_bounds) *b = &bounds[v];
-        if (wanted & FC_NORM_STATISTICS) {
-            b->centre = tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0);
-            FC_STORE((T *)s->centre + at, b->centre);
-        } else {
-            b->centre = FC_LOAD((const T *)by->centre + at);
+    if (wanted & FC_NORM_STATISTICS)
+        for (int v = 0; v < vectors; v++) {
+            const int tail = v == whole ? last : 0;
+            const int64_t at = c + v * VL;
+            FC_STORE((T *)s->centre + at, tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0));
         }
-        if (gate == FC_GATE_INPUT || maps)
-            b->gain = FC_LOAD((const T *)by->gain + at);
-        if (gate == FC_GATE_INPUT)
-            b->shift = FC_LOAD((const T *)by->shift + at);
-        b->low = vset1((T)by->low), b->high = vset1((T)by->high);
-    }
+    T *tile = partial + FC_NORM_PARTIAL_BYTES / sizeof(T);
     for (int64_t n = 0; n < s->images; n++)
-        for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR))
-            for (int l = 0; l < VL && p + l < s->pixels; l++)
-                for (int v = 0; v < vectors; v++) {
-                    T *own = partial + (v * VL + l) * 4 * VL;
-                    if (v < vectors - 1 || !last)
-                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, maps, stream, 0, own);
-                    else
-                        N(norm_sums_lane)(s, &bounds[v], n, p, l, c + v * VL, wanted, gate, maps, stream, last, own);
-                }
+        for (int64_t p = 0; p < s->pixels; p += N(NORM_FOUR)) {
+            const int64_t rest = s->pixels - p;
+            for (int l = 0; l < VL && l < rest; l++) {
+                N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p + l, c, VL);
+                if (stream)
+                    rows.gated = tile + l * N(NORM_GROUP), rows.gated_row = VL * N(NORM_GROUP);
+                N(norm_fetch)(rows.x, rows.x_row, N(norm_ahead)(s, &s->x, p), lanes);
+                if (wanted & FC_NORM_GRADIENT)
+                    N(norm_fetch)(rows.g, rows.g_row, N(norm_ahead)(s, &s->g, p), lanes);
+                if (gate == FC_GATE_OUTPUT)
+                    N(norm_fetch)(rows.y, rows.y_row, N(norm_ahead)(s, &s->y, p), lanes);
+                T *own = partial + l * 4 * VL;
+                if (rest >= N(NORM_FOUR))
+                    N(norm_sums_lane)(by, s, rows, 4, c, lanes, wanted, gate, maps, own);
+                else /* one copy of the code for 1 to 4 */
+                    N(norm_sums_lane)(by, s, rows, (int)(rest - l + VL - 1) / VL, c, lanes, wanted, gate, maps, own);
+            }
+            if (stream)
+                N(norm_stream_rows)(rest < N(NORM_FOUR) ? rest : N(NORM_FOUR), lanes, tile,
+                                    (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c, s->gated.pixel);
+        }
     void *const results[] = {s->sum, s->square, s->grad, s->product};
     for (int v = 0; v < vectors; v++)
         for (int q = 0; q < 4; q++)
-            if (q < 2 ? wanted & FC_NORM_STATISTICS : wanted & FC_NORM_GRADIENT) {
-                const int tail = v == vectors - 1 ? last : 0;
+            if (FC_IS_WANTED(q)) {
+                const int tail = v == whole ? last : 0;
                 vec sums[VL];
                 _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) sums[l] =
                     vload(partial + ((v * VL + l) * 4 + q) * VL);
@@ -251,8 +272,8 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
 
 static void N(norm_sums_last)(int64_t channels, const fc_norm_channels *by, const fc_norm_sums *s)
 {
-    for (int64_t c = 0; c < channels; c += FC_STREAMS * VL) {
-        const int64_t lanes = channels - c < FC_STREAMS * VL ? channels - c : FC_STREAMS * VL;
+    for (int64_t c = 0; c < channels; c += N(NORM_GROUP)) {
+        const int64_t lanes = channels - c < N(NORM_GROUP) ? channels - c : N(NORM_GROUP);
 #define FC_RUN(wanted, gate, maps)                                                                                     \
     do {                                                                                                               \
         if ((maps || gate == FC_GATE_OUTPUT) && by->stream)                                                            \
@@ -268,13 +289,19 @@ static void N(norm_sums_last)(int64_t channels, const fc_norm_channels *by, cons
     }
 }
 
-/* ---- sums of a plane ---------------------------------------------------------------------------------------------*/
-INLINE T N(norm_typical_plane)(const fc_norm_sums *s)
+/* ---- sums of planes ----------------------------------------------------------------------------------------------*/
+/* One channel as if it were alone: neighbouring pixels */
+INLINE fc_norm_pixels N(norm_plane_of)(const fc_norm_pixels *a, int64_t i)
+{
+    return (fc_norm_pixels){a->data ? (T *)a->data + i * a->pixel : NULL, 1, a->image};
+}
+
+INLINE T N(norm_typical_plane)(const fc_norm_sums *s, const fc_norm_pixels *plane)
 {
     vec lanes = {0};
     const int64_t count = s->pixels < FC_NORM_TYPICAL ? s->pixels : FC_NORM_TYPICAL;
     for (int64_t n = 0; n < s->typical; n++) {
-        const T *x = (const T *)s->x.data + n * s->x.image;
+        const T *x = (const T *)plane->data + n * plane->image;
         int64_t p = 0;
         for (; p + VL <= count; p += VL)
             lanes += vload(x + p);
@@ -284,57 +311,94 @@ INLINE T N(norm_typical_plane)(const fc_norm_sums *s)
     return N(norm_across)(lanes) * N(norm_one_over)(s);
 }
 
-INLINE void N(norm_sums_values)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s, const int wanted,
-                                const fc_norm_gate gate, const int maps, const int stream)
+/* One plane of image n: partial[q][VL] += its sums */
+INLINE void N(norm_sums_values)(int64_t n, const N(norm_bounds) * bounds, const fc_norm_sums *s, const int wanted,
+                                const fc_norm_gate gate, const int maps, const int stream, T *partial)
 {
-    const T centre = wanted & FC_NORM_STATISTICS ? N(norm_typical_plane)(s) : ((const T *)by->centre)[channel];
-    const int gated = gate == FC_GATE_INPUT;
-    const N(norm_bounds)
-        bounds = {vrounded(vset1(centre)), gated || maps ? vset1(((const T *)by->gain)[channel]) : (vec){0},
-                  gated ? vset1(((const T *)by->shift)[channel]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
-    vec sums[4] = {{0}, {0}, {0}, {0}};
-    for (int64_t n = 0; n < s->images; n++) {
-        int64_t p = 0;
-        for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
-            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
-            _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-            { /* behind the plane of one image it is the next channel's, which comes next */
-                vfetch(rows.x + r * VL);
-                if (wanted & FC_NORM_GRADIENT)
-                    vfetch(rows.g + r * VL);
-            }
-            N(norm_add)(&rows, &bounds, 4, 0, wanted, gate, maps, stream, 0, sums);
+    vec sums[4];
+    for (int q = 0; q < 4; q++)
+        if (FC_IS_WANTED(q))
+            sums[q] = vload(partial + q * VL);
+    int64_t p = 0;
+    for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
+        const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
+        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
+        { /* behind the plane of one image it is the next channel's, which comes next */
+            vfetch(rows.x + r * VL);
+            if (wanted & FC_NORM_GRADIENT)
+                vfetch(rows.g + r * VL);
         }
-        const int rest = (int)(s->pixels - p);
-        if (rest) {
-            const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
-            N(norm_add)(&rows, &bounds, (rest + VL - 1) / VL, rest % VL, wanted, gate, maps, stream, 0, sums);
-        }
+        N(norm_add)(&rows, bounds, 4, 0, wanted, gate, maps, stream, 0, sums);
     }
-    if (wanted & FC_NORM_STATISTICS) {
-        *(T *)s->centre = centre;
-        *(T *)s->sum = N(norm_across)(sums[0]);
-        *(T *)s->square = N(norm_across)(sums[1]);
+    const int rest = (int)(s->pixels - p);
+    if (rest) {
+        const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
+        N(norm_add)(&rows, bounds, (rest + VL - 1) / VL, rest % VL, wanted, gate, maps, stream, 0, sums);
     }
-    if (wanted & FC_NORM_GRADIENT) {
-        *(T *)s->grad = N(norm_across)(sums[2]);
-        *(T *)s->product = N(norm_across)(sums[3]);
-    }
+    for (int q = 0; q < 4; q++)
+        if (FC_IS_WANTED(q))
+            vstore(partial + q * VL, sums[q]);
 }
 
-static void N(norm_sums_plane)(int64_t channel, const fc_norm_channels *by, const fc_norm_sums *s)
+/* Channels [channel, channel + lanes), the first ones of the arrays, at most NORM_GROUP. Neighbouring planes follow each other in
+ * memory. */
+INLINE void N(norm_sums_planes)(int64_t channel, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *all,
+                                const int wanted, const fc_norm_gate gate, const int maps, const int stream)
 {
-    const int aligned = s->maps && ((uintptr_t)s->gated.data | (uintptr_t)s->gated.image * sizeof(T)) % 64 == 0;
+    T *partial = all->partial, *centre = all->centre;
+    memset(partial, 0, sizeof(T) * (size_t)(lanes * 4 * VL));
+    if (wanted & FC_NORM_STATISTICS)
+        for (int64_t i = 0; i < lanes; i++) {
+            const fc_norm_pixels x = N(norm_plane_of)(&all->x, i);
+            centre[i] = N(norm_typical_plane)(all, &x);
+        }
+    for (int64_t n = 0; n < all->images; n++)
+        for (int64_t i = 0; i < lanes; i++) {
+            const int64_t c = channel + i;
+            const int gated = gate == FC_GATE_INPUT;
+            const N(norm_bounds)
+                bounds = {vrounded(vset1(wanted & FC_NORM_STATISTICS ? centre[i] : ((const T *)by->centre)[c])),
+                          gated || maps ? vset1(((const T *)by->gain)[c]) : (vec){0},
+                          gated ? vset1(((const T *)by->shift)[c]) : (vec){0}, vset1((T)by->low), vset1((T)by->high)};
+            fc_norm_sums s = *all;
+            s.x = N(norm_plane_of)(&all->x, i);
+            s.g = N(norm_plane_of)(&all->g, i);
+            s.gated = N(norm_plane_of)(&all->gated, i);
+            N(norm_sums_values)(n, &bounds, &s, wanted, gate, maps, stream, partial + i * 4 * VL);
+        }
+    void *const results[] = {all->sum, all->square, all->grad, all->product};
+    for (int q = 0; q < 4; q++)
+        if (FC_IS_WANTED(q))
+            for (int64_t i = 0; i < lanes; i++)
+                ((T *)results[q])[i] = N(norm_across)(vload(partial + (i * 4 + q) * VL));
+}
+
+static void N(norm_sums_plane)(int64_t channel, int64_t channels, const fc_norm_channels *by, const fc_norm_sums *s_)
+{
+    fc_norm_sums own = *s_, *s = &own;
+    const int aligned =
+        s->maps && ((uintptr_t)s->gated.data | (uintptr_t)(s->gated.image | s->gated.pixel) * sizeof(T)) % 64 == 0;
+    for (int64_t i = 0; i < channels; i += N(NORM_GROUP)) {
+        const int64_t lanes = channels - i < N(NORM_GROUP) ? channels - i : N(NORM_GROUP);
 #define FC_RUN(wanted, gate, maps)                                                                                     \
     do {                                                                                                               \
         if (maps && by->stream && aligned)                                                                             \
-            N(norm_sums_values)(channel, by, s, wanted, gate, maps, 1);                                                \
+            N(norm_sums_planes)(channel + i, lanes, by, s, wanted, gate, maps, 1);                                     \
         else                                                                                                           \
-            N(norm_sums_values)(channel, by, s, wanted, gate, maps, 0);                                                \
+            N(norm_sums_planes)(channel + i, lanes, by, s, wanted, gate, maps, 0);                                     \
     } while (0)
-    FC_WANTED(FC_RUN);
+        FC_WANTED(FC_RUN);
 #undef FC_RUN
+        fc_norm_pixels *const arrays[] = {&s->x, &s->g, &s->gated};
+        for (int a = 0; a < 3; a++)
+            if (arrays[a]->data)
+                arrays[a]->data = (T *)arrays[a]->data + lanes * arrays[a]->pixel;
+        void **const results[] = {&s->centre, &s->sum, &s->square, &s->grad, &s->product};
+        for (int r = 0; r < 5; r++)
+            *results[r] = (T *)*results[r] + lanes;
+    }
 }
+#undef FC_IS_WANTED
 #undef FC_WANTED
 
 #include "norm_map.tmpl.h"
@@ -347,10 +411,5 @@ static const fc_norm_kernels N(norm_table) = {
     .grad_last = N(norm_grad_last),
     .grad_plane = N(norm_grad_plane),
 };
-#undef FC_STREAMS
-#undef FC_SUB
-#undef FC_EACH_STREAM
 #undef FC_LOAD
 #undef FC_STORE
-#undef FC_STREAM
-#undef FC_CHANNELS

@@ -6,6 +6,7 @@
  */
 #include "../scratch.h"
 #include "conv.h"
+#include "windows.h"
 #include "winograd_tiles.h"
 
 #include <string.h>
@@ -29,13 +30,10 @@ int64_t fc_l2_bytes(void)
 
 int fc_streams(const fc_problem *p)
 {
-    /* Of 4 MiB (a core's part of a third-level cache) and 8 MiB y the next layer finds a part in the cache: neutral. 12 MiB
-     * past the caches took a fifth less time. */
-    static const int64_t LEAST_BYTES = 10 << 20;
     enum { LINE = 64 };
     const int64_t item = (int64_t)p->item;
     const fc_view *y = &p->y;
-    return y->stride_c == 1 && y->n * y->h * y->w * p->groups * p->out_channels * item >= LEAST_BYTES &&
+    return y->stride_c == 1 && fc_should_stream(y->n * y->h * y->w * p->groups * p->out_channels * item) &&
            p->k->vector_lanes * item == LINE && (uintptr_t)y->data % LINE == 0 && p->out_channels * item % LINE == 0 &&
            (y->stride_w | y->stride_h | y->stride_n) * item % LINE == 0;
 }

@@ -39,8 +39,7 @@ static void run(fc_dtype dtype, elementwise_call call)
     call.kernels = fc_get_kernels(dtype)->elementwise;
     call.item = dtype == FC_F32 ? 4 : 8;
     call.step = call.function <= FC_LEAKY_RELU ? CHEAP : EXPENSIVE;
-    call.stream = call.y != call.x && call.y != call.grad_y &&
-                  fc_should_stream(call.count * call.item * (call.grad_y ? 3 : 2)) &&
+    call.stream = call.y != call.x && call.y != call.grad_y && fc_should_stream(call.count * call.item) &&
                   (uintptr_t)call.y % FC_STREAM_ALIGN == 0;
     fc_parallel((call.count + call.step - 1) / call.step, elementwise_task, &call);
 }

@@ -25,7 +25,7 @@ typedef struct {
     fc_norm_wanted wanted;
     int maps; /* the sums write grad_x as they go, fc_norm_sums.maps */
     void *grad_weight, *grad_bias; /* may be null */
-    int by_planes, together; /* sums over planes; a task does all of its channels, maps too */
+    int by_planes, together; /* sums over planes; a task maps its channels, too */
     double *mean, *inv; /* [channels] */
     /* [pixel_parts][channels], of each task and in the end (row 0) of the batch: mean, sum of squared differences to it, sum of
      * g, sum of g * (x - mean); without statistics the last is about the centre */
@@ -60,7 +60,7 @@ int64_t fc_norm_map_tiles(const fc_norm_call *, const fc_view *other);
 /* For all pixels y = clamp((x - centre) * gain + shift + r), or for_grad
  * y = g * gain + (x - centre) * slope + offset. By tiles it needs map_slot_count slots of FC_NORM_MAP_TILES tiles. */
 void fc_norm_map(fc_norm_call *, int for_grad);
-/* The same for channels [c, c + lanes) only, in the calling thread; not by tiles. */
+/* The same for the planes of channels [c, c + lanes), in the calling thread. */
 void fc_norm_map_channels(const fc_norm_call *, int for_grad, int64_t c, int64_t lanes);
 /* Sets by.stream for the map. */
 void fc_norm_choose_stream(fc_norm_call *, int for_grad);

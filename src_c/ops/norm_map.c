@@ -23,8 +23,7 @@ int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int64_t run)
     const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
     const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
     const int long_runs = run * (int64_t)call->item >= LEAST_RUN;
-    const int arrays = 2 + (call->g.data != NULL) + (call->r.data != NULL);
-    return (aligned || long_runs) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item * arrays);
+    return (aligned || long_runs) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item);
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
@@ -117,19 +116,9 @@ static void map_pixels(const map_call *map, int64_t c, int64_t lanes, int64_t co
         call->k->norm->map_last(count, lanes, &by, x, other, y);
 }
 
-/* Runs of `run` neighbouring values from pixel q on, one in each of `images` */
-static void map_runs(const map_call *map, int64_t images, int64_t run, int64_t q, int64_t c)
+static fc_norm_pixels planes_at(const fc_norm_call *call, const fc_view *v, int64_t q, int64_t c)
 {
-    const fc_norm_call *call = map->call;
-    const fc_norm_pixels x = {fc_norm_pixel_at(call, &call->x, q, c), 1, call->x.stride_n};
-    const fc_norm_pixels y = {fc_norm_pixel_at(call, &call->y, q, c), 1, call->y.stride_n};
-    fc_norm_pixels other = {NULL, 0, 0};
-    if (map->other->data)
-        other = (fc_norm_pixels){fc_norm_pixel_at(call, map->other, q, c), 1, map->other->stride_n};
-    if (map->for_grad)
-        call->k->norm->grad_plane(images, run, c, &call->by, call->gate, other, x, y);
-    else
-        call->k->norm->map_plane(images, run, c, &call->by, x, other, y);
+    return (fc_norm_pixels){v->data ? fc_norm_pixel_at(call, v, q, c) : NULL, v->stride_c, v->stride_n};
 }
 
 /* Neighbouring values: of a plane, or of a row where one of the arrays has gaps after its rows */
@@ -140,13 +129,20 @@ static int64_t run_of(const map_call *map)
     return linear ? call->plane : call->x.w;
 }
 
-static void map_plane(const map_call *map, int64_t plane, int64_t begin, int64_t end)
+/* Values [begin, end) of the planes of channels [c, c + channels) of images [n, n + images) */
+static void map_planes(const map_call *map, int64_t n, int64_t images, int64_t c, int64_t channels, int64_t begin,
+                       int64_t end)
 {
     const fc_norm_call *call = map->call;
-    const int64_t n = plane / call->channels, c = plane % call->channels, row = run_of(map);
+    const int64_t row = run_of(map);
     for (int64_t p = begin; p < end;) {
-        const int64_t run = fc_lesser(end - p, row - p % row);
-        map_runs(map, 1, run, n * call->plane + p, c);
+        const int64_t run = fc_lesser(end - p, row - p % row), q = n * call->plane + p;
+        const fc_norm_pixels x = planes_at(call, &call->x, q, c), y = planes_at(call, &call->y, q, c),
+                             other = planes_at(call, map->other, q, c);
+        if (map->for_grad)
+            call->k->norm->grad_plane(images, channels, run, c, &call->by, call->gate, other, x, y);
+        else
+            call->k->norm->map_plane(images, channels, run, c, &call->by, x, other, y);
         p += run;
     }
 }
@@ -178,9 +174,12 @@ static void map_task(void *context, int64_t task, int slot)
                    fc_norm_read(call, &call->y, q, count, 0, call->channels, NULL));
     } else {
         const int64_t begin = task % map->parts * map->step, end = fc_lesser(call->plane, begin + map->step);
-        const int64_t first = task / map->parts * map->group;
-        for (int64_t i = first; i < fc_lesser(map->planes, first + map->group); i++)
-            map_plane(map, i, begin, end);
+        const int64_t first = task / map->parts * map->group, last = fc_lesser(map->planes, first + map->group);
+        for (int64_t i = first; i < last;) {
+            const int64_t c = i % call->channels, count = fc_lesser(last - i, call->channels - c);
+            map_planes(map, i / call->channels, 1, c, count, begin, end);
+            i += count;
+        }
     }
     if (call->by.stream)
         call->k->fence();
@@ -225,19 +224,7 @@ void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
 void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)
 {
     const map_call map = map_of(call, for_grad);
-    const int linear =
-        fc_norm_is_plane(&call->x) && fc_norm_is_plane(&call->y) && (!map.other->data || fc_norm_is_plane(map.other));
-    if (map.walk == PIXELS)
-        map_pixels(&map, c, lanes, call->pixels, fc_norm_read(call, map.other, 0, call->pixels, c, lanes, NULL),
-                   fc_norm_read(call, &call->x, 0, call->pixels, c, lanes, NULL),
-                   fc_norm_read(call, &call->y, 0, call->pixels, c, lanes, NULL));
-    else
-        for (int64_t i = c + lanes - 1; i >= c; i--) /* backwards, as in map_task */
-            if (linear)
-                map_runs(&map, call->x.n, call->plane, 0, i);
-            else
-                for (int64_t n = call->x.n - 1; n >= 0; n--)
-                    map_plane(&map, n * call->channels + i, 0, call->plane);
+    map_planes(&map, 0, call->x.n, c, lanes, 0, call->plane);
     if (call->by.stream)
         call->k->fence();
 }

@@ -31,7 +31,7 @@ int fc_should_stream(int64_t bytes)
         known = last_cache();
         __atomic_store_n(&cache, known, __ATOMIC_RELAXED);
     }
-    return bytes > known / 8 * 7;
+    return bytes > known / 3;
 }
 
 fc_pool_axis fc_window_axis(const fc_pool_axis *axis, int adaptive, int64_t in, int64_t out)
@@ -167,7 +167,7 @@ int fc_merge_images(fc_view *const *views, int count)
 static int streams(size_t item, const fc_view *v)
 {
     const int64_t size = (int64_t)item;
-    return fc_should_stream(2 * v->n * v->c * v->h * v->w * size) && v->stride_c * size % FC_STREAM_ALIGN == 0;
+    return fc_should_stream(v->n * v->c * v->h * v->w * size) && v->stride_c * size % FC_STREAM_ALIGN == 0;
 }
 
 /* Whole rows that follow each other in memory are one long row. */
