@@ -42,6 +42,8 @@ PROBLEMS = {
     "groups of few": ((6, 66, 20, 21), (66, 2, 3, 3), {"groups": 33, "padding": 1}),
     "groups of few, grown": ((6, 33, 20, 21), (99, 1, 3, 3), {"groups": 33, "padding": 1}),
     "few outputs dilated": ((6, 17, 20, 21), (3, 17, 3, 3), {"padding": 12, "dilation": 12}),
+    "few outputs of many inputs": ((6, 40, 20, 21), (3, 40, 5, 5), {"padding": 4}),
+    "few outputs in long rows": ((6, 64, 1, 3000), (1, 64, 1, 40), {}),
     "reflect": ((6, 9, 14, 15), (9, 9, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
 }
 TRANSPOSED = {
@@ -52,6 +54,7 @@ TRANSPOSED = {
         {"stride": 2, "dilation": 2, "padding": 3, "output_padding": 1},
     ),
     "transposed patches": ((6, 17, 10, 11), (17, 3, 4, 4), {"stride": 5}),
+    "transposed, few outputs": ((6, 40, 10, 11), (40, 3, 7, 7), {"stride": 2, "padding": 3}),
     "transposed pixel": ((6, 40, 1, 1), (40, 33, 5, 5), {}),
     "transposed 1-D": ((6, 9, 101), (9, 8, 4), {"stride": 2}),
     "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),

@@ -22,6 +22,7 @@ CASES = {  # x, weight, stride, padding, dilation, groups
     "padding beyond the kernel": ((1, 4, 3, 3), (18, 4, 2, 2), 1, 4, 1, 1),
     "depthwise": ((2, 19, 7, 8), (19, 1, 3, 3), 1, 1, 1, 19),
     "pixels": ((2, 4, 6, 20), (2, 4, 3, 3), 1, 1, 1, 1),
+    "taps": ((2, 40, 6, 20), (3, 40, 3, 3), 1, 1, 1, 1),
     "narrow": ((2, 4, 20, 2), (17, 4, 3, 3), 1, 1, 1, 1),
 }
 VALUES = (np.nan, np.inf, -np.inf)

@@ -56,7 +56,7 @@ def test_kind_is_there(kind):
 
 def test_algorithm_of_a_shape_is_told():
     assert {grid.algorithm(case) for case in CONVS} == {
-        *("", "direct", "winograd", "pixels", "depthwise"),
+        *("", "direct", "winograd", "pixels", "taps", "depthwise"),
     }
 
 

@@ -16,6 +16,7 @@
 #include "optimize.h"
 #include "pixels.h"
 #include "pool.h"
+#include "taps.h"
 #include "winograd.h"
 
 enum { FC_MAX_LANES = 16 }; /* of any instruction set and dtype */
@@ -50,6 +51,7 @@ typedef struct {
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;
     const fc_optimize_kernels *optimize;
+    void (*taps)(const fc_taps *); /* a row of sums of taps */
 } fc_kernels;
 
 typedef struct {

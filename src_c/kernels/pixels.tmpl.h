@@ -1,6 +1,7 @@
-/* pixels.tmpl.h: K weights stay broadcast while R runs of neighbouring outputs pass by: R loads and K broadcasts for R * K
- * multiply-adds. R is the largest, up to 8, with R * K accumulators + K broadcasts + 1 load within the registers
- * (32 of AVX-512, 16 elsewhere): 8 8 8 6 5 4 3 2 for K = 1 .. 8, and 8 6 3 2 2 1 1 1.
+/* pixels.tmpl.h: R runs of neighbouring outputs meet K weights: R loads and K broadcasts for R * K multiply-adds. The fewer of the
+ * two are kept in registers while the others pass by: R * K accumulators + min(R, K) + 1. R is the largest, up to 8, that fits into
+ * the registers (32 of AVX-512, 16 elsewhere), where 8 accumulators are enough no more than that: 8 8 8 6 5 4 3 2 for
+ * K = 1 .. 8, and 8 6 3 2 2 2 1 1.
  */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
@@ -16,12 +17,21 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
             const int64_t offset = c * p->plane + u * p->row;
             for (int64_t v = 0; v < p->kernel_w; v++, w += channels) {
                 const int64_t at = offset + p->tap[v];
-                vec weight[FC_PIXELS_MAX_CHANNELS];
-                FC_UNROLL for (int k = 0; k < channels; k++) weight[k] = vset1(w[k]);
-                FC_UNROLL for (int r = 0; r < runs; r++)
-                {
-                    vec a = vload(x[r] + at);
-                    FC_UNROLL for (int k = 0; k < channels; k++) acc[r][k] = vmuladd(a, weight[k], acc[r][k]);
+                vec a[FC_PIXELS_MAX_RUNS], weight[FC_PIXELS_MAX_CHANNELS];
+                if (runs < channels) {
+                    FC_UNROLL for (int r = 0; r < runs; r++) a[r] = vload(x[r] + at);
+                    FC_UNROLL for (int k = 0; k < channels; k++)
+                    {
+                        weight[k] = vset1(w[k]);
+                        FC_UNROLL for (int r = 0; r < runs; r++) acc[r][k] = vmuladd(a[r], weight[k], acc[r][k]);
+                    }
+                } else {
+                    FC_UNROLL for (int k = 0; k < channels; k++) weight[k] = vset1(w[k]);
+                    FC_UNROLL for (int r = 0; r < runs; r++)
+                    {
+                        a[r] = vload(x[r] + at);
+                        FC_UNROLL for (int k = 0; k < channels; k++) acc[r][k] = vmuladd(a[r], weight[k], acc[r][k]);
+                    }
                 }
             }
         }
@@ -44,8 +54,8 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
 #define FC_MAX_RUNS {0, 8, 8, 8, 6, 5, 4, 3, 2}
 #else
 #define FC_TABLE(F) \
-    FC_ROW8(F, 1) FC_ROW6(F, 2) FC_ROW3(F, 3) FC_ROW2(F, 4) FC_ROW2(F, 5) FC_ROW1(F, 6) FC_ROW1(F, 7) FC_ROW1(F, 8)
-#define FC_MAX_RUNS {0, 8, 6, 3, 2, 2, 1, 1, 1}
+    FC_ROW8(F, 1) FC_ROW6(F, 2) FC_ROW3(F, 3) FC_ROW2(F, 4) FC_ROW2(F, 5) FC_ROW2(F, 6) FC_ROW1(F, 7) FC_ROW1(F, 8)
+#define FC_MAX_RUNS {0, 8, 6, 3, 2, 2, 2, 1, 1}
 #endif
 FC_TABLE(FC_TILE)
 #define FC_ENTRY(k, r) [k][r] = N(pixels_##k##_##r),

@@ -181,6 +181,10 @@ static const method pixels = {
     "pixels",         "few output channels per group: lanes are neighbouring outputs of a row",
     fc_conv_pixels,   fc_conv_pixels_scratch,
     fc_packed_pixels, fc_pack_pixels};
+static const method taps = {
+    "taps",         "few output channels, many input channels: one product per input pixel, then sums over taps",
+    fc_conv_taps,   fc_conv_taps_scratch,
+    fc_packed_taps, fc_pack_taps};
 static const method winograd = {"winograd",
                                 "3 to 5 taps along one axis or both, stride 1, enough channels: 6 multiplications, "
                                 "along an axis, per 2 to 4 outputs",
@@ -198,17 +202,6 @@ static const method whole = {
     fc_packed_direct, fc_pack_whole};
 
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
-
-/* The tile kernel's lanes are output channels: with fewer than half a vector of them, lanes along the row do better,
- * provided that rows are not shorter than that. A group's window is turned by itself, in pieces of cache lines: that costs as
- * much as some 4 taps per input, of which there are stride_h * stride_w for each output. */
-int fc_has_few_outputs(const fc_problem *p)
-{
-    enum { TURNING_TAPS = 4 };
-    const int64_t inputs = p->stride_h * p->stride_w;
-    return p->out_channels <= fc_min(FC_PIXELS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
-           p->y.w >= p->k->vector_lanes / 2 && (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * inputs);
-}
 
 /* Pairs of an output row and a row of the kernel that meet in x: direct convolution leaves out the others. Stride and dilation 1. */
 static int64_t rows_inside(const fc_problem *p)
@@ -245,6 +238,58 @@ static int winograd_pays(const fc_problem *p)
     return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
 }
 
+/* ---- few outputs: costs per image in vector multiplications at the peak, two per cycle. double: they may not fit in 64 bits -----*/
+/* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
+ * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. */
+static double direct_cost(const fc_problem *p)
+{
+    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 16 };
+    const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
+    const double rows = p->k->gemm->max_rows;
+    const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
+    const double taps = (double)(p->stride_h == 1 && p->dilation_h == 1 ? rows_inside(p) : p->kernel_h * p->y.h) *
+                        (double)(p->kernel_w * p->y.w);
+    return taps * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
+           (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0));
+}
+
+/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned. */
+static double pixels_cost(const fc_problem *p)
+{
+    const double multiplications = (double)(p->y.h * fc_ceil_div(p->y.w, p->k->vector_lanes)) *
+                                   (double)(p->out_channels * p->kernel_h * p->kernel_w * p->in_channels);
+    return multiplications * 1.25 + (double)(p->y.h * p->y.w * p->stride_h * p->stride_w) * (double)p->in_channels;
+}
+
+/* Rows that are not much shorter than a vector. A group's window is turned by itself, in pieces of cache lines: that costs as much as
+ * some 4 taps per input, of which there are stride_h * stride_w for each output. */
+static int pixels_serves(const fc_problem *p)
+{
+    enum { TURNING_TAPS = 4 };
+    return p->out_channels <= FC_PIXELS_MAX_CHANNELS && 2 * p->y.w >= p->k->vector_lanes &&
+           (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
+}
+
+/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels. */
+static double taps_cost(const fc_problem *p)
+{
+    enum { STORE = 6, SUM = 2 };
+    const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
+    return (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + STORE)) +
+           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
+}
+
+/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless. Less than a
+ * twentieth is no reason. */
+static const method *for_few_outputs(const fc_problem *p)
+{
+    const method *best = NULL;
+    double least = direct_cost(p) * 0.95;
+    if (pixels_serves(p) && pixels_cost(p) < least)
+        best = &pixels, least = pixels_cost(p);
+    return fc_conv_taps_serves(p) && taps_cost(p) < least ? &taps : best;
+}
+
 /* Lays the problem out and picks its method; NULL when the algorithm asked for cannot serve it. */
 static const method *choose(fc_problem *p)
 {
@@ -254,14 +299,22 @@ static const method *choose(fc_problem *p)
     trim(p);
     if (fc_is_depthwise(p))
         return &depthwise;
-    if (fc_has_few_outputs(p))
-        return &pixels;
-    if (p->algorithm == FC_AUTO && winograd_pays(p))
+    const int half_empty = 2 * p->out_channels <= p->k->vector_lanes; /* Winograd's lanes are output channels too */
+    if (p->algorithm == FC_AUTO && !half_empty && winograd_pays(p))
         return &winograd;
     if (fc_conv_whole_serves(p))
         return &whole;
+    const method *few = for_few_outputs(p);
+    if (few)
+        return few;
     fc_unroll_rows(p);
     return &direct;
+}
+
+int fc_is_direct(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    return choose(&p) == &direct;
 }
 
 /* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical

@@ -46,7 +46,7 @@ fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc
 void fc_set_epilogue(fc_problem *, const fc_epilogue *);
 int fc_is_empty(const fc_view *);
 int fc_is_depthwise(const fc_problem *);
-int fc_has_few_outputs(const fc_problem *);
+int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
 /* A tall, narrow image is turned on its side. */
 void fc_lay_down(fc_problem *);
 /* Picks the method and runs it; lays the problem out on the way. */
@@ -157,6 +157,8 @@ fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilat
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 int fc_conv_winograd_serves(const fc_problem *); /* r x r, 1 x r, r x 1, r = 3, 4, 5; stride 1, dilation 1 */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
+fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
+int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
 
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
 int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
@@ -172,11 +174,13 @@ int64_t fc_packed_direct(const fc_problem *);
 int64_t fc_packed_depthwise(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
+int64_t fc_packed_taps(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
 fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
+fc_status fc_pack_taps(const fc_problem *, char *to);
 /* Sets problem->packed to the whole weight that fc_pack_direct packed. */
 void fc_use_packed(fc_problem *, const char *packed);
 
@@ -200,4 +204,5 @@ int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
+int64_t fc_conv_taps_scratch(const fc_problem *);
 #endif

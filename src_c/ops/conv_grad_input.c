@@ -252,6 +252,16 @@ static int64_t phase_taps(int64_t kernel, int64_t stride, int64_t dilation)
     return fc_ceil_div(kernel, stride / gcd(stride, dilation));
 }
 
+/* Whether phases use the packed weight: the last one, which sees the most taps, decides. */
+static int is_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    const int64_t row = fc_min(c->stride_h, grad_x->h) - 1, column = fc_min(c->stride_w, grad_x->w) - 1;
+    const fc_phase h = fc_make_phase(row, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const fc_phase w = fc_make_phase(column, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    const fc_problem q = phase_problem(p, c, &h, &w);
+    return !h.taps || !w.taps || fc_is_direct(&q);
+}
+
 typedef struct {
     const fc_conv *c;
     const fc_view *grad_y, *grad_x, *weight;
@@ -268,7 +278,7 @@ static fc_status run_call(fc_problem *p, const void *context)
     if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
         return FC_ENOMEM;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_has_few_outputs(p))
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || !is_direct(p, c, a->grad_x))
         return run_phases(p, c, a->grad_x);
     /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
      * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
