@@ -81,10 +81,10 @@ static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_
     if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) ||
         (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
         return;
-    const int64_t readable = fc_parts(extent, w->stride) * w->stride;
+    const int64_t readable = fc_parts(extent, w->stride) * w->stride, last = in + w->pad_before - readable;
     call->lane_step = w->stride;
     call->lane_begin = fc_parts(w->pad_before, w->stride);
-    call->lane_end = fc_lesser(call->out.w, (in + w->pad_before - readable) / w->stride + 1);
+    call->lane_end = fc_lesser(call->out.w, last < 0 ? 0 : last / w->stride + 1);
 }
 
 /* With c + pad = a * stride + v, position k * stride + c lies in the windows k + a, k + a - 1, ..., where it is tap v,
@@ -137,7 +137,11 @@ static void plan(pool_call *call, int64_t work)
     const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
     if (planes) {
         call->blocks = fc_blocks_of(call->out.n * call->out.c, 1, &call->h, &call->w, work, 0);
-        call->blocks.lane_parts = call->out.c;
+        fc_blocks *b = &call->blocks;
+        b->lane_parts = call->out.c;
+        b->cols = fc_parts(b->cols, call->lane_step) * call->lane_step; /* whole groups of a gradient's positions */
+        b->col_parts = fc_parts(call->out.w, b->cols);
+        b->tasks = call->out.n * call->out.c * b->row_parts * b->col_parts;
     } else {
         call->blocks =
             fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
