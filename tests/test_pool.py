@@ -395,7 +395,7 @@ def test_windows_of_two_columns(width, dtype):
             np.testing.assert_array_equal(part, mean[..., : (width - 1) // 2])
 
 
-# kernel, stride, padding, dilation, ceil_mode: lanes are neighbouring outputs of wide planes, a few at the edges are not
+# kernel, stride, padding, dilation, ceil_mode; lanes are neighbouring outputs but for some at the edges
 IN_ROWS = (
     (3, 1, 1, 1, False),
     (3, 2, 1, 1, False),
@@ -429,12 +429,16 @@ def test_planes_and_channels_give_the_same_bits(width, case, dtype):
         kernel, stride, padding, _, ceil = case
         x = rng.standard_normal(x.shape).astype(dtype)
         for count, divisor in ((True, None), (False, None), (True, 5)):
-            means = [F.avg_pool2d(f(x), kernel, stride, padding, ceil, count, divisor) for f in FORMATS]
+            means = [
+                F.avg_pool2d(f(x), kernel, stride, padding, ceil, count, divisor) for f in FORMATS
+            ]
             assert same_bits(*means)
             g = rng.standard_normal(means[0].shape).astype(dtype)
             assert same_bits(
                 *(
-                    F.avg_pool2d_backward(f(g), x.shape, kernel, stride, padding, ceil, count, divisor)
+                    F.avg_pool2d_backward(
+                        f(g), x.shape, kernel, stride, padding, ceil, count, divisor
+                    )
                     for f in FORMATS
                 )
             )

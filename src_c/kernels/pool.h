@@ -57,9 +57,9 @@ typedef struct {
     int64_t grad_y_row, grad_y_col, first_i, first_j, windows_i, windows_j;
     const uint8_t *code; /* taps, as fc_pool_task writes them */
     int64_t code_row, code_col, kernel_w;
-    const fc_cover *rows, *cols;               /* of the n_rows x n_cols positions to compute */
-    const fc_pair *row_pairs, *col_pairs;      /* maximum */
-    const fc_span *row_windows, *col_windows;  /* all windows of the axis */
+    const fc_cover *rows, *cols; /* of the n_rows x n_cols positions to compute */
+    const fc_pair *row_pairs, *col_pairs; /* maximum */
+    const fc_span *row_windows, *col_windows; /* all windows of the axis */
     int64_t step_h, step_w;
     double divisor; /* average */
     int64_t top, left, n_rows, n_cols, channels;
@@ -87,7 +87,7 @@ typedef struct {
 
 typedef struct {
     void (*max)(const fc_pool_task *);
-    void (*max_code)(const fc_pool_task *);  /* with uint8_t taps; windows of at most 256 taps */
+    void (*max_code)(const fc_pool_task *); /* with uint8_t taps; windows of at most 256 taps */
     void (*max_index)(const fc_pool_task *); /* with int64_t positions */
     void (*mean)(const fc_pool_task *);
     void (*max_grad)(const fc_pool_grad_task *);
@@ -95,6 +95,6 @@ typedef struct {
     /* These three return 0, or 1 when an index lies outside its plane (nothing is accessed there). */
     int (*scatter_add)(const fc_pool_index_task *); /* plane = 0, then plane[index] += value */
     int (*scatter_set)(const fc_pool_index_task *); /* plane = 0, then plane[index] = value, the last one stays */
-    int (*gather)(const fc_pool_index_task *);      /* value = plane[index] */
+    int (*gather)(const fc_pool_index_task *); /* value = plane[index] */
 } fc_pool_kernels;
 #endif

@@ -24,7 +24,8 @@ INLINE void N(pool_taps)(const T *q, const int tail, const int lanes, vec *tap)
         tap[0] = N(evens)(a, b), tap[1] = N(odds)(a, b);
     } else if (lanes == 4) {
         const vec a = vload(q), b = vload(q + VL), c = vload(q + 2 * VL), d = vload(q + 3 * VL);
-        const vec even_low = N(evens)(a, b), even_high = N(evens)(c, d), odd_low = N(odds)(a, b), odd_high = N(odds)(c, d);
+        const vec even_low = N(evens)(a, b), even_high = N(evens)(c, d), odd_low = N(odds)(a, b),
+                  odd_high = N(odds)(c, d);
         tap[0] = N(evens)(even_low, even_high), tap[1] = N(evens)(odd_low, odd_high);
         tap[2] = N(odds)(even_low, even_high), tap[3] = N(odds)(odd_low, odd_high);
     } else {
@@ -35,8 +36,8 @@ INLINE void N(pool_taps)(const T *q, const int tail, const int lanes, vec *tap)
 /* The scan of one window. torch's rule: a tap wins when it is greater or NaN, so the first maximum stays, and of NaNs the
  * last; against -inf the first tap wins or is equal. code counts the winner as u * code_h + v * code_w. */
 INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
-                          int64_t code_h, int64_t code_w, const int streams, const int tail, const int lanes, const int mode,
-                          vec *best, ivec *code)
+                          int64_t code_h, int64_t code_w, const int streams, const int tail, const int lanes,
+                          const int mode, vec *best, ivec *code)
 {
     const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
     FC_EACH_STREAM
@@ -159,8 +160,7 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     } else {
         int64_t code_h = p->step_h * p->width, code_w = p->step_w;
         /* positions beyond the range of a lane: number the taps instead and find the position when it is written */
-        if (FC_F32 && mode == N(POOL_INDEX) &&
-            (row->count - 1) * code_h + (col->count - 1) * code_w > INT32_MAX)
+        if (FC_F32 && mode == N(POOL_INDEX) && (row->count - 1) * code_h + (col->count - 1) * code_w > INT32_MAX)
             unit = code_h = col->count, code_w = 1;
         N(max_window)(p, x, stream, row, col, code_h, code_w, streams, tail, N(CHANNELS), mode, best, code);
     }
@@ -207,7 +207,8 @@ INLINE void N(pool_one)(const fc_pool_task *p, int64_t i, int64_t j, const int m
 
 /* streams * VL outputs of a row, whose first window begins at x and at position `base` of the plane */
 INLINE void N(pool_lanes)(const fc_pool_task *p, const fc_span *row, const fc_span *col, vec divisor, const T *x, T *y,
-                          int64_t *index, int64_t base, const int streams, const int lanes, const int mean, const int mode)
+                          int64_t *index, int64_t base, const int streams, const int lanes, const int mean,
+                          const int mode)
 {
     vec best[FC_STREAMS];
     ivec code[FC_STREAMS];
@@ -228,7 +229,8 @@ INLINE void N(pool_lanes)(const fc_pool_task *p, const fc_span *row, const fc_sp
 }
 
 /* Columns [lane_begin, lane_end) of row i; taps: 0, or how many a window is wide */
-INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const int taps, const int mean, const int mode)
+INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const int taps, const int mean,
+                        const int mode)
 {
     const int pairs = lanes == 1 && mode != N(POOL_INDEX); /* of vectors: where one has little work per tap */
     const fc_pool_task t = *p; /* a store could change *p, for what the compiler knows */
@@ -254,7 +256,8 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
 {
     const int64_t width = mode != N(POOL_INDEX) ? p->cols[p->lane_begin].count : 0; /* the frequent ones unrolled */
     for (int64_t i = 0; i < p->n_rows; i++) {
-        for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols; j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
+        for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
+             j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
             N(pool_one)(p, i, j, mean, mode);
         if (p->lane_step == 1 && width == 3)
             N(pool_row)(p, i, 1, 3, mean, mode);

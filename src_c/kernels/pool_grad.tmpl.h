@@ -103,8 +103,8 @@ INLINE T N(mean_grad_one)(const fc_pool_grad_task *p, const fc_cover *row, const
 }
 
 /* streams * VL groups of positions: the sums of their windows; share = 1 / divisor of rows of windows with this area */
-INLINE void N(mean_grad_lanes)(const fc_pool_grad_task *p, const fc_cover *row, int64_t k, T *x, int64_t *area, T *share,
-                               const int streams, const int lanes, const int taps)
+INLINE void N(mean_grad_lanes)(const fc_pool_grad_task *p, const fc_cover *row, int64_t k, T *x, int64_t *area,
+                               T *share, const int streams, const int lanes, const int taps)
 {
     vec sum[4][FC_STREAMS];
     _Pragma("GCC unroll 4") for (int phase = 0; phase < lanes; phase++) FC_EACH_STREAM sum[phase][s] = (vec){0};

@@ -72,14 +72,8 @@ INLINE void N(transpose_registers)(vec *r)
 #define FC_ZIPPED(l, d) (((l) & 1) * VL + (l) / 2 + (d))
 #if FC_VECTOR_BYTES == 32 && FC_F32
 INLINE vec N(middle_swapped)(vec a) { return (vec)_mm256_permute4x64_epi64((__m256i)a, 0xd8); }
-INLINE vec N(evens)(vec a, vec b)
-{
-    return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88));
-}
-INLINE vec N(odds)(vec a, vec b)
-{
-    return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd));
-}
+INLINE vec N(evens)(vec a, vec b) { return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88)); }
+INLINE vec N(odds)(vec a, vec b) { return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd)); }
 #else
 INLINE vec N(evens)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SECOND, 0); }
 INLINE vec N(odds)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SECOND, 1); }

@@ -131,7 +131,8 @@ static void plan(pool_call *call, int64_t work)
         call->direct &= views[i]->stride_c == 1;
     if (!planes)
         call->lane_step = 0;
-    if (!planes && (!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) && fc_merge_images(views, count))
+    if (!planes && (!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) &&
+        fc_merge_images(views, count))
         call->direct = 0;
     call->direct |= call->out.c == 1 || planes; /* a stride between channels is never used then */
     const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
@@ -143,8 +144,7 @@ static void plan(pool_call *call, int64_t work)
         b->col_parts = fc_parts(call->out.w, b->cols);
         b->tasks = call->out.n * call->out.c * b->row_parts * b->col_parts;
     } else {
-        call->blocks =
-            fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
+        call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
     }
     call->group = fc_blocks_group(&call->blocks, work);
     if (call->direct)
