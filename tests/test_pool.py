@@ -395,7 +395,7 @@ def test_windows_of_two_columns(width, dtype):
             np.testing.assert_array_equal(part, mean[..., : (width - 1) // 2])
 
 
-# kernel, stride, padding, dilation, ceil_mode; lanes are neighbouring outputs but for some at the edges
+# kernel, stride, padding, dilation, ceil_mode; lanes are neighbouring outputs except at edges
 IN_ROWS = (
     (3, 1, 1, 1, False),
     (3, 2, 1, 1, False),
