@@ -30,8 +30,8 @@ typedef struct {
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
     int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
     /* One channel whose columns are neighbours in all arrays: lanes may be neighbouring outputs of a row for the columns
-     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, with step_w 1 also 2, and 4 for windows 4 wide; 0: no
-     * columns. Their taps are readable up to a multiple of lane_step. */
+     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or with step_w 1 2; 0: no columns. Their taps are readable
+     * up to a multiple of lane_step. */
     int64_t lane_begin, lane_end, lane_step;
 } fc_pool_task;
 
@@ -68,7 +68,7 @@ typedef struct {
     int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
     /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step positions
      * of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose windows all exist and
-     * have one area; lane_step is 1, 2 or 4 as above, or 0: no groups. phases[lane_step]. */
+     * have one area; lane_step is 1, 2, for windows 4 wide 4, or 0: no groups. phases[lane_step]. */
     int64_t lane_begin, lane_end, lane_step;
     const fc_pool_phase *phases;
 } fc_pool_grad_task;

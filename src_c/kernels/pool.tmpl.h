@@ -12,7 +12,7 @@
 
 enum { N(POOL_VALUE), N(POOL_CODE), N(POOL_INDEX) };
 
-/* What the lanes of a vector are: channels, or outputs of a row of one channel whose windows begin 1, 2 or 4 columns apart. */
+/* What the lanes of a vector are: channels, or outputs of a row of one channel whose windows begin 1 or 2 columns apart. */
 enum { N(CHANNELS) = 0 };
 #define FC_CHUNK(lanes) ((lanes) > 1 ? (lanes) : 1)
 
@@ -22,12 +22,6 @@ INLINE void N(pool_taps)(const T *q, const int tail, const int lanes, vec *tap)
     if (lanes == 2) {
         const vec a = vload(q), b = vload(q + VL);
         tap[0] = N(evens)(a, b), tap[1] = N(odds)(a, b);
-    } else if (lanes == 4) {
-        const vec a = vload(q), b = vload(q + VL), c = vload(q + 2 * VL), d = vload(q + 3 * VL);
-        const vec even_low = N(evens)(a, b), even_high = N(evens)(c, d), odd_low = N(odds)(a, b),
-                  odd_high = N(odds)(c, d);
-        tap[0] = N(evens)(even_low, even_high), tap[1] = N(evens)(odd_low, odd_high);
-        tap[2] = N(odds)(even_low, even_high), tap[3] = N(odds)(odd_low, odd_high);
     } else {
         tap[0] = FC_LOAD(q);
     }
@@ -50,9 +44,9 @@ INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, con
         for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
             FC_EACH_STREAM
             {
-                vec a[FC_CHUNK(4)];
+                vec a[FC_CHUNK(2)];
                 N(pool_taps)(q + s * stream, tail, lanes, a);
-                _Pragma("GCC unroll 4") for (int c = 0; c < FC_CHUNK(lanes); c++)
+                _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
                 {
                     if (c > 0 && v + c >= col->count)
                         break;
@@ -82,9 +76,9 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
         for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
             FC_EACH_STREAM
             {
-                vec a[FC_CHUNK(4)];
+                vec a[FC_CHUNK(2)];
                 N(pool_taps)(q + s * stream, tail, lanes, a);
-                _Pragma("GCC unroll 4") for (int c = 0; c < FC_CHUNK(lanes); c++)
+                _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
                 {
                     if (c > 0 && v + c >= col->count)
                         break;
@@ -267,10 +261,8 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
             N(pool_row)(p, i, 2, 3, mean, mode);
         else if (p->lane_step == 2 && width == 2)
             N(pool_row)(p, i, 2, 2, mean, mode);
-        else if (p->lane_step == 2)
-            N(pool_row)(p, i, 2, 0, mean, mode);
         else
-            N(pool_row)(p, i, 4, 4, mean, mode);
+            N(pool_row)(p, i, 2, 0, mean, mode);
     }
 }
 
