@@ -68,7 +68,7 @@ typedef struct {
     int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
     /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step positions
      * of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose windows all exist and
-     * have one area; lane_step is 1, 2, for windows 4 wide 4, or 0: no groups. phases[lane_step]. */
+     * have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */
     int64_t lane_begin, lane_end, lane_step;
     const fc_pool_phase *phases;
 } fc_pool_grad_task;

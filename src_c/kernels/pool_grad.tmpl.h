@@ -106,15 +106,15 @@ INLINE T N(mean_grad_one)(const fc_pool_grad_task *p, const fc_cover *row, const
 INLINE void N(mean_grad_lanes)(const fc_pool_grad_task *p, const fc_cover *row, int64_t k, T *x, int64_t *area,
                                T *share, const int streams, const int lanes, const int taps)
 {
-    vec sum[4][FC_STREAMS];
-    _Pragma("GCC unroll 4") for (int phase = 0; phase < lanes; phase++) FC_EACH_STREAM sum[phase][s] = (vec){0};
+    vec sum[2][FC_STREAMS];
+    _Pragma("GCC unroll 2") for (int phase = 0; phase < lanes; phase++) FC_EACH_STREAM sum[phase][s] = (vec){0};
     for (int64_t i = row->first; i < row->first + row->count; i++) {
         const T *g = (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row + k;
         if (*area != p->row_windows[i].area) {
             *area = p->row_windows[i].area;
             *share = N(mean_share)(p, i, p->first_j + k + p->phases->first);
         }
-        _Pragma("GCC unroll 4") for (int phase = 0; phase < lanes; phase++)
+        _Pragma("GCC unroll 2") for (int phase = 0; phase < lanes; phase++)
         {
             const T *q = g + p->phases[phase].first;
             const int64_t count = taps ? taps : p->phases[phase].count;
@@ -127,16 +127,9 @@ INLINE void N(mean_grad_lanes)(const fc_pool_grad_task *p, const fc_cover *row, 
         T *at = x + s * VL * lanes;
         if (lanes == 1) {
             vstore(at, sum[0][s]);
-        } else if (lanes == 2) {
+        } else {
             vstore(at, N(zip_low)(sum[0][s], sum[1][s]));
             vstore(at + VL, N(zip_high)(sum[0][s], sum[1][s]));
-        } else {
-            const vec even_low = N(zip_low)(sum[0][s], sum[2][s]), even_high = N(zip_high)(sum[0][s], sum[2][s]);
-            const vec odd_low = N(zip_low)(sum[1][s], sum[3][s]), odd_high = N(zip_high)(sum[1][s], sum[3][s]);
-            vstore(at, N(zip_low)(even_low, odd_low));
-            vstore(at + VL, N(zip_high)(even_low, odd_low));
-            vstore(at + 2 * VL, N(zip_low)(even_high, odd_high));
-            vstore(at + 3 * VL, N(zip_high)(even_high, odd_high));
         }
     }
 }
@@ -172,10 +165,8 @@ static void N(mean_grad_plane)(const fc_pool_grad_task *p)
             N(mean_grad_row)(p, h, 1, 0);
         else if (p->lane_step == 2 && taps == 1)
             N(mean_grad_row)(p, h, 2, 1);
-        else if (p->lane_step == 2)
-            N(mean_grad_row)(p, h, 2, 0);
         else
-            N(mean_grad_row)(p, h, 4, 1);
+            N(mean_grad_row)(p, h, 2, 0);
     }
 }
 

@@ -65,12 +65,11 @@ static int are_planes(const pool_call *call)
     return planes;
 }
 
-/* Whether the kernels know the step of the windows: 1, 2 without dilation, of a gradient 4 of windows 4 wide. Adaptive windows
- * are regular where they divide the axis. */
+/* Whether the kernels know the step of the windows: 1, or 2 without dilation. Adaptive windows are regular where they divide
+ * the axis. */
 static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
 {
-    const int without_gaps = w->dilation == 1 && (w->stride == 2 || (w->stride == 4 && w->kernel == 4));
-    return (!adaptive || in % out == 0) && (w->stride == 1 || without_gaps);
+    return (!adaptive || in % out == 0) && (w->stride == 1 || (w->stride == 2 && w->dilation == 1));
 }
 
 /* The outputs of a row whose windows are whole, and readable up to a multiple of the stride where a kernel splits rows by it.
@@ -78,7 +77,7 @@ static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
 static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
 {
     const int64_t in = call->in.w, extent = (w->kernel - 1) * w->dilation + 1;
-    if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) || w->stride > 2 ||
+    if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) ||
         (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
         return;
     const int64_t readable = fc_parts(extent, w->stride) * w->stride, last = in + w->pad_before - readable;
