@@ -54,6 +54,16 @@ def whole(rng, shape, dtype, nan=0.0):
     return x
 
 
+def same_bits(a, b):
+    """Also the sign of zeros; of NaN only the place."""
+    where = np.isnan(a)
+    return (
+        np.array_equal(where, np.isnan(b))
+        and np.array_equal(a[~where], b[~where])
+        and np.array_equal(np.signbit(a[~where]), np.signbit(b[~where]))
+    )
+
+
 def eps(dtype):
     return float(np.finfo(dtype).eps)
 
@@ -383,6 +393,55 @@ def test_windows_of_two_columns(width, dtype):
         part = F.avg_pool2d(x[:, :, :, : width - 1], *arguments) if width > 2 else None
         if part is not None:
             np.testing.assert_array_equal(part, mean[..., : (width - 1) // 2])
+
+
+# kernel, stride, padding, dilation, ceil_mode; lanes are neighbouring outputs except at edges
+IN_ROWS = (
+    (3, 1, 1, 1, False),
+    (3, 2, 1, 1, False),
+    (2, 2, 0, 1, False),
+    (2, 1, ((0, 1), (1, 0)), 1, False),
+    ((5, 4), (3, 2), (2, 1), 1, True),
+    (4, 4, 2, 1, True),
+    (3, 1, 1, (2, 3), False),
+    (3, 4, 0, 1, False),
+    (1, 2, 0, 1, False),
+)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", IN_ROWS)
+@pytest.mark.parametrize("width", [9, 14, 17, 31, 34, 57, 72, 131])
+def test_planes_and_channels_give_the_same_bits(width, case, dtype):
+    rng = np.random.default_rng(width)
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0], dtype)
+    for choice in (special, special[2:]):
+        x = rng.standard_normal((2, 3, 11, width)).astype(dtype)
+        x[rng.random(x.shape) < 0.7] = choice[0]
+        x = np.where(rng.random(x.shape) < 0.8, rng.choice(choice, x.shape), x)
+        results = [F.max_pool2d(f(x), *case, return_indices=True) for f in FORMATS]
+        values = [F.max_pool2d(f(x), *case) for f in FORMATS]
+        assert all(same_bits(y, values[0]) for y in (values[1], results[0][0], results[1][0]))
+        np.testing.assert_array_equal(results[0][1], results[1][1])
+        if case[3] != 1:
+            continue
+        kernel, stride, padding, _, ceil = case
+        x = rng.standard_normal(x.shape).astype(dtype)
+        for count, divisor in ((True, None), (False, None), (True, 5)):
+            means = [
+                F.avg_pool2d(f(x), kernel, stride, padding, ceil, count, divisor) for f in FORMATS
+            ]
+            assert same_bits(*means)
+            g = rng.standard_normal(means[0].shape).astype(dtype)
+            assert same_bits(
+                *(
+                    F.avg_pool2d_backward(
+                        f(g), x.shape, kernel, stride, padding, ceil, count, divisor
+                    )
+                    for f in FORMATS
+                )
+            )
 
 
 @pytest.mark.usefixtures("isa")

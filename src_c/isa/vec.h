@@ -115,6 +115,23 @@ INLINE vec vclamp(vec a, vec lower, vec upper)
 #endif
 }
 
+/* a > best ? a : best, best where either is NaN: the x86 maximum itself */
+#define vgreatest N(vgreatest)
+INLINE vec vgreatest(vec a, vec best)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    return (vec)_mm512_max_ps((__m512)a, (__m512)best);
+#elif FC_VECTOR_BYTES == 64
+    return (vec)_mm512_max_pd((__m512d)a, (__m512d)best);
+#elif FC_VECTOR_BYTES == 32 && FC_F32
+    return (vec)_mm256_max_ps((__m256)a, (__m256)best);
+#elif FC_VECTOR_BYTES == 32
+    return (vec)_mm256_max_pd((__m256d)a, (__m256d)best);
+#else
+    return vselect(a > best, a, best);
+#endif
+}
+
 /* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. */
 #if FC_VECTOR_BYTES == 64 && FC_F32
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p); }

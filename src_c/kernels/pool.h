@@ -29,6 +29,10 @@ typedef struct {
     int64_t width, kernel_w;
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
     int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
+    /* One channel whose columns are neighbours in all arrays: lanes may be neighbouring outputs of a row for the columns
+     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or with step_w 1 2; 0: no columns. Their taps are readable
+     * up to a multiple of lane_step. */
+    int64_t lane_begin, lane_end, lane_step;
 } fc_pool_task;
 
 /* Input position h receives from `count` windows that start at `first` (average), or from the entries
@@ -40,6 +44,11 @@ typedef struct {
     int64_t window, tap;
 } fc_pair;
 
+/* The windows that hold position k * stride + phase of an axis: k + first ... k + first + count - 1 */
+typedef struct {
+    int64_t first, count;
+} fc_pool_phase;
+
 /* grad_x[h][w][c] = sum of grad_y over the windows that the position was the maximum of, or of grad_y / divisor over those
  * that hold it, in ascending order of the windows. grad_y and code: [(i - first_i) * row + (j - first_j) * col + c], for the
  * windows_i x windows_j windows that meet the n_rows x n_cols positions from (top, left) on. */
@@ -48,15 +57,20 @@ typedef struct {
     int64_t grad_y_row, grad_y_col, first_i, first_j, windows_i, windows_j;
     const uint8_t *code; /* taps, as fc_pool_task writes them */
     int64_t code_row, code_col, kernel_w;
-    const fc_cover *rows, *cols;               /* of the n_rows x n_cols positions to compute */
-    const fc_pair *row_pairs, *col_pairs;      /* maximum */
-    const fc_span *row_windows, *col_windows;  /* all windows of the axis */
+    const fc_cover *rows, *cols; /* of the n_rows x n_cols positions to compute */
+    const fc_pair *row_pairs, *col_pairs; /* maximum */
+    const fc_span *row_windows, *col_windows; /* all windows of the axis */
     int64_t step_h, step_w;
     double divisor; /* average */
     int64_t top, left, n_rows, n_cols, channels;
     void *grad_x;
     int64_t grad_x_row, grad_x_col;
     int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
+    /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step positions
+     * of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose windows all exist and
+     * have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */
+    int64_t lane_begin, lane_end, lane_step;
+    const fc_pool_phase *phases;
 } fc_pool_grad_task;
 
 /* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their strides. */
@@ -73,17 +87,14 @@ typedef struct {
 
 typedef struct {
     void (*max)(const fc_pool_task *);
-    void (*max_code)(const fc_pool_task *);  /* with uint8_t taps; windows of at most 256 taps */
+    void (*max_code)(const fc_pool_task *); /* with uint8_t taps; windows of at most 256 taps */
     void (*max_index)(const fc_pool_task *); /* with int64_t positions */
     void (*mean)(const fc_pool_task *);
-    /* max and mean of one channel whose columns are neighbours (x_col, y_col, channels unused): cols[j] = 2 j and 2 j + 1 */
-    void (*max_pairs)(const fc_pool_task *);
-    void (*mean_pairs)(const fc_pool_task *);
     void (*max_grad)(const fc_pool_grad_task *);
     void (*mean_grad)(const fc_pool_grad_task *);
     /* These three return 0, or 1 when an index lies outside its plane (nothing is accessed there). */
     int (*scatter_add)(const fc_pool_index_task *); /* plane = 0, then plane[index] += value */
     int (*scatter_set)(const fc_pool_index_task *); /* plane = 0, then plane[index] = value, the last one stays */
-    int (*gather)(const fc_pool_index_task *);      /* value = plane[index] */
+    int (*gather)(const fc_pool_index_task *); /* value = plane[index] */
 } fc_pool_kernels;
 #endif

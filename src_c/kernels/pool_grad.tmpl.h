@@ -83,6 +83,93 @@ INLINE void N(pool_grad)(const fc_pool_grad_task *p, const int mean)
         vfence();
 }
 
+/* ---- average of one channel whose columns are neighbours ---------------------------------------------------------*/
+/* 1 / divisor of window (i, j) */
+INLINE T N(mean_share)(const fc_pool_grad_task *p, int64_t i, int64_t j)
+{
+    return (T)(1 / (p->divisor != 0 ? p->divisor : (double)p->row_windows[i].area * (double)p->col_windows[j].area));
+}
+
+/* One position, in the order of mean_grad_block */
+INLINE T N(mean_grad_one)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col)
+{
+    T sum = 0;
+    for (int64_t i = row->first; i < row->first + row->count; i++) {
+        const T *g = (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row - p->first_j;
+        for (int64_t j = col->first; j < col->first + col->count; j++)
+            sum += vrounded(vset1(g[j] * N(mean_share)(p, i, j)))[0];
+    }
+    return sum;
+}
+
+/* streams * VL groups of positions: the sums of their windows; share = 1 / divisor of rows of windows with this area */
+INLINE void N(mean_grad_lanes)(const fc_pool_grad_task *p, const fc_cover *row, int64_t k, T *x, int64_t *area,
+                               T *share, const int streams, const int lanes, const int taps)
+{
+    vec sum[2][FC_STREAMS];
+    _Pragma("GCC unroll 2") for (int phase = 0; phase < lanes; phase++) FC_EACH_STREAM sum[phase][s] = (vec){0};
+    for (int64_t i = row->first; i < row->first + row->count; i++) {
+        const T *g = (const T *)p->grad_y + (i - p->first_i) * p->grad_y_row + k;
+        if (*area != p->row_windows[i].area) {
+            *area = p->row_windows[i].area;
+            *share = N(mean_share)(p, i, p->first_j + k + p->phases->first);
+        }
+        _Pragma("GCC unroll 2") for (int phase = 0; phase < lanes; phase++)
+        {
+            const T *q = g + p->phases[phase].first;
+            const int64_t count = taps ? taps : p->phases[phase].count;
+            for (int64_t t = 0; t < count; t++)
+                FC_EACH_STREAM sum[phase][s] += vrounded(vload(q + t + s * VL) * vset1(*share));
+        }
+    }
+    FC_EACH_STREAM
+    {
+        T *at = x + s * VL * lanes;
+        if (lanes == 1) {
+            vstore(at, sum[0][s]);
+        } else {
+            vstore(at, N(zip_low)(sum[0][s], sum[1][s]));
+            vstore(at + VL, N(zip_high)(sum[0][s], sum[1][s]));
+        }
+    }
+}
+
+INLINE void N(mean_grad_row)(const fc_pool_grad_task *p, int64_t h, const int lanes, const int taps)
+{
+    const fc_pool_grad_task t = *p;
+    const fc_cover row = t.rows[h];
+    const int64_t from = t.left / lanes - t.first_j; /* windows of a group are counted from first_j on */
+    T *x = (T *)t.grad_x + h * t.grad_x_row, share = 0;
+    int64_t k = t.lane_begin, area = -1;
+    for (; lanes == 1 && k + 2 * VL <= t.lane_end; k += 2 * VL)
+        N(mean_grad_lanes)(&t, &row, from + k, x + k * lanes, &area, &share, 2, lanes, taps);
+    for (; k < t.lane_end; k += VL) {
+        k = k + VL <= t.lane_end ? k : t.lane_end - VL;
+        N(mean_grad_lanes)(&t, &row, from + k, x + k * lanes, &area, &share, 1, lanes, taps);
+    }
+}
+
+static void N(mean_grad_plane)(const fc_pool_grad_task *p)
+{
+    const int64_t begin = p->lane_begin * p->lane_step, end = p->lane_end * p->lane_step;
+    int64_t taps = p->phases->count;
+    for (int64_t c = 1; c < p->lane_step; c++)
+        taps = p->phases[c].count == taps ? taps : 0;
+    for (int64_t h = 0; h < p->n_rows; h++) {
+        T *x = (T *)p->grad_x + h * p->grad_x_row;
+        for (int64_t w = begin > 0 ? 0 : end; w < p->n_cols; w = w + 1 == begin ? end : w + 1)
+            x[w] = N(mean_grad_one)(p, p->rows + h, p->cols + w);
+        if (p->lane_step == 1 && taps == 3)
+            N(mean_grad_row)(p, h, 1, 3);
+        else if (p->lane_step == 1)
+            N(mean_grad_row)(p, h, 1, 0);
+        else if (p->lane_step == 2 && taps == 1)
+            N(mean_grad_row)(p, h, 2, 1);
+        else
+            N(mean_grad_row)(p, h, 2, 0);
+    }
+}
+
 /* The taps [*from, *to) of a window whose positions lie in [begin, begin + count). */
 INLINE void N(taps_within)(const fc_span *span, int64_t step, int64_t begin, int64_t count, int64_t *from, int64_t *to)
 {
@@ -210,6 +297,10 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
 
 static void N(pool_mean_grad)(const fc_pool_grad_task *p)
 {
+    if (p->lane_step && p->lane_end - p->lane_begin >= VL) {
+        N(mean_grad_plane)(p);
+        return;
+    }
     if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
         N(pool_grad)(p, 1);
         return;

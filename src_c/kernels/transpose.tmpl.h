@@ -67,6 +67,22 @@ INLINE void N(transpose_registers)(vec *r)
 #endif
 }
 
+/* Two vectors taken apart by the parity of the place, and the way back. AVX2 has no shuffle of two registers across quarters. */
+#define FC_SECOND(l, odd) (2 * (l) + (odd))
+#define FC_ZIPPED(l, d) (((l) & 1) * VL + (l) / 2 + (d))
+#if FC_VECTOR_BYTES == 32 && FC_F32
+INLINE vec N(middle_swapped)(vec a) { return (vec)_mm256_permute4x64_epi64((__m256i)a, 0xd8); }
+INLINE vec N(evens)(vec a, vec b) { return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88)); }
+INLINE vec N(odds)(vec a, vec b) { return N(middle_swapped)((vec)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd)); }
+#else
+INLINE vec N(evens)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SECOND, 0); }
+INLINE vec N(odds)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SECOND, 1); }
+#endif
+INLINE vec N(zip_low)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ZIPPED, 0); }
+INLINE vec N(zip_high)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ZIPPED, VL / 2); }
+#undef FC_SECOND
+#undef FC_ZIPPED
+
 #define FC_EACH_LANE(i) _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++)
 
 static void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t to_pitch)
@@ -111,6 +127,8 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
     T *to = to_;
     for (int64_t i = 0; i < rows; i += VL)
         for (int64_t j = 0; j < columns; j += VL) {
+            if (i + VL <= rows && columns >= VL)
+                j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
             const T *f = from + i * from_pitch + j;
             T *t = to + j * to_pitch + i;
             if (j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */

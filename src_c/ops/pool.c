@@ -1,9 +1,9 @@
 /* pool.c: maximum and average pooling and their gradients by window.
  *
- * Kernels know contiguous channels only. Where all arrays have them they are used in place; otherwise a tile of one cache
- * line of channels (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache
- * and transposed out. Channels-first windows two columns wide have kernels of their own, which read planes. Every output is
- * computed by one kernel call from its window alone, so blocking and threads do not show in the result.
+ * Kernels know contiguous channels, and planes whose columns are neighbours. Where all arrays have the one or the other
+ * they are used in place; otherwise, and where rows of planes are too short for vectors, a tile of one cache line of channels
+ * (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache and transposed out.
+ * Every output is computed by one kernel call from its window alone, so blocking and threads do not show in the result.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -19,7 +19,9 @@ typedef struct {
     int64_t tap_row, tap_col;
     int direct, wants_index, by_planes;
     fc_blocks blocks;
+    int64_t group; /* blocks of a task */
     fc_block_axis h, w;
+    int64_t lane_begin, lane_end, lane_step; /* of whole rows, as in fc_pool_task and fc_pool_grad_task */
     fc_pool_task forward;
     fc_pool_grad_task grad;
     void (*run)(const fc_pool_task *);
@@ -52,19 +54,98 @@ static int streams(const pool_call *call)
            (!call->wants_index || is_aligned(&call->index, 8));
 }
 
+/* ---- planes ------------------------------------------------------------------------------------------------------*/
+/* Whether columns are neighbours in all arrays, and channels are not; taps stand by channels. */
+static int are_planes(const pool_call *call)
+{
+    const fc_view *const views[] = {&call->in, &call->out, &call->index};
+    int planes = !call->tap;
+    for (int i = 0; i < (call->wants_index ? 3 : 2); i++)
+        planes &= views[i]->stride_w == 1 && (views[i]->stride_c != 1 || views[i]->c == 1);
+    return planes;
+}
+
+/* Whether the kernels know the step of the windows: 1, or 2 without dilation. Adaptive windows are regular where they divide
+ * the axis. */
+static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
+{
+    return (!adaptive || in % out == 0) && (w->stride == 1 || (w->stride == 2 && w->dilation == 1));
+}
+
+/* The outputs of a row whose windows are whole, and readable up to a multiple of the stride where a kernel splits rows by it.
+ * Positions of winners must fit into a lane. */
+static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
+{
+    const int64_t in = call->in.w, extent = (w->kernel - 1) * w->dilation + 1;
+    if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) ||
+        (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
+        return;
+    const int64_t readable = fc_parts(extent, w->stride) * w->stride, last = in + w->pad_before - readable;
+    call->lane_step = w->stride;
+    call->lane_begin = fc_parts(w->pad_before, w->stride);
+    call->lane_end = fc_lesser(call->out.w, last < 0 ? 0 : last / w->stride + 1);
+}
+
+/* With c + pad = a * stride + v, position k * stride + c lies in the windows k + a, k + a - 1, ..., where it is tap v,
+ * v + stride, ... */
+static fc_pool_phase phase_of(const fc_pool_axis *w, int64_t c)
+{
+    const int64_t a = (c + w->pad_before) / w->stride, v = (c + w->pad_before) % w->stride;
+    const int64_t count = v < w->kernel ? fc_parts(w->kernel - v, w->stride) : 0;
+    return (fc_pool_phase){a - count + 1, count};
+}
+
+/* The groups of positions of a row whose windows all exist and have the area of the middle one */
+static void grad_lanes(pool_call *call, const fc_pool_axis *w, int adaptive, const fc_span *cols)
+{
+    if (!are_planes(call) || !is_step(w, adaptive, call->out.w, call->in.w))
+        return;
+    int64_t first = call->in.w / 2, end = first + 1;
+    while (first > 0 && cols[first - 1].area == cols[first].area)
+        first--;
+    while (end < call->in.w && cols[end].area == cols[first].area)
+        end++;
+    call->lane_step = w->stride;
+    call->lane_end = call->out.w / w->stride;
+    for (int64_t c = 0; c < w->stride; c++) {
+        const fc_pool_phase phase = phase_of(w, c);
+        if (!phase.count) /* gaps between the windows */
+            call->lane_end = 0;
+        call->lane_begin = fc_greater(call->lane_begin, first - phase.first);
+        call->lane_end = fc_lesser(call->lane_end, end - phase.first - phase.count + 1);
+    }
+}
+
+static int64_t within(int64_t x, int64_t end) { return fc_lesser(fc_greater(x, 0), end); }
+
+/* ---- the plan ----------------------------------------------------------------------------------------------------*/
 /* Decides between in place and tiles, and cuts the output. */
 static void plan(pool_call *call, int64_t work)
 {
     fc_view *const views[] = {&call->in, &call->out, &call->index};
     const int count = call->wants_index ? 3 : 2;
+    const int planes = call->lane_end - call->lane_begin >= call->k->vector_lanes;
     call->direct = 1;
     for (int i = 0; i < count; i++)
         call->direct &= views[i]->stride_c == 1;
-    if ((!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) && fc_merge_images(views, count))
+    if (!planes)
+        call->lane_step = 0;
+    if (!planes && (!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) &&
+        fc_merge_images(views, count))
         call->direct = 0;
-    call->direct |= call->out.c == 1; /* a stride between channels is never used then */
+    call->direct |= call->out.c == 1 || planes; /* a stride between channels is never used then */
     const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
-    call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
+    if (planes) {
+        call->blocks = fc_blocks_of(call->out.n * call->out.c, 1, &call->h, &call->w, work, 0);
+        fc_blocks *b = &call->blocks;
+        b->lane_parts = call->out.c;
+        b->cols = fc_parts(b->cols, call->lane_step) * call->lane_step; /* whole groups of a gradient's positions */
+        b->col_parts = fc_parts(call->out.w, b->cols);
+        b->tasks = call->out.n * call->out.c * b->row_parts * b->col_parts;
+    } else {
+        call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
+    }
+    call->group = fc_blocks_group(&call->blocks, work);
     if (call->direct)
         return;
     const int64_t outputs = call->blocks.rows * call->blocks.cols;
@@ -82,10 +163,9 @@ static uint8_t *taps_at(const pool_call *call, const fc_block *b, int64_t height
 }
 
 /* ---- forward -----------------------------------------------------------------------------------------------------*/
-static void forward_task(void *context, int64_t task, int slot)
+static void forward_block(const pool_call *call, int64_t number, int slot)
 {
-    const pool_call *call = context;
-    const fc_block b = fc_block_at(&call->blocks, &call->out, task);
+    const fc_block b = fc_block_at(&call->blocks, &call->out, number);
     if (!b.rows)
         return;
     fc_pool_task t = call->forward;
@@ -97,6 +177,8 @@ static void forward_task(void *context, int64_t task, int slot)
     fc_window_range(t.cols, b.cols, t.step_w, &in.col, &right);
     in.rows = bottom - in.row, in.cols = right - in.col;
     t.top = in.row, t.left = in.col;
+    t.lane_step = call->lane_step;
+    t.lane_begin = within(call->lane_begin - b.col, b.cols), t.lane_end = within(call->lane_end - b.col, b.cols);
     if (call->tap) {
         t.index = taps_at(call, &b, call->out.h);
         t.index_row = call->tap_row, t.index_col = call->tap_col;
@@ -130,39 +212,11 @@ static void forward_task(void *context, int64_t task, int slot)
         fc_tile_store(fc_get_kernels(FC_F64), 8, &call->index, &b, index, lanes);
 }
 
-/* ---- planes with two columns per window ------------------------------------------------------------------------*/
-enum {
-    PAIRS_PLANES = 8,        /* at least, for then there are enough of them to share out */
-    PAIRS_OUTPUTS = 1 << 14, /* of a task, at least: 10 us */
-};
-
-/* Whether windows are columns 2 j and 2 j + 1 of planes whose columns are neighbours, and channels are not. */
-static int are_pairs(const pool_call *call, const fc_pool *pool)
+static void forward_task(void *context, int64_t task, int slot)
 {
-    const fc_pool_axis *w = &pool->w;
-    return !pool->adaptive && !call->tap && !call->wants_index && w->kernel == 2 && w->stride == 2 &&
-           w->dilation == 1 && w->pad_before == 0 && 2 * call->out.w <= call->in.w && call->in.stride_w == 1 &&
-           call->out.stride_w == 1 && call->in.stride_c != 1 && call->out.n * call->out.c >= PAIRS_PLANES;
-}
-
-static int64_t planes_per_task(const pool_call *call)
-{
-    return fc_greater(1, PAIRS_OUTPUTS / (call->out.h * call->out.w));
-}
-
-static void pairs_task(void *context, int64_t task, int slot)
-{
-    (void)slot;
     const pool_call *call = context;
-    const int64_t group = planes_per_task(call), planes = call->out.n * call->out.c;
-    for (int64_t i = task * group; i < fc_lesser(planes, (task + 1) * group); i++) {
-        const int64_t n = i / call->out.c, c = i % call->out.c;
-        fc_pool_task t = call->forward;
-        t.n_rows = call->out.h, t.n_cols = call->out.w;
-        t.x = at(&call->in, call->item, n, c, 0, 0), t.x_row = call->in.stride_h;
-        t.y = at(&call->out, call->item, n, c, 0, 0), t.y_row = call->out.stride_h;
-        call->run(&t);
-    }
+    for (int64_t i = task * call->group; i < fc_lesser(call->blocks.tasks, (task + 1) * call->group); i++)
+        forward_block(call, i, slot);
 }
 
 static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, const fc_view *y, const fc_view *index,
@@ -185,11 +239,12 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
         call.index = *index;
     call.h = (fc_block_axis){y->h, h.stride, 1, (h.kernel - 1) * h.dilation + 1, x->h};
     call.w = (fc_block_axis){y->w, w.stride, 1, (w.kernel - 1) * w.dilation + 1, x->w};
+    forward_lanes(&call, &h, &w, pool->adaptive);
     plan(&call, fc_lesser(h.kernel, x->h) * fc_lesser(w.kernel, x->w));
     const fc_pool_kernels *kernels = call.k->pool;
     call.run = mean ? kernels->mean : tap ? kernels->max_code : index ? kernels->max_index : kernels->max;
 
-    call.slot_count = fc_parallel_slots(call.blocks.tasks);
+    call.slot_count = fc_parallel_slots(fc_parts(call.blocks.tasks, call.group));
     const size_t table = aligned((y->h + y->w) * (int64_t)sizeof(fc_span));
     char *scratch = fc_scratch_acquire_parts((int64_t)table, call.slot_count, (int64_t)call.slot_bytes);
     if (!scratch)
@@ -206,13 +261,7 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
                                   .kernel_w = w.kernel,
                                   .divisor = (double)pool->divisor,
                                   .stream = streams(&call)};
-    if (are_pairs(&call, pool)) {
-        call.run = mean ? kernels->mean_pairs : kernels->max_pairs;
-        call.in = *x, call.out = *y; /* as they were before images were merged */
-        fc_parallel(fc_parts(y->n * y->c, planes_per_task(&call)), pairs_task, &call);
-    } else {
-        fc_parallel_in(call.slot_count, call.blocks.tasks, forward_task, &call);
-    }
+    fc_parallel_in(call.slot_count, fc_parts(call.blocks.tasks, call.group), forward_task, &call);
     fc_scratch_release(scratch);
     return FC_OK;
 }
@@ -244,10 +293,9 @@ static void window_range(const fc_cover *covers, int64_t count, const fc_pair *p
         *begin = 0;
 }
 
-static void grad_task(void *context, int64_t task, int slot)
+static void grad_block(const pool_call *call, int64_t number, int slot)
 {
-    const pool_call *call = context;
-    const fc_block b = fc_block_at(&call->blocks, &call->out, task);
+    const fc_block b = fc_block_at(&call->blocks, &call->out, number);
     if (!b.rows)
         return;
     fc_pool_grad_task t = call->grad;
@@ -260,6 +308,11 @@ static void grad_task(void *context, int64_t task, int slot)
     in.rows = bottom - in.row, in.cols = right - in.col;
     t.first_i = in.row, t.first_j = in.col, t.windows_i = in.rows, t.windows_j = in.cols;
     t.top = b.row, t.left = b.col;
+    if (call->lane_step && b.col % call->lane_step == 0) {
+        const int64_t group = b.col / call->lane_step, groups = b.cols / call->lane_step;
+        t.lane_step = call->lane_step;
+        t.lane_begin = within(call->lane_begin - group, groups), t.lane_end = within(call->lane_end - group, groups);
+    }
     if (call->tap) {
         t.code = taps_at(call, &in, call->in.h);
         t.code_row = call->tap_row, t.code_col = call->tap_col;
@@ -286,6 +339,13 @@ static void grad_task(void *context, int64_t task, int slot)
     fc_tile_store(call->k, call->item, &call->out, &b, grad_x, lanes);
 }
 
+static void grad_task(void *context, int64_t task, int slot)
+{
+    const pool_call *call = context;
+    for (int64_t i = task * call->group; i < fc_lesser(call->blocks.tasks, (task + 1) * call->group); i++)
+        grad_block(call, i, slot);
+}
+
 /* Windows that can meet b neighbouring positions: those of a stretch of b + reach - 1 starts, one per stride. */
 static fc_block_axis grad_axis(const fc_pool_axis *a, int adaptive, int64_t in, int64_t out)
 {
@@ -309,7 +369,7 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
         return FC_OK;
     const int64_t in_h = grad_x->h, in_w = grad_x->w, out_h = grad_y->h, out_w = grad_y->w;
     const int64_t windows = (out_h + out_w) * (int64_t)sizeof(fc_span),
-                  positions = (in_h + in_w) * (int64_t)sizeof(fc_cover);
+                  positions = (in_h + in_w) * (int64_t)sizeof(fc_cover) + in_w * (int64_t)sizeof(fc_pool_phase);
     fc_span *rows = fc_scratch_acquire((size_t)windows);
     if (!rows)
         return FC_ENOMEM;
@@ -331,10 +391,12 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     call.tap_row = out_w * call.tap_col;
     call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
     call.w = grad_axis(&w, pool->adaptive, in_w, out_w);
+    if (!tap)
+        grad_lanes(&call, &w, pool->adaptive, cols);
     plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
     call.run_grad = tap ? call.k->pool->max_grad : call.k->pool->mean_grad;
 
-    call.slot_count = fc_parallel_slots(call.blocks.tasks);
+    call.slot_count = fc_parallel_slots(fc_parts(call.blocks.tasks, call.group));
     const size_t table = aligned(positions + pairs);
     char *scratch = fc_scratch_acquire_parts((int64_t)table, call.slot_count, (int64_t)call.slot_bytes);
     if (!scratch) {
@@ -342,7 +404,8 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
         return FC_ENOMEM;
     }
     fc_cover *row_covers = (fc_cover *)scratch, *col_covers = row_covers + in_h;
-    fc_pair *row_pairs = (fc_pair *)(col_covers + in_w), *col_pairs = row_pairs + row_held;
+    fc_pool_phase *phases = (fc_pool_phase *)(col_covers + in_w);
+    fc_pair *row_pairs = (fc_pair *)(phases + in_w), *col_pairs = row_pairs + row_held;
     call.slots = scratch + table;
     call.grad = (fc_pool_grad_task){.kernel_w = w.kernel,
                                     .rows = row_covers,
@@ -352,7 +415,10 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
                                     .step_h = h.dilation,
                                     .step_w = w.dilation,
                                     .divisor = (double)pool->divisor,
+                                    .phases = phases,
                                     .stream = streams(&call)};
+    for (int64_t c = 0; c < call.lane_step; c++)
+        phases[c] = phase_of(&w, c);
     if (tap) {
         fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
         fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);
@@ -361,7 +427,7 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
         fc_window_covers(rows, in_h, out_h, row_covers);
         fc_window_covers(cols, in_w, out_w, col_covers);
     }
-    fc_parallel_in(call.slot_count, call.blocks.tasks, grad_task, &call);
+    fc_parallel_in(call.slot_count, fc_parts(call.blocks.tasks, call.group), grad_task, &call);
     fc_scratch_release(scratch);
     fc_scratch_release(rows);
     return FC_OK;

@@ -38,6 +38,8 @@ fc_pool_axis fc_window_axis(const fc_pool_axis *axis, int adaptive, int64_t in, 
 {
     if (!adaptive)
         return *axis;
+    if (in % out == 0)
+        return (fc_pool_axis){.kernel = in / out, .stride = in / out, .dilation = 1};
     return (fc_pool_axis){.kernel = fc_lesser(in, in / out + 2), .stride = fc_parts(in, out), .dilation = 1};
 }
 
@@ -133,6 +135,11 @@ fc_blocks fc_blocks_of(int64_t n, int64_t lanes, const fc_block_axis *h, const f
     b.lane_parts = fc_parts(lanes, b.lanes);
     b.tasks = n * b.lane_parts * b.row_parts * b.col_parts;
     return b;
+}
+
+int64_t fc_blocks_group(const fc_blocks *b, int64_t work)
+{
+    return fc_greater(1, TASK_WORK / fc_greater(1, b->rows * b->cols * b->lanes * work));
 }
 
 fc_block fc_block_at(const fc_blocks *b, const fc_view *output, int64_t task)

@@ -19,7 +19,7 @@ static inline int64_t fc_lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_greater(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
 
-/* Adaptive windows as an axis whose kernel and stride bound theirs. */
+/* Adaptive windows as an axis whose kernel and stride bound theirs, and are theirs where they divide it. */
 fc_pool_axis fc_window_axis(const fc_pool_axis *, int adaptive, int64_t in, int64_t out);
 /* spans[i] for i < out */
 void fc_window_spans(const fc_pool_axis *, int adaptive, int count_include_pad, int64_t in, int64_t out,
@@ -31,7 +31,8 @@ void fc_window_pairs(const fc_span *spans, int64_t step, int64_t in, int64_t out
 /* First and one past the last position that `count` spans hold. */
 void fc_window_range(const fc_span *spans, int64_t count, int64_t step, int64_t *begin, int64_t *end);
 
-/* An output of rows x cols x lanes cut into equal blocks; task t is one block of one image. */
+/* An output of rows x cols x lanes cut into equal blocks; task t is one block of one image, or where blocks are small a group
+ * of neighbouring ones. */
 typedef struct {
     int64_t rows, cols, lanes;
     int64_t row_parts, col_parts, lane_parts, tasks;
@@ -46,6 +47,8 @@ typedef struct {
 /* work: loads per output element. tile_lanes: 0, or the lanes of a tile that holds the other side of a block. */
 fc_blocks fc_blocks_of(int64_t n, int64_t lanes, const fc_block_axis *h, const fc_block_axis *w, int64_t work,
                        int64_t tile_lanes);
+/* How many blocks make a task */
+int64_t fc_blocks_group(const fc_blocks *, int64_t work);
 fc_block fc_block_at(const fc_blocks *, const fc_view *output, int64_t task);
 /* Positions of the other side that `count` outputs of an axis can touch. */
 int64_t fc_block_reach(const fc_block_axis *, int64_t count);
