@@ -68,12 +68,14 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
                           const int streams, const int tail, const int lanes, vec *total)
 {
     const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
-    FC_EACH_STREAM total[s] = vset1((T)-0.0);
+    FC_EACH_STREAM total[s] = (vec){0};
     for (int64_t u = 0; u < row->count; u++) {
         const T *q = x + u * step_row;
         vec sum[FC_STREAMS];
-        FC_EACH_STREAM sum[s] = vset1((T)-0.0);
-        for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
+        FC_EACH_STREAM sum[s] = lanes == N(CHANNELS) ? FC_LOAD(q + s * stream) : vset1((T)-0.0);
+        const int64_t summed = lanes == N(CHANNELS) ? 1 : 0;
+        q += summed * step_col;
+        for (int64_t v = summed; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
             FC_EACH_STREAM
             {
                 vec a[FC_CHUNK(2)];
@@ -85,7 +87,7 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
                     sum[s] += a[c];
                 }
             }
-        FC_EACH_STREAM total[s] += sum[s];
+        FC_EACH_STREAM total[s] = u > 0 ? total[s] + sum[s] : sum[s];
     }
 }
 
