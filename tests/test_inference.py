@@ -611,7 +611,7 @@ def test_explain(capsys):
 
 
 def test_explain_own_layers(capsys):
-    model = nn.Sequential(conv(6, 5), Double(), nn.Tanh())
+    model = nn.Sequential(conv(6, 32), Double(), nn.Tanh())
     rows = fastconv.compile(model, (1, *IMAGE), dtype=np.float64).explain()
     assert [row.algorithm for row in rows] == ["direct", "Double", "map", "copy"]
     assert [row.name for row in rows] == ["0", "1", "2", "output"]

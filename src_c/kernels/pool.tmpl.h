@@ -73,20 +73,24 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
         const T *q = x + u * step_row;
         vec sum[FC_STREAMS];
         FC_EACH_STREAM sum[s] = lanes == N(CHANNELS) ? FC_LOAD(q + s * stream) : vset1((T)-0.0);
-        const int64_t summed = lanes == N(CHANNELS) ? 1 : 0;
-        q += summed * step_col;
-        for (int64_t v = summed; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
-            FC_EACH_STREAM
-            {
-                vec a[FC_CHUNK(2)];
-                N(pool_taps)(q + s * stream, tail, lanes, a);
-                _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
-                {
-                    if (c > 0 && v + c >= col->count)
-                        break;
-                    sum[s] += a[c];
-                }
+        if (lanes == N(CHANNELS))
+            for (int64_t v = 1; v < col->count; v++) {
+                q += step_col;
+                FC_EACH_STREAM sum[s] += FC_LOAD(q + s * stream);
             }
+        else
+            for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
+                FC_EACH_STREAM
+                {
+                    vec a[FC_CHUNK(2)];
+                    N(pool_taps)(q + s * stream, 0, lanes, a);
+                    _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
+                    {
+                        if (c > 0 && v + c >= col->count)
+                            break;
+                        sum[s] += a[c];
+                    }
+                }
         FC_EACH_STREAM total[s] = u > 0 ? total[s] + sum[s] : sum[s];
     }
 }
