@@ -262,6 +262,22 @@ static int is_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_
     return !h.taps || !w.taps || fc_is_direct(&q);
 }
 
+/* Whether the phases of one panel of output channels are direct, as those of all channels are: few outputs have other methods. */
+static int panels_are_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    const int64_t rows = fc_min(c->stride_h, grad_x->h), columns = fc_min(c->stride_w, grad_x->w);
+    fc_problem panel = *p;
+    panel.out_channels = 2 * p->k->vector_lanes;
+    int direct = 1;
+    for (int64_t i = 0; i < rows * columns && direct; i++) {
+        const fc_phase h = fc_make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+        const fc_phase w = fc_make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+        const fc_problem q = phase_problem(&panel, c, &h, &w);
+        direct = !h.taps || !w.taps || fc_is_direct(&q);
+    }
+    return direct;
+}
+
 typedef struct {
     const fc_conv *c;
     const fc_view *grad_y, *grad_x, *weight;
@@ -281,12 +297,13 @@ static fc_status run_call(fc_problem *p, const void *context)
     if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || !is_direct(p, c, a->grad_x))
         return run_phases(p, c, a->grad_x);
     /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
-     * method cannot change with the number of channels: whole panels, and phases of at most 2 taps (no Winograd). */
+     * method does not change with the number of channels: whole panels, phases of at most 2 taps (no Winograd), all direct. */
     const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
     const int same = p->out_channels % (2 * p->k->vector_lanes) == 0 &&
                      phase_taps(w->h, c->stride_h, c->dilation_h) <= 2 &&
                      phase_taps(w->w, c->stride_w, c->dilation_w) <= 2;
-    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX))
+    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) ||
+        !panels_are_direct(p, c, a->grad_x))
         return run_packed_phases(p, c, a->grad_x);
     phases f = {.p = p, .c = c, .grad_x = a->grad_x};
     fc_parallel(panels, panel_task, &f);

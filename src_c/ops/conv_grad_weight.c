@@ -260,7 +260,7 @@ static void add_products(const plan *s, const block *b, const char *x, const out
         *(s->turned ? &product.a : &product.b) = y->data + begin * y->row * item;
         product.c = c + unit * product.rows * product.c_row * item;
         const int64_t first = (unit - of->first) * pixels / (of->last - of->first);
-        product.ahead = ahead + first * p->y.stride_w * item;
+        product.ahead = fc_at(ahead, first * p->y.stride_w, item);
         product.fetches = ahead ? (unit + 1 - of->first) * pixels / (of->last - of->first) - first : 0;
         p->k->gemm->at(&product);
     }
