@@ -151,7 +151,7 @@ def test_the_workspace_is_capped():
 @needs_proc
 @no_sanitizer
 def test_a_block_above_the_cap_is_given_back():
-    """The packed weights of direct convolution: 9 * 1408 * 1408 floats are 68 MiB, more than is kept."""
+    """Direct convolution packs 9 * 1408 * 1408 floats, 68 MiB, which is more than is kept."""
     code = """
     x, w = np.zeros((1, 1408, 8, 8), np.float32), np.zeros((1408, 1408, 3, 3), np.float32)
     call = lambda: F.conv2d(x, w, padding=1, algorithm="direct")
@@ -219,7 +219,8 @@ def second_level_cache():
 def test_scratch_is_never_the_image_times_the_kernel(name, layout):
     """The peak of forward and backward, over the arrays themselves.
 
-    Two threads with blocks of up to twice the second-level cache, and 16 MiB of Winograd's tiles in the gradient.
+    Two threads with blocks of up to twice the second-level cache, and 16 MiB of Winograd's tiles
+    in the gradient of the weight.
     """
     x_shape, w_shape, arguments = LARGE[name]
     code = f"""
