@@ -200,7 +200,8 @@ static void slice_task(void *context, int64_t slice, int slot)
     for (int64_t first = begin; first < end; first += s->block) {
         const int64_t tiles = fc_min(s->block, end - first);
         transform_tiles(s, first, first + tiles, first, strip, v, d);
-        multiply(s, 0, s->tiles.points, s->p->in_channels, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes, first > begin);
+        multiply(s, 0, s->tiles.points, s->p->in_channels, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes,
+                 first > begin);
     }
 }
 
