@@ -245,10 +245,12 @@ INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const
     int64_t *index = mode == N(POOL_INDEX) ? (int64_t *)t.index + i * t.index_row : NULL;
     int64_t j = t.lane_begin;
     for (; pairs && j + 2 * VL <= t.lane_end; j += 2 * VL)
-        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 2, lanes, mean, mode);
+        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 2,
+                      lanes, mean, mode);
     for (; j < t.lane_end; j += VL) {
         j = j + VL <= t.lane_end ? j : t.lane_end - VL; /* the last ones once more */
-        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 1, lanes, mean, mode);
+        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 1,
+                      lanes, mean, mode);
     }
 }
 
