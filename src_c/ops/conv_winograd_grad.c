@@ -8,7 +8,8 @@
  * back. Three schedules, chosen by the shape alone; in all, a sum runs through its tiles in order whatever the blocks are:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
- *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and panels)   (large ones)
+ *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
+ *                panels)                                                                            (large ones)
  *     by panels: v and d of all tiles are made; a task owns a panel of outputs, whose sum of CHUNK channels stays in its
  *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v)
  */
