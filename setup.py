@@ -3,6 +3,8 @@
 import os
 import platform
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from glob import glob
 
 from Cython.Build import cythonize
@@ -45,15 +47,18 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def isa_sources() -> list[str]:
-    names = ["generic", "avx2", "avx512"] if IS_X86_64 else ["generic"]
+    names = ["avx512", "generic", "avx2"] if IS_X86_64 else ["generic"]  # the longest first
     return [f"src_c/isa/{name}.c" for name in names]
 
 
 class BuildExt(build_ext):
-    """Compiles the ISA files one by one, each with its flags, and links them as extra objects."""
+    """Compiles the ISA files side by side, each with its flags, and links them as extra objects."""
 
     def build_extension(self, ext: Extension) -> None:
-        ext.extra_objects = [self.isa_object(ext, source) for source in isa_sources()]
+        os.makedirs(os.path.join(self.build_temp, "src_c", "isa"), exist_ok=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compile_one = partial(self.isa_object, ext)
+            ext.extra_objects = list(pool.map(compile_one, isa_sources()))
         super().build_extension(ext)
 
     def isa_object(self, ext: Extension, source: str) -> str:
