@@ -145,7 +145,7 @@ INLINE __m256i N(tail_mask)(int count)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm256_maskload_ps(p, N(tail_mask)(count)); }
-/* By parts of 4, 2 and 1: a masked store takes 16 cycles on a Zen 3, this 4. One copy of it: the norms alone would have 60 KB. */
+/* By parts of 4, 2 and 1: a masked store takes 16 cycles on a Zen 3, this 3 to 8. One copy of it: the norms alone would have 60 KB. */
 static __attribute__((noinline)) void vstore_tail(T *p, vec a, int count)
 {
     __m128 part = _mm256_castps256_ps128((__m256)a);

@@ -1,7 +1,6 @@
 /* taps.tmpl.h: a sum takes one load per tap, so two a cycle; four neighbouring outputs share the loop over the taps and hide the
  * latency of the additions. The order of a sum is (r, v), and lanes beyond the channels hold other taps: they are not kept. Taps
- * beyond an edge read zeros, which change no bit: loops of the same length for all outputs are predicted (without, a third of the
- * time of short rows went into that).
+ * beyond an edge read zeros, which change no bit: loops of the same length for all outputs are predicted.
  */
 enum { N(TAPS_OUTPUTS) = 4 };
 

@@ -60,7 +60,6 @@ typedef struct {
     const fc_problem *p;
     const fc_conv *c;
     const fc_view *grad_x;
-    int64_t rows, columns; /* phases along h and w */
     atomic_int status;
 } phases;
 
@@ -156,21 +155,31 @@ static fc_status fill_gaps(const fc_problem *p, const fc_conv *c)
 }
 
 /* ---- phases ----------------------------------------------------------------------------------------------------------*/
+static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
+{
+    return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);
+}
+
+/* The convolution of phase `index`, row by row; 0 if it has no taps. */
+static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int64_t index, fc_problem *q)
+{
+    const int64_t columns = fc_min(c->stride_w, grad_x->w), row = index / columns, column = index % columns;
+    const fc_phase h = fc_make_phase(row, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
+    const fc_phase w = fc_make_phase(column, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
+    if (h.taps == 0 || w.taps == 0)
+        return 0;
+    *q = phase_problem(p, c, &h, &w);
+    return 1;
+}
+
 /* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first. */
 static void phase_task(void *context, int64_t task, int slot)
 {
     (void)slot;
     phases *f = context;
-    const int64_t index = f->rows * f->columns - 1 - task;
-    const fc_problem *p = f->p;
-    const fc_conv *c = f->c;
-    const fc_phase h =
-        fc_make_phase(index / f->columns, f->grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-    const fc_phase w =
-        fc_make_phase(index % f->columns, f->grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-    if (h.taps == 0 || w.taps == 0)
+    fc_problem q;
+    if (!phase_at(f->p, f->c, f->grad_x, phase_count(f->c, f->grad_x) - 1 - task, &q))
         return; /* filled */
-    fc_problem q = phase_problem(p, c, &h, &w);
     const fc_status status = fc_conv_forward(&q);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
@@ -179,17 +188,14 @@ static void phase_task(void *context, int64_t task, int slot)
 /* Each phase takes its own scratch: whether there is enough for any of them is found out before the first one writes. */
 static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    const int64_t rows = fc_min(c->stride_h, grad_x->h), columns = fc_min(c->stride_w, grad_x->w);
-    if (rows * columns == 1)
+    const int64_t count = phase_count(c, grad_x);
+    if (count == 1)
         return 1;
     int64_t most = 0;
-    for (int64_t i = 0; i < rows * columns; i++) {
-        const fc_phase h = fc_make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-        const fc_phase w = fc_make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-        const fc_problem q = phase_problem(p, c, &h, &w);
-        if (h.taps && w.taps)
+    fc_problem q;
+    for (int64_t i = 0; i < count; i++)
+        if (phase_at(p, c, grad_x, i, &q))
             most = fc_max(most, fc_forward_scratch(&q));
-    }
     char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
     char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), most);
     const int enough = packed && block;
@@ -204,9 +210,7 @@ static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view
 {
     enum { PHASES_PER_THREAD = 8 };
     phases f = {.p = p, .c = c, .grad_x = grad_x};
-    f.rows = fc_min(c->stride_h, grad_x->h);
-    f.columns = fc_min(c->stride_w, grad_x->w);
-    const int64_t count = f.rows * f.columns;
+    const int64_t count = phase_count(c, grad_x);
     const int even = p->kernel_h >= c->stride_h && p->kernel_w >= c->stride_w;
     if (even && count >= PHASES_PER_THREAD * (int64_t)fc_parallel_slots(INT64_MAX)) {
         fc_parallel(count, phase_task, &f);
@@ -255,26 +259,18 @@ static int64_t phase_taps(int64_t kernel, int64_t stride, int64_t dilation)
 /* Whether phases use the packed weight: the last one, which sees the most taps, decides. */
 static int is_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    const int64_t row = fc_min(c->stride_h, grad_x->h) - 1, column = fc_min(c->stride_w, grad_x->w) - 1;
-    const fc_phase h = fc_make_phase(row, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-    const fc_phase w = fc_make_phase(column, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-    const fc_problem q = phase_problem(p, c, &h, &w);
-    return !h.taps || !w.taps || fc_is_direct(&q);
+    fc_problem q;
+    return !phase_at(p, c, grad_x, phase_count(c, grad_x) - 1, &q) || fc_is_direct(&q);
 }
 
 /* Whether the phases of one panel of output channels are direct, as those of all channels are: few outputs have other methods. */
 static int panels_are_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    const int64_t rows = fc_min(c->stride_h, grad_x->h), columns = fc_min(c->stride_w, grad_x->w);
-    fc_problem panel = *p;
+    fc_problem panel = *p, q;
     panel.out_channels = 2 * p->k->vector_lanes;
     int direct = 1;
-    for (int64_t i = 0; i < rows * columns && direct; i++) {
-        const fc_phase h = fc_make_phase(i / columns, grad_x->h, p->kernel_h, c->stride_h, c->dilation_h, c->pad_top);
-        const fc_phase w = fc_make_phase(i % columns, grad_x->w, p->kernel_w, c->stride_w, c->dilation_w, c->pad_left);
-        const fc_problem q = phase_problem(&panel, c, &h, &w);
-        direct = !h.taps || !w.taps || fc_is_direct(&q);
-    }
+    for (int64_t i = 0; i < phase_count(c, grad_x) && direct; i++)
+        direct = !phase_at(&panel, c, grad_x, i, &q) || fc_is_direct(&q);
     return direct;
 }
 
