@@ -46,7 +46,7 @@ typedef struct {
     const fc_linear_kernels *linear;
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;
-    const fc_winograd_kernels *winograd, *winograd_line;
+    const fc_winograd_kernels *winograd, *winograd_line, *winograd_small, *winograd_small_line; /* small: 2 taps */
     const fc_pool_kernels *pool;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;

@@ -8,15 +8,17 @@
  * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a cache line
  * of channels, with pitches that are constants of the compiler, so that every address in the loops is a pointer and a
  * displacement. Several bricks make a block (ops/winograd_tiles.h).
- * r is 3, 4 or 5; r = 2 would save as much, but its error is 3 times that of a direct sum (docs/accuracy.md).
+ * r is 3, 4 or 5. r = 2 has m = 4 and tiles of 5 x 5: on tiles of 6 its error would be 3 times that of a direct sum; here it is
+ * 1.5 times (docs/accuracy.md). It also serves stride 2, by phases (ops/conv_winograd.c).
  */
 #ifndef FC_KERNELS_WINOGRAD_H
 #define FC_KERNELS_WINOGRAD_H
 #include <stdint.h>
 
 enum {
-    FC_WINOGRAD_TILE = 6,   /* input tile */
-    FC_WINOGRAD_MIN_KERNEL = 3,
+    FC_WINOGRAD_TILE = 6, /* input tile */
+    FC_WINOGRAD_SMALL_TILE = 5, /* for kernels of 2 taps */
+    FC_WINOGRAD_MAX_OUT = 4,
     FC_WINOGRAD_MAX_KERNEL = 5,
     FC_WINOGRAD_MAX_POINTS = 36,
 };
@@ -56,21 +58,27 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
+/* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of pixels or taps
+ * read. */
+enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAST_COLUMN };
+
 /* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
- * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. */
+ * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. "36" and "6" are 25 and 5 where r = 2. */
 typedef struct {
     int brick; /* tiles */
     int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
-    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, v at a tile of a brick; x[i * row + j * pixel + c] */
-    void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v);
+    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector (to a part where r = 2), v at a tile of a brick;
+     * x[i * row + j * pixel + c] */
+    void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last, void *v);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
-    void (*input_border)(const void *const *x, int64_t channels, void *v);
+    void (*input_border)(const void *const *x, int64_t channels, int last, void *v);
     void (*multiply)(const fc_winograd_product *);
-    void (*multiply_at)(const fc_winograd_product_at *);
-    /* The others are indexed by r, the size of the kernel. m = 7 - r.
-     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[tap * tap_pitch + i] */
-    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t tap_pitch, int64_t count, void *u,
+    void (*multiply_at)(const fc_winograd_product_at *); /* this and gradients: r > 2 */
+    /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
+     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i];
+     * taps without their bit in `last` count as 0 */
+    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int last, int64_t count, void *u,
                                                 int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
      * for row < rows, column < columns, k < channels; m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].

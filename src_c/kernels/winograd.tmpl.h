@@ -1,11 +1,12 @@
-/* winograd.tmpl.h: 6-point transforms with the points 0, +-a, +-b, infinity, a = 5/8, b = 3/2.
+/* winograd.tmpl.h: 6-point transforms with the points 0, +-a, +-b, infinity, a = 5/8, b = 3/2, and those of 5 points without 0.
  *
  * With the polynomials M_j(x) = prod_{l != j} (x - p_l) over the finite points and M(x) = prod_l (x - p_l):
  *     B' row j = coefficients of M_j (row 0 divided by M_0(0)),   row 5 = coefficients of M
  *     G  row j = (1, p_j, p_j^2, ..),   row 5 = (.., 0, 1)
  *     A' row i = (p_0^i, p_1^i / M_1(p_1), .., p_4^i / M_4(p_4), i == last)
  * The divisions by M_j(p_j) may stand in any of the three; in A' (and for 0, whose M_0 has a coefficient to spare, in B')
- * they cost no operation.
+ * they cost no operation. Without the point 0 M_j and M lose a factor x: the rows of B' are the same ones a place further left,
+ * A' begins with what was its row 1, G is the same.
  * The points decide the rounding error: the root mean square error of F(4x4, 3x3) is 1.75 times that of a direct sum with
  * these, 4 times with the textbook points 0, +-1, +-2 (docs/accuracy.md).
  */
@@ -29,6 +30,8 @@
 #define FC_BRICK (2 * FC_WINO_ROWS)
 #define FC_LINE (64 / (int)sizeof(T))
 #define FC_POINT (FC_BRICK * FC_LINE + FC_LINE)
+/* Points along an axis, of squares or lines. */
+#define FC_WINO_TILE (points % 6 == 0 ? 6 : 5)
 /* Where channel c, the first of a vector, is in a brick of `points` points. */
 #define FC_CHANNEL(c) ((c) / FC_LINE * (points * FC_POINT) + (c) % FC_LINE)
 
@@ -57,18 +60,23 @@ INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
     *r4 = vmuladd(vset1(-K(FC_B)), odd, even);
 }
 
-/* v[j] = (B' d)[j] */
-INLINE void N(wino_store_b)(const vec *d, T *v)
+/* v[j] = (B' d)[j]; the last one only if it is wanted */
+INLINE void N(wino_store_b)(const vec *d, T *v, const int tile, int last)
 {
     vec r1, r2, r3, r4;
-    N(wino_b12)(&r1, &r2, d[1], d[2], d[3], d[4]);
-    N(wino_b34)(&r3, &r4, d[1], d[2], d[3], d[4]);
-    vstore(v, N(wino_b0)(d[0], d[2], d[4]));
-    vstore(v + FC_POINT, r1);
-    vstore(v + 2 * FC_POINT, r2);
-    vstore(v + 3 * FC_POINT, r3);
-    vstore(v + 4 * FC_POINT, r4);
-    vstore(v + 5 * FC_POINT, N(wino_b5)(d[1], d[3], d[5]));
+    if (tile == 6) {
+        vstore(v, N(wino_b0)(d[0], d[2], d[4]));
+        v += FC_POINT;
+        d++;
+    }
+    N(wino_b12)(&r1, &r2, d[0], d[1], d[2], d[3]);
+    N(wino_b34)(&r3, &r4, d[0], d[1], d[2], d[3]);
+    vstore(v, r1);
+    vstore(v + FC_POINT, r2);
+    vstore(v + 2 * FC_POINT, r3);
+    vstore(v + 3 * FC_POINT, r4);
+    if (last)
+        vstore(v + 4 * FC_POINT, N(wino_b5)(d[0], d[2], d[4]));
 }
 
 /* r = G g, 2 to 5 taps g[0], g[step], .. */
@@ -97,108 +105,138 @@ INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps)
 }
 
 /* r = A' m, 2 to 5 outputs */
-INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs)
+INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const int tile)
 {
-    const vec sum_a = m[step] + m[2 * step], dif_a = m[step] - m[2 * step];
-    const vec sum_b = m[3 * step] + m[4 * step], dif_b = m[3 * step] - m[4 * step], last = m[5 * step];
-    r[0] = m[0] + K(FC_NORM_A) * sum_a + K(FC_NORM_B) * sum_b;
-    r[1] = K(FC_NORM_A * FC_A) * dif_a + K(FC_NORM_B * FC_B) * dif_b;
-    if (outputs > 2)
-        r[2] = K(FC_NORM_A * FC_A2) * sum_a + K(FC_NORM_B * FC_B2) * sum_b;
-    if (outputs > 3)
-        r[3] = K(FC_NORM_A * FC_A * FC_A2) * dif_a + K(FC_NORM_B * FC_B * FC_B2) * dif_b;
-    if (outputs > 4)
-        r[4] = K(FC_NORM_A * FC_A2 * FC_A2) * sum_a + K(FC_NORM_B * FC_B2 * FC_B2) * sum_b;
-    r[outputs - 1] += last;
+    if (tile == 6)
+        m += step;
+    const vec sum_a = m[0] + m[step], dif_a = m[0] - m[step];
+    const vec sum_b = m[2 * step] + m[3 * step], dif_b = m[2 * step] - m[3 * step], last = m[4 * step];
+    if (tile == 6)
+        *r++ = m[-step] + K(FC_NORM_A) * sum_a + K(FC_NORM_B) * sum_b;
+    const int others = tile == 6 ? outputs - 1 : outputs;
+    r[0] = K(FC_NORM_A * FC_A) * dif_a + K(FC_NORM_B * FC_B) * dif_b;
+    if (others > 1)
+        r[1] = K(FC_NORM_A * FC_A2) * sum_a + K(FC_NORM_B * FC_B2) * sum_b;
+    if (others > 2)
+        r[2] = K(FC_NORM_A * FC_A * FC_A2) * dif_a + K(FC_NORM_B * FC_B * FC_B2) * dif_b;
+    if (others > 3)
+        r[3] = K(FC_NORM_A * FC_A2 * FC_A2) * sum_a + K(FC_NORM_B * FC_B2 * FC_B2) * sum_b;
+    r[others - 1] += last;
 }
 
 /* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all 36
- * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j). */
+ * would be stored and loaded once more. FC_X(i, j) loads pixel (i, j), rows of tiles of 5 being 1 to 5; their last row and column
+ * are read only where the last row or column of points is wanted. */
 #define FC_WINO_SQUARE                                                                                                 \
     {                                                                                                                  \
-        vec t[6], q[6];                                                                                                \
-        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));                   \
-        N(wino_store_b)(t, v);                                                                                         \
-        FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
-            N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 6 * FC_POINT);                                                                          \
-        N(wino_store_b)(q, v + 12 * FC_POINT);                                                                         \
-        FC_UNROLL for (int j = 0; j < 6; j++)                                                                          \
-            N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                                 \
-        N(wino_store_b)(t, v + 18 * FC_POINT);                                                                         \
-        N(wino_store_b)(q, v + 24 * FC_POINT);                                                                         \
-        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                   \
-        N(wino_store_b)(t, v + 30 * FC_POINT);                                                                         \
+        vec t[6] = {{0}}, q[6] = {{0}};                                                                                \
+        if (tile == 6) {                                                                                               \
+            FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));               \
+            N(wino_store_b)(t, v, tile, 1);                                                                            \
+            v += 6 * FC_POINT;                                                                                         \
+        }                                                                                                              \
+        FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
+            if (j < 4 || columns)                                                                                      \
+                N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                             \
+        N(wino_store_b)(t, v, tile, columns);                                                                          \
+        N(wino_store_b)(q, v + tile * FC_POINT, tile, columns);                                                        \
+        FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
+            if (j < 4 || columns)                                                                                      \
+                N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                             \
+        N(wino_store_b)(t, v + 2 * tile * FC_POINT, tile, columns);                                                    \
+        N(wino_store_b)(q, v + 3 * tile * FC_POINT, tile, columns);                                                    \
+        if (rows) {                                                                                                    \
+            FC_UNROLL for (int j = 0; j < tile; j++)                                                                   \
+                if (j < 4 || columns)                                                                                  \
+                    t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                                             \
+            N(wino_store_b)(t, v + 4 * tile * FC_POINT, tile, columns);                                                \
+        }                                                                                                              \
     }
 #define FC_WINO_LINE                                                                                                   \
     {                                                                                                                  \
         vec t[6];                                                                                                      \
-        FC_UNROLL for (int j = 0; j < 6; j++) t[j] = FC_X(0, j);                                                       \
-        N(wino_store_b)(t, v);                                                                                         \
+        FC_UNROLL for (int j = 0; j < tile; j++) t[j] = tile == 6 ? FC_X(0, j) : FC_X(1, j);                           \
+        N(wino_store_b)(t, v, tile, 1);                                                                                \
     }
 #define FC_WINO_INPUT                                                                                                  \
     {                                                                                                                  \
-        T *const v = (T *)v_ + FC_CHANNEL(c);                                                                          \
-        if (points == 6)                                                                                               \
+        T *v = (T *)v_ + FC_CHANNEL(c);                                                                                \
+        if (points == tile)                                                                                            \
             FC_WINO_LINE                                                                                               \
         else                                                                                                           \
             FC_WINO_SQUARE                                                                                             \
     }
+/* Tiles of 5 are followed by those of the next phase: zeros fill their last part. */
+#define FC_WINO_CHANNELS (tile == 6 ? channels : (channels + FC_LINE - 1) / FC_LINE * FC_LINE)
+/* Whether the last row and column of points are wanted; tiles of 6 are always whole. */
+#define FC_WINO_WANTED                                                                                                 \
+    const int tile = FC_WINO_TILE, rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN
 
-INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, void *v_, const int points)
+INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, int last, void *v_, const int points)
 {
-    const T *x0 = x_, *x1 = x0 + row, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
+    FC_WINO_WANTED;
+    const T *x0 = x_, *x1 = tile == 6 ? x0 + row : x0, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
     int64_t c = 0;
 #define FC_X(i, j) vload(x##i + (j) * pixel)
     for (; c + VL <= channels; c += VL, x0 += VL, x1 += VL, x2 += VL, x3 += VL, x4 += VL, x5 += VL)
         FC_WINO_INPUT
 #undef FC_X
 #define FC_X(i, j) vload_tail(x##i + (j) * pixel, (int)(channels - c))
-    if (c < channels)
+    for (; c < FC_WINO_CHANNELS; c += VL)
         FC_WINO_INPUT
 #undef FC_X
 }
 
-INLINE void N(wino_input_border)(const void *const *x, int64_t channels, void *v_, const int points)
+INLINE void N(wino_input_border)(const void *const *x, int64_t channels, int last, void *v_, const int points)
 {
+    FC_WINO_WANTED;
     int64_t c = 0;
-#define FC_X(i, j) vload((const T *)x[6 * (i) + (j)] + c)
+#define FC_AT(i, j) ((const T *)x[tile * (tile == 6 ? (i) : (i) - 1) + (j)] + c)
+#define FC_X(i, j) vload(FC_AT(i, j))
     for (; c + VL <= channels; c += VL)
         FC_WINO_INPUT
 #undef FC_X
-#define FC_X(i, j) vload_tail((const T *)x[6 * (i) + (j)] + c, (int)(channels - c))
-    if (c < channels)
+#define FC_X(i, j) vload_tail(FC_AT(i, j), (int)(channels - c))
+    for (; c < FC_WINO_CHANNELS; c += VL)
         FC_WINO_INPUT
 #undef FC_X
+#undef FC_AT
 }
+#undef FC_WINO_WANTED
+#undef FC_WINO_CHANNELS
 #undef FC_WINO_INPUT
 #undef FC_WINO_LINE
 #undef FC_WINO_SQUARE
 
-INLINE void N(wino_weights)(const void *w_, int64_t tap_pitch, int64_t count, void *u_, int64_t pitch, const int taps,
-                            const int points)
+INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, int64_t count, void *u_, int64_t pitch,
+                            const int taps, const int points)
 {
+    const int tile = FC_WINO_TILE, lines = points == tile ? 1 : taps;
+    const int rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN;
     const T *w = w_;
     T *u = u_;
-    const int inputs = points == 6 ? taps : taps * taps;
     for (int64_t c = 0; c < count; c += VL) {
-        vec g[25], t[30], r[6];
-    FC_UNROLL for (int tap = 0; tap < inputs; tap++) g[tap] = vload(w + tap * tap_pitch + c);
-        if (points == 6) {
-            N(wino_g)(r, g, 1, taps);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(u + j * pitch + c, r[j]);
+        vec g[25], t[30], all[6], *const r = all + 6 - tile;
+        FC_UNROLL for (int i = 0; i < lines; i++)
+            FC_UNROLL for (int j = 0; j < taps; j++)
+                g[taps * i + j] = (i == 0 || rows) && (j == 0 || columns) ? vload(w + i * row + j * tap + c) : (vec){0};
+        if (lines == 1) {
+            N(wino_g)(all, g, 1, taps);
+            FC_UNROLL for (int j = 0; j < tile; j++) vstore(u + j * pitch + c, r[j]);
             continue;
         }
         FC_UNROLL for (int j = 0; j < taps; j++)
         {
-            N(wino_g)(r, g + j, taps, taps);
-            FC_UNROLL for (int i = 0; i < 6; i++) t[taps * i + j] = r[i];
+            N(wino_g)(all, g + j, taps, taps);
+            FC_UNROLL for (int i = 0; i < tile; i++) t[taps * i + j] = r[i];
         }
-        FC_UNROLL for (int i = 0; i < 6; i++)
-        {
-            N(wino_g)(r, t + taps * i, 1, taps);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(u + (6 * i + j) * pitch + c, r[j]);
-        }
+        FC_UNROLL for (int i = 0; i < tile; i++)
+            if (i < tile - 1 || rows) {
+                N(wino_g)(all, t + taps * i, 1, taps);
+                FC_UNROLL for (int j = 0; j < tile; j++)
+                    if (j < tile - 1 || columns)
+                        vstore(u + (tile * i + j) * pitch + c, r[j]);
+            }
     }
 }
 
@@ -368,20 +406,21 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
 INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int points)
 {
+    const int tile = FC_WINO_TILE;
     vec t[24];
-    if (points == 6) {
-        FC_UNROLL for (int i = 0; i < 6; i++) t[i] = vload(m + i * FC_POINT);
-        N(wino_a)(y, t, 1, size);
+    if (points == tile) {
+        FC_UNROLL for (int i = 0; i < tile; i++) t[i] = vload(m + i * FC_POINT);
+        N(wino_a)(y, t, 1, size, tile);
         return;
     }
-    FC_UNROLL for (int j = 0; j < 6; j++)
+    FC_UNROLL for (int j = 0; j < tile; j++)
     {
         vec in[6], r[4];
-        FC_UNROLL for (int i = 0; i < 6; i++) in[i] = vload(m + (6 * i + j) * FC_POINT);
-        N(wino_a)(r, in, 1, size);
-        FC_UNROLL for (int i = 0; i < size; i++) t[6 * i + j] = r[i];
+        FC_UNROLL for (int i = 0; i < tile; i++) in[i] = vload(m + (tile * i + j) * FC_POINT);
+        N(wino_a)(r, in, 1, size, tile);
+        FC_UNROLL for (int i = 0; i < size; i++) t[tile * i + j] = r[i];
     }
-    FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + 6 * i, 1, size);
+    FC_UNROLL for (int i = 0; i < size; i++) N(wino_a)(y + size * i, t + tile * i, 1, size, tile);
 }
 
 /* clamp(out + residual), out already scaled, of a whole tile and vector: `count` outputs, `size` in a row */
@@ -421,7 +460,7 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
 INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
                           const int size, const int points)
 {
-    const int outputs = points == 6 ? size : size * size;
+    const int outputs = points == FC_WINO_TILE ? size : size * size;
     const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
     T *y = y_;
     for (int64_t k = 0; k < o->channels; k += VL) {
@@ -491,12 +530,12 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
                 t[j] = in[j];
                 continue;
             }
-            N(wino_a)(r, in + j, 6, taps);
+            N(wino_a)(r, in + j, 6, taps, 6);
             FC_UNROLL for (int i = 0; i < taps; i++) t[6 * i + j] = r[i];
         }
         FC_UNROLL for (int i = 0; i < rows; i++)
         {
-            N(wino_a)(r, t + 6 * i, 1, taps);
+            N(wino_a)(r, t + 6 * i, 1, taps, 6);
             FC_UNROLL for (int j = 0; j < taps; j++)
                 if (count == VL)
                     vstore(w + (taps * i + j) * tap_pitch + k, r[j]);
@@ -507,16 +546,18 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
 }
 
 /* r taps, m outputs */
-#define FC_WINOGRAD(shape, points, r, m)                                                                               \
-    static void N(winograd_weights_##shape##r)(const void *w, int64_t tap_pitch, int64_t count, void *u, int64_t pitch) \
+#define FC_FORWARD(shape, points, r, m)                                                                                \
+    static void N(winograd_weights_##shape##r)(const void *w, int64_t row, int64_t tap, int last, int64_t count,       \
+                                               void *u, int64_t pitch)                                                 \
     {                                                                                                                  \
-        N(wino_weights)(w, tap_pitch, count, u, pitch, r, points);                                                     \
+        N(wino_weights)(w, row, tap, last, count, u, pitch, r, points);                                                \
     }                                                                                                                  \
     static void N(winograd_output_##shape##r)(const fc_winograd_output *o, const void *x, const void *residual,        \
                                               void *y, int rows, int columns)                                          \
     {                                                                                                                  \
         N(wino_output)(o, x, residual, y, rows, columns, m, points);                                                   \
-    }                                                                                                                  \
+    }
+#define FC_GRADIENT(shape, points, r, m)                                                                               \
     static void N(winograd_gradient_##shape##r)(const void *const *dy, int64_t channels, void *d)                      \
     {                                                                                                                  \
         N(wino_gradient)(dy, channels, d, m, points);                                                                  \
@@ -526,37 +567,56 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r, points);                                          \
     }
+#define FC_INPUT(shape, points)                                                                                        \
+    static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last,       \
+                                          void *v)                                                                     \
+    {                                                                                                                  \
+        N(wino_input)(x, row, pixel, channels, last, v, points);                                                       \
+    }                                                                                                                  \
+    static void N(winograd_input_border_##shape)(const void *const *x, int64_t channels, int last, void *v)            \
+    {                                                                                                                  \
+        N(wino_input_border)(x, channels, last, v, points);                                                            \
+    }
+#define FC_SHARED(shape)                                                                                               \
+    .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .input = N(winograd_input_##shape),                         \
+    .input_border = N(winograd_input_border_##shape), .multiply = N(winograd_multiply)
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
-#define FC_WINOGRAD_SHAPE(shape, points)                                                                               \
-    static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, void *v)        \
-    {                                                                                                                  \
-        N(wino_input)(x, row, pixel, channels, v, points);                                                             \
-    }                                                                                                                  \
-    static void N(winograd_input_border_##shape)(const void *const *x, int64_t channels, void *v)                      \
-    {                                                                                                                  \
-        N(wino_input_border)(x, channels, v, points);                                                                  \
-    }                                                                                                                  \
-    FC_WINOGRAD(shape, points, 3, 4)                                                                                   \
-    FC_WINOGRAD(shape, points, 4, 3)                                                                                   \
-    FC_WINOGRAD(shape, points, 5, 2)                                                                                   \
+#define FC_SIX(shape, points)                                                                                          \
+    FC_INPUT(shape, points)                                                                                            \
+    FC_FORWARD(shape, points, 3, 4)                                                                                    \
+    FC_FORWARD(shape, points, 4, 3)                                                                                    \
+    FC_FORWARD(shape, points, 5, 2)                                                                                    \
+    FC_GRADIENT(shape, points, 3, 4)                                                                                   \
+    FC_GRADIENT(shape, points, 4, 3)                                                                                   \
+    FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        .brick = FC_BRICK,                                                                                             \
-        .line = FC_LINE,                                                                                               \
-        .point = FC_POINT,                                                                                             \
-        .input = N(winograd_input_##shape),                                                                            \
-        .input_border = N(winograd_input_border_##shape),                                                              \
-        .multiply = N(winograd_multiply),                                                                              \
+        FC_SHARED(shape),                                                                                              \
         .multiply_at = N(winograd_multiply_at),                                                                        \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
         .weight_gradient = FC_BY_KERNEL(winograd_weight_gradient_##shape),                                             \
     };
-FC_WINOGRAD_SHAPE(square, 36)
-FC_WINOGRAD_SHAPE(line, 6)
-#undef FC_WINOGRAD_SHAPE
+#define FC_FIVE(shape, points)                                                                                         \
+    FC_INPUT(shape, points)                                                                                            \
+    FC_FORWARD(shape, points, 2, 4)                                                                                    \
+    static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
+        FC_SHARED(shape),                                                                                              \
+        .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
+        .output = {[2] = N(winograd_output_##shape##2)},                                                               \
+    };
+FC_SIX(square, 36)
+FC_SIX(line, 6)
+FC_FIVE(small_square, 25)
+FC_FIVE(small_line, 5)
+#undef FC_SIX
+#undef FC_FIVE
+#undef FC_INPUT
+#undef FC_FORWARD
+#undef FC_GRADIENT
+#undef FC_SHARED
 #undef FC_BY_KERNEL
-#undef FC_WINOGRAD
+#undef FC_WINO_TILE
 #undef FC_WINO_ROWS
 #undef FC_BRICK
 #undef FC_POINT

@@ -186,8 +186,8 @@ static const method taps = {
     fc_conv_taps,   fc_conv_taps_scratch,
     fc_packed_taps, fc_pack_taps};
 static const method winograd = {"winograd",
-                                "3 to 5 taps along one axis or both, stride 1, enough channels: 6 multiplications, "
-                                "along an axis, per 2 to 4 outputs",
+                                "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
+                                "channels: 5 or 6 multiplications, along an axis, per 2 to 4 outputs",
                                 fc_conv_winograd,
                                 fc_conv_winograd_scratch,
                                 fc_packed_winograd,
@@ -212,30 +212,34 @@ static int64_t rows_inside(const fc_problem *p)
     return pairs;
 }
 
-static int64_t tiles_of_image(const fc_problem *p)
+/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. */
+static double direct_products(const fc_problem *p)
 {
-    return fc_ceil_div(p->y.h, fc_tile_outputs(p->kernel_h)) * fc_ceil_div(p->y.w, fc_tile_outputs(p->kernel_w));
+    const int64_t rows = p->stride_h == 1 && p->dilation_h == 1 ? rows_inside(p) : p->kernel_h * p->y.h;
+    return (double)(rows * p->kernel_w) * (double)p->y.w;
 }
 
-/* Per tile and pair of channels Winograd multiplies once for each of its 36 or 6 points and direct (taps) * (outputs of the tile).
+/* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
- * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured. */
+ * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured. Of stride 2, 9 pixels along an axis
+ * make 9 points for 3 taps, of phases that have 4 and 5; 10 for 4. */
 static int winograd_pays(const fc_problem *p)
 {
     enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
     if (!fc_conv_winograd_serves(p))
         return 0;
+    const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
-    const int64_t lanes = p->k->vector_lanes, in = p->in_channels, out = p->out_channels;
-    const int64_t points = fc_tile_inputs(p->kernel_h) * fc_tile_inputs(p->kernel_w);
+    const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
+                  in_vectors = fc_ceil_div(in, p->k->vector_lanes);
+    const int64_t products = t.step == 1 ? t.points : p->kernel_h == 3 ? 9 * 9 : 10 * 10;
     /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles =
-        (double)tiles_of_image(p) *
-        (double)(points * in * fc_ceil_div(out, lanes) + (square ? INPUT_OPS : LINE_OPS) * fc_ceil_div(in, lanes) +
-                 (square ? OUTPUT_OPS : LINE_OPS) * fc_ceil_div(out, lanes));
-    const double by_taps =
-        (double)(rows_inside(p) * p->kernel_w) * (double)p->y.w * (double)(in * fc_ceil_div(out, lanes));
-    return in >= 8 && out >= 8 && by_tiles * 10 <= by_taps * 9;
+    const double by_tiles = (double)(t.rows * t.columns) *
+                            (double)(products * in * out_vectors +
+                                     (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
+                                     (square ? OUTPUT_OPS : LINE_OPS) * out_vectors);
+    const double by_taps = direct_products(p) * (double)(in * out_vectors);
+    return in >= 8 && p->out_channels >= 8 && by_tiles * 10 <= by_taps * 9;
 }
 
 /* ---- few outputs: costs per image in vector multiplications at the peak, two per cycle. double: they may not fit in 64 bits -----*/
@@ -247,9 +251,7 @@ static double direct_cost(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
     const double rows = p->k->gemm->max_rows;
     const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
-    const double taps = (double)(p->stride_h == 1 && p->dilation_h == 1 ? rows_inside(p) : p->kernel_h * p->y.h) *
-                        (double)(p->kernel_w * p->y.w);
-    return taps * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
+    return direct_products(p) * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
            (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0));
 }
 
@@ -317,6 +319,13 @@ int fc_is_direct(const fc_problem *problem)
     return choose(&p) == &direct;
 }
 
+int fc_takes_packed(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    const method *m = choose(&p);
+    return m == &direct || m == &winograd;
+}
+
 /* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical
  * dilation, whose strips have no gaps. Small d gains nothing. */
 static fc_status run_residue(const fc_problem *p, const method *m, int64_t a)
@@ -364,7 +373,7 @@ fc_status fc_conv_forward(fc_problem *p)
         return fc_conv_by_regions(p);
     if (p->packed && m == &direct && !p->packed_v) /* by fc_conv2d_prepare */
         fc_use_packed(p, p->packed);
-    if (p->packed_v && m != &direct) /* packed for a phase that, laid down, runs otherwise */
+    if (p->packed_v && m != &direct && m != &winograd) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
     const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&
                      (m != &depthwise || p->x.stride_c != 1);
@@ -419,9 +428,9 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
-    if (!winograd_pays(p))
+    if (!fc_conv_winograd_grad_serves(p) || !winograd_pays(p))
         return 0;
-    const int64_t tiles = p->y.n * tiles_of_image(p);
+    const int64_t tiles = fc_make_tiles(p).count;
     if (p->kernel_h != p->kernel_w)
         return tiles >= LEAST_TILES_OF_LINES;
     return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM;
@@ -477,7 +486,7 @@ static fc_status grad_weight_by_pairs(const fc_problem *p)
 static fc_status grad_weight_of(const fc_problem *p)
 {
     if (p->algorithm == FC_WINOGRAD)
-        return fc_conv_winograd_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
+        return fc_conv_winograd_grad_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
     if (fc_is_depthwise(p))
         return fc_conv_depthwise_grad_weight(p);
     if (is_almost_depthwise(p))

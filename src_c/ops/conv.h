@@ -47,6 +47,7 @@ void fc_set_epilogue(fc_problem *, const fc_epilogue *);
 int fc_is_empty(const fc_view *);
 int fc_is_depthwise(const fc_problem *);
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
+int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
 /* A tall, narrow image is turned on its side. */
 void fc_lay_down(fc_problem *);
 /* Picks the method and runs it; lays the problem out on the way. */
@@ -155,7 +156,8 @@ fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels 
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
-int fc_conv_winograd_serves(const fc_problem *); /* r x r, 1 x r, r x 1, r = 3, 4, 5; stride 1, dilation 1 */
+/* r x r, 1 x r, r x 1, r = 2 to 5, stride 1, dilation 1; 3 x 3 and 4 x 4 with stride 2 */
+int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
@@ -186,7 +188,8 @@ void fc_use_packed(fc_problem *, const char *packed);
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
-fc_status fc_conv_winograd_grad_weight(const fc_problem *);
+fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_grad_serves */
+int fc_conv_winograd_grad_serves(const fc_problem *); /* as forward, but for r = 2 and stride 2 */
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 
 /* conv_nonfinite.c */

@@ -250,28 +250,15 @@ static void panel_task(void *context, int64_t panel, int slot)
         atomic_store(&f->status, (int)status);
 }
 
-/* The most taps of a phase along an axis. */
-static int64_t phase_taps(int64_t kernel, int64_t stride, int64_t dilation)
-{
-    return fc_ceil_div(kernel, stride / gcd(stride, dilation));
-}
-
-/* Whether phases use the packed weight: the last one, which sees the most taps, decides. */
-static int is_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+/* Whether there is a phase that is not of a kind, or is, if `wanted`. */
+static int some_phase(int (*kind)(const fc_problem *), int wanted, const fc_problem *p, const fc_conv *c,
+                      const fc_view *grad_x)
 {
     fc_problem q;
-    return !phase_at(p, c, grad_x, phase_count(c, grad_x) - 1, &q) || fc_is_direct(&q);
-}
-
-/* Whether the phases of one panel of output channels are direct, as those of all channels are: few outputs have other methods. */
-static int panels_are_direct(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
-{
-    fc_problem panel = *p, q;
-    panel.out_channels = 2 * p->k->vector_lanes;
-    int direct = 1;
-    for (int64_t i = 0; i < phase_count(c, grad_x) && direct; i++)
-        direct = !phase_at(&panel, c, grad_x, i, &q) || fc_is_direct(&q);
-    return direct;
+    for (int64_t i = 0; i < phase_count(c, grad_x); i++)
+        if (phase_at(p, c, grad_x, i, &q) && kind(&q) == wanted)
+            return 1;
+    return 0;
 }
 
 typedef struct {
@@ -290,16 +277,16 @@ static fc_status run_call(fc_problem *p, const void *context)
     if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
         return FC_ENOMEM;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || !is_direct(p, c, a->grad_x))
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) ||
+        !some_phase(fc_takes_packed, 1, p, c, a->grad_x))
         return run_phases(p, c, a->grad_x);
     /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
-     * method does not change with the number of channels: whole panels, phases of at most 2 taps (no Winograd), all direct. */
+     * method does not change with the number of channels: whole panels that are direct too. */
     const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
-    const int same = p->out_channels % (2 * p->k->vector_lanes) == 0 &&
-                     phase_taps(w->h, c->stride_h, c->dilation_h) <= 2 &&
-                     phase_taps(w->w, c->stride_w, c->dilation_w) <= 2;
-    if (!heavy || !same || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) ||
-        !panels_are_direct(p, c, a->grad_x))
+    fc_problem panel = *p;
+    panel.out_channels = 2 * p->k->vector_lanes;
+    if (!heavy || p->out_channels % panel.out_channels > 0 || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) ||
+        some_phase(fc_is_direct, 0, p, c, a->grad_x) || some_phase(fc_is_direct, 0, &panel, c, a->grad_x))
         return run_packed_phases(p, c, a->grad_x);
     phases f = {.p = p, .c = c, .grad_x = a->grad_x};
     fc_parallel(panels, panel_task, &f);

@@ -1,6 +1,12 @@
 /* conv_winograd.c: r x r convolution with stride 1, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
- * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. Kernels of one row or one column of r taps are the
- * same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times less for r = 3 and 4, 1.7 times for 5.
+ * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. r = 2 by F(4 x 4, 2 x 2): 25 per 16 outputs, 2.6 times
+ * less. Kernels of one row or one column of r taps are the same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times
+ * less for r = 3 and 4, 1.7 times for 5, 1.6 for 2.
+ *
+ * Stride 2: an output is the sum of four convolutions of stride 1, of the pixels in even and odd rows and columns with the even and odd
+ * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
+ * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
+ * instead of 144, 1.8 times less. A 4 x 4 kernel has 100 instead of 256, 2.6 times less.
  *
  * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
@@ -20,8 +26,10 @@
 #include <string.h>
 
 enum {
-    /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. */
+    /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Of stride 2, whose
+     * phases have 81 or 100 points, PHASE_CHUNK: 400 KiB. */
     CHUNK = 64,
+    PHASE_CHUNK = 32,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
@@ -34,6 +42,7 @@ typedef struct {
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks; by panels: of a stretch, stretches */
     int by_panels, y_in_place, stream, fetch;
+    int prepared; /* p->packed is what fc_pack_winograd made */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
@@ -46,6 +55,13 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
+/* Rows of u for so many channels: those of each phase, in whole parts where there are several. */
+static int64_t phase_rows(const fc_tiles *t, int64_t channels)
+{
+    return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
+}
+static int64_t rows_of(const fc_tiles *t, int64_t channels) { return t->phases * phase_rows(t, channels); }
+
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
@@ -53,7 +69,8 @@ static plan make_plan(const fc_problem *p)
               .tiles = fc_make_tiles(p),
               .lanes = p->k->vector_lanes,
               .y_in_place = p->y.stride_c == 1,
-              .stream = fc_streams(p)};
+              .stream = fc_streams(p),
+              .prepared = p->packed && !p->packed_v};
     s.fetch = s.y_in_place && s.tiles.out_h > 1 && !s.stream &&
               p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panel = 2 * s.lanes;
@@ -62,7 +79,7 @@ static plan make_plan(const fc_problem *p)
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
     const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
                   v = s.tiles.count * v_tile;
-    const int64_t u = s.tiles.points * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
+    const int64_t u = s.tiles.points * rows_of(&s.tiles, p->in_channels) * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
@@ -82,9 +99,11 @@ static plan make_plan(const fc_problem *p)
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    s.chunk = s.by_panels ? fc_min(CHUNK, p->in_channels) : p->in_channels;
+    s.chunk = s.by_panels ? fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels) : p->in_channels;
+    if (s.tiles.phases > 1)
+        s.tiles.chunk = s.chunk;
     fc_set_block(&s.tiles, s.block);
-    s.u_point = s.chunk * s.panel + pad;
+    s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
@@ -133,15 +152,39 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
                     channels, columns, taps, width);
 }
 
-/* u[e][c][column] for channels [c0, c0 + channels) */
+/* u[e][phase][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To the
+ * kernel a column is a row. */
+static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c, int64_t count,
+                           int64_t channels, char *u)
+{
+    const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
+    if (s->tiles.upright)
+        tap = row;
+    for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
+        const fc_tile_phase f = fc_tile_phase_at(s->p, i);
+        s->tiles.k->weights[s->tiles.taps](taps + (f.row * row + f.column * tap) * item, step * row, step * tap,
+                                           f.last, count * width, u + c * width * item, s->u_point);
+        for (int64_t e = 0; e < s->tiles.points && c + count == channels && channels < rows; e++)
+            memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
+    }
+}
+
+/* u[e][phase][c][column] for the chunk of channels [c0, c0 + channels) */
 static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
                               char *u)
 {
-    const int64_t item = (int64_t)s->p->item, width = panel_width(s, panel);
+    const fc_problem *p = s->p;
+    const int64_t width = panel_width(s, panel);
+    if (p->packed) { /* by fc_use_packed */
+        const int64_t at = group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width;
+        transform_taps(s, width, p->packed + at * (int64_t)p->item, p->packed_u * width, p->packed_v * width, 0, channels,
+                       channels, u);
+        return;
+    }
     for (int64_t c = 0; c < channels; c += PACKED) {
-        const int64_t count = fc_min(PACKED, channels - c);
+        const int64_t count = fc_min(PACKED, channels - c), tap = count * width;
         pack_taps(s, group, panel, c0 + c, count, pack);
-        s->tiles.k->weights[s->tiles.taps](pack, count * width, count * width, u + c * width * item, s->u_point);
+        transform_taps(s, width, pack, p->kernel_w * tap, tap, c, count, channels, u);
     }
 }
 
@@ -186,13 +229,35 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
-/* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel], while the `ahead_bytes` at `ahead` come into the second-level cache */
+/* 3 x 3 with stride 2: at a point of the last row (column), the phases whose rows (columns) have one tap are 0. They are the last
+ * and the first half of the four. */
+static void multiply_some(const plan *s, const fc_winograd_product *all, int64_t width)
+{
+    const int64_t item = (int64_t)s->p->item, phase = all->channels / 4;
+    const int last = FC_WINOGRAD_SMALL_TILE - 1;
+    for (int i = 0; i <= last; i++)
+        for (int j = 0; j <= last; j += last) {
+            const int64_t first = j == last ? 1 : 0, end = i == last ? 2 : j == last ? 3 : 4;
+            const int64_t e = FC_WINOGRAD_SMALL_TILE * i + j, at = e * s->tiles.k->point;
+            fc_winograd_product some = *all;
+            some.v = (const char *)all->v + (at + first * phase / s->tiles.k->line * all->part) * item;
+            some.u = (const char *)all->u + (e * all->u_point + first * phase * width) * item;
+            some.m = (char *)all->m + at * item;
+            some.channels = (end - first) * phase;
+            some.points = j == last ? 1 : last;
+            some.ahead = all->ahead + e * all->ahead_lines * FC_LINE_BYTES;
+            s->tiles.k->multiply(&some);
+        }
+}
+
+/* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] for a chunk of channels, while the `ahead_bytes` at `ahead` come into the
+ * second-level cache */
 static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
                      const char *u, char *m, const char *ahead, int64_t ahead_bytes)
 {
     const int64_t part = fc_part_elements(&s->tiles);
     const fc_winograd_product product = {
-        .v = v + fc_channel_parts(s->p, c0) * part * (int64_t)s->p->item,
+        .v = v + s->tiles.phases * fc_channel_parts(s->p, c0) * part * (int64_t)s->p->item,
         .u = u,
         .m = m,
         .part = part,
@@ -201,14 +266,17 @@ static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, in
         .m_brick = panel_parts(s, panel) * part,
         .tiles = tiles,
         .share = s->tiles.share,
-        .channels = channels,
+        .channels = rows_of(&s->tiles, channels),
         .points = (int)s->tiles.points,
         .vectors = (int)(panel_width(s, panel) / s->lanes),
         .accumulate = c0 > 0,
         .ahead = ahead,
         .ahead_lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * s->tiles.points),
     };
-    s->tiles.k->multiply(&product);
+    if (s->p->kernel_h % s->tiles.step == 0)
+        s->tiles.k->multiply(&product);
+    else
+        multiply_some(s, &product, panel_width(s, panel));
 }
 
 /* Output channels of one panel, for the tiles of a run, from the tile `at` of m on. */
@@ -285,6 +353,7 @@ static fc_status repair(const plan *s)
         if (atomic_load_explicit(&s->spoilt[n], memory_order_relaxed)) {
             fc_problem q = *s->p;
             q.packed = NULL;
+            q.packed_v = 0;
             q.x.data = (char *)q.x.data + n * q.x.stride_n * item;
             q.y.data = (char *)q.y.data + n * q.y.stride_n * item;
             q.residual.data = (char *)fc_residual_at(s->p, n, 0, 0, 0);
@@ -303,7 +372,7 @@ static void run_tiles(void *context, int64_t task, int slot)
                   end = fc_min(first + s->block, s->tiles.count);
     fc_transform_inputs(&s->tiles, group, first, end, first, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m, NULL, 0);
+        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m, t.uv, 0);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
@@ -322,13 +391,14 @@ static void run_panel(void *context, int64_t panel, int slot)
     const plan *s = context;
     const memory t = thread_memory(s, slot);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), pitch = channels * panel_width(s, panel);
-        const char *ahead = NULL;
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel),
+                      tap = channels * width;
+        const char *ahead = t.uv; /* no bytes of it */
         int64_t ahead_bytes = 0;
-        if (s->p->packed) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
+        if (s->prepared) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
             const char *taps = stored_taps(s, s->group, panel, c0);
-            s->tiles.k->weights[s->tiles.taps](taps, pitch, pitch, t.uv, s->u_point);
-            ahead_bytes = taps_of(s) * pitch * (int64_t)s->p->item;
+            transform_taps(s, width, taps, s->p->kernel_w * tap, tap, 0, channels, channels, t.uv);
+            ahead_bytes = taps_of(s) * tap * (int64_t)s->p->item;
             ahead = taps + ahead_bytes;
         } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
@@ -341,9 +411,10 @@ static void run_panel(void *context, int64_t panel, int slot)
 int fc_conv_winograd_serves(const fc_problem *p)
 {
     const int64_t taps = fc_max(p->kernel_h, p->kernel_w), others = fc_min(p->kernel_h, p->kernel_w);
-    return taps >= FC_WINOGRAD_MIN_KERNEL && taps <= FC_WINOGRAD_MAX_KERNEL && (others == taps || others == 1) &&
-           p->stride_h == 1 && p->stride_w == 1 && (p->dilation_h == 1 || p->kernel_h == 1) &&
-           (p->dilation_w == 1 || p->kernel_w == 1);
+    if (p->stride_h == 2 && p->stride_w == 2)
+        return taps == others && (taps == 3 || taps == 4) && p->dilation_h == 1 && p->dilation_w == 1;
+    return taps >= 2 && taps <= FC_WINOGRAD_MAX_KERNEL && (others == taps || others == 1) && p->stride_h == 1 &&
+           p->stride_w == 1 && (p->dilation_h == 1 || p->kernel_h == 1) && (p->dilation_w == 1 || p->kernel_w == 1);
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }
@@ -379,7 +450,7 @@ fc_status fc_pack_winograd(const fc_problem *p, char *to)
 fc_status fc_conv_winograd(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t shared = s.by_panels ? s.v_bytes : p->packed ? 0 : p->groups * s.panels * s.u_bytes;
+    const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
     const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(&s);
     const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(zeros + flags + shared, slots, s.thread_bytes);
@@ -389,7 +460,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
     s.spoilt = memset(scratch + zeros, 0, (size_t)flags);
     s.v = scratch + zeros + flags;
     s.threads = s.v + shared;
-    s.u = p->packed ? p->packed : s.v;
+    s.u = s.prepared ? p->packed : s.v;
     if (s.by_panels) {
         for (s.group = 0; s.group < p->groups; s.group++)
             for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
@@ -399,7 +470,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
             }
     } else {
         store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
-        if (!p->packed)
+        if (!s.prepared)
             fc_parallel_in(slots, p->groups * s.panels, store_weights, &job);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }

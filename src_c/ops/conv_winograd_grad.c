@@ -115,7 +115,7 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at,
     for (int64_t t = 0; t < r->count; t++) {
         const char *tile = base + out_w * t * pixel * item;
         const int64_t columns = in_place ? fc_min(out_w, p->y.w - left - out_w * t) : out_w;
-        const void *y[FC_MAX_OUT * FC_MAX_OUT];
+        const void *y[FC_WINOGRAD_MAX_OUT * FC_WINOGRAD_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
             for (int64_t j = 0; j < out_w; j++)
                 y[out_w * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
@@ -276,6 +276,11 @@ static void run_by_panels(plan *s, int slots)
     s->end = s->tiles.count;
     fc_parallel_in(slots, fc_ceil_div(s->end, TILES_PER_TASK), transform_task, s);
     fc_parallel_in(slots, s->panels, panel_task, s);
+}
+
+int fc_conv_winograd_grad_serves(const fc_problem *p)
+{
+    return fc_conv_winograd_serves(p) && p->stride_h == 1 && fc_max(p->kernel_h, p->kernel_w) > 2;
 }
 
 fc_status fc_conv_winograd_grad_weight(const fc_problem *p)

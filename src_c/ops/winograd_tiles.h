@@ -3,16 +3,19 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-enum { FC_MAX_OUT = FC_WINOGRAD_TILE - FC_WINOGRAD_MIN_KERNEL + 1 };
-
 /* Tiles are numbered through images, tile rows and tile columns. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
-    int64_t points, taps;         /* positions of a tile; the size of the kernel, which indexes *k */
-    int64_t in_h, in_w, out_h, out_w; /* inputs and outputs of a tile */
+    /* With stride 2, the convolutions by the even and the odd taps, whose inputs are the even and the odd pixels of a tile, are
+     * problems of stride 1 of their own, the phases; their sum is one sum over phases and channels. */
+    int64_t step, phases;         /* the stride, along either axis; its square */
+    int64_t points, taps;         /* positions of a tile; taps of a phase along an axis, which index *k */
+    int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
+    int64_t span_h, span_w;       /* pixels of x under a tile */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t parts;                /* of channels */
+    int64_t parts;                /* of channels, all phases */
+    int64_t chunk;                /* channels whose phases follow each other in v */
     int64_t share;                /* tiles of a brick */
     int64_t longest_run;          /* tiles of one row that are transformed together */
     int upright;                  /* lines are columns */
@@ -33,9 +36,26 @@ enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
  * 50 GB/s and 16 MiB at 15 to 20, as from memory. */
 enum { FC_SHARE_BYTES = 8 << 20 };
 
-/* Inputs and outputs along an axis of a tile for this kernel size. */
-static inline int64_t fc_tile_inputs(int64_t kernel) { return kernel == 1 ? 1 : FC_WINOGRAD_TILE; }
-static inline int64_t fc_tile_outputs(int64_t kernel) { return fc_tile_inputs(kernel) - kernel + 1; }
+/* Inputs and outputs along an axis of a phase's tile for so many taps. */
+static inline int64_t fc_tile_inputs(int64_t taps)
+{
+    return taps == 1 ? 1 : taps == 2 ? FC_WINOGRAD_SMALL_TILE : FC_WINOGRAD_TILE;
+}
+static inline int64_t fc_tile_outputs(int64_t taps) { return fc_tile_inputs(taps) - taps + 1; }
+
+/* Phases in an order in which those with a second tap along the rows, along the columns and along both are neighbours. */
+typedef struct {
+    int64_t row, column; /* of its first pixel, and of its first tap */
+    int last;            /* what is wanted of its tiles */
+} fc_tile_phase;
+static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
+{
+    if (p->stride_h == 1)
+        return (fc_tile_phase){0, 0, FC_WHOLE_TILE};
+    const int64_t row = index / 2, column = index == 0 || index == 3;
+    return (fc_tile_phase){row, column,
+                           (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
+}
 fc_tiles fc_make_tiles(const fc_problem *);
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
