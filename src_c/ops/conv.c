@@ -222,7 +222,8 @@ static double direct_products(const fc_problem *p)
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
  * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured. Of stride 2, 9 pixels along an axis
- * make 9 points for 3 taps, of phases that have 4 and 5; 10 for 4. */
+ * make 9 points for 3 taps, of phases that have 4 and 5; 10 for 4. Transforming the weights takes as long as the products of 1.5 tiles:
+ * that counts where Winograd gains least, with 2 taps. */
 static int winograd_pays(const fc_problem *p)
 {
     enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
@@ -233,11 +234,13 @@ static int winograd_pays(const fc_problem *p)
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const int64_t products = t.step == 1 ? t.points : p->kernel_h == 3 ? 9 * 9 : 10 * 10;
+    const double weights = t.taps == 2 ? 1.5 * (double)(products * in * out_vectors) : 0;
     /* double: the number of operations may not fit in 64 bits */
     const double by_tiles = (double)(t.rows * t.columns) *
                             (double)(products * in * out_vectors +
                                      (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                     (square ? OUTPUT_OPS : LINE_OPS) * out_vectors);
+                                     (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
+                            weights;
     const double by_taps = direct_products(p) * (double)(in * out_vectors);
     return in >= 8 && p->out_channels >= 8 && by_tiles * 10 <= by_taps * 9;
 }
