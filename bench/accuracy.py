@@ -36,6 +36,10 @@ METHODS = {
     "winograd 1x3": Method("winograd", 16, (1, 3), 1, 3),
     "winograd 1x4": Method("winograd", 16, (1, 4), 1, 3),
     "winograd 5x1": Method("winograd", 16, (5, 1), 1, 3),
+    "winograd 2x2": Method("winograd", 16, (2, 2), 1, 4),
+    "winograd 1x2": Method("winograd", 16, (1, 2), 1, 4),
+    "winograd 3x3, stride 2": Method("winograd", 16, (3, 3), 2, 4),
+    "winograd 4x4, stride 2": Method("winograd", 16, (4, 4), 2, 4),
 }
 RESULTS = ("forward", "grad_input", "grad_weight")
 
@@ -198,7 +202,7 @@ def relative(result, wanted):
 
 
 def print_errors():
-    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3", "winograd 5x5"]
+    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3", "winograd 5x5", "winograd 2x2"]
     print(f"| inputs | channels | sequential | {' | '.join(columns)} |")
     print("|:--|--:|" + "--:|" * (1 + len(columns)))
     for inputs in INPUTS:

@@ -69,9 +69,9 @@ def test_error_bound_of_large_images(name, inputs, trust_counts):
 
 @pytest.mark.parametrize("name", accuracy.METHODS)
 def test_each_row_runs_its_algorithm(name):
-    x, w, _ = accuracy.problem(name, "normal", 64, 24)
+    x, w, _ = accuracy.problem(name, "normal", 4, 24)
     method = accuracy.METHODS[name]
-    groups = 64 if method.outputs is None else 1
+    groups = 4 if method.outputs is None else 1
     found = fastconv.explain_conv2d(
         x.shape, w.shape, method.stride, groups=groups, algorithm=method.algorithm
     )
@@ -112,4 +112,4 @@ def test_the_document_has_the_bounds_of_the_test():
     ]
     for name, _, factor, shares in rows:
         assert float(factor) == accuracy.METHODS[name].bound
-        assert all(0 < float(share) < 1 for share in shares.split(" | "))
+        assert all(0 <= float(share) < 1 for share in shares.split(" | "))

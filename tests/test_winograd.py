@@ -1,6 +1,6 @@
 """Winograd's blocks of tiles: bricks full, half full, one tile short; channels around vectors.
 
-Squares of 36 points and lines of 6, rows and columns.
+Squares of 36 points and lines of 6, rows and columns; 25 and 5 for two taps, and stride 2 by phases.
 """
 
 import numpy as np
@@ -106,6 +106,92 @@ def test_lines_by_panels(kernel, isa, rng):
         got = F.conv2d(x, w, algorithm="winograd")
         want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, 1, 0)
         np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(np.float32) * 9 * kernel * c)
+
+
+# kernel, stride, padding: tiles of 5 x 5 and of lines of 5; 3x3 and 4x4 by four phases
+SMALL = (
+    ((2, 2), 1, (0, 1)),
+    ((1, 2), 1, 0),
+    ((2, 1), 1, (1, 0)),
+    ((3, 3), 2, 1),
+    ((3, 3), 2, (0, 2)),
+    ((4, 4), 2, 1),
+    ((4, 4), 2, (3, 0)),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", ALL_FORMATS)
+@pytest.mark.parametrize(("kernel", "stride", "padding"), SMALL)
+def test_two_taps(kernel, stride, padding, layout, dtype, isa, rng):
+    """Images around whole tiles of 4 outputs, and smaller than one; channels around vectors and parts of bricks."""
+    sizes = ((4, 5), (9, 8), (10, 9), (17, 16), (3, 33), (18, 19))
+    for number, size in enumerate(sizes):
+        c, k = CHANNELS[number % 12], CHANNELS[(5 * number + 7) % 12]
+        if min(s + 2 * p - n for s, p, n in zip(size, np.broadcast_to(padding, 2), kernel, strict=True)) < 0:
+            continue
+        x = to_format(integers(rng, (2, c, *size), dtype, 3), layout)
+        w = integers(rng, (k, c, *kernel), dtype, 3)
+        options = {"stride": stride, "padding": padding}
+        y = F.conv2d(x, w, algorithm="winograd", **options)
+        g = to_format(integers(rng, y.shape, dtype, 3), layout)
+        got = both_ways(x, w, g, algorithm="winograd", **options)
+        x, w, g = (a.astype(np.float64) for a in (x, w, g))
+        want = (
+            reference.conv2d(x, w, None, stride, padding),
+            *reference.conv2d_backward(g, x, w, stride, padding)[:2],
+        )
+        terms = (c * w[0, 0].size, k * w[0, 0].size, g[:, 0].size)
+        for name, a, b, n in zip(("y", "x", "w"), got, want, terms, strict=True):
+            np.testing.assert_allclose(
+                a, b, rtol=0, atol=64 * eps(dtype) * 9 * n, err_msg=f"{name} of {size}, {c}, {k}"
+            )
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), 1), ((3, 3), 2), ((4, 4), 2)])
+def test_two_taps_by_panels(kernel, stride, isa, rng):
+    """Weights that outweigh the tiles: chunks of channels, the last ones no whole part."""
+    for c, k, size in ((300, 270, 9), (130, 520, 6), (513, 65, 12)):
+        x = to_format(integers(rng, (1, c, size, size), np.float32, 3), "channels_last")
+        w = integers(rng, (k, c, *kernel), np.float32, 3)
+        got = F.conv2d(x, w, stride=stride, algorithm="winograd")
+        want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, stride, 0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(np.float32) * 9 * w[0].size)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), 1), ((3, 3), 2), ((4, 4), 2)])
+def test_bits_of_two_taps(kernel, stride, isa, rng):
+    x = rng.standard_normal((24, 40, 29, 30), dtype=np.float32)
+    w = rng.standard_normal((33, 40, *kernel), dtype=np.float32)
+    options = {"stride": stride, "padding": 1, "algorithm": "winograd"}
+    y = F.conv2d(x, w, **options)
+    g = rng.standard_normal(y.shape, dtype=np.float32)
+    with fastconv.num_threads(1):
+        want = both_ways(x, w, g, **options)
+    for layout in ALL_FORMATS:
+        with fastconv.num_threads(2):
+            got = both_ways(to_format(x, layout), w, to_format(g, layout), **options)
+        for a, b in zip(got[:2], want[:2], strict=True):
+            assert same_bits(a, b)
+    x, g = (to_format(a, "channels_last") for a in (x, g))
+    for n in (1, 5):
+        got = both_ways(x[:n], w, g[:n], **options)
+        assert same_bits(got[0], want[0][:n])
+        assert same_bits(got[1], want[1][:n])
+
+
+def test_auto_takes_stride_2_of_enough_tiles():
+    """Small images have too few tiles for the transformed weights; the batch does not count."""
+
+    def method(size, kernel, batch=1, channels=64):
+        shape = (batch, channels, size, size)
+        options = {"stride": 2, "padding": 1}
+        return fastconv.explain_conv2d(shape, (channels, channels, *kernel), **options).algorithm
+
+    for batch in (1, 100):
+        assert method(56, (3, 3), batch) == method(32, (4, 4), batch) == "winograd"
+        assert method(14, (3, 3), batch) == "direct"
+    assert method(56, (3, 3), channels=4) != "winograd"
 
 
 def test_auto_takes_lines_of_enough_channels():

@@ -21,7 +21,10 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 _Geometry = tuple[int, int, int, int, int, int, int, int]
 
 _ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
-_WINOGRAD_KERNELS = tuple(k for n in (3, 4, 5) for k in ((n,), (1, n), (n, 1), (n, n)))
+_WINOGRAD_KERNELS = {  # by stride
+    1: tuple(k for n in (2, 3, 4, 5) for k in ((n,), (1, n), (n, 1), (n, n))),
+    2: ((3, 3), (4, 4)),
+}
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 _NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 
@@ -54,6 +57,12 @@ def _check_weight(function: str, shape: tuple[int, ...], axes: int, layout: str)
         raise ValueError(f"{function}: weight must have shape {layout}, got {shape}")
     if 0 in shape:
         raise ValueError(f"{function}: weight must not have an axis of size 0, got {shape}")
+
+
+def _winograd_serves(
+    kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> bool:
+    return len({*stride}) == 1 == max(dilation) and kernel in _WINOGRAD_KERNELS.get(stride[0], ())
 
 
 def _layout(axes: int, transposed: bool = False) -> str:
@@ -114,10 +123,10 @@ def _resolve(
     ]
     channels = max(input_shape[1], weight_shape[0])
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
-    if algorithm == "winograd" and (kernel not in _WINOGRAD_KERNELS or max(stride + dilation) > 1):
+    if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves kernels of 3 to 5 taps along one axis, "
-            "and 3x3, 4x4 and 5x5, with stride 1 and dilation 1, "
+            f"{function}: algorithm 'winograd' serves kernels of 2 to 5 taps along one axis, and 2x2 "
+            "to 5x5, with stride 1, and 3x3 and 4x4 with stride 2, all with dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]
@@ -497,7 +506,9 @@ def conv2d(
         convolution.
     padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
     algorithm : {"auto", "direct", "winograd"}
-        "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error.
+        "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error. It
+        serves kernels of 2x2 to 5x5 and of one row or column of 2 to 5 taps with stride 1, and 3x3
+        and 4x4 with stride 2; "auto" takes it where it is faster.
     out : ndarray, optional
         Written and returned.
 

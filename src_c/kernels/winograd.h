@@ -8,8 +8,8 @@
  * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a cache line
  * of channels, with pitches that are constants of the compiler, so that every address in the loops is a pointer and a
  * displacement. Several bricks make a block (ops/winograd_tiles.h).
- * r is 3, 4 or 5. r = 2 has m = 4 and tiles of 5 x 5: on tiles of 6 its error would be 3 times that of a direct sum; here it is
- * 1.5 times (docs/accuracy.md). It also serves stride 2, by phases (ops/conv_winograd.c).
+ * r is 3, 4 or 5. r = 2 has m = 4 and tiles of 5 x 5: on tiles of 6 its error would be 3 times that of a direct sum; so it
+ * is 1.1 to 1.4 times (docs/accuracy.md). It also serves stride 2, by phases (ops/conv_winograd.c).
  */
 #ifndef FC_KERNELS_WINOGRAD_H
 #define FC_KERNELS_WINOGRAD_H

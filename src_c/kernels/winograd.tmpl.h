@@ -1,4 +1,5 @@
-/* winograd.tmpl.h: 6-point transforms with the points 0, +-a, +-b, infinity, a = 5/8, b = 3/2, and those of 5 points without 0.
+/* winograd.tmpl.h: 6-point transforms with the points 0, +-a, +-b, infinity, a = 5/8, b = 3/2, and those of 5 points without 0,
+ * a = 1/2, b = 5/4.
  *
  * With the polynomials M_j(x) = prod_{l != j} (x - p_l) over the finite points and M(x) = prod_l (x - p_l):
  *     B' row j = coefficients of M_j (row 0 divided by M_0(0)),   row 5 = coefficients of M
@@ -10,8 +11,8 @@
  * The points decide the rounding error: the root mean square error of F(4x4, 3x3) is 1.75 times that of a direct sum with
  * these, 4 times with the textbook points 0, +-1, +-2 (docs/accuracy.md).
  */
-#define FC_A 0.625
-#define FC_B 1.5
+#define FC_A (tile == 6 ? 0.625 : 0.5)
+#define FC_B (tile == 6 ? 1.5 : 1.25)
 #define FC_A2 (FC_A * FC_A)
 #define FC_B2 (FC_B * FC_B)
 #define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) */
@@ -41,19 +42,20 @@ INLINE vec N(wino_load)(const T *p, int count) { return count >= VL ? vload(p) :
  * tiles and of border tiles must round alike. */
 INLINE vec N(wino_b0)(vec d0, vec d2, vec d4)
 {
+    const int tile = 6;
     return vmuladd(vset1(K(1 / (FC_A2 * FC_B2))), d4, vmuladd(vset1(-K(1 / FC_A2 + 1 / FC_B2)), d2, d0));
 }
-INLINE vec N(wino_b5)(vec d1, vec d3, vec d5)
+INLINE vec N(wino_b5)(vec d1, vec d3, vec d5, const int tile)
 {
     return vmuladd(vset1(K(FC_A2 * FC_B2)), d1, vmuladd(vset1(-K(FC_A2 + FC_B2)), d3, d5));
 }
-INLINE void N(wino_b12)(vec *r1, vec *r2, vec d1, vec d2, vec d3, vec d4)
+INLINE void N(wino_b12)(vec *r1, vec *r2, vec d1, vec d2, vec d3, vec d4, const int tile)
 {
     const vec even = vmuladd(vset1(-K(FC_B2)), d2, d4), odd = vmuladd(vset1(-K(FC_B2)), d1, d3);
     *r1 = vmuladd(vset1(K(FC_A)), odd, even);
     *r2 = vmuladd(vset1(-K(FC_A)), odd, even);
 }
-INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4)
+INLINE void N(wino_b34)(vec *r3, vec *r4, vec d1, vec d2, vec d3, vec d4, const int tile)
 {
     const vec even = vmuladd(vset1(-K(FC_A2)), d2, d4), odd = vmuladd(vset1(-K(FC_A2)), d1, d3);
     *r3 = vmuladd(vset1(K(FC_B)), odd, even);
@@ -69,18 +71,18 @@ INLINE void N(wino_store_b)(const vec *d, T *v, const int tile, int last)
         v += FC_POINT;
         d++;
     }
-    N(wino_b12)(&r1, &r2, d[0], d[1], d[2], d[3]);
-    N(wino_b34)(&r3, &r4, d[0], d[1], d[2], d[3]);
+    N(wino_b12)(&r1, &r2, d[0], d[1], d[2], d[3], tile);
+    N(wino_b34)(&r3, &r4, d[0], d[1], d[2], d[3], tile);
     vstore(v, r1);
     vstore(v + FC_POINT, r2);
     vstore(v + 2 * FC_POINT, r3);
     vstore(v + 3 * FC_POINT, r4);
     if (last)
-        vstore(v + 4 * FC_POINT, N(wino_b5)(d[0], d[2], d[4]));
+        vstore(v + 4 * FC_POINT, N(wino_b5)(d[0], d[2], d[4], tile));
 }
 
 /* r = G g, 2 to 5 taps g[0], g[step], .. */
-INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps)
+INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps, const int tile)
 {
     vec even_a = g[0], even_b = g[0], odd_a = g[step], odd_b = g[step];
     if (taps > 2) {
@@ -137,18 +139,18 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
         }                                                                                                              \
         FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
             if (j < 4 || columns)                                                                                      \
-                N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                             \
+                N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                       \
         N(wino_store_b)(t, v, tile, columns);                                                                          \
         N(wino_store_b)(q, v + tile * FC_POINT, tile, columns);                                                        \
         FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
             if (j < 4 || columns)                                                                                      \
-                N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j));                             \
+                N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                       \
         N(wino_store_b)(t, v + 2 * tile * FC_POINT, tile, columns);                                                    \
         N(wino_store_b)(q, v + 3 * tile * FC_POINT, tile, columns);                                                    \
         if (rows) {                                                                                                    \
             FC_UNROLL for (int j = 0; j < tile; j++)                                                                   \
                 if (j < 4 || columns)                                                                                  \
-                    t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j));                                             \
+                    t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j), tile);                                       \
             N(wino_store_b)(t, v + 4 * tile * FC_POINT, tile, columns);                                                \
         }                                                                                                              \
     }
@@ -221,18 +223,18 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
             FC_UNROLL for (int j = 0; j < taps; j++)
                 g[taps * i + j] = (i == 0 || rows) && (j == 0 || columns) ? vload(w + i * row + j * tap + c) : (vec){0};
         if (lines == 1) {
-            N(wino_g)(all, g, 1, taps);
+            N(wino_g)(all, g, 1, taps, tile);
             FC_UNROLL for (int j = 0; j < tile; j++) vstore(u + j * pitch + c, r[j]);
             continue;
         }
         FC_UNROLL for (int j = 0; j < taps; j++)
         {
-            N(wino_g)(all, g + j, taps, taps);
+            N(wino_g)(all, g + j, taps, taps, tile);
             FC_UNROLL for (int i = 0; i < tile; i++) t[taps * i + j] = r[i];
         }
         FC_UNROLL for (int i = 0; i < tile; i++)
             if (i < tile - 1 || rows) {
-                N(wino_g)(all, t + taps * i, 1, taps);
+                N(wino_g)(all, t + taps * i, 1, taps, tile);
                 FC_UNROLL for (int j = 0; j < tile; j++)
                     if (j < tile - 1 || columns)
                         vstore(u + (tile * i + j) * pitch + c, r[j]);
@@ -497,18 +499,18 @@ INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, 
         vec g[16], t[24], r[6];
         FC_UNROLL for (int e = 0; e < outputs; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
         if (points == 6) {
-            N(wino_g)(r, g, 1, size);
+            N(wino_g)(r, g, 1, size, 6);
             FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + j * FC_POINT, r[j]);
             continue;
         }
         FC_UNROLL for (int j = 0; j < size; j++)
         {
-            N(wino_g)(r, g + j, size, size);
+            N(wino_g)(r, g + j, size, size, 6);
             FC_UNROLL for (int i = 0; i < 6; i++) t[size * i + j] = r[i];
         }
         FC_UNROLL for (int i = 0; i < 6; i++)
         {
-            N(wino_g)(r, t + size * i, 1, size);
+            N(wino_g)(r, t + size * i, 1, size, 6);
             FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * FC_POINT, r[j]);
         }
     }

@@ -488,8 +488,8 @@ static fc_status grad_weight_by_pairs(const fc_problem *p)
 
 static fc_status grad_weight_of(const fc_problem *p)
 {
-    if (p->algorithm == FC_WINOGRAD)
-        return fc_conv_winograd_grad_serves(p) ? fc_conv_winograd_grad_weight(p) : FC_EALGORITHM;
+    if (p->algorithm == FC_WINOGRAD && fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
+        return fc_conv_winograd_grad_weight(p);
     if (fc_is_depthwise(p))
         return fc_conv_depthwise_grad_weight(p);
     if (is_almost_depthwise(p))

@@ -160,7 +160,7 @@ static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
     return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);
 }
 
-/* The convolution of phase `index`, row by row; 0 if it has no taps. */
+/* The convolution of phase `index`, row by row; 0 if it has no taps. "winograd" is what those run by that it serves. */
 static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int64_t index, fc_problem *q)
 {
     const int64_t columns = fc_min(c->stride_w, grad_x->w), row = index / columns, column = index % columns;
@@ -169,6 +169,8 @@ static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x
     if (h.taps == 0 || w.taps == 0)
         return 0;
     *q = phase_problem(p, c, &h, &w);
+    if (q->algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(q))
+        q->algorithm = FC_DIRECT;
     return 1;
 }
 

@@ -99,9 +99,9 @@ static plan make_plan(const fc_problem *p)
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    s.chunk = s.by_panels ? fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels) : p->in_channels;
-    if (s.tiles.phases > 1)
-        s.tiles.chunk = s.chunk;
+    if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
+        s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
+    s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
     fc_set_block(&s.tiles, s.block);
     s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
 
@@ -188,6 +188,12 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
     }
 }
 
+/* Where the chunk of channels from c0 on is in a u of all. */
+static int64_t u_offset(const plan *s, int64_t panel, int64_t c0)
+{
+    return rows_of(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
+}
+
 static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
 {
     return s->u + (group * s->panels + panel) * s->u_bytes;
@@ -215,8 +221,9 @@ static void store_weights(void *context, int64_t task, int slot)
     const plan *s = j->s;
     const int64_t group = task / s->panels, panel = task % s->panels, item = (int64_t)s->p->item;
     if (!s->by_panels) {
-        transform_weights(s, group, panel, 0, s->p->in_channels, j->packs + slot * j->pack_pitch,
-                          j->to + task * s->u_bytes);
+        for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
+            transform_weights(s, group, panel, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
+                              j->packs + slot * j->pack_pitch, j->to + task * s->u_bytes + u_offset(s, panel, c0));
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
@@ -372,7 +379,10 @@ static void run_tiles(void *context, int64_t task, int slot)
                   end = fc_min(first + s->block, s->tiles.count);
     fc_transform_inputs(&s->tiles, group, first, end, first, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        multiply(s, panel, end - first, 0, s->p->in_channels, t.uv, stored_weights(s, group, panel), t.m, t.uv, 0);
+        const char *u = stored_weights(s, group, panel);
+        for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
+            multiply(s, panel, end - first, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv,
+                     u + u_offset(s, panel, c0), t.m, t.uv, 0);
         store_tiles(s, group, panel, first, end, t.m, t.tile);
     }
 }
