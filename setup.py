@@ -24,7 +24,7 @@ BASE_FLAGS = [
     "-fvisibility=hidden",
 ]
 ISA_FLAGS = {
-    "generic": ["-O2"],  # smaller by a fifth; its loops are vectors already
+    "generic": [],
     "avx2": ["-march=x86-64-v3"],
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
 }
@@ -43,6 +43,8 @@ DEVELOP_FLAGS = {
     ],
     "thread": ["-O1", "-g1", "-fsanitize=thread"],
 }
+if IS_X86_64 and DEVELOP in ("", "warnings"):
+    ISA_FLAGS["generic"] = ["-O2"]  # a fallback there; its loops are vectors already, and 50 KB smaller
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 

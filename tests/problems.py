@@ -17,6 +17,17 @@ PROBLEMS = {
     "1x3 winograd": ((6, 17, 5, 43), (33, 17, 1, 3), {"padding": (0, 1), "algorithm": "winograd"}),
     "5x1 winograd": ((6, 9, 13, 14), (17, 9, 5, 1), {"padding": 2, "algorithm": "winograd"}),
     "1-D winograd": ((6, 33, 401), (40, 33, 4), {"padding": 2, "algorithm": "winograd"}),
+    "2x2 winograd": ((6, 17, 20, 21), (33, 17, 2, 2), {"padding": 1, "algorithm": "winograd"}),
+    "strided winograd": (
+        (6, 40, 20, 21),
+        (33, 40, 3, 3),
+        {"stride": 2, "padding": 1, "algorithm": "winograd"},
+    ),
+    "4x4 strided winograd": (
+        (6, 17, 20, 22),
+        (33, 17, 4, 4),
+        {"stride": 2, "padding": 1, "algorithm": "winograd"},
+    ),
     "3x3 heavy weight": ((3, 160, 7, 7), (160, 160, 3, 3), {"padding": 1}),
     "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
     "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),

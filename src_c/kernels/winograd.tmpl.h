@@ -11,11 +11,12 @@
  * The points decide the rounding error: the root mean square error of F(4x4, 3x3) is 1.75 times that of a direct sum with
  * these, 4 times with the textbook points 0, +-1, +-2 (docs/accuracy.md).
  */
+/* Of the tile that the function around them names `tile`. */
 #define FC_A (tile == 6 ? 0.625 : 0.5)
 #define FC_B (tile == 6 ? 1.5 : 1.25)
 #define FC_A2 (FC_A * FC_A)
 #define FC_B2 (FC_B * FC_B)
-#define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) */
+#define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) of 6 points; of 5, +-a times that */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
 #define FC_UNROLL _Pragma("GCC unroll 28")
 #define K(x) ((T)(x))

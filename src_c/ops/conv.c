@@ -187,7 +187,7 @@ static const method taps = {
     fc_packed_taps, fc_pack_taps};
 static const method winograd = {"winograd",
                                 "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
-                                "channels: 5 or 6 multiplications, along an axis, per 2 to 4 outputs",
+                                "channels: along an axis 5 or 6 multiplications per 2 to 4 outputs, 9 or 10 per 4 with stride 2",
                                 fc_conv_winograd,
                                 fc_conv_winograd_scratch,
                                 fc_packed_winograd,
@@ -221,9 +221,9 @@ static double direct_products(const fc_problem *p)
 
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
- * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured. Of stride 2, 9 pixels along an axis
- * make 9 points for 3 taps, of phases that have 4 and 5; 10 for 4. Transforming the weights takes as long as the products of 1.5 tiles:
- * that counts where Winograd gains least, with 2 taps. */
+ * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured for 36 and 6 points, and not less for 25 and
+ * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles: that counts where Winograd gains least, with
+ * 2 taps. */
 static int winograd_pays(const fc_problem *p)
 {
     enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
@@ -233,7 +233,7 @@ static int winograd_pays(const fc_problem *p)
     const int square = p->kernel_h == p->kernel_w;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
-    const int64_t products = t.step == 1 ? t.points : p->kernel_h == 3 ? 9 * 9 : 10 * 10;
+    const int64_t products = fc_tile_products(&t);
     const double weights = t.taps == 2 ? 1.5 * (double)(products * in * out_vectors) : 0;
     /* double: the number of operations may not fit in 64 bits */
     const double by_tiles = (double)(t.rows * t.columns) *
@@ -488,6 +488,8 @@ static fc_status grad_weight_by_pairs(const fc_problem *p)
 
 static fc_status grad_weight_of(const fc_problem *p)
 {
+    if (p->algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(p))
+        return FC_EALGORITHM;
     if (p->algorithm == FC_WINOGRAD && fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
         return fc_conv_winograd_grad_weight(p);
     if (fc_is_depthwise(p))

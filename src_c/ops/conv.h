@@ -17,8 +17,9 @@ typedef struct {
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     const char *weight;
     int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
-    /* The weight as the method's pack function left it, or NULL. Direct: strides in rows of a panel; problems that share a
-     * kernel (output phases, residues of a dilation) share it and say where their first tap is and how to step. */
+    /* The weight as the method's pack function left it (packed_v is 0), or as fc_pack_direct did, for direct and Winograd: strides in
+     * rows of a panel; problems that share a kernel (output phases, residues of a dilation) share it and say where their first tap is
+     * and how to step. Or NULL. */
     const char *packed;
     int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
     fc_epilogue epilogue;

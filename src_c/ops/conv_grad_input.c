@@ -160,7 +160,8 @@ static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
     return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);
 }
 
-/* The convolution of phase `index`, row by row; 0 if it has no taps. "winograd" is what those run by that it serves. */
+/* The convolution of phase `index`, row by row; 0 if it has no taps. Where Winograd was asked for, phases that it does not serve run
+ * directly. */
 static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int64_t index, fc_problem *q)
 {
     const int64_t columns = fc_min(c->stride_w, grad_x->w), row = index / columns, column = index % columns;
@@ -252,7 +253,7 @@ static void panel_task(void *context, int64_t panel, int slot)
         atomic_store(&f->status, (int)status);
 }
 
-/* Whether there is a phase that is not of a kind, or is, if `wanted`. */
+/* Whether kind(phase) is `wanted` for any of them. */
 static int some_phase(int (*kind)(const fc_problem *), int wanted, const fc_problem *p, const fc_conv *c,
                       const fc_view *grad_x)
 {
@@ -308,6 +309,8 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     if (fc_is_empty(grad_x))
         return FC_OK;
     fc_problem p = fc_make_problem(dtype, c, grad_y, w, grad_x);
+    if (p.algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(&p))
+        return FC_EALGORITHM;
     fc_set_epilogue(&p, epilogue);
     fc_swap(&p.in_channels, &p.out_channels); /* of the problem: grad_y's channels go in, grad_x's come out */
     fc_swap(&p.weight_k, &p.weight_c);

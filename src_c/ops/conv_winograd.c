@@ -10,7 +10,7 @@
  *
  * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
- *     m = v[e] * u[e], 36 matrix products of tiles by channels with the transformed weights u[36][channels][panel]
+ *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -33,6 +33,7 @@ enum {
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
+    MAX_U_BYTES = 64 << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -79,7 +80,7 @@ static plan make_plan(const fc_problem *p)
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
     const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
                   v = s.tiles.count * v_tile;
-    const int64_t u = s.tiles.points * rows_of(&s.tiles, p->in_channels) * fc_round_up(p->out_channels, s.lanes) * item,
+    const int64_t u = fc_tile_products(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
@@ -88,7 +89,7 @@ static plan make_plan(const fc_problem *p)
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
     const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
-    s.by_panels = u > l2 / 2 && (v <= l2 / 2 || by_panels < by_tiles);
+    s.by_panels = u > l2 / 2 && (v <= l2 / 2 || by_panels < by_tiles || u > MAX_U_BYTES);
     if (s.by_panels) {
         s.block = fc_ceil_div(s.tiles.count, stretches);
         s.count = fc_ceil_div(s.tiles.count, s.block);
@@ -236,25 +237,24 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
-/* 3 x 3 with stride 2: at a point of the last row (column), the phases whose rows (columns) have one tap are 0. They are the last
- * and the first half of the four. */
+/* 3 x 3 with stride 2: at a point of the last row (column), the phases whose rows (columns) have one tap are 0. The first two are left at
+ * the last row, the middle two at the last column, the second in the corner. */
 static void multiply_some(const plan *s, const fc_winograd_product *all, int64_t width)
 {
     const int64_t item = (int64_t)s->p->item, phase = all->channels / 4;
-    const int last = FC_WINOGRAD_SMALL_TILE - 1;
-    for (int i = 0; i <= last; i++)
-        for (int j = 0; j <= last; j += last) {
-            const int64_t first = j == last ? 1 : 0, end = i == last ? 2 : j == last ? 3 : 4;
-            const int64_t e = FC_WINOGRAD_SMALL_TILE * i + j, at = e * s->tiles.k->point;
-            fc_winograd_product some = *all;
-            some.v = (const char *)all->v + (at + first * phase / s->tiles.k->line * all->part) * item;
-            some.u = (const char *)all->u + (e * all->u_point + first * phase * width) * item;
-            some.m = (char *)all->m + at * item;
-            some.channels = (end - first) * phase;
-            some.points = j == last ? 1 : last;
-            some.ahead = all->ahead + e * all->ahead_lines * FC_LINE_BYTES;
-            s->tiles.k->multiply(&some);
-        }
+    const int tile = FC_WINOGRAD_SMALL_TILE;
+    for (int e = 0; e < tile * tile; e++) {
+        const int last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
+        const int64_t first = last_column, end = last_row ? 2 : last_column ? 3 : 4, at = e * s->tiles.k->point;
+        fc_winograd_product some = *all;
+        some.v = (const char *)all->v + (at + first * phase / s->tiles.k->line * all->part) * item;
+        some.u = (const char *)all->u + (e * all->u_point + first * phase * width) * item;
+        some.m = (char *)all->m + at * item;
+        some.channels = (end - first) * phase;
+        some.points = 1;
+        some.ahead = all->ahead + e * all->ahead_lines * FC_LINE_BYTES;
+        s->tiles.k->multiply(&some);
+    }
 }
 
 /* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] for a chunk of channels, while the `ahead_bytes` at `ahead` come into the

@@ -1,4 +1,4 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 36 pointers per tile, those
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 25 or 36 pointers per tile, those
  * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 

@@ -57,6 +57,17 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
                            (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
 }
 fc_tiles fc_make_tiles(const fc_problem *);
+/* Multiplications of a tile for each pair of channels: one for each point and phase, but for the last row (column) of points of
+ * phases with one tap along it. */
+static inline int64_t fc_tile_products(const fc_tiles *t)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < t->phases; i++) {
+        const int missing = FC_WHOLE_TILE & ~fc_tile_phase_at(t->p, i).last;
+        sum += (t->in_h - !!(missing & FC_LAST_ROW)) * (t->in_w - !!(missing & FC_LAST_COLUMN));
+    }
+    return sum;
+}
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
 
