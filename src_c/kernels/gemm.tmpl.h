@@ -11,6 +11,7 @@
 #define FC_MR 6
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_LINE_LANES ((int)(64 / sizeof(T))) /* of a cache line */
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
@@ -40,9 +41,17 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
     }
 }
 
+/* What a tile brings into the second-level cache, a line per step: `lines` of them `step` elements apart, then those beside them; and
+ * what it will write, which is read first. */
+typedef struct {
+    const T *at;
+    int64_t step, lines;
+    int writes;
+} N(gemm_ahead);
+
 /* looks_ahead is a constant too: a prefetch that does nothing costs 3 to 8 % */
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
-                         const int looks_ahead)
+                         const int looks_ahead, const N(gemm_ahead) *w)
 {
     const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
@@ -54,16 +63,26 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             else
                 acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
                                                           : vload_tail(y + i * y_row + j * VL, last);
-    /* to be read soon: line 0 of every step by the first tile, line 1 by the second */
-    const T *ahead = (const T *)g->ahead + (row > 0) * VL;
-    const int64_t ahead_step = g->ahead_step;
+    const T *ahead = looks_ahead ? w->at : NULL;
+    const int64_t ahead_step = looks_ahead ? w->step : 0, ahead_lines = looks_ahead ? w->lines : 0;
+    int64_t left = ahead_lines, written = looks_ahead && w->writes ? vectors * rows : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const T *p = a + u * g->step_h + v * g->step_w;
             const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
-            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL, ahead += ahead_step) {
-                if (looks_ahead)
+            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL) {
+                if (looks_ahead) {
                     __builtin_prefetch(ahead, 0, 2);
+                    ahead += ahead_step;
+                    if (--left == 0) {
+                        left = ahead_lines;
+                        ahead += FC_LINE_LANES - ahead_lines * ahead_step;
+                    }
+                    if (written > 0) {
+                        written--;
+                        __builtin_prefetch(y + written / vectors * y_row + written % vectors * VL, 1, 2);
+                    }
+                }
                 vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
@@ -98,23 +117,28 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
     }
+    if (FC_VECTOR_BYTES == 64 && g->stream) {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + i * y_row + j * VL, acc[i][j]);
+        return;
+    }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
 }
 
-typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row);
+typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, const N(gemm_ahead) *);
 #define FC_TILE(rows)                                                                                                  \
-    static void N(gemm_tile_1_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    static void N(gemm_tile_1_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, const N(gemm_ahead) *w)         \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 1, 0);                                                                         \
+        N(gemm_tile)(g, a, y, row, rows, 1, 0, w);                                                                     \
     }                                                                                                                  \
-    static void N(gemm_tile_2_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    static void N(gemm_tile_2_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, const N(gemm_ahead) *w)         \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 2, 0);                                                                        \
+        N(gemm_tile)(g, a, y, row, rows, 2, 0, w);                                                                     \
     }                                                                                                                  \
-    static void N(gemm_tile_3_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+    static void N(gemm_tile_3_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, const N(gemm_ahead) *w)         \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 2, 1);                                                                        \
+        N(gemm_tile)(g, a, y, row, rows, 2, 1, w);                                                                     \
     }
 FC_TILE(1) FC_TILE(2) FC_TILE(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #if FC_MR == 14
@@ -141,8 +165,13 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     const int64_t groups = (rows + FC_MR - 1) / FC_MR;
     for (int64_t i = 0, row = 0; i < groups; i++) {
         const int64_t count = (rows - row + groups - i - 1) / (groups - i);
-        const int kind = two && g->ahead && row <= FC_MR ? 2 : two;
-        N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row);
+        const T *tile = a + row * g->a_row;
+        const int weights = g->ahead && i < 2; /* line 0 of every step by the first tile, line 1 by the second */
+        const T *next = i + 1 < groups ? tile + count * g->a_row : a + g->after;
+        const N(gemm_ahead) rows_of_a = {next + g->fetch - 1, g->a_row, FC_MR, !g->stream},
+                            rows_of_b = {(const T *)g->ahead + i * VL, g->ahead_step, INT64_MAX, 0};
+        N(gemm_tiles)[count][two && (weights || g->fetch) ? 2 : two](g, tile, y + row * g->y_row, row,
+                                                                          weights ? &rows_of_b : &rows_of_a);
         row += count;
     }
 }
@@ -230,4 +259,5 @@ static void N(gemm_at)(const fc_gemm_at *g)
 
 static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .rows = N(gemm_rows), .at = N(gemm_at)};
 #undef FC_MR
+#undef FC_LINE_LANES
 #undef FC_UNROLL
