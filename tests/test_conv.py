@@ -507,7 +507,7 @@ def test_two_dimensions_of_height_one_are_one(isa, rng):
     assert same_bits(y, flat[:, :, 0])
 
 
-@pytest.mark.parametrize("padding", [0, 3, ((4, 1), (0, 5))], ids=str)
+@pytest.mark.parametrize("padding", [0, 3, ((3, 1), (3, 5))], ids=str)
 @pytest.mark.parametrize("size, stride", [(7, 2), (9, 3), (11, 4)])
 def test_strides_by_phases(isa, rng, size, stride, padding):
     """A tall image, whose phases do not fit into the memory for them, and widths the stride divides or not."""

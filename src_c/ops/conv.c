@@ -198,7 +198,7 @@ static const method direct = {"direct",         "matrix products over taps and c
                               fc_packed_direct, fc_pack_direct};
 
 static const method phases = {
-    "winograd",       "4 to 12 taps of a stride, enough channels: each phase of the image has 3 to 5 of them",
+    "winograd",       "a stride, enough channels: the phases of the image as channels, and 3 to 5 taps of each",
     fc_conv_phases,   fc_conv_phases_scratch,
     fc_packed_phases, fc_pack_phases};
 static const method whole = {

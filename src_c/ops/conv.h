@@ -171,7 +171,7 @@ typedef fc_status fc_guarded(fc_problem *, const void *context);
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
 int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
 
-/* conv_phases.c: strides of Winograd's, see there. gradient: of the input, where x is grad_y and the geometry that of the forward pass */
+/* conv_phases.c: strides by Winograd, see there. gradient: of the input, x is grad_y, the geometry that of the forward pass */
 int fc_conv_phases_serves(const fc_problem *, int gradient);
 fc_problem fc_phases_problem(const fc_problem *, int gradient); /* of stride 1, without data */
 fc_status fc_conv_phases(const fc_problem *);

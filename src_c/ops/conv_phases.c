@@ -2,9 +2,9 @@
  *
  *     phases[n][t][q][a][b][c] = x[n][s_h * t + a][s_w * q + b][c]
  *
- * has s_h * s_w * C channels (a, b, c). Tap u of the kernel is tap t of phase a, with u - pad = s * (first + t) + a: 7 taps of stride 2
- * are 4 taps of 2 phases, the eighth being zero. So 3 to 64 channels, 7x7, takes 36 * 12 multiplications per 9 outputs instead of
- * 9 * 147. Phases are made a stretch of rows (or of images) at a time.
+ * has s_h * s_w * C channels (a, b, c). Tap u of the kernel is tap t of phase a, with u - pad = s * (first + t) + a: 7 taps of
+ * stride 2 are 4 taps of 2 phases, the eighth being zero. So 3 to 64 channels, 7x7, takes 36 * 12 multiplications per 9 outputs
+ * instead of 9 * 147. Phases are made a stretch of rows (or of images) at a time.
  *
  * The taps that are no taps multiply x by zero: images with NaN or infinity in them run otherwise.
  */
@@ -181,8 +181,8 @@ fc_status fc_pack_phases(const fc_problem *p, char *to)
 }
 
 /* ---- phases ----------------------------------------------------------------------------------------------------------*/
-/* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without gaps are read
- * stride_w at once. */
+/* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without gaps are
+ * read stride_w at once. */
 typedef struct {
     fc_image x;
     fc_window window;
