@@ -22,6 +22,7 @@ from helpers import (
     tolerance,
 )
 
+import fastconv
 import fastconv.functional as F
 from fastconv import reference as R
 
@@ -504,3 +505,22 @@ def test_two_dimensions_of_height_one_are_one(isa, rng):
     y = F.conv1d(x, w, None, 2, 3, 2, 2)
     flat = F.conv2d(x[:, :, None], w[:, :, None], None, (1, 2), (0, 3), (1, 2), 2)
     assert same_bits(y, flat[:, :, 0])
+
+
+@pytest.mark.parametrize("padding", [0, 3, ((3, 1), (3, 5))], ids=str)
+@pytest.mark.parametrize("size, stride", [(7, 2), (9, 3), (11, 4)])
+def test_strides_by_phases(isa, rng, size, stride, padding):
+    """A tall image, whose phases do not fit into the memory for them, and widths the stride divides or not."""
+    for height, width in ((1101, 320), (120, 123), (119, 124)):
+        x = to_format(rng.standard_normal((1, 3, height, width)).astype(np.float32), "channels_last")
+        w = rng.standard_normal((24, 3, size, size)).astype(np.float32)
+        found = fastconv.explain_conv2d(x.shape, w.shape, stride, padding)
+        assert found.algorithm == "winograd" and found.scratch_bytes < 4 << 20, found
+        b = rng.standard_normal(24).astype(np.float32)
+        y, wanted = (F.conv2d(x, w, b, stride, padding, algorithm=a) for a in ("auto", "direct"))
+        g = to_format(rng.standard_normal(y.shape).astype(np.float32), "channels_last")
+        got, exact = (
+            F.conv2d_backward(g, x, w, stride, padding, algorithm=a) for a in ("auto", "direct")
+        )
+        for a, e in zip((y, *got), (wanted, *exact), strict=True):
+            assert np.abs(a - e).max() < 1e-4 * np.sqrt((e.astype(float) ** 2).mean())

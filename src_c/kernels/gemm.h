@@ -26,6 +26,10 @@ typedef struct {
      * or NULL. May lie beyond the end of an array. */
     const void *ahead;
     int64_t ahead_step;
+    /* Of an a that comes from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
+     * of each on, and y itself. The tile after the last reads a + after. 0: they do not. */
+    int64_t fetch, after;
+    int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
 } fc_gemm;
 
 /* The same product with the reduction over the rows of both sides (gradients of weights):

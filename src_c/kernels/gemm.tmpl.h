@@ -11,6 +11,7 @@
 #define FC_MR 6
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_LINE_LANES ((int)(64 / sizeof(T))) /* of a cache line */
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
@@ -40,9 +41,12 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
     }
 }
 
-/* looks_ahead is a constant too: a prefetch that does nothing costs 3 to 8 % */
+/* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 %, and the bookkeeping of FC_FETCH_ROWS in 16 registers 20. */
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2 };
+
+/* next: the rows of a after these */
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
-                         const int looks_ahead)
+                         const int ahead, const T *next)
 {
     const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
@@ -54,16 +58,29 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             else
                 acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
                                                           : vload_tail(y + i * y_row + j * VL, last);
-    /* to be read soon: line 0 of every step by the first tile, line 1 by the second */
-    const T *ahead = (const T *)g->ahead + (row > 0) * VL;
-    const int64_t ahead_step = g->ahead_step;
+    /* Of the weights line 0 of every step by the first tile, line 1 by the second. Of rows of a their first lines, then the second
+     * ones; and y, which would be read when it is written. */
+    const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
+    const T *fetch = weights ? (const T *)g->ahead + (row > 0) * VL : rows_of_a ? next + g->fetch - 1 : NULL;
+    const int64_t fetch_step = weights ? g->ahead_step : a_row;
+    int left = FC_MR, written = rows_of_a && !g->stream ? 2 * rows : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const T *p = a + u * g->step_h + v * g->step_w;
             const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
-            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL, ahead += ahead_step) {
-                if (looks_ahead)
-                    __builtin_prefetch(ahead, 0, 2);
+            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL) {
+                if (weights || rows_of_a) {
+                    __builtin_prefetch(fetch, 0, 2);
+                    fetch += fetch_step;
+                }
+                if (rows_of_a && --left == 0) {
+                    left = FC_MR;
+                    fetch += FC_LINE_LANES - FC_MR * fetch_step;
+                }
+                if (rows_of_a && written > 0) {
+                    written--;
+                    __builtin_prefetch(y + written / 2 * y_row + written % 2 * VL, 1, 2);
+                }
                 vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
@@ -98,39 +115,47 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
     }
+    if (FC_VECTOR_BYTES == 64 && g->stream) {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + i * y_row + j * VL, acc[i][j]);
+        return;
+    }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
 }
 
-typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row);
-#define FC_TILE(rows)                                                                                                  \
-    static void N(gemm_tile_1_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
+typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, const T *next);
+#define FC_KIND(kind, rows, vectors, ahead)                                                                            \
+    static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, const T *next)           \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 1, 0);                                                                         \
-    }                                                                                                                  \
-    static void N(gemm_tile_2_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
-    {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 2, 0);                                                                        \
-    }                                                                                                                  \
-    static void N(gemm_tile_3_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row)                                 \
-    {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, 2, 1);                                                                        \
+        N(gemm_tile)(g, a, y, row, rows, vectors, ahead, next);                                                        \
     }
+#define FC_TILE(rows) FC_KIND(1, rows, 1, 0) FC_KIND(2, rows, 2, 0) FC_KIND(3, rows, 2, N(FC_FETCH_WEIGHTS))
 FC_TILE(1) FC_TILE(2) FC_TILE(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #if FC_MR == 14
 FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
 #endif
+/* Many rows are cut into groups of these. */
+#if FC_MR == 14 && FC_F32
+FC_KIND(4, 13, 2, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, N(FC_FETCH_ROWS))
+#define FC_ROWS_OF_A(rows) N(gemm_tile_4_##rows)
+#else
+#define FC_ROWS_OF_A(rows) 0
+#endif
 #undef FC_TILE
+#undef FC_KIND
 
-/* one vector; two; two that look ahead */
-#define FC_BOTH(rows) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), N(gemm_tile_3_##rows)}
-static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][3] = {
-    {0, 0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
+/* one vector; two; two that fetch weights; two that fetch rows of a, or 0 */
+#define FC_KINDS(rows, fetches) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), N(gemm_tile_3_##rows), fetches}
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][4] = {
+    {0, 0, 0, 0}, FC_KINDS(1, 0), FC_KINDS(2, 0), FC_KINDS(3, 0), FC_KINDS(4, 0), FC_KINDS(5, 0), FC_KINDS(6, 0),
 #if FC_MR == 14
-    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
+    FC_KINDS(7, 0), FC_KINDS(8, 0), FC_KINDS(9, 0), FC_KINDS(10, 0), FC_KINDS(11, 0), FC_KINDS(12, 0),
+    FC_KINDS(13, FC_ROWS_OF_A(13)), FC_KINDS(14, FC_ROWS_OF_A(14)),
 #endif
 };
-#undef FC_BOTH
+#undef FC_KINDS
+#undef FC_ROWS_OF_A
 
 /* Rows in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA pipes. */
 static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
@@ -141,8 +166,9 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     const int64_t groups = (rows + FC_MR - 1) / FC_MR;
     for (int64_t i = 0, row = 0; i < groups; i++) {
         const int64_t count = (rows - row + groups - i - 1) / (groups - i);
-        const int kind = two && g->ahead && row <= FC_MR ? 2 : two;
-        N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row);
+        const T *next = i + 1 < groups ? a + (row + count) * g->a_row : a + g->after;
+        const int kind = !two ? 0 : g->ahead && row <= FC_MR ? 2 : g->fetch && N(gemm_tiles)[count][3] ? 3 : 1;
+        N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row, next);
         row += count;
     }
 }
@@ -230,4 +256,5 @@ static void N(gemm_at)(const fc_gemm_at *g)
 
 static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .rows = N(gemm_rows), .at = N(gemm_at)};
 #undef FC_MR
+#undef FC_LINE_LANES
 #undef FC_UNROLL

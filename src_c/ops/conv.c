@@ -33,7 +33,7 @@ int fc_streams(const fc_problem *p)
     enum { LINE = 64 };
     const int64_t item = (int64_t)p->item;
     const fc_view *y = &p->y;
-    return y->stride_c == 1 && fc_should_stream(y->n * y->h * y->w * p->groups * p->out_channels * item) &&
+    return y->stride_c == 1 && fc_should_stream(p->batch * y->h * y->w * p->groups * p->out_channels * item) &&
            p->k->vector_lanes * item == LINE && (uintptr_t)y->data % LINE == 0 && p->out_channels * item % LINE == 0 &&
            (y->stride_w | y->stride_h | y->stride_n) * item % LINE == 0;
 }
@@ -67,6 +67,7 @@ fc_problem fc_make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *x, c
         .weight_v = w->stride_w,
         .epilogue = identity,
         .algorithm = (fc_algorithm)c->algorithm,
+        .batch = y->n,
     };
 }
 
@@ -196,6 +197,10 @@ static const method direct = {"direct",         "matrix products over taps and c
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
 
+static const method phases = {
+    "winograd",       "a stride, enough channels: the phases of the image as channels, and 3 to 5 taps of each",
+    fc_conv_phases,   fc_conv_phases_scratch,
+    fc_packed_phases, fc_pack_phases};
 static const method whole = {
     "direct",         "one output, which sees all inputs: one matrix product over channels and taps",
     fc_conv_whole,    fc_conv_whole_scratch,
@@ -223,26 +228,29 @@ static double direct_products(const fc_problem *p)
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
  * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured for 36 and 6 points, and not less for 25 and
  * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles: that counts where Winograd gains least, with
- * 2 taps. */
-static int winograd_pays(const fc_problem *p)
+ * 2 taps. double: the number of operations may not fit in 64 bits. */
+static double winograd_cost(const fc_problem *p)
 {
     enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
-    if (!fc_conv_winograd_serves(p))
-        return 0;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const int64_t products = fc_tile_products(&t);
     const double weights = t.taps == 2 ? 1.5 * (double)(products * in * out_vectors) : 0;
-    /* double: the number of operations may not fit in 64 bits */
-    const double by_tiles = (double)(t.rows * t.columns) *
-                            (double)(products * in * out_vectors +
-                                     (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                     (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
-                            weights;
-    const double by_taps = direct_products(p) * (double)(in * out_vectors);
-    return in >= 8 && p->out_channels >= 8 && by_tiles * 10 <= by_taps * 9;
+    return (double)(t.rows * t.columns) * (double)(products * in * out_vectors +
+                                                   (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
+                                                   (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
+           weights;
+}
+
+static int winograd_pays(const fc_problem *p)
+{
+    if (!fc_conv_winograd_serves(p))
+        return 0;
+    const double by_taps =
+        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+    return p->in_channels >= 8 && p->out_channels >= 8 && winograd_cost(p) * 10 <= by_taps * 9;
 }
 
 /* ---- few outputs: costs per image in vector multiplications at the peak, two per cycle. double: they may not fit in 64 bits -----*/
@@ -295,6 +303,28 @@ static const method *for_few_outputs(const fc_problem *p)
     return fc_conv_taps_serves(p) && taps_cost(p) < least ? &taps : best;
 }
 
+/* A phase's pixel is copied a vector at a time; an element of its weight by itself. */
+double fc_phases_cost(const fc_problem *p, int gradient)
+{
+    enum { COPY_OPS = 8, WEIGHT_OPS = 10 };
+    const fc_problem q = fc_phases_problem(p, gradient);
+    const fc_view *v = gradient ? &q.y : &q.x;
+    const int64_t channels = gradient ? q.out_channels : q.in_channels;
+    return winograd_cost(&q) + (double)(v->h * v->w * fc_ceil_div(channels, p->k->vector_lanes) * COPY_OPS) +
+           (double)(q.in_channels * q.out_channels * q.kernel_h * q.kernel_w) * WEIGHT_OPS;
+}
+
+static double least_cost(const fc_problem *p)
+{
+    const method *few = for_few_outputs(p);
+    return few == &taps ? taps_cost(p) : few == &pixels ? pixels_cost(p) : direct_cost(p);
+}
+
+static int phases_pay(const fc_problem *p)
+{
+    return fc_conv_phases_serves(p, 0) && fc_phases_cost(p, 0) < least_cost(p) * 0.9;
+}
+
 /* Lays the problem out and picks its method; NULL when the algorithm asked for cannot serve it. */
 static const method *choose(fc_problem *p)
 {
@@ -307,6 +337,8 @@ static const method *choose(fc_problem *p)
     const int half_empty = 2 * p->out_channels <= p->k->vector_lanes; /* Winograd's lanes are output channels too */
     if (p->algorithm == FC_AUTO && !half_empty && winograd_pays(p))
         return &winograd;
+    if (!half_empty && phases_pay(p))
+        return &phases;
     if (fc_conv_whole_serves(p))
         return &whole;
     const method *few = for_few_outputs(p);
@@ -314,6 +346,12 @@ static const method *choose(fc_problem *p)
         return few;
     fc_unroll_rows(p);
     return &direct;
+}
+
+double fc_forward_cost(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    return choose(&p) == &winograd ? winograd_cost(&p) : least_cost(&p);
 }
 
 int fc_is_direct(const fc_problem *problem)
@@ -428,15 +466,28 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
  * points transformed back, which takes as long as 500 (Zen 3). The sums of lines go through memory: they need 32 tiles. The
  * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
+
 static int winograd_gradient_pays(const fc_problem *p)
 {
-    enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
     if (!fc_conv_winograd_grad_serves(p) || !winograd_pays(p))
         return 0;
     const int64_t tiles = fc_make_tiles(p).count;
     if (p->kernel_h != p->kernel_w)
         return tiles >= LEAST_TILES_OF_LINES;
     return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM;
+}
+
+/* The same of phases: stride_h * stride_w pairs of channels for each. */
+static int phases_gradient_pay(const fc_problem *p)
+{
+    if (!phases_pay(p))
+        return 0;
+    fc_problem q = fc_phases_problem(p, 0);
+    const int64_t tiles = fc_make_tiles(&q).count, pairs = p->stride_h * p->stride_w;
+    if (q.kernel_h != q.kernel_w)
+        return tiles >= LEAST_TILES_OF_LINES;
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > pairs * (FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM);
 }
 
 /* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
@@ -496,8 +547,9 @@ static fc_status grad_weight_of(const fc_problem *p)
         return fc_conv_depthwise_grad_weight(p);
     if (is_almost_depthwise(p))
         return grad_weight_by_pairs(p);
-    return p->algorithm == FC_AUTO && winograd_gradient_pays(p) ? fc_conv_winograd_grad_weight(p)
-                                                                : fc_conv_direct_grad_weight(p);
+    if (p->algorithm == FC_AUTO && winograd_gradient_pays(p))
+        return fc_conv_winograd_grad_weight(p);
+    return phases_gradient_pay(p) ? fc_conv_phases_grad_weight(p) : fc_conv_direct_grad_weight(p);
 }
 
 fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,

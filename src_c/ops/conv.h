@@ -26,6 +26,7 @@ typedef struct {
     fc_view residual; /* the epilogue's, turned and cut like y; .data is NULL when there is none */
     fc_algorithm algorithm;
     int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding */
+    int64_t batch; /* images of the call, of which x and y may be some */
 } fc_problem;
 
 /* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
@@ -47,6 +48,9 @@ fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc
 void fc_set_epilogue(fc_problem *, const fc_epilogue *);
 int fc_is_empty(const fc_view *);
 int fc_is_depthwise(const fc_problem *);
+/* What the method of a convolution of stride 1 costs per image, and that of fc_conv_phases_serves: in vector multiplications. */
+double fc_forward_cost(const fc_problem *);
+double fc_phases_cost(const fc_problem *, int gradient);
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
 int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
 /* A tall, narrow image is turned on its side. */
@@ -163,8 +167,20 @@ fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_C
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
 
+typedef fc_status fc_guarded(fc_problem *, const void *context);
+
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
 int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
+
+/* conv_phases.c: strides by Winograd, see there. gradient: of the input, x is grad_y, the geometry that of the forward pass */
+int fc_conv_phases_serves(const fc_problem *, int gradient);
+fc_problem fc_phases_problem(const fc_problem *, int gradient); /* of stride 1, without data */
+fc_status fc_conv_phases(const fc_problem *);
+fc_status fc_conv_phases_grad_input(const fc_problem *, fc_guarded *otherwise, const void *context);
+fc_status fc_conv_phases_grad_weight(const fc_problem *);
+int64_t fc_conv_phases_scratch(const fc_problem *);
+int64_t fc_packed_phases(const fc_problem *);
+fc_status fc_pack_phases(const fc_problem *, char *to);
 
 /* conv_patches.c: the gradient of the input where it is one product, see there */
 int fc_grad_input_patches_serves(const fc_problem *);
@@ -195,7 +211,6 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 
 /* conv_nonfinite.c */
 int fc_is_finite(const fc_kernels *, size_t item, const fc_view *);
-typedef fc_status fc_guarded(fc_problem *, const void *context);
 /* Runs the problem, with ->nonfinite set if its weight is. weight and y as the caller gave them. */
 fc_status fc_guard(fc_problem *, const fc_view *weight, const fc_view *y, fc_guarded *run, const void *context);
 fc_status fc_conv_by_regions(const fc_problem *);

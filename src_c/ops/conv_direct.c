@@ -21,7 +21,7 @@ enum {
      * the order of the sum, so it is a constant. */
     PANEL_BYTES = 512 << 10,
     /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows in
-     * two sets still fit 8 ways). */
+     * two sets still fit 8 ways: of an x that would have to be copied, strided pixels may lie so). */
     ALIASING_BYTES = 2048,
     /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1 (AVX-512: 32), and a
      * strip of so many channels leaves the cache room for 49 pixels and more, so that the weight is read once. */
@@ -37,6 +37,7 @@ typedef struct {
     int64_t count_n, count_h, count_w;     /* number of blocks */
     int64_t parts;                         /* pieces of the panel loop */
     int in_place, dense_y;
+    int fetch, stream;                     /* x, read in place, comes from memory; y bypasses the caches */
     int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
@@ -49,7 +50,9 @@ static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
 
 static int can_run_in_place(const fc_problem *p)
 {
-    return p->x.stride_c == 1 && p->x.stride_w * (int64_t)p->item % ALIASING_BYTES != 0 && fc_sees_no_padding(p);
+    const int64_t pixel = p->x.stride_w * (int64_t)p->item;
+    return p->x.stride_c == 1 && pixel % ALIASING_BYTES != 0 && pixel * p->stride_w % (2 * ALIASING_BYTES) != 0 &&
+           fc_sees_no_padding(p);
 }
 
 static void set_strip(plan *s)
@@ -66,13 +69,13 @@ static void set_strip(plan *s)
     }
     const int64_t item = (int64_t)p->item,
                   columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    s->strip_pixel = s->chunk;
-    if (s->chunk * item % ALIASING_BYTES == 0)
-        s->strip_pixel += PITCH_PAD_BYTES / item;
-    s->strip_row = columns * s->strip_pixel;
-    s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
     s->strip_step_h = p->kernel_h == 1 ? 1 : p->stride_h;
     s->strip_step_w = p->kernel_w == 1 ? 1 : p->stride_w;
+    s->strip_pixel = s->chunk;
+    if (s->strip_step_w * s->chunk * item % ALIASING_BYTES == 0) /* neighbours a line further than they were */
+        s->strip_pixel += fc_ceil_div(PITCH_PAD_BYTES, s->strip_step_w * item);
+    s->strip_row = columns * s->strip_pixel;
+    s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
     s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
 }
 
@@ -149,6 +152,8 @@ static plan make_plan(const fc_problem *p)
         s.chunk = fc_min(s.chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
+    s.fetch = s.in_place && p->x.n * p->x.h * p->x.w * p->x.c * (int64_t)p->item > fc_l2_bytes();
+    s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
     set_strip(&s);
@@ -302,6 +307,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .residual_row = p->residual.stride_w,
         .lower = e->lower,
         .upper = e->upper,
+        .stream = s->stream,
     };
     if (late)
         pack_channels(p, b->g, &k, c0, chunk, late);
@@ -314,6 +320,10 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         tile.ahead_step = p->weight_c;
     }
     const char *weights = tile.b;
+    /* The first panel reads x from memory, where the last tap has not been before. */
+    if (s->fetch && panel == b->part * s->panels / s->parts)
+        tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !merged;
+    tile.after = b->rows > 1 ? s->strip_step_h * s->strip_row : b->columns * tile.a_row;
     for (int64_t i = 0; i < b->images; i++)
         for (int64_t h = 0; h < b->rows; h++) {
             /* rows of the kernel in the padding are left out */
@@ -325,6 +335,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             p->k->gemm->rows(&tile, b->columns);
+            if (tile.fetch) /* once is enough */
+                tile.ahead = NULL;
         }
 }
 
@@ -349,6 +361,8 @@ static void run_block(void *context, int64_t task, int slot)
         for (int64_t panel = first; panel < last; panel++)
             run_panel(s, &b, panel, c0, strip, &y, late);
     }
+    if (s->stream)
+        p->k->fence();
     if (s->dense_y)
         return;
     const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;

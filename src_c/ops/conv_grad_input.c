@@ -269,7 +269,20 @@ typedef struct {
     const fc_view *grad_y, *grad_x, *weight;
 } call;
 
-static fc_status run_call(fc_problem *p, const void *context)
+/* All phases at once against one after the other: per image, in the cost of the methods. */
+static int together_pays(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    if (!fc_conv_phases_serves(p, 1))
+        return 0;
+    double apart = 0;
+    fc_problem q;
+    for (int64_t i = 0; i < phase_count(c, grad_x); i++)
+        if (phase_at(p, c, grad_x, i, &q))
+            apart += fc_forward_cost(&q);
+    return fc_phases_cost(p, 1) < apart * 0.9;
+}
+
+static fc_status run_apart(fc_problem *p, const void *context)
 {
     enum { PANEL_REREADS = 16 };
     const call *a = context;
@@ -294,6 +307,13 @@ static fc_status run_call(fc_problem *p, const void *context)
     phases f = {.p = p, .c = c, .grad_x = a->grad_x};
     fc_parallel(panels, panel_task, &f);
     return (fc_status)atomic_load(&f.status);
+}
+
+static fc_status run_call(fc_problem *p, const void *context)
+{
+    const call *a = context;
+    return !p->nonfinite && together_pays(p, a->c, a->grad_x) ? fc_conv_phases_grad_input(p, run_apart, a)
+                                                              : run_apart(p, context);
 }
 
 /* Whether every output of a 1x1 problem was seen by one input or by none. */

@@ -57,7 +57,8 @@ typedef struct {
     int64_t x_pixel, x_row, x_image, x_step_h, x_step_w; /* pitches of the strips, elements */
     int64_t x_bytes, y_bytes, thread_bytes;
     int64_t buffer_group, buffer_slice; /* elements */
-    char *buffer, *threads;
+    int shared; /* a single block whose x is loaded once for all tasks */
+    char *buffer, *threads, *x; /* x[group] if it is shared */
 } plan;
 
 /* Columns of the near-equal pieces of a row. */
@@ -170,7 +171,8 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
     s.row_parts =
         s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
-    s.thread_bytes = s.x_bytes + s.y_bytes;
+    s.shared = s.single && s.column_parts > 1 && s.x_bytes > 0;
+    s.thread_bytes = (s.shared ? 0 : s.x_bytes) + s.y_bytes;
     if (s.single) {
         s.buffer_slice = 0;
         s.thread_bytes += fc_round_up(s.taps * p->in_channels * s.panel * item, 64);
@@ -183,23 +185,41 @@ typedef struct {
     int64_t n, h, w, images, rows, columns; /* of outputs */
 } block;
 
+/* Rows [first, first + rows) of the strip of an image of a block. */
+static void load_rows(const plan *s, int64_t group, const block *b, int64_t image, int64_t first, int64_t rows,
+                      char *strip)
+{
+    const fc_problem *p = s->p;
+    const int64_t step_h = p->kernel_h == 1 ? p->stride_h : 1, step_w = p->kernel_w == 1 ? p->stride_w : 1;
+    const fc_window window = {
+        b->h * p->stride_h - p->pad_top + first * step_h,
+        rows,
+        step_h,
+        b->w * p->stride_w - p->pad_left,
+        fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w),
+        step_w,
+    };
+    const fc_image x = fc_image_of(&p->x, p->item, b->n + image, group * p->in_channels, p->in_channels);
+    fc_load_window(p->k, p->item, &x, &window, strip + (image * s->x_image + first * s->x_row) * (int64_t)p->item,
+                   &(fc_pitch){s->x_row, s->x_pixel, 1});
+}
+
+static int64_t strip_rows(const fc_problem *p, int64_t rows)
+{
+    return fc_strip_extent(rows, p->kernel_h, p->stride_h, p->dilation_h);
+}
+
 /* The window of x under a block: x itself, or a copy. */
 static const char *load_strip(const plan *s, int64_t group, const block *b, char *scratch)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, channel = group * p->in_channels;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
     if (s->x_in_place)
-        return (char *)p->x.data + (b->n * p->x.stride_n + channel + top * p->x.stride_h + left * p->x.stride_w) * item;
-    const fc_window window = {
-        top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
-        left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
-    };
-    const fc_pitch pitch = {s->x_row, s->x_pixel, 1};
-    for (int64_t i = 0; i < b->images; i++) {
-        const fc_image x = fc_image_of(&p->x, p->item, b->n + i, channel, p->in_channels);
-        fc_load_window(p->k, p->item, &x, &window, scratch + i * s->x_image * item, &pitch);
-    }
+        return fc_at(p->x.data,
+                     b->n * p->x.stride_n + group * p->in_channels + top * p->x.stride_h + left * p->x.stride_w,
+                     p->item);
+    for (int64_t i = 0; i < b->images; i++)
+        load_rows(s, group, b, i, 0, strip_rows(p, b->rows), scratch);
     return scratch;
 }
 
@@ -358,7 +378,7 @@ static void add_block(const plan *s, const block *b, const char *x, const part *
         add_products(s, b, x, &y, of, c, c_row, accumulate);
         return;
     }
-    char *panel = scratch + s->x_bytes;
+    char *panel = scratch + (s->shared ? 0 : s->x_bytes);
     for (int64_t k = 0; k < of->columns; k += s->panel) {
         const part piece = {of->group, of->first, of->last, of->k0 + k, fc_min(s->panel, of->columns - k)};
         const int64_t width = piece.columns > lanes ? s->panel : lanes, row = b->columns * width;
@@ -371,15 +391,42 @@ static void add_block(const plan *s, const block *b, const char *x, const part *
     }
 }
 
+/* ---- one block: x, loaded by parts, channels of rows of pixels, or rows of strips -------------------------------------*/
+enum { PART_CHANNELS = 32 };
+
+static block whole_block(const fc_problem *p) { return (block){0, 0, 0, p->y.n, p->y.h, p->y.w}; }
+
+static int64_t x_parts(const plan *s)
+{
+    const fc_problem *p = s->p;
+    return s->pointwise ? fc_ceil_div(p->in_channels, PART_CHANNELS) : p->y.n * strip_rows(p, p->y.h);
+}
+
+static void load_part(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const block all = whole_block(p);
+    const int64_t group = task / x_parts(s), part = task % x_parts(s), c0 = part * PART_CHANNELS;
+    char *x = s->x + group * s->x_bytes;
+    if (s->pointwise)
+        load_pixels(s, &p->x, &all, group * p->in_channels + c0, fc_min(PART_CHANNELS, p->in_channels - c0),
+                    x + c0 * s->x_pixel * (int64_t)p->item, (fc_pitch){all.columns, 1, s->x_pixel},
+                    all.rows * all.columns);
+    else
+        load_rows(s, group, &all, part / strip_rows(p, p->y.h), part % strip_rows(p, p->y.h), 1, x);
+}
+
 /* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
 static void run_single(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
     const int64_t piece = task % s->column_parts, group = task / s->column_parts;
-    const block all = {0, 0, 0, p->y.n, p->y.h, p->y.w};
-    char *scratch = s->threads + slot * s->thread_bytes, *sum = scratch + s->x_bytes + s->y_bytes;
-    const char *x = load_block(s, &all, group, scratch);
+    const block all = whole_block(p);
+    char *scratch = s->threads + slot * s->thread_bytes, *sum = scratch + (s->shared ? 0 : s->x_bytes) + s->y_bytes;
+    const char *x = s->shared ? s->x + group * s->x_bytes : load_block(s, &all, group, scratch);
     for (int64_t panel = piece * s->panels / s->column_parts; panel < (piece + 1) * s->panels / s->column_parts;
          panel++) {
         const int64_t k0 = panel * s->panel;
@@ -492,12 +539,16 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *problem)
     plan s = make_plan(p, pointwise, &problem->y);
     const int64_t tasks = s.slices * p->groups * s.column_parts * s.row_parts;
     const int64_t buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
+    const int64_t shared = s.shared ? p->groups * s.x_bytes : 0;
     const int slots = fc_parallel_slots(tasks);
-    s.buffer = fc_scratch_acquire_parts(buffer, slots, s.thread_bytes);
+    s.buffer = fc_scratch_acquire_parts(buffer + shared, slots, s.thread_bytes);
     if (!s.buffer)
         return FC_ENOMEM;
-    s.threads = s.buffer + buffer;
+    s.x = s.buffer + buffer;
+    s.threads = s.x + shared;
     if (s.single) {
+        if (s.shared)
+            fc_parallel(p->groups * x_parts(&s), load_part, &s);
         fc_parallel_in(slots, tasks, run_single, &s);
     } else {
         fc_parallel_in(slots, tasks, run_slice, &s);
