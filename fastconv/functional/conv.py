@@ -13,7 +13,7 @@ from .._messages import shown
 from . import _checks as check
 from ._arrays import choice
 from ._checks import Array, Pads
-from ._memory import new_array
+from ._memory import add, new_array
 
 Algorithm = Literal["auto", "direct", "winograd"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
@@ -274,6 +274,24 @@ def clamped(
     return _forward(f"conv{axes}d", axes, input, weight, bias, *options, clamp)
 
 
+def gradients(
+    axes: int,
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    output_mask: tuple[bool, bool, bool],
+    added: Array | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> Gradients:
+    """Those of conv1d or conv2d, for layers; `added`, of input's shape, is added to the first."""
+    options = stride, padding, dilation, groups, padding_mode, "auto", output_mask, added
+    return _backward(f"conv{axes}d_backward", axes, grad_output, input, weight, *options)
+
+
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
     if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
         raise ValueError(
@@ -315,6 +333,7 @@ def _backward(
     padding_mode: Any,
     algorithm: Any,
     output_mask: Any,
+    added: Array | None = None,
 ) -> Gradients:
     want_input, want_weight, want_bias = _mask(function, output_mask)
     x, w, had_batch, (shape, geometry, extra_pads) = _prepare(
@@ -327,7 +346,9 @@ def _backward(
         seen = x if padding_mode == "zeros" else _padded_input(x, extra_pads, padding_mode)
         _core.conv2d_grad_weight(g, seen, grad_weight, geometry)
     if want_input:
-        grad_input = _input_gradient(function, x, w, geometry, extra_pads, g, padding_mode)
+        if added is not None and not had_batch:
+            added = added[None]
+        grad_input = _input_gradient(function, x, w, geometry, extra_pads, g, padding_mode, added)
         if not had_batch:
             grad_input = grad_input[0]
     return grad_input, grad_weight, _channel_sum(g) if want_bias else None
@@ -341,19 +362,31 @@ def _input_gradient(
     extra_pads: Pads,
     g: Array,
     padding_mode: str,
+    added: Array | None,
 ) -> Array:
-    """In the format of the input. With a padding mode: the padded input's gradient, folded back."""
+    """In the format of the input. With a padding mode: the padded input's gradient, folded back.
+
+    added: an array of the input's shape that is added, in the same pass where the kernels can.
+    """
     padded = _is_padded(extra_pads)
     shape = x.shape
     if padded:
         shape = *shape[:2], *(s + sum(p) for s, p in zip(shape[2:], extra_pads, strict=True))
     grad = check.empty(function, shape, g.dtype, check.is_channels_last(x))
-    _core.conv2d_grad_input(g, w, None, grad, geometry)
-    if not padded:
-        return grad
-    from .padding import pad_backward
+    fits = (
+        added is not None
+        and added.strides == grad.strides
+        and added.dtype is grad.dtype
+        and added.shape == shape
+        and geometry[:2] == (1, 1)
+        and check.is_channels_last(grad)
+    )
+    _core.conv2d_grad_input(g, w, None, grad, geometry, added if fits else None)
+    if padded:
+        from .padding import pad_backward
 
-    return pad_backward(grad, x.shape, _pad_argument(extra_pads), mode=padding_mode)
+        grad = pad_backward(grad, x.shape, _pad_argument(extra_pads), mode=padding_mode)
+    return grad if added is None or fits else add(grad, added, True)
 
 
 def conv1d(
