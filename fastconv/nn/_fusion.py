@@ -10,7 +10,7 @@ and records, the others record `PASSED` and hand the gradient through.
   is masked, and summed for the bias, behind the pool: in a fraction of the entries, and the
   full-size y is not kept.
 - At the end of a Residual, BatchNorm, the sum and ReLU or ReLU6 (or nothing).
-- At its start, in backward, the gradient of a Conv's input and the sum with the shortcut's gradient.
+- At its start, in backward, the gradient of a Conv's input and the sum with that of the shortcut.
 
 Only layers of exactly these classes are fused: a subclass, or a layer whose `forward` or `backward`
 was replaced, runs by itself.
