@@ -26,7 +26,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # fastconv's sourc
 
 import fastconv
 from fastconv.data import Dataset, load_dataset
-from fastconv.train import TrainConfig, augment, recipe
+from fastconv.train import TrainConfig, recipe
 from fastconv.train.fit import Run
 from fastconv.train.progress import Progress, describe
 from fastconv.train.signals import StopRequest
@@ -60,11 +60,9 @@ class TorchRun(Run):
     def _train_step(self, chosen: Any) -> None:
         import torch
 
-        config, data = self.config, self.dataset
-        pixels = data.train_images.transpose(0, 2, 3, 1)[chosen].transpose(0, 3, 1, 2)
-        images = augment(pixels, self.rng, config.shift, config.pad_mode, config.flip)
-        x = torch.from_numpy(self.normalise(images)).contiguous(memory_format=self.format)
-        labels = torch.from_numpy(data.train_labels[chosen].astype("int64"))
+        images, given = self._batch(chosen)
+        x = torch.from_numpy(images).contiguous(memory_format=self.format)
+        labels = torch.from_numpy(given.astype("int64"))
         for group in self.sgd.param_groups:
             group["lr"] = self.scheduler.get_last_lr()[0]
         logits = self.network(x)

@@ -18,7 +18,12 @@ def conv2d(
     prepared: Array | None = None,
 ) -> None: ...
 def conv2d_grad_input(
-    grad_y: Array, weight: Array, bias: Array | None, grad_x: Array, geometry: Geometry
+    grad_y: Array,
+    weight: Array,
+    bias: Array | None,
+    grad_x: Array,
+    geometry: Geometry,
+    residual: Array | None = None,
 ) -> None: ...
 def conv2d_grad_weight(grad_y: Array, x: Array, grad_weight: Array, geometry: Geometry) -> None: ...
 def conv2d_explain(

@@ -178,14 +178,18 @@ def conv2d(x, weight, bias, y, tuple geometry, double lower=-INFINITY, double up
     _check(status)
 
 
-def conv2d_grad_input(grad_y, weight, bias, grad_x, tuple geometry):
-    cdef fc_view vy, vw, vx
+def conv2d_grad_input(grad_y, weight, bias, grad_x, tuple geometry, residual=None):
+    """residual (channels-last, added to grad_x; only where the strides are 1) may be None."""
+    cdef fc_view vy, vw, vx, vr
     cdef fc_epilogue epilogue
     cdef fc_conv conv = _conv(geometry)
     cdef fc_status status
     _read(grad_y, &vy)
     _read(weight, &vw)
     _epilogue(&epilogue, bias)
+    if residual is not None:
+        _read(residual, &vr)
+        epilogue.residual = &vr
     cdef fc_dtype dtype = _dtype(_write(grad_x, &vx))
     with nogil:
         status = fc_conv2d_grad_input(dtype, &conv, &vy, &vw, &epilogue, &vx)

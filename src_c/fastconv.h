@@ -54,7 +54,7 @@ typedef struct {
 fc_status fc_conv2d(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_epilogue *,
                     const fc_view *y);
 /* grad_x[n][c][h][w] = sum over the outputs (i, j) and channels k that saw it. This is also the transposed convolution,
- * hence the epilogue (on c; no residual). */
+ * hence the epilogue (on c; a residual only where the strides are 1). */
 fc_status fc_conv2d_grad_input(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *weight,
                                const fc_epilogue *, const fc_view *grad_x);
 /* grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][k][i][j] * x[...as above...] */

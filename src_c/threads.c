@@ -24,9 +24,9 @@
 
 enum {
     MAX_THREADS = 256,
-    /* A pause is 40 to 140 cycles: 1500 of them are about 30 to 70 us, longer than the serial Python between two layers
-     * and shorter than a time slice. */
-    WORKER_SPINS = 1500,
+    /* A pause is 40 to 140 cycles: 8000 of them are about 100 to 300 us, longer than the serial Python between two layers, whose
+     * code and data the layers push out of the caches (100 us each in a training step), and shorter than a time slice. */
+    WORKER_SPINS = 8000,
     CALLER_SPINS = 4000,
 };
 

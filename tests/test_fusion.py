@@ -246,6 +246,20 @@ def test_wrong_shapes_are_named():
         block(np.zeros((2, 3, 5, 5), np.float32))
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding_mode": "circular"}], ids=str)
+def test_sum_of_gradients_has_the_same_bits(options, form):
+    """What the gradient of the first convolution adds is what a sum of its own adds."""
+    rng = np.random.default_rng(0)
+    shortcut = conv(rng, 16, 16, **options) if "stride" in options else None
+    model = nn.Residual({"conv": conv(rng, 16, 16, **options)}, shortcut)
+    x = FORMATS[form](rng.standard_normal((2, 16, 9, 10), dtype=np.float32))
+    g = FORMATS[form](rng.standard_normal(model.output_shape(x.shape), dtype=np.float32))
+    for a, b in zip(run(model, x, g, True)[1], run(model, x, g, False)[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_sum_of_two_dtypes_is_not_fused():
     block = nn.Residual({"bn": nn.BatchNorm2d(3)}, nn.Identity(), nn.ReLU())
     block.shortcut.forward = lambda x: x.astype(np.float64)

@@ -138,6 +138,8 @@ def number(
     function: str, name: str, value: Any, least: float | None = None, most: float | None = None
 ) -> float:
     """Return a real number as a float in [least, most]; a NaN only where there are no bounds."""
+    if type(value) is float and least is most is None:
+        return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, bool) or not isinstance(value, Real):

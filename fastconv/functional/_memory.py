@@ -69,6 +69,10 @@ def new_like(x: Array) -> Array:
         return np.empty_like(x, subok=False)
     if x.flags.c_contiguous:
         return new_array(x.shape, x.dtype)
+    if x.ndim == 4:
+        rows = x.transpose(0, 2, 3, 1)
+        if rows.flags.c_contiguous:
+            return new_array(rows.shape, x.dtype).transpose(0, 3, 1, 2)
     order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))
     back = np.argsort(order)
     return new_array(tuple(x.shape[axis] for axis in order), x.dtype).transpose(back)

@@ -13,7 +13,7 @@ from .._messages import shown
 from . import _checks as check
 from ._arrays import choice
 from ._checks import Array, Pads
-from ._memory import new_array
+from ._memory import add, new_array
 
 Algorithm = Literal["auto", "direct", "winograd"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
@@ -274,6 +274,24 @@ def clamped(
     return _forward(f"conv{axes}d", axes, input, weight, bias, *options, clamp)
 
 
+def gradients(
+    axes: int,
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    output_mask: tuple[bool, bool, bool],
+    added: Array | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> Gradients:
+    """Those of conv1d or conv2d, for layers; `added`, of input's shape, is added to the first."""
+    options = stride, padding, dilation, groups, padding_mode, "auto", output_mask, added
+    return _backward(f"conv{axes}d_backward", axes, grad_output, input, weight, *options)
+
+
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
     if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
         raise ValueError(
@@ -315,45 +333,50 @@ def _backward(
     padding_mode: Any,
     algorithm: Any,
     output_mask: Any,
+    added: Array | None = None,
 ) -> Gradients:
     want_input, want_weight, want_bias = _mask(function, output_mask)
     x, w, had_batch, (shape, geometry, extra_pads) = _prepare(
         function, axes, input, weight, stride, padding, dilation, groups, padding_mode, algorithm
     )
     g = _grad_output(function, grad_output, x, had_batch, shape)
-    grad_input = grad_weight = None
-    if want_weight:
-        grad_weight = new_array(w.shape, w.dtype)
+    # Arrays first: Python is slow after a kernel, which pushes Python's own data out of the caches.
+    grad_weight = new_array(w.shape, w.dtype) if want_weight else None
+    grad_input = _unwritten_gradient(function, x, extra_pads) if want_input else None
+    if grad_weight is not None:
         seen = x if padding_mode == "zeros" else _padded_input(x, extra_pads, padding_mode)
         _core.conv2d_grad_weight(g, seen, grad_weight, geometry)
-    if want_input:
-        grad_input = _input_gradient(function, x, w, geometry, extra_pads, g, padding_mode)
-        if not had_batch:
-            grad_input = grad_input[0]
+    if grad_input is not None:
+        fits = added is not None and _is_addable(added, grad_input, geometry)
+        _core.conv2d_grad_input(g, w, None, grad_input, geometry, added if fits else None)
+        if _is_padded(extra_pads):
+            from .padding import pad_backward
+
+            pads = _pad_argument(extra_pads)
+            grad_input = pad_backward(grad_input, x.shape, pads, mode=padding_mode)
+        grad_input = grad_input if had_batch else grad_input[0]
+        if added is not None and not fits:
+            grad_input = add(grad_input, added, True)
     return grad_input, grad_weight, _channel_sum(g) if want_bias else None
 
 
-def _input_gradient(
-    function: str,
-    x: Array,
-    w: Array,
-    geometry: _Geometry,
-    extra_pads: Pads,
-    g: Array,
-    padding_mode: str,
-) -> Array:
-    """In the format of the input. With a padding mode: the padded input's gradient, folded back."""
-    padded = _is_padded(extra_pads)
+def _unwritten_gradient(function: str, x: Array, extra_pads: Pads) -> Array:
+    """For the input's gradient, in its format. With a padding mode: for the padded input's."""
     shape = x.shape
-    if padded:
+    if _is_padded(extra_pads):
         shape = *shape[:2], *(s + sum(p) for s, p in zip(shape[2:], extra_pads, strict=True))
-    grad = check.empty(function, shape, g.dtype, check.is_channels_last(x))
-    _core.conv2d_grad_input(g, w, None, grad, geometry)
-    if not padded:
-        return grad
-    from .padding import pad_backward
+    return check.empty(function, shape, x.dtype, check.is_channels_last(x))
 
-    return pad_backward(grad, x.shape, _pad_argument(extra_pads), mode=padding_mode)
+
+def _is_addable(added: Array, grad_input: Array, geometry: _Geometry) -> bool:
+    """Whether the kernels can add it in the same pass."""
+    return (
+        added.shape == grad_input.shape
+        and added.strides == grad_input.strides
+        and added.dtype is grad_input.dtype
+        and geometry[:2] == (1, 1)
+        and check.is_channels_last(grad_input)
+    )
 
 
 def conv1d(

@@ -76,19 +76,8 @@ def cross_entropy(
     TypeError
         Wrong dtypes; a boolean target.
     """
-    c = _Classes("cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing)
-    with np.errstate(all="ignore"):
-        shifted, _, log_sum = _softmax_parts(c.rows)
-        if c.index is None:
-            terms = c.soft_target() * (log_sum[:, None] - shifted)
-            return c.reduce(terms.sum(axis=1))
-        losses = (log_sum - shifted[c.samples, c.index]) * ((1 - c.smoothing) * c.sample_weight())
-        if c.smoothing:
-            terms = log_sum[:, None] - shifted
-            if c.weight is not None:
-                terms *= c.weight
-            losses += terms.sum(axis=1) * (c.smoothing / c.classes)
-        return c.reduce(losses)
+    options = weight, ignore_index, reduction, label_smoothing
+    return cross_entropy_kept(input, target, *options)[0]
 
 
 def cross_entropy_backward(
@@ -121,24 +110,64 @@ def cross_entropy_backward(
     """
     name = "cross_entropy_backward"
     c = _Classes(name, input, target, weight, ignore_index, reduction, label_smoothing)
-    scale = c.scale(name, grad_output)[:, None]
+    scale = c.scale(name, grad_output)
     with np.errstate(all="ignore"):
-        _, exponentials, _ = _softmax_parts(c.rows)
-        softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return _gradient(c, scale, *_softmax_parts(c.rows)[1:])
+
+
+# ---- for layers: what forward found out, kept for backward ---------------------------------------
+
+
+def cross_entropy_kept(
+    input: Array,
+    target: Array,
+    weight: Array | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> tuple[Any, Any]:
+    """cross_entropy, and what `cross_entropy_kept_backward` needs."""
+    c = _Classes("cross_entropy", input, target, weight, ignore_index, reduction, label_smoothing)
+    with np.errstate(all="ignore"):
+        shifted, exponentials, sums = _softmax_parts(c.rows)
+        log_sum, kept = np.log(sums), (c, exponentials, sums)
         if c.index is None:
-            soft = c.soft_target()
-            return c.shaped((softmax * soft.sum(axis=1, keepdims=True) - soft) * scale)
-        hard = (1 - c.smoothing) * c.sample_weight()
-        uniform = c.smoothing / c.classes
-        total = hard + uniform * (c.classes if c.weight is None else c.weight.sum())
-        grad = softmax * total[:, None]
-        grad[c.samples, c.index] -= hard
+            terms = c.soft_target() * (log_sum[:, None] - shifted)
+            return c.reduce(terms.sum(axis=1)), kept
+        losses = (log_sum - shifted[c.samples, c.index]) * ((1 - c.smoothing) * c.sample_weight())
         if c.smoothing:
-            grad -= uniform if c.weight is None else uniform * c.weight
-        grad *= scale
-        if c.ignored is not None:
-            grad[c.ignored] = 0
-        return c.shaped(grad)
+            terms = log_sum[:, None] - shifted
+            if c.weight is not None:
+                terms *= c.weight
+            losses += terms.sum(axis=1) * (c.smoothing / c.classes)
+        return c.reduce(losses), kept
+
+
+def cross_entropy_kept_backward(grad_output: Any, kept: Any) -> Array:
+    """cross_entropy_backward of the call that `kept` comes from."""
+    c, exponentials, sums = kept
+    scale = c.scale("cross_entropy_backward", grad_output)
+    with np.errstate(all="ignore"):
+        return _gradient(c, scale, exponentials, sums)
+
+
+def _gradient(c: _Classes, scale: Array, exponentials: Array, sums: Array) -> Array:
+    """Of cross_entropy; scale: the gradients of the losses, (samples,)."""
+    scale, softmax = scale[:, None], exponentials / sums[:, None]
+    if c.index is None:
+        soft = c.soft_target()
+        return c.shaped((softmax * soft.sum(axis=1, keepdims=True) - soft) * scale)
+    hard = (1 - c.smoothing) * c.sample_weight()
+    uniform = c.smoothing / c.classes
+    total = hard + uniform * (c.classes if c.weight is None else c.weight.sum())
+    grad = softmax * total[:, None]
+    grad[c.samples, c.index] -= hard
+    if c.smoothing:
+        grad -= uniform if c.weight is None else uniform * c.weight
+    grad *= scale
+    if c.ignored is not None:
+        grad[c.ignored] = 0
+    return c.shaped(grad)
 
 
 def nll_loss(
@@ -267,6 +296,8 @@ class _Classes:
             )
 
     def _to_rows(self, array: Array) -> Array:
+        if array.ndim == 2:
+            return np.ascontiguousarray(array)
         moved = np.ascontiguousarray(np.moveaxis(array, self.axis, -1))
         return moved.reshape(math.prod(moved.shape[:-1]), self.classes)
 
@@ -279,6 +310,10 @@ class _Classes:
                 f"{self.input.shape}, got {target.shape}{advice}"
             )
         flat = target.reshape(-1)
+        if flat.size and flat.min() >= 0 and flat.max() < self.classes:
+            self.index = flat.astype(np.intp)
+            if not 0 <= ignore_index < self.classes:
+                return
         ignored = flat == ignore_index
         wrong = ((flat < 0) | (flat >= self.classes)) & ~ignored
         if wrong.any():
@@ -355,12 +390,14 @@ class _Classes:
 
     def shaped(self, rows: Array) -> Array:
         """(samples, C) -> the shape and memory format of the input."""
+        if self.input.ndim == 2 and self.input.flags.c_contiguous:
+            return rows
         moved = rows.reshape(*self.loss_shape, self.classes)
         return in_order(np.moveaxis(moved, -1, self.axis), memory_order(self.input))
 
 
 def _softmax_parts(rows: Array) -> tuple[Array, Array, Array]:
-    """x - max(x), exp of that, and the logarithm of its sum, for each row."""
+    """x - max(x), exp of that, and its sum, for each row."""
     shifted = rows - rows.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    return shifted, exponentials, np.log(exponentials.sum(axis=1))
+    return shifted, exponentials, exponentials.sum(axis=1)

@@ -28,6 +28,7 @@ from fastconv.functional._checks import (
 ByChannel = tuple[Array | None, Array | None, Array | None, Array | None]
 Clamp = tuple[float, float]
 
+_BY_CHANNEL = "running_mean", "running_var", "weight", "bias"
 NO_CLAMP: Clamp = (-math.inf, math.inf)
 
 
@@ -180,17 +181,27 @@ def _input(function: str, input: Array, training: bool) -> Array:
 
 def _by_channel(function: str, x: Array, arrays: ByChannel) -> ByChannel:
     """running_mean, running_var, weight, bias as contiguous arrays of input's dtype."""
-    names = "running_mean", "running_var", "weight", "bias"
+    dtype, shape = x.dtype, x.shape[1:2]
+    for value in arrays:  # those of a layer are right in nearly every call
+        if value is not None and not (
+            type(value) is np.ndarray
+            and value.dtype is dtype
+            and value.shape == shape
+            and value.flags.carray
+        ):
+            break
+    else:
+        return arrays
     checked: list[Array | None] = []
-    for name, value in zip(names, arrays, strict=True):
+    for name, value in zip(_BY_CHANNEL, arrays, strict=True):
         if value is None:
             checked.append(None)
             continue
         array = float_array(function, name, value)
         same_dtype(function, name, array, "input", x)
-        if array.shape != x.shape[1:2]:
+        if array.shape != shape:
             raise ValueError(
-                f"{function}: {name} must have shape {x.shape[1:2]}, one entry per channel of "
+                f"{function}: {name} must have shape {shape}, one entry per channel of "
                 f"input {x.shape}, (N, C, ...), got {array.shape}"
             )
         checked.append(np.ascontiguousarray(array))
@@ -240,7 +251,8 @@ def _forward(
     arrays = _by_channel(name, x, per_channel)
     momentum, eps = number(name, "momentum", momentum), number(name, "eps", eps)
     if training:
-        _writeable(name, per_channel)
+        if arrays is not per_channel:
+            _writeable(name, per_channel)
     elif arrays[0] is None or arrays[1] is None:
         raise ValueError(
             f"{name}: running_mean and running_var must be arrays when training is False"
@@ -249,21 +261,18 @@ def _forward(
         y = _empty_like(name, x)
     else:
         y = check_out(name, out, x.shape, x.dtype)
-        others = dict(
-            zip(("running_mean", "running_var", "weight", "bias"), per_channel, strict=True)
-        )
-        no_overlap(name, y, **others)
+        no_overlap(name, y, **dict(zip(_BY_CHANNEL, per_channel, strict=True)))
         if y is not input:
             no_overlap(name, y, input=input)
     image, target = _image(x), _image(y)
-    if not np.may_share_memory(target, y):  # more than two spatial axes that do not merge
+    merges = x.ndim <= 4 or np.may_share_memory(target, y)
+    if not merges:  # more than two spatial axes that are not one
         target = np.empty(image.shape, x.dtype)
     added = None if residual is None else _image(residual)
-    settings = bool(training), momentum, eps, saved, clamp
-    _core.batch_norm(image, added, target, arrays, *settings)
-    if not np.may_share_memory(target, y):
+    _core.batch_norm(image, added, target, arrays, training, momentum, eps, saved, clamp)
+    if not merges:
         y[...] = target.reshape(y.shape)
-    if training:  # running statistics that had to be copied
+    if training and arrays is not per_channel:  # running statistics that had to be copied
         for given, used in zip(per_channel[:2], arrays[:2], strict=True):
             if given is not None and used is not None and used is not given:
                 given[...] = used
@@ -311,7 +320,7 @@ def _backward(
         grad_weight,
         grad_bias,
         arrays,
-        bool(training),
+        training,
         eps,
         saved,
         clamp,

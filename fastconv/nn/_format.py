@@ -23,8 +23,8 @@ def is_channels_first(x: Array) -> bool:
 
 def to_channels_last(x: Array) -> Array:
     """A channels-last copy; of one channel a view."""
-    if x.shape[1] == 1:
-        return x[:, 0, ..., None].transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+    if x.shape[1] == 1:  # reshape, since a new axis would have stride 0
+        return x.reshape(len(x), *x.shape[2:], 1).transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
     return _copy(x, True)
 
 

@@ -10,6 +10,7 @@ and records, the others record `PASSED` and hand the gradient through.
   is masked, and summed for the bias, behind the pool: in a fraction of the entries, and the
   full-size y is not kept.
 - At the end of a Residual, BatchNorm, the sum and ReLU or ReLU6 (or nothing).
+- At its start, in backward, the gradient of a Conv's input and the sum with that of the shortcut.
 
 Only layers of exactly these classes are fused: a subclass, or a layer whose `forward` or `backward`
 was replaced, runs by itself.
@@ -100,6 +101,11 @@ def _run_fused(layers: Sequence[Any], x: Array) -> Array:
     activation.pass_through()
     y = pool[0].run(y, activation.clamp, first.bias)
     return y
+
+
+def starts_with_conv(layers: Sequence[Module]) -> bool:
+    """Whether a Residual adds the shortcut's gradient in the gradient of its first layer."""
+    return _enabled and len(layers) > 0 and type(layers[0]) in _POOL_OF and _is_plain(layers[0])
 
 
 def ends_with_norm(layers: Sequence[Module], activation: Module | None) -> bool:

@@ -215,8 +215,13 @@ class Residual(Module):
         grad, grad_bypass, layers = self._split(grad)
         if self.shortcut is not None:
             grad_bypass = self.shortcut.backward(grad_bypass)
-        for layer in reversed(layers):
+        adds_in_conv = _fusion.starts_with_conv(layers)
+        for layer in reversed(layers[1:] if adds_in_conv else layers):
             grad = layer.backward(grad)
+        if adds_in_conv:
+            first: Any = layers[0]
+            grad_x: Array = first.backward_plus(grad, grad_bypass)
+            return grad_x
         return add(grad, grad_bypass, self._body_is_fresh(0))
 
     def _body_is_fresh(self, position: int) -> bool:
@@ -252,19 +257,19 @@ class Residual(Module):
         return y
 
     def __getattr__(self, name: str) -> Module | None:
-        body = self.__dict__.get("body", {})
+        body = self.__dict__.get("body")
         if name == "downsample":
             return self.__dict__.get("shortcut")
-        if body and name in dict(body.named_children()):
+        if body is not None and name in body._layers:
             found: Module = body[name]
             return found
         raise AttributeError(f"{type(self).__name__!r} object has no attribute or layer {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
-        body = self.__dict__.get("body", {})
+        body = self.__dict__.get("body")
         if name == "downsample":
             self.__dict__["shortcut"] = value
-        elif body and name in dict(body.named_children()):
+        elif body is not None and name in body._layers:
             body[name] = value
         else:
             super().__setattr__(name, value)

@@ -23,8 +23,7 @@ class _Conv(Module):
     """What the four layers share: arguments, weights, printing."""
 
     axes: ClassVar[int]
-    function: ClassVar[Any]  # the pair in fastconv.functional
-    gradient: ClassVar[Any]
+    function: ClassVar[Any]  # in fastconv.functional
     transposed: ClassVar[bool] = False
     fresh = True
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower", "full")
@@ -81,28 +80,25 @@ class _Conv(Module):
     def backward_parameters(self, grad: Array) -> None:
         self._backward(grad, need_input=False)
 
-    def _backward(self, grad: Array, need_input: bool) -> Any:
+    def _backward(self, grad: Array, need_input: bool, added: Array | None = None) -> Any:
         x, y, clamp, pooled = self._take()
         if y is not None:
             grad = mask_of_clamp(grad, y, clamp)
         need_bias = self.bias is not None and self.bias.requires_grad and not pooled
         mask = (need_input, self.weight.requires_grad, need_bias)
-        grad_x, grad_weight, grad_bias = self.gradient(
-            grad, x, self.weight.data, **self._options(), output_mask=mask
-        )
+        grad_x, grad_weight, grad_bias = self._gradients(grad, x, mask, added)
         self.weight.accumulate(grad_weight)
         if self.bias is not None:
             self.bias.accumulate(grad_bias)
         return grad_x
 
+    def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
+        """Of input (plus `added`), weight and bias."""
+        raise NotImplementedError
+
     def _options(self) -> dict[str, Any]:
         """The keyword arguments that function and gradient have in common."""
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+        raise NotImplementedError
 
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The spatial sizes of an input shape."""
@@ -164,7 +160,22 @@ class _ForwardConv(_Conv):
         self.padding_mode = choice(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
 
     def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "padding_mode": self.padding_mode}
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": self.padding_mode,
+        }
+
+    def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
+        weight, options = self.weight.data, self._options()
+        return _conv.gradients(self.axes, grad, x, weight, mask, added, **options)
+
+    def backward_plus(self, grad: Array, added: Array) -> Array:
+        """backward(grad) + added, in one pass where the stride is 1."""
+        grad_x: Array = self._backward(grad, need_input=True, added=added)
+        return grad_x
 
     def run(self, x: Array, clamp: Clamp, pooled: bool = False) -> Array:
         """clamp(forward(x)) as one kernel.
@@ -197,7 +208,6 @@ class Conv1d(_ForwardConv):
     """
 
     function = staticmethod(F.conv1d)
-    gradient = staticmethod(F.conv1d_backward)
     axes = 1
     padding_names = (*_Conv.padding_names, "causal")
 
@@ -210,7 +220,6 @@ class Conv2d(_ForwardConv):
     """
 
     function = staticmethod(F.conv2d)
-    gradient = staticmethod(F.conv2d_backward)
     axes = 2
 
 
@@ -218,6 +227,7 @@ class _TransposedConv(_Conv):
     """ConvTranspose1d and ConvTranspose2d: adds output_padding."""
 
     transposed = True
+    gradient: ClassVar[Any]
     padding_names = ("valid",)
 
     def __init__(
@@ -251,7 +261,16 @@ class _TransposedConv(_Conv):
         self.output_padding = per_axis(who, "output_padding", output_padding, self.axes, 0)
 
     def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "output_padding": self.output_padding}
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "output_padding": self.output_padding,
+        }
+
+    def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
+        return self.gradient(grad, x, self.weight.data, **self._options(), output_mask=mask)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = self._checked(shape)

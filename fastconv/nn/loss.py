@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from .. import functional as F
 from .._messages import typed
+from ..functional import loss as _loss
 from ..functional._arrays import choice
 from ..functional._checks import LIMIT, float_array, integer, number
 from .module import Array, Module
@@ -15,7 +16,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class _Loss(Module):
-    """Keeps (input, target) of the last call; `backward` gives the gradient of the input.
+    """Keeps what the last call was given, or found out; `backward` gives the gradient of the input.
 
     With reduction "mean" or "sum" the value is a NumPy scalar and `backward()` needs no argument
     (a number scales the gradient). With "none" the value is an array, and `backward(grad)` takes
@@ -52,10 +53,10 @@ class _Loss(Module):
                 f"{type(self).__name__}.backward: with reduction 'none' pass grad, an array of "
                 "the loss's shape"
             )
-        input, target = self._take()
-        grad_input: Array = self.gradient(
-            1.0 if grad is None else grad, input, target, **self._cast_options(input)
-        )
+        return self._gradient(1.0 if grad is None else grad, *self._take())
+
+    def _gradient(self, grad: Any, *kept: Any) -> Array:
+        grad_input: Array = self.gradient(grad, *kept, **self._cast_options(kept[0]))
         return grad_input
 
     def extra_repr(self) -> str:
@@ -69,7 +70,6 @@ class CrossEntropyLoss(_Loss):
     one entry per class; it is cast to the input's dtype.
     """
 
-    function, gradient = staticmethod(F.cross_entropy), staticmethod(F.cross_entropy_backward)
     weight: Array | None
 
     def __init__(
@@ -83,6 +83,14 @@ class CrossEntropyLoss(_Loss):
         self.register_buffer("weight", _floats("CrossEntropyLoss: weight", weight))
         self.ignore_index = integer("CrossEntropyLoss", "ignore_index", ignore_index, -LIMIT)
         self.label_smoothing = number("CrossEntropyLoss", "label_smoothing", label_smoothing, 0, 1)
+
+    def forward(self, input: Array, target: Array) -> Any:
+        value, kept = _loss.cross_entropy_kept(input, target, **self._cast_options(input))
+        self._keep(kept)
+        return value
+
+    def _gradient(self, grad: Any, *kept: Any) -> Array:
+        return _loss.cross_entropy_kept_backward(grad, *kept)
 
     def _options(self) -> dict[str, Any]:
         return {

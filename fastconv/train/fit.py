@@ -327,17 +327,21 @@ class Run:
         """Steps since the start of the run."""
         return self.epoch * len(self.bounds) + self.step
 
-    def _train_step(self, chosen: Any) -> None:
+    def _batch(self, chosen: Any) -> tuple[Any, Any]:
+        """Those training images, augmented and normalised, and their labels."""
         config, data = self.config, self.dataset
         pixels = data.train_images.transpose(0, 2, 3, 1)[chosen].transpose(0, 3, 1, 2)
         images = augment(pixels, self.rng, config.shift, config.pad_mode, config.flip)
-        labels = data.train_labels[chosen]
-        logits = self.model.forward(self.normalise(images))
+        return self.normalise(images), data.train_labels[chosen]
+
+    def _train_step(self, chosen: Any) -> None:
+        images, labels = self._batch(chosen)
+        logits = self.model.forward(images)
         loss = float(self.criterion.forward(logits, labels))
         if not math.isfinite(loss):
             raise ValueError(
                 f"training diverged: the loss is {loss} in epoch {self.epoch + 1}, step "
-                f"{self.step + 1}; lower the learning rate (lr {config.lr})"
+                f"{self.step + 1}; lower the learning rate (lr {self.config.lr})"
             )
         self.optimizer.zero_grad()
         self.model.backward_parameters(self.criterion.backward())

@@ -72,8 +72,7 @@ static plan make_plan(const fc_problem *p)
               .y_in_place = p->y.stride_c == 1,
               .stream = fc_streams(p),
               .prepared = p->packed && !p->packed_v};
-    s.fetch = s.y_in_place && s.tiles.out_h > 1 && !s.stream &&
-              p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
+    s.fetch = s.y_in_place && s.tiles.out_h > 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
 
@@ -321,9 +320,12 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     const int64_t parts = panel_parts(s, panel);
     for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
         const int columns_left = (int)fc_min(out, left);
-        if (s->fetch)
+        if (s->fetch && !s->stream)
             fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
                             columns * item);
+        if (s->fetch && residual)
+            fc_fetch_pixels(residual + s->tiles.out_h * p->residual.stride_h * item, s->tiles.out_h, out,
+                            p->residual.stride_h * item, p->residual.stride_w * item, columns * item);
         s->tiles.k->output[s->tiles.taps](&o, m + fc_tile_at(&s->tiles, at + t, parts) * item, residual, y,
                                           s->tiles.upright ? 1 : (int)rows,
                                           s->tiles.upright ? (int)rows : columns_left);

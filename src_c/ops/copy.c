@@ -50,8 +50,9 @@ fc_status fc_copy(fc_dtype dtype, const fc_view *x, const fc_view *y)
 }
 
 /* ---- sum[c] = sum_{n,h,w} x[n][c][h][w] ------------------------------------------------------------------------------
- * Rows of the batch in SLICES slices, each summed in order (block by block, so that errors grow with the block and the
- * number of blocks, not with the number of pixels); the slices are added in order. A function of the shape alone. */
+ * Pixels of the batch in SLICES slices, each summed in order (block by block, so that errors grow with the block and the
+ * number of blocks, not with the number of pixels); the slices are added in order. Few channels: pixel p of a block is added to
+ * sum p % fold, so that a row of additions is BLOCK_CHANNELS long. A function of the shape alone. */
 typedef struct {
     const fc_kernels *k;
     size_t item;
@@ -66,37 +67,59 @@ typedef struct {
     do {                                                                                                               \
         type sum[BLOCK_CHANNELS] = {0}, *total = (type *)j->partial + slice * x->c + c;                                \
         const type *f = (const type *)from;                                                                            \
-        for (int64_t p = 0; p < pixels; p++, f += pitch)                                                               \
-            for (int64_t i = 0; i < channels; i++)                                                                     \
+        for (int64_t p = 0; p < pixels / fold; p++, f += fold * pitch)                                                 \
+            for (int64_t i = 0; i < fold * channels; i++)                                                              \
                 sum[i] += f[i];                                                                                        \
-        for (int64_t i = 0; i < channels; i++)                                                                         \
-            total[i] += sum[i];                                                                                        \
+        for (int64_t i = 0; i < pixels % fold * channels; i++)                                                         \
+            sum[i] += f[i];                                                                                            \
+        for (int64_t p = 0; p < fold; p++)                                                                             \
+            for (int64_t i = 0; i < channels; i++)                                                                     \
+                total[i] += sum[p * channels + i];                                                                     \
     } while (0)
+
+/* Whether the pixels of all images are one row, few channels without gaps. */
+static int is_one_row(const fc_view *v)
+{
+    return v->stride_c == 1 && (v->stride_w == v->c || v->c >= BLOCK_CHANNELS) &&
+           (v->h == 1 || v->stride_h == v->w * v->stride_w) && (v->n == 1 || v->stride_n == v->h * v->w * v->stride_w);
+}
+
+/* block[pixel][channel]: `channels` of the pixels from `first` on */
+static void gather(const sum_job *j, int64_t c, int64_t channels, int64_t first, int64_t pixels, char *block)
+{
+    const fc_view *x = j->x;
+    for (int64_t done = 0, run; done < pixels; done += run) {
+        const int64_t line = (first + done) / x->w, w = (first + done) % x->w;
+        run = fc_min(x->w - w, pixels - done);
+        const fc_image image = fc_image_of(x, j->item, line / x->h, c, channels);
+        const fc_window window = {line % x->h, 1, 1, w, run, 1};
+        fc_load_window(j->k, j->item, &image, &window, block + done * channels * (int64_t)j->item,
+                       &(fc_pitch){0, channels, 1});
+    }
+}
 
 static void sum_slice(void *context, int64_t slice, int slot)
 {
     const sum_job *j = context;
     const fc_view *x = j->x;
-    const int64_t item = (int64_t)j->item, lines = x->n * x->h;
+    const int64_t item = (int64_t)j->item, all = x->n * x->h * x->w, end = (slice + 1) * all / j->slices;
+    const int64_t fold = fc_max(1, BLOCK_CHANNELS / x->c);
     char *block = j->blocks + slot * j->block_bytes;
     memset(j->partial + slice * x->c * item, 0, (size_t)(x->c * item));
-    for (int64_t line = slice * lines / j->slices; line < (slice + 1) * lines / j->slices; line++)
-        for (int64_t w = 0; w < x->w; w += BLOCK_PIXELS)
-            for (int64_t c = 0; c < x->c; c += BLOCK_CHANNELS) {
-                const int64_t pixels = fc_min(BLOCK_PIXELS, x->w - w), channels = fc_min(BLOCK_CHANNELS, x->c - c);
-                const fc_image image = fc_image_of(x, j->item, line / x->h, c, channels);
-                const char *from = image.data + (line % x->h * x->stride_h + w * x->stride_w) * item;
-                int64_t pitch = x->stride_w;
-                if (x->stride_c != 1) {
-                    const fc_window window = {line % x->h, 1, 1, w, pixels, 1};
-                    fc_load_window(j->k, j->item, &image, &window, block, &(fc_pitch){0, channels, 1});
-                    from = block, pitch = channels;
-                }
-                if (item == 4)
-                    ADD_BLOCK(float);
-                else
-                    ADD_BLOCK(double);
+    for (int64_t first = slice * all / j->slices; first < end; first += BLOCK_PIXELS)
+        for (int64_t c = 0; c < x->c; c += BLOCK_CHANNELS) {
+            const int64_t pixels = fc_min(BLOCK_PIXELS, end - first), channels = fc_min(BLOCK_CHANNELS, x->c - c);
+            const char *from = (const char *)x->data + (first * x->stride_w + c) * item;
+            int64_t pitch = x->stride_w;
+            if (!is_one_row(x)) {
+                gather(j, c, channels, first, pixels, block);
+                from = block, pitch = channels;
             }
+            if (item == 4)
+                ADD_BLOCK(float);
+            else
+                ADD_BLOCK(double);
+        }
 }
 
 #define ADD_PARTS(type)                                                                                                \
@@ -109,9 +132,9 @@ static void sum_slice(void *context, int64_t slice, int slot)
 
 fc_status fc_channel_sum(fc_dtype dtype, const fc_view *x, void *sum)
 {
-    const int64_t item = dtype == FC_F32 ? 4 : 8, lines = x->n * x->h;
+    const int64_t item = dtype == FC_F32 ? 4 : 8, slices = fc_ceil_div(x->n * x->h * x->w, BLOCK_PIXELS);
     sum_job job = {
-        .k = fc_get_kernels(dtype), .item = (size_t)item, .x = x, .slices = fc_max(1, fc_min(SLICES, lines))};
+        .k = fc_get_kernels(dtype), .item = (size_t)item, .x = x, .slices = fc_max(1, fc_min(SLICES, slices))};
     const int64_t partial = fc_round_up(job.slices * x->c * item, 64);
     job.block_bytes = BLOCK_PIXELS * BLOCK_CHANNELS * item;
     const int slots = fc_parallel_slots(job.slices);
