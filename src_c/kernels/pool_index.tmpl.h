@@ -132,6 +132,8 @@ INLINE int N(index_planes)(const fc_pool_index_task *given, const int mode)
     fc_pool_index_task task = *given, *p = &task;
     if (p->index_row == p->n_cols * p->index_col && p->value_row == p->n_cols * p->value_col)
         p->n_cols *= p->n_rows, p->n_rows = 1; /* rows without gaps are one row */
+    if (p->channels == 1)
+        p->index_channel = 1; /* no other channel: neighbouring indices are one run for index_limit */
     const int writes = mode != N(INDEX_GET);
     if (!p->plane_size)
         return p->n_rows * p->n_cols > 0;
