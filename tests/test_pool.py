@@ -98,6 +98,41 @@ def test_max_pool2d_ties_and_nan(case, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", ((1, 2), (7, 7), (8, 8), (5, 4), (3, 17), (16, 16), (20, 33)))
+def test_averages_of_whole_planes(sizes, dtype):
+    """Every number of planes, rows with gaps and from below; the same bits in both formats."""
+    rng = np.random.default_rng(sizes[1])
+    for channels in (1, 2, 3, 5, 16, 67, 130):
+        wide = rng.standard_normal((2, channels, sizes[0] + 1, sizes[1] + 3)).astype(dtype)
+        crop = wide[:, :, 1:, 2:-1]
+        for x in (np.ascontiguousarray(crop), crop, crop[:, :, ::-1], crop[:, :, :1].repeat(1, 2)):
+            expected = x.astype(np.float64).mean((2, 3), keepdims=True)
+            y = F.avg_pool2d(x, x.shape[2:])
+            terms = x.shape[2] + x.shape[3]
+            atol = terms * eps(dtype) * np.abs(x).mean((2, 3)).max()
+            np.testing.assert_allclose(y, expected, rtol=0, atol=atol)
+            np.testing.assert_array_equal(F.avg_pool2d(channels_last(x), x.shape[2:]), y)
+            np.testing.assert_array_equal(F.avg_pool2d(x[1:], x.shape[2:]), y[1:])
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("window", ((3, 2, 1), (3, 2, 0), (2, 2, 0), (2, 2, 1), (3, 1, 1), (5, 1, 2)))
+def test_rows_of_planes_with_and_without_nan(window):
+    """A NaN anywhere in a row of windows, in the padding's neighbours too, is found."""
+    rng = np.random.default_rng(5)
+    for width in (36, 37):
+        clean = whole(rng, (1, 2, 5, width), np.float32)
+        for column in range(width):
+            x = clean.copy()
+            x[0, 1, 2, column] = np.nan
+            expected, where = R.max_pool2d(x, *window, return_indices=True)
+            y, indices = F.max_pool2d(x, *window, return_indices=True)
+            assert same_bits(y, expected) and same_bits(F.max_pool2d(x, *window), expected)
+            np.testing.assert_array_equal(indices, where)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", LANES)
 def test_channels_around_the_vector_width(channels, dtype):
     rng = np.random.default_rng(channels)

@@ -28,6 +28,21 @@ typedef int64_t ivec __attribute__((vector_size(FC_VECTOR_BYTES)));
 
 INLINE vec vload(const T *p) { return *(const N(vec_unaligned) *)p; }
 INLINE void vstore(T *p, vec a) { *(N(vec_unaligned) *)p = a; }
+/* Half a vector, and the first half of one */
+#define vhalf N(vhalf)
+#define vload_half N(vload_half)
+#define vstore_half N(vstore_half)
+#define vlow N(vlow)
+typedef T vhalf __attribute__((vector_size(FC_VECTOR_BYTES / 2)));
+typedef T N(vhalf_unaligned) __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(sizeof(T)), may_alias));
+INLINE vhalf vload_half(const T *p) { return *(const N(vhalf_unaligned) *)p; }
+INLINE void vstore_half(T *p, vhalf a) { *(N(vhalf_unaligned) *)p = a; }
+INLINE vhalf vlow(vec a)
+{
+    vhalf half;
+    memcpy(&half, &a, sizeof half);
+    return half;
+}
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */
 INLINE vec vset1(T a) { return a - (vec){0}; }
 
@@ -215,7 +230,9 @@ INLINE vec vfirst(vec a, int count)
 /* ---- masks: one truth value per lane ------------------------------------------------------------------------------
  * vgreater(a, b)       a > b, false where either is NaN
  * vat_least(a, b)      a >= b, false where either is NaN
+ * vunordered(a, b)     a or b is NaN
  * visnan(a)            a is NaN
+ * vany(m)              m is true in a lane
  * vor(m, n)            m or n
  * vpick(m, a, b)       m ? a : b
  * ipick(m, a, b)       the same for ivec
@@ -224,7 +241,9 @@ INLINE vec vfirst(vec a, int count)
 #define vmask N(vmask)
 #define vgreater N(vgreater)
 #define vat_least N(vat_least)
-#define visnan N(visnan)
+#define vunordered N(vunordered)
+#define visnan(a) vunordered(a, a)
+#define vany N(vany)
 #define vor N(vor)
 #define vpick N(vpick)
 #define ipick N(ipick)
@@ -234,7 +253,7 @@ INLINE vec vfirst(vec a, int count)
 typedef __mmask16 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
 INLINE vmask vat_least(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ); }
-INLINE vmask visnan(vec a) { return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q); }
+INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_ps((__m512)a, m, (__m512)a, (__m512)b); }
@@ -246,7 +265,7 @@ INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
 typedef __mmask8 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
 INLINE vmask vat_least(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ); }
-INLINE vmask visnan(vec a) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)a, _CMP_UNORD_Q); }
+INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_UNORD_Q); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi64((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_pd((__m512d)a, m, (__m512d)a, (__m512d)b); }
@@ -258,12 +277,23 @@ INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
 typedef ivec vmask;
 INLINE vmask vgreater(vec a, vec b) { return a > b; }
 INLINE vmask vat_least(vec a, vec b) { return a >= b; }
-INLINE vmask visnan(vec a) { return a != a; }
 #if FC_VECTOR_BYTES == 32 && FC_F32
+INLINE vmask vunordered(vec a, vec b) { return (vmask)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_UNORD_Q); }
+INLINE int vany(vmask m) { return !_mm256_testz_si256((__m256i)m, (__m256i)m); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
 #elif FC_VECTOR_BYTES == 32
+INLINE vmask vunordered(vec a, vec b) { return (vmask)_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_UNORD_Q); }
+INLINE int vany(vmask m) { return !_mm256_testz_si256((__m256i)m, (__m256i)m); }
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)m); }
 #else
+INLINE vmask vunordered(vec a, vec b) { return (a != a) | (b != b); }
+INLINE int vany(vmask m)
+{
+    int any = 0;
+    for (int i = 0; i < VL; i++)
+        any |= m[i] != 0;
+    return any;
+}
 INLINE vec vpick(vmask m, vec a, vec b) { return vselect(m, a, b); }
 #endif
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)vpick(m, (vec)a, (vec)b); }
@@ -294,6 +324,7 @@ INLINE vmask vbytes_equal_tail(const uint8_t *p, uint8_t b, int count)
 #endif
 #if FC_VECTOR_BYTES == 64
 INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }
+INLINE int vany(vmask m) { return m != 0; }
 #else
 INLINE vmask vor(vmask a, vmask b) { return a | b; }
 #endif

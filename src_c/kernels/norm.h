@@ -45,6 +45,7 @@ typedef struct {
     int64_t images, pixels; /* of them */
     int64_t typical; /* images whose first FC_NORM_TYPICAL pixels make the typical value */
     int maps; /* gated[p][c] = gain * g behind the gate, grad_x where the statistics are constants; not with FC_GATE_OUTPUT */
+    int images_follow; /* planes: what is read next is the next image; 0: what follows in memory */
     fc_norm_pixels g, x;
     fc_norm_pixels y; /* only with FC_GATE_OUTPUT */
     fc_norm_pixels gated; /* with maps, or with FC_GATE_OUTPUT: g behind the gate */

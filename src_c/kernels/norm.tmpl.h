@@ -311,10 +311,14 @@ INLINE T N(norm_typical_plane)(const fc_norm_sums *s, const fc_norm_pixels *plan
     return N(norm_across)(lanes) * N(norm_one_over)(s);
 }
 
-/* One plane of image n: partial[q][VL] += its sums */
+/* One plane of image n: partial[q][VL] += its sums. What is read 32 KiB later, or in the next image, is fetched: the processor looks
+ * no further than the page. 64 channels at 56x56, batch 16, Zen 4: the gradient in evaluation takes 1.9 ms with 4 KiB, 1.45 with 8,
+ * 1.3 with 16, 1.2 with 32; in training 2.5 with the next channel's plane, 1.6 with the next image's. */
 INLINE void N(norm_sums_values)(int64_t n, const N(norm_bounds) * bounds, const fc_norm_sums *s, const int wanted,
                                 const fc_norm_gate gate, const int maps, const int stream, T *partial)
 {
+    const int64_t near = (1 << 15) / (int64_t)sizeof(T), ahead_x = s->images_follow ? s->x.image : near,
+                  ahead_g = s->images_follow ? s->g.image : near;
     vec sums[4];
     for (int q = 0; q < 4; q++)
         if (FC_IS_WANTED(q))
@@ -323,10 +327,10 @@ INLINE void N(norm_sums_values)(int64_t n, const N(norm_bounds) * bounds, const 
     for (; p + N(NORM_FOUR) <= s->pixels; p += N(NORM_FOUR)) {
         const N(norm_rows) rows = N(norm_rows_at)(s, wanted, gate, maps, n, p, 0, VL);
         _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
-        { /* behind the plane of one image it is the next channel's, which comes next */
-            vfetch(rows.x + r * VL);
+        {
+            __builtin_prefetch(rows.x + r * VL + ahead_x, 0, 2);
             if (wanted & FC_NORM_GRADIENT)
-                vfetch(rows.g + r * VL);
+                __builtin_prefetch(rows.g + r * VL + ahead_g, 0, 2);
         }
         N(norm_add)(&rows, bounds, 4, 0, wanted, gate, maps, stream, 0, sums);
     }

@@ -11,27 +11,13 @@
 #define FC_LOAD(p) (tail ? vload_tail(p, tail) : vload(p))
 
 enum { N(POOL_VALUE), N(POOL_CODE), N(POOL_INDEX) };
-
-/* What the lanes of a vector are: channels, or outputs of a row of one channel whose windows begin 1 or 2 columns apart. */
-enum { N(CHANNELS) = 0 };
-#define FC_CHUNK(lanes) ((lanes) > 1 ? (lanes) : 1)
-
-/* FC_CHUNK(lanes) successive taps of a vector of outputs, the first at q */
-INLINE void N(pool_taps)(const T *q, const int tail, const int lanes, vec *tap)
-{
-    if (lanes == 2) {
-        const vec a = vload(q), b = vload(q + VL);
-        tap[0] = N(evens)(a, b), tap[1] = N(odds)(a, b);
-    } else {
-        tap[0] = FC_LOAD(q);
-    }
-}
+enum { N(POOL_SMALL) = 64 }; /* taps */
 
 /* The scan of one window. torch's rule: a tap wins when it is greater or NaN, so the first maximum stays, and of NaNs the
  * last; against -inf the first tap wins or is equal. code counts the winner as u * code_h + v * code_w. */
 INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
-                          int64_t code_h, int64_t code_w, const int streams, const int tail, const int lanes,
-                          const int mode, vec *best, ivec *code)
+                          int64_t code_h, int64_t code_w, const int streams, const int tail, const int mode, vec *best,
+                          ivec *code)
 {
     const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
     FC_EACH_STREAM
@@ -41,58 +27,76 @@ INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, con
     }
     for (int64_t u = 0; u < row->count; u++) {
         const T *q = x + u * step_row;
-        for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
+        for (int64_t v = 0; v < col->count; v++, q += step_col)
             FC_EACH_STREAM
             {
-                vec a[FC_CHUNK(2)];
-                N(pool_taps)(q + s * stream, tail, lanes, a);
-                _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
-                {
-                    if (c > 0 && v + c >= col->count)
-                        break;
-                    if (mode == N(POOL_VALUE)) {
-                        best[s] = vpick(visnan(a[c]), a[c], vgreatest(a[c], best[s]));
-                        continue;
-                    }
-                    const vmask wins = vor(vgreater(a[c], best[s]), visnan(a[c]));
-                    best[s] = vpick(wins, a[c], best[s]);
-                    code[s] = ipick(wins, (ivec){0} + (__typeof__(code[0][0]))(u * code_h + (v + c) * code_w), code[s]);
+                const vec a = FC_LOAD(q + s * stream);
+                if (mode == N(POOL_VALUE)) {
+                    best[s] = vpick(visnan(a), a, vgreatest(a, best[s]));
+                    continue;
                 }
+                const vmask wins = vor(vgreater(a, best[s]), visnan(a));
+                best[s] = vpick(wins, a, best[s]);
+                code[s] = ipick(wins, (ivec){0} + (__typeof__(code[0][0]))(u * code_h + v * code_w), code[s]);
             }
     }
 }
 
-/* Sums of rows, then the sum of these: the rounding error grows with the window's height plus width, not their product.
- * Adding to -0 changes nothing. */
+/* Sums of columns, then the sum of these: the rounding error grows with the window's height plus width, not their product, and of
+ * a plane VL columns are one vector. */
 INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
-                          const int streams, const int tail, const int lanes, vec *total)
+                          const int streams, const int tail, vec *total)
 {
     const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
-    FC_EACH_STREAM total[s] = (vec){0};
-    for (int64_t u = 0; u < row->count; u++) {
-        const T *q = x + u * step_row;
+    FC_EACH_STREAM total[s] = vset1((T)-0.0); /* adding to it changes nothing */
+    for (int64_t v = 0; v < col->count; v++) {
+        const T *q = x + v * step_col;
         vec sum[FC_STREAMS];
-        FC_EACH_STREAM sum[s] = lanes == N(CHANNELS) ? FC_LOAD(q + s * stream) : vset1((T)-0.0);
-        if (lanes == N(CHANNELS))
-            for (int64_t v = 1; v < col->count; v++) {
-                q += step_col;
-                FC_EACH_STREAM sum[s] += FC_LOAD(q + s * stream);
-            }
-        else
-            for (int64_t v = 0; v < col->count; v += FC_CHUNK(lanes), q += FC_CHUNK(lanes) * step_col)
+        FC_EACH_STREAM sum[s] = FC_LOAD(q + s * stream);
+        for (int64_t u = 1; u < row->count; u++) {
+            q += step_row;
+            FC_EACH_STREAM sum[s] += FC_LOAD(q + s * stream);
+        }
+        FC_EACH_STREAM total[s] += sum[s];
+    }
+}
+
+/* The same of a large window, walked by rows as far as the sums of columns stay in the first-level cache. */
+INLINE void N(sum_rows)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
+                        const int streams, const int tail, vec *total)
+{
+    enum { COLUMNS = 8192 / (FC_STREAMS * FC_VECTOR_BYTES), ROWS = 4 };
+    const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
+    FC_EACH_STREAM total[s] = vset1((T)-0.0);
+    for (int64_t first = 0; first < col->count; first += COLUMNS) {
+        const int64_t rest = col->count - first, count = rest < COLUMNS ? rest : COLUMNS;
+        vec sum[COLUMNS][FC_STREAMS];
+        for (int64_t v = 0; v < count; v++)
+            FC_EACH_STREAM sum[v][s] = vset1((T)-0.0);
+        const T *q = x + first * step_col;
+        for (int64_t u = 0; u < row->count; u += ROWS, q += ROWS * step_row)
+            for (int64_t v = 0; v < count; v++)
                 FC_EACH_STREAM
                 {
-                    vec a[FC_CHUNK(2)];
-                    N(pool_taps)(q + s * stream, 0, lanes, a);
-                    _Pragma("GCC unroll 2") for (int c = 0; c < FC_CHUNK(lanes); c++)
-                    {
-                        if (c > 0 && v + c >= col->count)
-                            break;
-                        sum[s] += a[c];
-                    }
+                    const T *at = q + v * step_col + s * stream;
+                    vec a = sum[v][s] + FC_LOAD(at);
+                    _Pragma("GCC unroll 4") for (int r = 1; r < ROWS; r++) a =
+                        u + r < row->count ? a + FC_LOAD(at + r * step_row) : a;
+                    sum[v][s] = a;
                 }
-        FC_EACH_STREAM total[s] = u > 0 ? total[s] + sum[s] : sum[s];
+        for (int64_t v = 0; v < count; v++)
+            FC_EACH_STREAM total[s] += sum[v][s];
     }
+}
+
+static __attribute__((noinline)) void N(sum_large)(const fc_pool_task *p, const T *x, int64_t stream,
+                                                   const fc_span *row, const fc_span *col, int streams, int tail,
+                                                   vec *total)
+{
+    if (streams == FC_STREAMS)
+        N(sum_rows)(p, x, stream, row, col, FC_STREAMS, 0, total);
+    else
+        N(sum_rows)(p, x, stream, row, col, 1, tail, total);
 }
 
 /* index[l] = base + code[l] for a whole vector */
@@ -112,6 +116,14 @@ INLINE void N(pool_positions)(int64_t *index, ivec code, int64_t base, int strea
     }
 }
 
+/* index[l] = base + the position of tap number code[l] of a window `unit` taps wide. Apart: it would be two thirds of the code. */
+static __attribute__((noinline)) void N(pool_far_positions)(const fc_pool_task *p, int64_t *index, const ivec *code,
+                                                            int lanes, int64_t base, int64_t unit)
+{
+    for (int l = 0; l < lanes; l++)
+        index[l] = base + (*code)[l] / unit * p->step_h * p->width + (*code)[l] % unit * p->step_w;
+}
+
 INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const fc_span *col, int64_t at, ivec code_v,
                                 int lanes, const int mode, int64_t unit)
 {
@@ -127,8 +139,7 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
     int64_t *index = (int64_t *)p->index + at;
     const int64_t base = row->begin * p->width + col->begin;
     if (unit)
-        for (int l = 0; l < lanes; l++)
-            index[l] = base + code[l] / unit * p->step_h * p->width + code[l] % unit * p->step_w;
+        N(pool_far_positions)(p, index, &code_v, lanes, base, unit);
     else if (lanes == VL)
         N(pool_positions)(index, code_v, base, p->stream);
     else
@@ -149,20 +160,23 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     ivec code[FC_STREAMS];
     int64_t unit = 0;
     if (mean) {
-        N(sum_window)(p, x, stream, row, col, streams, tail, N(CHANNELS), best);
+        if (row->count * col->count > N(POOL_SMALL))
+            N(sum_large)(p, x, stream, row, col, streams, tail, best);
+        else
+            N(sum_window)(p, x, stream, row, col, streams, tail, best);
         FC_EACH_STREAM
         {
             const double area = (double)row->area * (double)col[neighbours ? s : 0].area;
             best[s] /= vset1((T)(p->divisor != 0 ? p->divisor : area));
         }
     } else if (mode == N(POOL_CODE)) {
-        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, streams, tail, N(CHANNELS), mode, best, code);
+        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, streams, tail, mode, best, code);
     } else {
         int64_t code_h = p->step_h * p->width, code_w = p->step_w;
         /* positions beyond the range of a lane: number the taps instead and find the position when it is written */
         if (FC_F32 && mode == N(POOL_INDEX) && (row->count - 1) * code_h + (col->count - 1) * code_w > INT32_MAX)
             unit = code_h = col->count, code_w = 1;
-        N(max_window)(p, x, stream, row, col, code_h, code_w, streams, tail, N(CHANNELS), mode, best, code);
+        N(max_window)(p, x, stream, row, col, code_h, code_w, streams, tail, mode, best, code);
     }
     FC_EACH_STREAM
     {
@@ -179,100 +193,7 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     }
 }
 
-/* ---- one channel whose columns are neighbours -------------------------------------------------------------------*/
-/* One output, in the order of max_window and sum_window */
-INLINE void N(pool_one)(const fc_pool_task *p, int64_t i, int64_t j, const int mean, const int mode)
-{
-    const fc_span row = p->rows[i], col = p->cols[j];
-    const T *x = (const T *)p->x + (row.begin - p->top) * p->x_row + col.begin - p->left;
-    T best = mean ? (T)-0.0 : (T)-INFINITY;
-    int64_t place = 0;
-    for (int64_t u = 0; u < row.count; u++, x += p->step_h * p->x_row) {
-        T sum = (T)-0.0;
-        for (int64_t v = 0; v < col.count; v++) {
-            const T a = x[v * p->step_w];
-            const int wins = (a > best) | (a != a);
-            sum += a;
-            if (!mean && wins)
-                best = a, place = u * p->step_h * p->width + v * p->step_w;
-        }
-        best = mean ? best + sum : best;
-    }
-    if (mean)
-        best /= (T)(p->divisor != 0 ? p->divisor : (double)row.area * (double)col.area);
-    ((T *)p->y)[i * p->y_row + j] = best;
-    if (mode == N(POOL_INDEX))
-        ((int64_t *)p->index)[i * p->index_row + j] = row.begin * p->width + col.begin + place;
-}
-
-/* streams * VL outputs of a row, whose first window begins at x and at position `base` of the plane */
-INLINE void N(pool_lanes)(const fc_pool_task *p, const fc_span *row, const fc_span *col, vec divisor, const T *x, T *y,
-                          int64_t *index, int64_t base, const int streams, const int lanes, const int mean,
-                          const int mode)
-{
-    vec best[FC_STREAMS];
-    ivec code[FC_STREAMS];
-    if (mean)
-        N(sum_window)(p, x, VL * lanes, row, col, streams, 0, lanes, best);
-    else
-        N(max_window)(p, x, VL * lanes, row, col, p->step_h * p->width, p->step_w, streams, 0, lanes, mode, best, code);
-    FC_EACH_STREAM
-    {
-        vstore(y + s * VL, mean ? best[s] / divisor : best[s]);
-        if (mode != N(POOL_INDEX))
-            continue;
-        ivec columns = {0};
-        for (int l = 0; l < VL; l++)
-            columns[l] = l * lanes;
-        N(pool_positions)(index + s * VL, code[s] + columns, base + s * VL * lanes, 0);
-    }
-}
-
-/* Columns [lane_begin, lane_end) of row i; taps: 0, or how many a window is wide */
-INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const int taps, const int mean,
-                        const int mode)
-{
-    const int pairs = lanes == 1 && mode != N(POOL_INDEX); /* of vectors: where one has little work per tap */
-    const fc_pool_task t = *p; /* a store could change *p, for what the compiler knows */
-    const fc_span row = t.rows[i];
-    fc_span col = t.cols[t.lane_begin];
-    if (taps)
-        col.count = taps;
-    const vec divisor = vset1((T)(t.divisor != 0 ? t.divisor : (double)row.area * (double)col.area));
-    const int64_t left = col.begin - t.lane_begin * lanes, base = row.begin * t.width + left;
-    const T *x = (const T *)t.x + (row.begin - t.top) * t.x_row + left - t.left;
-    T *y = (T *)t.y + i * t.y_row;
-    int64_t *index = mode == N(POOL_INDEX) ? (int64_t *)t.index + i * t.index_row : NULL;
-    int64_t j = t.lane_begin;
-    for (; pairs && j + 2 * VL <= t.lane_end; j += 2 * VL)
-        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 2,
-                      lanes, mean, mode);
-    for (; j < t.lane_end; j += VL) {
-        j = j + VL <= t.lane_end ? j : t.lane_end - VL; /* the last ones once more */
-        N(pool_lanes)(&t, &row, &col, divisor, x + j * lanes, y + j, index ? index + j : NULL, base + j * lanes, 1,
-                      lanes, mean, mode);
-    }
-}
-
-INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
-{
-    const int64_t width = mode != N(POOL_INDEX) ? p->cols[p->lane_begin].count : 0; /* the frequent ones unrolled */
-    for (int64_t i = 0; i < p->n_rows; i++) {
-        for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
-             j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
-            N(pool_one)(p, i, j, mean, mode);
-        if (p->lane_step == 1 && width == 3)
-            N(pool_row)(p, i, 1, 3, mean, mode);
-        else if (p->lane_step == 1)
-            N(pool_row)(p, i, 1, 0, mean, mode);
-        else if (p->lane_step == 2 && width == 3)
-            N(pool_row)(p, i, 2, 3, mean, mode);
-        else if (p->lane_step == 2 && width == 2)
-            N(pool_row)(p, i, 2, 2, mean, mode);
-        else
-            N(pool_row)(p, i, 2, 0, mean, mode);
-    }
-}
+#include "pool_plane.tmpl.h"
 
 /* ---- any number of channels ---------------------------------------------------------------------------------------*/
 /* Whether the windows of 4 columns are equal but for an even shift. */
@@ -287,6 +208,10 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
 {
     if (mode != N(POOL_CODE) && p->lane_step && p->lane_end - p->lane_begin >= VL) {
         N(pool_plane)(p, mean, mode);
+        return;
+    }
+    if (mean && p->x_plane) {
+        N(mean_planes)(p);
         return;
     }
     for (int64_t i = 0; i < p->n_rows; i++) {
@@ -343,4 +268,3 @@ static const fc_pool_kernels N(pool_table) = {
 #undef FC_STREAMS
 #undef FC_EACH_STREAM
 #undef FC_LOAD
-#undef FC_CHUNK

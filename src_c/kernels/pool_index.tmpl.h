@@ -2,14 +2,25 @@
 enum { N(INDEX_ADD), N(INDEX_SET), N(INDEX_GET) };
 
 /* Positions are cleared just ahead of the greatest one that is written, so that they are in the cache when they are added to; this
- * many at a time (4 KiB of a plane of its own), for a call of memset takes about as long as clearing as much. */
+ * many at a time (4 KiB of a plane of its own), for a call takes about as long as clearing as much. */
 enum { N(INDEX_CLEARED) = 4096 / sizeof(T) };
 
 INLINE void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
 {
     T *plane = p->plane;
     if (p->channels == p->plane_step && (p->plane_channel == 1 || p->channels == 1)) {
-        memset(plane + from * p->plane_step, 0, (size_t)((to - from) * p->plane_step) * sizeof(T));
+        T *at = plane + from * p->plane_step;
+        int64_t count = (to - from) * p->plane_step;
+        const vec zero = vrounded((vec){0}); /* something unknown: no call of memset instead */
+        for (; count >= VL && count <= N(INDEX_CLEARED); count -= VL, at += VL)
+            vstore(at, zero);
+        memset(at, 0, (size_t)count * sizeof(T));
+        return;
+    }
+    if (p->plane_channel == 1) {
+        for (int64_t k = from; k < to; k++)
+            for (int64_t c = 0; c < p->channels; c++)
+                plane[k * p->plane_step + c] = 0;
         return;
     }
     for (int64_t k = from; k < to; k++)
@@ -40,39 +51,12 @@ INLINE void N(index_move)(T *at, T *value, const int mode)
         *at += *value;
 }
 
-/* ---- one channel -------------------------------------------------------------------------------------------------
- * plane[index[j] * step] and value[j], for j < count; returns what is ready then, 0 after an index outside. */
-INLINE uint64_t N(index_run)(const fc_pool_index_task *p, uint64_t ready, int64_t step, const int64_t *index,
-                             int64_t index_j, T *value, int64_t value_j, const int mode)
-{
-    T *plane = p->plane;
-    const int64_t count = p->n_cols;
-    for (int64_t j = 0;;) {
-        for (; j + 4 <= count; j += 4) {
-            const int64_t *at = index + j * index_j;
-            const uint64_t a = (uint64_t)at[0], b = (uint64_t)at[index_j], c = (uint64_t)at[2 * index_j],
-                           d = (uint64_t)at[3 * index_j];
-            if ((a >= ready) | (b >= ready) | (c >= ready) | (d >= ready))
-                break;
-            N(index_move)(plane + (int64_t)a * step, value + j * value_j, mode);
-            N(index_move)(plane + (int64_t)b * step, value + (j + 1) * value_j, mode);
-            N(index_move)(plane + (int64_t)c * step, value + (j + 2) * value_j, mode);
-            N(index_move)(plane + (int64_t)d * step, value + (j + 3) * value_j, mode);
-        }
-        if (j == count)
-            return ready;
-        const int64_t i = index[j * index_j];
-        if ((uint64_t)i >= ready && !(ready = N(index_clear)(p, ready, (uint64_t)i)))
-            return 0;
-        N(index_move)(plane + i * step, value + j++ * value_j, mode);
-    }
-}
-
-/* ---- channels together -------------------------------------------------------------------------------------------*/
-enum { N(INDEX_OUTPUTS) = 16 }; /* looked through before they are used: their indices stay in the first-level cache */
+/* Outputs of one channel, or of all, that are looked through before they are used: their indices stay in the first-level cache. */
+enum { N(INDEX_RUN) = 256, N(INDEX_OUTPUTS) = 16 };
 
 /* The greatest index of `count` outputs; a negative one is a huge number. */
-INLINE uint64_t N(index_limit)(const fc_pool_index_task *p, const int64_t *index, int64_t count)
+static __attribute__((noinline)) uint64_t N(index_limit)(const fc_pool_index_task *p, const int64_t *index,
+                                                         int64_t count)
 {
     uint64_t most = 0;
     if (p->index_channel == 1 && p->index_col == p->channels) {
@@ -88,6 +72,24 @@ INLINE uint64_t N(index_limit)(const fc_pool_index_task *p, const int64_t *index
     return most;
 }
 
+/* ---- one channel -------------------------------------------------------------------------------------------------
+ * plane[index[j] * step] and value[j], for j < count; returns what is ready then, 0 after an index outside. */
+INLINE uint64_t N(index_run)(const fc_pool_index_task *p, uint64_t ready, int64_t step, const int64_t *index,
+                             int64_t index_j, T *value, int64_t value_j, const int mode)
+{
+    T *plane = p->plane;
+    for (int64_t j = 0; j < p->n_cols; j += N(INDEX_RUN)) {
+        const int64_t rest = p->n_cols - j, count = rest < N(INDEX_RUN) ? rest : N(INDEX_RUN);
+        const uint64_t most = N(index_limit)(p, index, count);
+        if (most >= ready && !(ready = N(index_clear)(p, ready, most)))
+            return 0;
+        _Pragma("GCC unroll 4") for (int64_t i = 0; i < count; i++, index += index_j, value += value_j)
+            N(index_move)(plane + *index * step, value, mode);
+    }
+    return ready;
+}
+
+/* ---- channels together -------------------------------------------------------------------------------------------*/
 INLINE void N(index_channels)(const fc_pool_index_task *p, const int64_t *index, int64_t index_channel, T *value,
                               int64_t value_channel, int64_t plane_channel, const int mode)
 {
@@ -130,6 +132,8 @@ INLINE int N(index_planes)(const fc_pool_index_task *given, const int mode)
     fc_pool_index_task task = *given, *p = &task;
     if (p->index_row == p->n_cols * p->index_col && p->value_row == p->n_cols * p->value_col)
         p->n_cols *= p->n_rows, p->n_rows = 1; /* rows without gaps are one row */
+    if (p->channels == 1)
+        p->index_channel = 1; /* no other channel: neighbouring indices are one run for index_limit */
     const int writes = mode != N(INDEX_GET);
     if (!p->plane_size)
         return p->n_rows * p->n_cols > 0;

@@ -26,10 +26,10 @@
 #define FC_SHUFFLE(a, b, f, d) __builtin_shufflevector(a, b, FC_LANES(f, d))
 
 /* Quarters of VL / FC_IN rows: r[i + j] = column j of rows i .. i + FC_IN - 1 in each. */
-INLINE void N(transpose_quarters)(vec *r)
+INLINE void N(transpose_quarters)(vec *r, const int rows)
 {
 #if FC_F32
-    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i += 4)
+    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i += 4)
     {
         const vec a = FC_SHUFFLE(r[i], r[i + 1], FC_UNPACK, 0), b = FC_SHUFFLE(r[i], r[i + 1], FC_UNPACK, 2);
         const vec c = FC_SHUFFLE(r[i + 2], r[i + 3], FC_UNPACK, 0), d = FC_SHUFFLE(r[i + 2], r[i + 3], FC_UNPACK, 2);
@@ -37,7 +37,7 @@ INLINE void N(transpose_quarters)(vec *r)
         r[i + 2] = FC_SHUFFLE(b, d, FC_LOW, 2), r[i + 3] = FC_SHUFFLE(b, d, FC_HIGH, 2);
     }
 #else
-    _Pragma("GCC unroll 16") for (int i = 0; i < VL; i += 2)
+    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i += 2)
     {
         const vec a = r[i], b = r[i + 1];
         r[i] = FC_SHUFFLE(a, b, FC_LOW, 1), r[i + 1] = FC_SHUFFLE(a, b, FC_HIGH, 1);
@@ -45,15 +45,27 @@ INLINE void N(transpose_quarters)(vec *r)
 #endif
 }
 
+#define FC_SWAP_QUARTERS(r)                                                                                            \
+    _Pragma("GCC unroll 16") for (int j = 0; j < FC_IN; j++)                                                           \
+    {                                                                                                                  \
+        const vec a = r[j], b = r[j + FC_IN];                                                                          \
+        r[j] = FC_SHUFFLE(a, b, FC_LOW, FC_IN), r[j + FC_IN] = FC_SHUFFLE(a, b, FC_HIGH, FC_IN);                       \
+    }
+
+/* VL / 2 rows: each half of them for itself (of vectors of 32 bytes or more) */
+INLINE void N(transpose_halves)(vec *r)
+{
+    N(transpose_quarters)(r, VL / 2);
+#if FC_VECTOR_BYTES == 64
+    FC_SWAP_QUARTERS(r)
+#endif
+}
+
 INLINE void N(transpose_registers)(vec *r)
 {
-    N(transpose_quarters)(r);
+    N(transpose_quarters)(r, VL);
 #if FC_VECTOR_BYTES == 32
-    _Pragma("GCC unroll 16") for (int j = 0; j < FC_IN; j++)
-    {
-        const vec a = r[j], b = r[j + FC_IN];
-        r[j] = FC_SHUFFLE(a, b, FC_LOW, FC_IN), r[j + FC_IN] = FC_SHUFFLE(a, b, FC_HIGH, FC_IN);
-    }
+    FC_SWAP_QUARTERS(r)
 #elif FC_VECTOR_BYTES == 64
     _Pragma("GCC unroll 16") for (int j = 0; j < FC_IN; j++)
     {
@@ -66,6 +78,8 @@ INLINE void N(transpose_registers)(vec *r)
     }
 #endif
 }
+
+#undef FC_SWAP_QUARTERS
 
 /* Two vectors taken apart by the parity of the place, and the way back. AVX2 has no shuffle of two registers across quarters. */
 #define FC_SECOND(l, odd) (2 * (l) + (odd))
@@ -80,8 +94,12 @@ INLINE vec N(odds)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SECOND, 1); }
 #endif
 INLINE vec N(zip_low)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ZIPPED, 0); }
 INLINE vec N(zip_high)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ZIPPED, VL / 2); }
+/* b moved up by one lane, with the last of a before it */
+#define FC_SHIFTED(l, d) (VL - (d) + (l))
+INLINE vec N(shifted)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SHIFTED, 1); }
 #undef FC_SECOND
 #undef FC_ZIPPED
+#undef FC_SHIFTED
 
 #define FC_EACH_LANE(i) _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++)
 

@@ -22,6 +22,7 @@ typedef struct {
     int64_t group; /* blocks of a task */
     fc_block_axis h, w;
     int64_t lane_begin, lane_end, lane_step; /* of whole rows, as in fc_pool_task and fc_pool_grad_task */
+    int whole_planes; /* fc_pool_task.x_plane */
     fc_pool_task forward;
     fc_pool_grad_task grad;
     void (*run)(const fc_pool_task *);
@@ -65,6 +66,14 @@ static int are_planes(const pool_call *call)
     return planes;
 }
 
+/* Whether every output is the average of a window of its own plane */
+static int are_whole_planes(const pool_call *call)
+{
+    const fc_view *in = &call->in, *out = &call->out;
+    return out->h * out->w == 1 && in->w > 1 && in->stride_w == 1 && (in->stride_c != 1 || in->c == 1) &&
+           (out->stride_c == 1 || out->c == 1);
+}
+
 /* Whether the kernels know the step of the windows: 1, or 2 without dilation. Adaptive windows are regular where they divide
  * the axis. */
 static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
@@ -72,17 +81,17 @@ static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
     return (!adaptive || in % out == 0) && (w->stride == 1 || (w->stride == 2 && w->dilation == 1));
 }
 
-/* The outputs of a row whose windows are whole, and readable up to a multiple of the stride where a kernel splits rows by it.
- * Positions of winners must fit into a lane. */
+/* The outputs of a row whose windows are whole, and of windows of 3 columns 2 apart those whose first column is padding. Positions of
+ * winners must fit into a lane. */
 static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
 {
-    const int64_t in = call->in.w, extent = (w->kernel - 1) * w->dilation + 1;
+    const int64_t in = call->in.w, last = in + w->pad_before - (w->kernel - 1) * w->dilation - 1;
     if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) ||
+        (w->stride == 2 && w->kernel != 2 && w->kernel != 3) ||
         (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
         return;
-    const int64_t readable = fc_parts(extent, w->stride) * w->stride, last = in + w->pad_before - readable;
     call->lane_step = w->stride;
-    call->lane_begin = fc_parts(w->pad_before, w->stride);
+    call->lane_begin = w->stride == 2 && w->kernel == 3 ? 0 : fc_parts(w->pad_before, w->stride);
     call->lane_end = fc_lesser(call->out.w, last < 0 ? 0 : last / w->stride + 1);
 }
 
@@ -130,11 +139,13 @@ static void plan(pool_call *call, int64_t work)
         call->direct &= views[i]->stride_c == 1;
     if (!planes)
         call->lane_step = 0;
-    if (!planes && (!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) &&
-        fc_merge_images(views, count))
+    if (call->whole_planes)
+        fc_merge_images(views, count), call->direct = 1;
+    else if (!planes && (!call->direct || call->out.c == 1) && (!call->tap || call->by_planes) &&
+             fc_merge_images(views, count))
         call->direct = 0;
     call->direct |= call->out.c == 1 || planes; /* a stride between channels is never used then */
-    const int64_t tile_lanes = FC_TILE_BYTES / (int64_t)call->item;
+    const int64_t tile_lanes = call->whole_planes ? FC_POOL_PLANES : FC_TILE_BYTES / (int64_t)call->item;
     if (planes) {
         call->blocks = fc_blocks_of(call->out.n * call->out.c, 1, &call->h, &call->w, work, 0);
         fc_blocks *b = &call->blocks;
@@ -143,7 +154,8 @@ static void plan(pool_call *call, int64_t work)
         b->col_parts = fc_parts(call->out.w, b->cols);
         b->tasks = call->out.n * call->out.c * b->row_parts * b->col_parts;
     } else {
-        call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work, call->direct ? 0 : tile_lanes);
+        call->blocks = fc_blocks_of(call->out.n, call->out.c, &call->h, &call->w, work,
+                                    call->direct && !call->whole_planes ? 0 : tile_lanes);
     }
     call->group = fc_blocks_group(&call->blocks, work);
     if (call->direct)
@@ -186,6 +198,7 @@ static void forward_block(const pool_call *call, int64_t number, int slot)
     if (call->direct) {
         t.x = at(&call->in, call->item, b.n, b.lane, in.row, in.col);
         t.x_row = call->in.stride_h, t.x_col = call->in.stride_w;
+        t.x_plane = call->whole_planes ? call->in.stride_c : 0;
         t.y = at(&call->out, call->item, b.n, b.lane, b.row, b.col);
         t.y_row = call->out.stride_h, t.y_col = call->out.stride_w;
         if (call->wants_index) {
@@ -239,7 +252,9 @@ static fc_status forward(fc_dtype dtype, const fc_pool *pool, const fc_view *x, 
         call.index = *index;
     call.h = (fc_block_axis){y->h, h.stride, 1, (h.kernel - 1) * h.dilation + 1, x->h};
     call.w = (fc_block_axis){y->w, w.stride, 1, (w.kernel - 1) * w.dilation + 1, x->w};
-    forward_lanes(&call, &h, &w, pool->adaptive);
+    call.whole_planes = mean && are_whole_planes(&call);
+    if (!call.whole_planes)
+        forward_lanes(&call, &h, &w, pool->adaptive);
     plan(&call, fc_lesser(h.kernel, x->h) * fc_lesser(w.kernel, x->w));
     const fc_pool_kernels *kernels = call.k->pool;
     call.run = mean ? kernels->mean : tap ? kernels->max_code : index ? kernels->max_index : kernels->max;

@@ -139,7 +139,8 @@ fc_blocks fc_blocks_of(int64_t n, int64_t lanes, const fc_block_axis *h, const f
 
 int64_t fc_blocks_group(const fc_blocks *b, int64_t work)
 {
-    return fc_greater(1, TASK_WORK / fc_greater(1, b->rows * b->cols * b->lanes * work));
+    const int64_t most = fc_greater(1, TASK_WORK / fc_greater(1, b->rows * b->cols * b->lanes * work));
+    return fc_parts(b->tasks, fc_greater(1, fc_parts(b->tasks, most))); /* equal ones: two threads share few */
 }
 
 fc_block fc_block_at(const fc_blocks *b, const fc_view *output, int64_t task)

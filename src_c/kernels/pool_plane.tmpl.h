@@ -1,0 +1,302 @@
+/* pool_plane.tmpl.h: pooling of channels whose columns are neighbours in memory; included by pool.tmpl.h.
+ *
+ * Lanes are neighbouring outputs of a row, whose windows begin 1 column apart, or 2 if they are 2 or 3 columns wide. Maxima of a row
+ * are found without regard to NaN, which saves two operations of three; a row that has one is computed again.
+ */
+/* ---- outputs one by one, in the order of max_window and sum_window -----------------------------------------------*/
+INLINE void N(max_one)(const fc_pool_task *p, int64_t i, int64_t j, const T *x, const int mode)
+{
+    const fc_span row = p->rows[i], col = p->cols[j];
+    T best = (T)-INFINITY;
+    int64_t place = 0;
+    for (int64_t u = 0; u < row.count; u++, x += p->step_h * p->x_row)
+        for (int64_t v = 0; v < col.count; v++) {
+            const T a = x[v * p->step_w];
+            if ((a > best) | (a != a))
+                best = a, place = u * p->step_h * p->width + v * p->step_w;
+        }
+    ((T *)p->y)[i * p->y_row + j] = best;
+    if (mode == N(POOL_INDEX))
+        ((int64_t *)p->index)[i * p->index_row + j] = row.begin * p->width + col.begin + place;
+}
+
+INLINE T N(pool_divisor)(const fc_pool_task *p, int64_t i, int64_t j)
+{
+    return (T)(p->divisor != 0 ? p->divisor : (double)p->rows[i].area * (double)p->cols[j].area);
+}
+
+INLINE void N(mean_one)(const fc_pool_task *p, int64_t i, int64_t j, const T *x)
+{
+    const fc_span row = p->rows[i], col = p->cols[j];
+    T total = (T)-0.0;
+    for (int64_t v = 0; v < col.count; v++, x += p->step_w) {
+        T sum = (T)-0.0;
+        for (int64_t u = 0; u < row.count; u++)
+            sum += x[u * p->step_h * p->x_row];
+        total += sum;
+    }
+    ((T *)p->y)[i * p->y_row + j] = total / N(pool_divisor)(p, i, j);
+}
+
+static void N(pool_one)(const fc_pool_task *p, int64_t i, int64_t j, const int mean, const int mode)
+{
+    const T *x = (const T *)p->x + (p->rows[i].begin - p->top) * p->x_row + p->cols[j].begin - p->left;
+    if (mean)
+        N(mean_one)(p, i, j, x);
+    else
+        N(max_one)(p, i, j, x, mode);
+}
+
+typedef __typeof__(((ivec){0})[0]) N(lane);
+
+/* ---- a row of outputs --------------------------------------------------------------------------------------------*/
+typedef struct {
+    const T *x; /* the window of output 0 */
+    int64_t row, rows, step, taps; /* distance and number of its rows, of its columns */
+    int64_t place, place_row; /* position of x in the plane, distance of two rows */
+    int outside; /* the first column of output 0 is padding, the others of its 3 are not */
+    vec divisor;
+    T outside_divisor;
+    T *y;
+    int64_t *index;
+} N(pool_line);
+
+/* Taps of VL windows of 2 or 3 columns, 2 apart. Their last two columns follow each other; the first of 3 is the last of the window
+ * before, and of the first window `edge`. */
+INLINE void N(pair_taps)(vec a, vec b, vec edge, const int taps, vec *tap)
+{
+    tap[taps - 2] = N(evens)(a, b);
+    tap[taps - 1] = N(odds)(a, b);
+    if (taps == 3)
+        tap[0] = N(shifted)(edge, tap[2]);
+}
+
+/* Outputs [j, j + VL). Where a NaN was, *nan is true in some lane, and unless `careful` the maximum may be wrong; the first column of
+ * output 0 is not looked at. */
+INLINE void N(max_line)(const N(pool_line) * l, int64_t j, const int lanes, const int taps, const int careful,
+                        const int mode, vmask *nan)
+{
+    const T padding = (T)-INFINITY, *x = l->x + j * lanes;
+    const int outside = lanes == 2 && taps == 3 && l->outside && j == 0;
+    const T *edge = outside ? &padding : x;
+    const int64_t edge_row = outside ? 0 : l->row, count = taps ? taps : l->taps;
+    const ivec step = (ivec){0} + (N(lane))l->step, row = (ivec){0} + (N(lane))l->place_row;
+    vec best = vset1((T)-INFINITY);
+    ivec start, code;
+    for (int i = 0; i < VL; i++)
+        start[i] = i * lanes;
+    code = start;
+    code[0] = outside;
+    for (int64_t u = 0; u < l->rows; u++, x += l->row, edge += edge_row, start += row) {
+        vec pair[3];
+        if (lanes == 2) {
+            const vec a = vload(x + taps - 2), b = vload(x + taps - 2 + VL);
+            N(pair_taps)(a, b, taps == 3 ? vset1(*edge) : a, taps, pair);
+            *nan = vor(*nan, vunordered(a, b));
+        } else {
+            *nan = vor(*nan, vunordered(vload(x), vload(x + (count - 1) * l->step)));
+        }
+        ivec place = start;
+        _Pragma("GCC unroll 3") for (int64_t v = 0; v < count; v++, place += step)
+        {
+            const vec a = lanes == 2 ? pair[v] : vload(x + v * l->step);
+            const vmask wins = careful ? vor(vgreater(a, best), visnan(a)) : vgreater(a, best);
+            best = careful ? vpick(wins, a, best) : vgreatest(a, best);
+            if (mode == N(POOL_INDEX))
+                code = ipick(wins, place, code);
+        }
+    }
+    vstore(l->y + j, best);
+    if (mode == N(POOL_INDEX))
+        N(pool_positions)(l->index + j, code, l->place + j * lanes, 0);
+}
+
+INLINE void N(mean_line)(const N(pool_line) * l, int64_t j, const int lanes, const int taps)
+{
+    const T padding = (T)-0.0, *x = l->x + j * lanes;
+    const int outside = lanes == 2 && taps == 3 && l->outside && j == 0;
+    const int64_t count = taps ? taps : l->taps;
+    const vec zero = vset1((T)-0.0); /* adding to it changes nothing */
+    vec total = zero, divisor = l->divisor;
+    if (lanes == 2) {
+        vec a = zero, b = zero, edge = zero, pair[3];
+        for (int64_t u = 0; u < l->rows; u++, x += l->row) {
+            a += vload(x + taps - 2), b += vload(x + taps - 2 + VL);
+            if (taps == 3)
+                edge += vset1(outside ? padding : *x);
+        }
+        N(pair_taps)(a, b, edge, taps, pair);
+        _Pragma("GCC unroll 3") for (int v = 0; v < taps; v++) total += pair[v];
+    } else {
+        _Pragma("GCC unroll 3") for (int64_t v = 0; v < count; v++, x += l->step)
+        {
+            vec sum = zero;
+            for (int64_t u = 0; u < l->rows; u++)
+                sum += vload(x + u * l->row);
+            total += sum;
+        }
+    }
+    if (outside)
+        divisor[0] = l->outside_divisor;
+    vstore(l->y + j, total / divisor);
+}
+
+/* Outputs [begin, end), at least VL, the last ones perhaps twice; whether there may have been a NaN. */
+INLINE int N(pool_line_run)(const N(pool_line) * l, int64_t begin, int64_t end, const int lanes, const int taps,
+                            const int mean, const int careful, const int mode)
+{
+    vmask nan = {0};
+    for (int64_t j = begin; j < end; j += VL) {
+        j = j + VL <= end ? j : end - VL;
+        if (mean)
+            N(mean_line)(l, j, lanes, taps);
+        else
+            N(max_line)(l, j, lanes, taps, careful, mode, &nan);
+    }
+    if (lanes == 2 && taps == 3 && !mean && !l->outside)
+        for (int64_t u = 0; u < l->rows; u++)
+            nan = vor(nan, visnan(vset1(l->x[u * l->row])));
+    return vany(nan);
+}
+
+INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const int taps, const int mean,
+                        const int mode)
+{
+    const fc_span *row = p->rows + i, *col = p->cols;
+    const int64_t start = col->begin - col->tap * p->step_w; /* of the first window, in the padding perhaps */
+    N(pool_line)
+    l = {.x = (const T *)p->x + (row->begin - p->top) * p->x_row + start - p->left,
+         .row = p->step_h * p->x_row,
+         .rows = row->count,
+         .step = p->step_w,
+         .taps = p->cols[p->lane_end - 1].count,
+         .place = row->begin * p->width + start,
+         .place_row = p->step_h * p->width,
+         .outside = col->tap > 0,
+         .y = (T *)p->y + i * p->y_row};
+    if (mode == N(POOL_INDEX))
+        l.index = (int64_t *)p->index + i * p->index_row;
+    if (mean)
+        l.divisor = vset1(N(pool_divisor)(p, i, p->lane_end - 1)), l.outside_divisor = N(pool_divisor)(p, i, 0);
+    const int64_t reach = ((taps ? taps : l.taps) - 1) *
+                          l.step; /* the columns between the first and the last tap are looked at by other lanes */
+    const int fast =
+        (mean || reach <= VL) && !N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, taps, mean, 0, mode);
+    if (!fast && !mean)
+        N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, lanes == 2 ? taps : 0, 0, 1, mode);
+}
+
+INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
+{
+    const int64_t taps = p->cols[p->lane_end - 1].count;
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
+             j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
+            N(pool_one)(p, i, j, mean, mode);
+        if (p->lane_step == 2 && taps == 3)
+            N(pool_row)(p, i, 2, 3, mean, mode);
+        else if (p->lane_step == 2)
+            N(pool_row)(p, i, 2, 2, mean, mode);
+        else if (taps == 3 && mode == N(POOL_VALUE))
+            N(pool_row)(p, i, 1, 3, mean, mode);
+        else
+            N(pool_row)(p, i, 1, 0, mean, mode);
+    }
+}
+
+/* ---- averages of whole planes ------------------------------------------------------------------------------------*/
+/* The sum of `rows` of column v < columns, at most VL, of each of `planes` planes. Half vectors where they do: a vector that is not
+ * aligned lies in two cache lines, which takes twice as long. The first `whole` rows are readable for all of one. */
+INLINE void N(column_sums)(const T *x, int64_t plane, int64_t row, int64_t rows, int64_t whole, int columns, T *sums,
+                           const int planes, const int halves)
+{
+    vec sum[4];
+    vhalf half[4];
+    for (int k = 0; k < planes; k++)
+        sum[k] = vset1((T)-0.0), half[k] = -(vhalf){0};
+    int64_t u = 0;
+    for (; u < whole; u++, x += row)
+        for (int k = 0; k < planes; k++) {
+            if (halves)
+                half[k] += vload_half(x + k * plane);
+            else
+                sum[k] += vload(x + k * plane);
+        }
+    for (; u < rows; u++, x += row)
+        for (int k = 0; k < planes; k++) {
+            const vec a = vload_tail(x + k * plane, columns);
+            if (halves)
+                half[k] += vlow(a);
+            else
+                sum[k] += a;
+        }
+    for (int k = 0; k < planes; k++) {
+        if (halves)
+            vstore_half(sums + k * VL, half[k]);
+        else
+            vstore(sums + k * VL, sum[k]);
+    }
+}
+
+/* The same of `planes` planes: sums[plane][VL], or in halves [plane / VL][plane % (VL / 2)][plane / (VL / 2) % 2][VL / 2] */
+INLINE void N(column_sums_of)(const T *x, int64_t plane, int64_t row, int64_t rows, int columns, int64_t planes,
+                              T *sums, const int halves)
+{
+    const int64_t over = (halves ? VL / 2 : VL) - columns; /* what a vector reads behind its row */
+    const int64_t least = over == 0     ? rows
+                          : row >= over ? rows - 1
+                                        : 0; /* rows that end in the next one, or in the next plane */
+    const int together = VL / 2 < 4 ? 1 : 4;
+    for (int64_t k = 0; k < planes;) {
+        const int64_t whole = plane >= over && row >= 0 && k + together < planes ? rows : least;
+        T *to = sums + (halves ? k / VL * VL / 2 + k % (VL / 2) : k) * VL + (halves ? k / (VL / 2) % 2 * (VL / 2) : 0);
+        if (k + together <= planes) {
+            N(column_sums)(x + k * plane, plane, row, rows, whole, columns, to, together, halves);
+            k += together;
+        } else {
+            N(column_sums)(x + k * plane, plane, row, rows, over == 0 ? rows : 0, columns, to, 1, halves);
+            k++;
+        }
+    }
+}
+
+/* One output of each channel: sums of columns, VL planes of which are transposed to be added. These have been stored for a while then:
+ * a load does not wait for the stores of its parts. */
+static void N(mean_planes)(const fc_pool_task *p)
+{
+    const fc_span *row = p->rows, *col = p->cols;
+    const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + col->begin - p->left;
+    const int64_t planes = p->channels, x_row = p->step_h * p->x_row;
+    T *y = p->y, sums[FC_POOL_PLANES * VL] = {0};
+    vec total[FC_POOL_PLANES / 2];
+    for (int64_t c = 0; c < planes; c += VL)
+        total[c / VL] = vset1((T)-0.0);
+    for (int64_t v = 0; v < col->count; v += VL) {
+        const int columns = col->count - v < VL ? (int)(col->count - v) : VL;
+        const int halves = FC_VECTOR_BYTES > 16 && columns <= VL / 2;
+        if (halves)
+            N(column_sums_of)(x + v, p->x_plane, x_row, row->count, columns, planes, sums, 1);
+        else
+            N(column_sums_of)(x + v, p->x_plane, x_row, row->count, columns, planes, sums, 0);
+        for (int64_t c = 0; c < planes; c += VL) {
+            vec r[VL], sum = total[c / VL];
+            if (halves) {
+                _Pragma("GCC unroll 16") for (int k = 0; k < VL / 2; k++) r[k] = vload(sums + (c / 2 + k) * VL);
+                N(transpose_halves)(r);
+                _Pragma("GCC unroll 16") for (int k = 0; k < VL / 2; k++) sum = k < columns ? sum + r[k] : sum;
+            } else {
+                _Pragma("GCC unroll 16") for (int k = 0; k < VL; k++) r[k] = vload(sums + (c + k) * VL);
+                N(transpose_registers)(r);
+                _Pragma("GCC unroll 16") for (int k = 0; k < VL; k++) sum = k < columns ? sum + r[k] : sum;
+            }
+            total[c / VL] = sum;
+        }
+    }
+    const vec divisor = vset1(N(pool_divisor)(p, 0, 0));
+    for (int64_t c = 0; c < planes; c += VL) {
+        if (c + VL <= planes)
+            vstore(y + c, total[c / VL] / divisor);
+        else
+            vstore_tail(y + c, total[c / VL] / divisor, (int)(planes - c));
+    }
+}
