@@ -47,6 +47,8 @@ CASES = {
     "dilation 3 stride 2": ((1, 3, 5, 6), (3, 4, 3, 3), {"dilation": 3, "stride": 2, "padding": 2}),
     "dilation 2 stride 4": ((1, 3, 4, 3), (3, 4, 3, 3), {"dilation": 2, "stride": 4}),
     "groups": ((2, 6, 4, 5), (6, 5, 3, 3), {"groups": 3, "stride": 2, "padding": 1}),
+    "groups of 4": ((2, 20, 5, 6), (20, 4, 4, 4), {"groups": 5, "padding": 1, "stride": 2}),
+    "groups of 4 to 2": ((2, 20, 5, 6), (20, 2, 3, 3), {"groups": 5, "dilation": 2, "stride": 3}),
     "depthwise": ((2, 17, 5, 6), (17, 1, 3, 3), {"groups": 17, "padding": 1}),
     "depthwise stride 2": ((2, 9, 5, 6), (9, 1, 4, 4), {"groups": 9, "padding": 1, "stride": 2}),
     "many to one": ((2, 31, 4, 5), (31, 1, 3, 3), {"stride": 2}),

@@ -5,6 +5,7 @@
 
 enum {
     FC_DEPTHWISE_TAPS = 8, /* of a group, at most */
+    FC_SPREAD_TAPS = 3, /* the same where inputs are spread */
     FC_DEPTHWISE_ALIGN = 16, /* channels of a block of packed weights, a multiple of every vector */
 };
 
@@ -26,7 +27,11 @@ typedef struct {
  *     y[i * y_pixel + c] = clamp(scale[c] * sum + bias[c] + residual[i * residual_pixel + c], lower, upper)
  *     sum = sum over u < taps, groups, their taps j of weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
  * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row, elements.
- * x is 0 outside, see above; outputs [first_inner, end_inner) do not look there. */
+ * x is 0 outside, see above; outputs [first_inner, end_inner) do not look there.
+ *
+ * spread_rows: groups of `inputs` input channels and several output channels, a power of two of them that is less than a vector. For
+ * each i < inputs output c of the vector that starts at c0 reads x[c0 / vector_lanes * inputs_of_vector + spread[i][c - c0]] in place
+ * of x[c]. The weights are in the order u, i, groups, taps, the sum too but for pairs of i. Groups have up to FC_SPREAD_TAPS taps. */
 typedef struct {
     const fc_depthwise_row *rows;
     const fc_depthwise_group *groups;
@@ -39,6 +44,8 @@ typedef struct {
     int maps; /* 0: the epilogue changes nothing and is left out */
     const void *scale, *bias;
     double lower, upper;
+    const int32_t (*spread)[16]; /* [inputs][lane] */
+    int64_t inputs, inputs_of_vector, taps_w; /* taps_w: of all groups */
 } fc_depthwise;
 
 /* A row of outputs; x at row of taps 0, which may lie outside: only the rows of taps [first, end) count. */
@@ -60,10 +67,15 @@ typedef struct {
     int64_t count, channels;
     void *c;
     int64_t c_block;
+    const int32_t (*spread)[16]; /* spread_at: as above; c is in the order u, input, groups, taps */
+    int64_t inputs, inputs_of_vector, taps_w; /* taps_w: of all groups */
 } fc_depthwise_at;
 
 typedef struct {
     void (*rows)(const fc_depthwise *);
     void (*at)(const fc_depthwise_at *);
+    /* Several channels per group, or NULL */
+    void (*spread_rows)(const fc_depthwise *);
+    void (*spread_at)(const fc_depthwise_at *);
 } fc_depthwise_kernels;
 #endif

@@ -17,6 +17,17 @@ typedef struct {
     int lanes;
 } N(dw_shape);
 
+/* The last channels, fewer than a vector: any tile by one function, up to 5 taps at a time, or it would be half of all code. */
+INLINE int N(depthwise_is_tail)(const N(dw_shape) s) { return s.part && s.pixels == FC_PX; }
+enum { N(DW_TAIL_TAPS) = 5 };
+
+/* The taps of a group from `tap` on that are taken at a time. */
+INLINE fc_depthwise_group N(depthwise_piece)(const fc_depthwise_group *g, int64_t tap, int64_t x_step, const N(dw_shape) s)
+{
+    const int64_t left = g->taps - tap, taps = N(depthwise_is_tail)(s) && left > N(DW_TAIL_TAPS) ? N(DW_TAIL_TAPS) : left;
+    return (fc_depthwise_group){.x = g->x + tap * x_step, .taps = taps, .inside = g->inside - tap, .columns = g->columns};
+}
+
 /* Where a row of taps starts, and its pitches in bytes. */
 typedef struct {
     const char *x;
@@ -100,17 +111,21 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
             N(depthwise_taps)(&t, s.taps, s, acc);
         } else {
             N(dw_taps) g = t;
-            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
-                g.x = t.x + group->x;
-                g.inside = group->inside - first, g.columns = group->columns;
+            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++)
+                for (int64_t tap = 0; tap < group->taps;) {
+                    const fc_depthwise_group piece = N(depthwise_piece)(group, tap, t.pitch, s);
+                    g.x = t.x + piece.x;
+                    g.inside = piece.inside - first, g.columns = piece.columns;
 #define FC_CASE(n)                                                                                                     \
     case n:                                                                                                            \
-        N(depthwise_taps)(&g, n, s, acc);                                                                              \
+        if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
+            N(depthwise_taps)(&g, n, s, acc);                                                                          \
         break;
-                switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+                    switch (piece.taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
 #undef FC_CASE
-                g.w += group->taps * FC_DEPTHWISE_ALIGN;
-            }
+                    g.w += piece.taps * FC_DEPTHWISE_ALIGN;
+                    tap += piece.taps;
+                }
         }
         t.x += d->x_row, t.w += d->weight_row;
     }
@@ -334,22 +349,32 @@ INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t f
     N(depthwise_at_store)(to, taps, acc);
 }
 
+/* Columns of a tile from group->inside on, without what outputs that do not exist would see. */
+INLINE int64_t N(depthwise_at_columns)(const fc_depthwise_group *group, int64_t first, int64_t valid, const N(dw_shape) s)
+{
+    const int64_t most = s.part ? valid + group->taps - 1 - (group->inside - first) : INT64_MAX;
+    return most < 0 ? 0 : most < group->columns ? most : group->columns;
+}
+
 INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
                                    T *to, const N(dw_shape) s)
 {
     for (int64_t u = 0; u < d->taps_h; u++, x += d->x_row)
-        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
-            t->inside = group->inside - first, t->columns = group->columns;
-            if (s.part && t->columns > valid + group->taps - 1 - t->inside) /* what outputs that do not exist would see */
-                t->columns = valid + group->taps - 1 > t->inside ? valid + group->taps - 1 - t->inside : 0;
+        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++)
+            for (int64_t tap = 0; tap < group->taps;) {
+                const fc_depthwise_group piece = N(depthwise_piece)(group, tap, d->x_step, s);
+                t->inside = piece.inside - first;
+                t->columns = N(depthwise_at_columns)(&piece, first, valid, s);
 #define FC_CASE(n)                                                                                                     \
     case n:                                                                                                            \
-        N(depthwise_at_group)(d, u, first, valid, c, t, x + group->x, to, n, s);                                       \
+        if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
+            N(depthwise_at_group)(d, u, first, valid, c, t, x + piece.x, to, n, s);                                    \
         break;
-            switch (group->taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+                switch (piece.taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
 #undef FC_CASE
-            to += group->taps * FC_DEPTHWISE_ALIGN;
-        }
+                to += piece.taps * FC_DEPTHWISE_ALIGN;
+                tap += piece.taps;
+            }
 }
 
 INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
@@ -357,9 +382,8 @@ INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64
 {
     vec acc[3][3], g[FC_PX];
     const int64_t row_of_taps = 3 * FC_DEPTHWISE_ALIGN;
-    t->inside = d->groups->inside - first, t->columns = d->groups->columns;
-    if (s.part && t->columns > valid + 2 - t->inside)
-        t->columns = valid + 2 > t->inside ? valid + 2 - t->inside : 0;
+    t->inside = d->groups->inside - first;
+    t->columns = N(depthwise_at_columns)(d->groups, first, valid, s);
     FC_UNROLL for (int u = 0; u < 3; u++) N(depthwise_at_load)(to + u * row_of_taps, 3, acc[u]);
     for (const fc_depthwise_at_row *row = d->rows; row < d->rows + d->row_count; row++) {
         N(depthwise_at_outputs)(d, row, first, valid, c, s, g);
@@ -422,7 +446,13 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
     }
 }
 
-static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at)};
+#if FC_F32 && FC_VECTOR_BYTES >= 32 /* one instruction permutes a vector */
+#include "spread.tmpl.h"
+#else
+#define FC_SPREAD_KERNELS
+#endif
+static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at), FC_SPREAD_KERNELS};
+#undef FC_SPREAD_KERNELS
 #undef FC_TILE
 #undef FC_TILES
 #undef FC_ENTRY

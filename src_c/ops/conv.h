@@ -51,6 +51,7 @@ int fc_is_depthwise(const fc_problem *);
 /* What the method of a convolution of stride 1 costs per image, and that of fc_conv_phases_serves: in vector multiplications. */
 double fc_forward_cost(const fc_problem *);
 double fc_phases_cost(const fc_problem *, int gradient);
+int fc_is_grouped(const fc_problem *); /* few channels per group, which conv_depthwise.c serves */
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
 int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
 /* A tall, narrow image is turned on its side. */
@@ -157,7 +158,7 @@ void fc_unroll_rows(fc_problem *);
 
 /* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
-fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1 */
+fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1, or fc_is_grouped */
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
@@ -205,6 +206,8 @@ void fc_use_packed(fc_problem *, const char *packed);
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
+/* Its multiplications of vectors per output pixel and row of taps, for few output channels. */
+int64_t fc_direct_grad_weight_cost(const fc_problem *);
 fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_grad_serves */
 int fc_conv_winograd_grad_serves(const fc_problem *); /* as forward, but for r = 2 and stride 2 */
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);

@@ -1,5 +1,8 @@
 /* conv_depthwise.c: one input and one output channel per group, and the gradient of its input; lanes are channels.
  *
+ * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a group a vector
+ * of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
+ *
  * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero. Any
  * other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0, which a
  * product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same bits.
@@ -32,13 +35,21 @@ typedef struct {
     int64_t columns, x_pixel, x_row, y_row; /* of the strip and the tile */
     int64_t x_bytes, y_bytes, thread_bytes;
     int64_t group_bytes;  /* of a thread, groups[kernel_w] */
-    const char *weights;  /* weights[channel / 16][u][order of v][channel % 16] */
+    int32_t spread[FC_MAX_LANES][FC_MAX_LANES]; /* see kernels/depthwise.h */
+    const char *weights;  /* weights[channel / 16][u][order of (c, v)][channel % 16] */
     char *threads;
 } plan;
 
 typedef struct {
     int64_t n, h, rows, w, columns, c, channels; /* h, w: of outputs of one phase; rows: of y */
 } block;
+
+void fc_depthwise_spread(const fc_problem *p, int32_t (*spread)[FC_MAX_LANES])
+{
+    for (int64_t c = 0; c < p->in_channels; c++)
+        for (int64_t lane = 0; lane < p->k->vector_lanes; lane++)
+            spread[c][lane] = (int32_t)(fc_depthwise_inputs(p, lane) + c);
+}
 
 static fc_depthwise_axis make_axis(const fc_phase *phases, int64_t count, int64_t stride)
 {
@@ -86,7 +97,7 @@ static void choose_strips(plan *s, int64_t wanted)
 static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axis w)
 {
     const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
-    plan s = {.p = p, .h = h, .w = w, .channels = p->groups};
+    plan s = {.p = p, .h = h, .w = w, .channels = p->groups * p->out_channels};
     s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
@@ -98,8 +109,8 @@ static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axi
     s.count_h = fc_ceil_div(h.size, s.block_h);
     s.count_w = fc_ceil_div(w.size, s.block_w);
     s.columns = fc_depthwise_reach(&w, s.block_w);
-    s.x_pixel = s.x_in_place ? p->x.stride_w : s.block_c;
-    s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.block_c;
+    s.x_pixel = s.x_in_place ? p->x.stride_w : fc_depthwise_inputs(p, s.block_c);
+    s.x_row = s.x_in_place ? p->x.stride_h : s.columns * s.x_pixel;
     s.y_row = s.block_w * w.count * s.block_c;
     if (!s.x_in_place)
         s.x_bytes = fc_round_up(fc_depthwise_reach(&h, s.block_h) * s.x_row * item, 64);
@@ -107,6 +118,8 @@ static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axi
         s.y_bytes = fc_round_up(s.block_h * h.count * s.y_row * item, 64);
     s.group_bytes = fc_round_up(p->kernel_w * (int64_t)sizeof(fc_depthwise_group), 64);
     s.thread_bytes = s.x_bytes + s.y_bytes + s.group_bytes;
+    if (fc_depthwise_is_spread(p))
+        fc_depthwise_spread(p, s.spread);
     return s;
 }
 
@@ -132,13 +145,13 @@ fc_range fc_depthwise_inner(const fc_depthwise_axis *w, const fc_phase *f, fc_ra
     return (fc_range){seeing(first, w->stride, x).first, seeing(last, w->stride, x).end};
 }
 
-int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64_t pixel, fc_range x,
+int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64_t most, int64_t pixel, fc_range x,
                             fc_depthwise_group *groups, int64_t *order)
 {
     const int64_t step = group_step(w, f);
     int64_t count = 0;
     for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
-        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, FC_DEPTHWISE_TAPS);
+        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, most);
         for (int64_t i = 0, done = 0; i < parts; i++) {
             const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
             const int64_t column = tap * f->dilation - f->pad - w->least;
@@ -155,39 +168,72 @@ int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64
 
 int64_t fc_packed_depthwise(const fc_problem *p)
 {
-    return p->kernel_h * p->kernel_w * fc_round_up(p->groups, FC_DEPTHWISE_ALIGN);
+    return p->in_channels * p->kernel_h * p->kernel_w * fc_round_up(p->groups * p->out_channels, FC_DEPTHWISE_ALIGN);
 }
 
 #define PACK_TAP(type)                                                                                                 \
-    for (int64_t c = 0; c < count; c++)                                                                                \
-        ((type *)to)[c] = ((const type *)from)[c * p->weight_g];
+    for (int64_t k = 0; k < count; k++)                                                                                \
+        ((type *)to)[k] = ((const type *)from)[lane[k]];
 
-/* to[c / 16][u][i][c % 16] = weight[c][u][order[i]], zero beyond the channels */
-static void pack(const fc_problem *p, const int64_t *order, char *to)
+void fc_depthwise_lanes(const fc_problem *p, int64_t *lane)
 {
-    const int64_t item = (int64_t)p->item, lane_bytes = FC_DEPTHWISE_ALIGN * item;
-    for (int64_t c0 = 0; c0 < p->groups; c0 += FC_DEPTHWISE_ALIGN)
-        for (int64_t u = 0; u < p->kernel_h; u++)
-            for (int64_t i = 0; i < p->kernel_w; i++, to += lane_bytes) {
-                const char *from = p->weight + (c0 * p->weight_g + u * p->weight_u + order[i] * p->weight_v) * item;
-                const int64_t count = fc_min(FC_DEPTHWISE_ALIGN, p->groups - c0);
-                if (item == 4) {
-                    PACK_TAP(float)
-                } else {
-                    PACK_TAP(double)
-                }
-                memset(to + count * item, 0, (size_t)(lane_bytes - count * item));
-            }
+    for (int64_t k = 0; k < FC_DEPTHWISE_ALIGN; k++)
+        lane[k] = k / p->out_channels * p->weight_g + k % p->out_channels * p->weight_k;
 }
 
-/* The order of the weight's columns: phase after phase. to[kernel_w], scratch[kernel_w] */
-static void set_order(const plan *s, int64_t *to, fc_depthwise_group *scratch)
+int fc_depthwise_slots(int64_t elements, int64_t blocks)
 {
-    memset(to, 0, (size_t)s->p->kernel_w * sizeof *to); /* no output of a small gradient may see some of them */
-    for (int64_t i = 0; i < s->w.count; i++) {
-        fc_depthwise_groups(&s->w, &s->w.phases[i], 0, (fc_range){0, 0}, scratch, to);
-        to += s->w.phases[i].taps;
-    }
+    enum { SHARED = 1 << 13 };
+    return elements < SHARED ? 1 : fc_parallel_slots(blocks);
+}
+
+typedef struct {
+    const fc_problem *p;
+    const int64_t *order;
+    char *to;
+} pack_job;
+
+/* to[k / 16][u][i][k % 16] = weight[k][order[i]] at u, zero beyond the channels; 16 channels */
+static void pack_block(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const pack_job *j = context;
+    const fc_problem *p = j->p;
+    const int64_t item = (int64_t)p->item, lane_bytes = FC_DEPTHWISE_ALIGN * item, row = p->in_channels * p->kernel_w;
+    const int64_t k0 = task * FC_DEPTHWISE_ALIGN, count = fc_min(FC_DEPTHWISE_ALIGN, p->groups * p->out_channels - k0);
+    char *to = j->to + task * p->kernel_h * row * lane_bytes;
+    int64_t lane[FC_DEPTHWISE_ALIGN];
+    fc_depthwise_lanes(p, lane);
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        for (int64_t i = 0; i < row; i++, to += lane_bytes) {
+            const char *from = p->weight + (k0 / p->out_channels * p->weight_g + u * p->weight_u + j->order[i]) * item;
+            if (item == 4) {
+                PACK_TAP(float)
+            } else {
+                PACK_TAP(double)
+            }
+            memset(to + count * item, 0, (size_t)(lane_bytes - count * item));
+        }
+}
+
+static void pack(const fc_problem *p, const int64_t *order, char *to)
+{
+    pack_job job = {p, order, to};
+    const int64_t blocks = fc_ceil_div(p->groups * p->out_channels, FC_DEPTHWISE_ALIGN);
+    fc_parallel_in(fc_depthwise_slots(fc_packed_depthwise(p), blocks), blocks, pack_block, &job);
+}
+
+void fc_depthwise_order(const fc_problem *p, const fc_depthwise_axis *w, int64_t *to, fc_depthwise_group *scratch)
+{
+    memset(to, 0,
+           (size_t)(p->in_channels * p->kernel_w) *
+               sizeof *to); /* no output of a small gradient may see some of them */
+    for (int64_t i = 0; i < (w->shared ? 1 : w->count); i++)
+        for (int64_t c = 0; c < p->in_channels; c++, to += w->phases[i].taps) {
+            fc_depthwise_groups(w, &w->phases[i], fc_depthwise_taps(p), 0, (fc_range){0, 0}, scratch, to);
+            for (int64_t j = 0; j < w->phases[i].taps; j++)
+                to[j] = c * p->weight_c + to[j] * p->weight_v;
+        }
 }
 
 /* What a call needs to know of a phase along the row. */
@@ -195,16 +241,20 @@ static void set_phase(const plan *s, const block *b, int64_t index, fc_depthwise
 {
     const fc_phase *f = &s->w.phases[index];
     const int64_t columns = TILE * s->w.stride + f->taps * f->dilation;
-    const int64_t bytes = s->p->kernel_h * (columns + f->taps) * (int64_t)s->p->item;
+    const fc_problem *p = s->p;
+    const int64_t bytes = /* of an output channel */
+        p->kernel_h * p->in_channels * (columns + f->taps * p->out_channels) * (int64_t)p->item / p->out_channels;
     const int64_t blocks = fc_ceil_div(d->channels, fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / bytes));
     d->channel_block = fc_round_up(fc_ceil_div(d->channels, blocks), FC_DEPTHWISE_ALIGN);
     const int64_t left = s->x_in_place ? b->w * s->w.stride + s->w.least : 0;
-    const fc_range x = {-left, s->x_in_place ? s->p->x.w - left : s->columns};
+    const fc_range x = {-left, s->x_in_place ? p->x.w - left : s->columns};
     const fc_range inner = fc_depthwise_inner(&s->w, f, x);
     d->groups = groups;
-    d->group_count = fc_depthwise_groups(&s->w, f, s->x_pixel * (int64_t)s->p->item, x, groups, NULL);
+    d->group_count =
+        fc_depthwise_groups(&s->w, f, fc_depthwise_taps(p), s->x_pixel * (int64_t)p->item, x, groups, NULL);
     d->first_inner = inner.first, d->end_inner = inner.end;
     d->count = fc_min(b->columns, f->count - b->w);
+    d->taps_w = f->taps;
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------*/
@@ -223,7 +273,8 @@ static block decode(const plan *s, int64_t task)
 static void load_strip(const plan *s, const block *b, char *to)
 {
     const fc_problem *p = s->p;
-    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
+    const fc_image x =
+        fc_image_of(&p->x, p->item, b->n, fc_depthwise_inputs(p, b->c), fc_depthwise_inputs(p, b->channels));
     const fc_window window = {b->h * s->h.stride + s->h.least,
                               fc_depthwise_reach(&s->h, fc_ceil_div(b->rows, s->h.count)),
                               1,
@@ -254,17 +305,18 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
     const char *x = strip + (t * s->h.stride - f->pad - s->h.least) * s->x_row * item;
     if (s->x_in_place) {
         u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
-        x = (const char *)p->x.data + (b->n * p->x.stride_n + b->c + (start + u.first * f->dilation) * p->x.stride_h +
-                                       (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
-                                          item;
+        x = (const char *)p->x.data +
+            (b->n * p->x.stride_n + fc_depthwise_inputs(p, b->c) + (start + u.first * f->dilation) * p->x.stride_h +
+             (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
+                item;
     }
     const char *y = tile + i * s->y_row * item;
     if (s->y_in_place)
         y = (const char *)p->y.data + (b->n * p->y.stride_n + b->c + h * p->y.stride_h + w * p->y.stride_w) * item;
     const int64_t c_rows = b->c / FC_DEPTHWISE_ALIGN * p->kernel_h; /* CHANNEL_BLOCK is a multiple */
     return (fc_depthwise_row){.x = x,
-                              .weights = s->weights + (c_rows + f->last - u.first * f->step) * p->kernel_w *
-                                                          FC_DEPTHWISE_ALIGN * item,
+                              .weights = s->weights + (c_rows + f->last - u.first * f->step) * p->in_channels *
+                                                          p->kernel_w * FC_DEPTHWISE_ALIGN * item,
                               .residual = fc_residual_at(p, b->n, b->c, h, w),
                               .y = (void *)(uintptr_t)y,
                               .taps = u.end - u.first};
@@ -282,10 +334,13 @@ static void run_rows(const plan *s, const block *b, fc_depthwise *d, int64_t fir
     for (int64_t i = 0; i < s->w.count; i++) {
         set_phase(s, b, i, d, groups);
         if (d->count > 0)
-            s->p->k->depthwise->rows(d);
+            (fc_depthwise_is_spread(s->p) ? s->p->k->depthwise->spread_rows : s->p->k->depthwise->rows)(d);
         for (int64_t r = 0; r < count; r++) {
             rows[r].y = (char *)rows[r].y + pixel * item;
-            rows[r].weights = (const char *)rows[r].weights + s->w.phases[i].taps * FC_DEPTHWISE_ALIGN * item;
+            rows[r].residual = fc_at(rows[r].residual, s->p->residual.stride_w, s->p->item);
+            if (!s->w.shared)
+                rows[r].weights =
+                    (const char *)rows[r].weights + s->p->in_channels * s->w.phases[i].taps * FC_DEPTHWISE_ALIGN * item;
         }
     }
 }
@@ -300,16 +355,19 @@ static void run_block(void *context, int64_t task, int slot)
     fc_depthwise d = {
         .x_row = s->h.phases[0].dilation * s->x_row * item,
         .x_step = s->w.stride * s->x_pixel * item,
-        .weight_block = p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
-        .weight_row = -s->h.phases[0].step * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .weight_block = p->in_channels * p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .weight_row = -s->h.phases[0].step * p->in_channels * p->kernel_w * FC_DEPTHWISE_ALIGN,
         .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
-        .residual_pixel = p->residual.stride_w,
+        .residual_pixel = s->w.count * p->residual.stride_w,
         .channels = b.channels,
         .maps = !fc_is_identity(&p->epilogue),
         .scale = fc_at(p->epilogue.scale, b.c, p->item),
         .bias = fc_at(p->epilogue.bias, b.c, p->item),
         .lower = p->epilogue.lower,
         .upper = p->epilogue.upper,
+        .spread = s->spread,
+        .inputs = p->in_channels,
+        .inputs_of_vector = fc_depthwise_inputs(p, p->k->vector_lanes),
     };
     if (!s->x_in_place)
         load_strip(s, &b, strip);
@@ -327,17 +385,38 @@ fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_
     return make_axis(f, 1, stride);
 }
 
+enum { MAX_PHASES = 8 };
 typedef struct {
-    fc_phase h, w;
+    fc_phase h, w[MAX_PHASES];
 } forward_phases;
+
+/* Neighbouring outputs see columns in common where their distance is a multiple of the dilation: every n-th of a row is a phase. */
+static fc_depthwise_axis forward_row(const fc_problem *p, fc_phase *f)
+{
+    enum { LEAST_TILE = 4 };
+    int64_t n = 1;
+    while (n * p->stride_w % p->dilation_w != 0)
+        n++;
+    if (p->kernel_w == 1 || n > MAX_PHASES || p->y.w < n * LEAST_TILE)
+        n = 1;
+    for (int64_t i = 0; i < n; i++)
+        fc_depthwise_forward_axis(&f[i], fc_ceil_div(p->y.w - i, n), p->kernel_w, n * p->stride_w, p->dilation_w,
+                                  p->pad_left - i * p->stride_w);
+    fc_depthwise_axis axis = make_axis(f, n, n * p->stride_w);
+    axis.shared = 1;
+    return axis;
+}
 
 static plan forward_plan(const fc_problem *p, forward_phases *f)
 {
     return make_plan(p, fc_depthwise_forward_axis(&f->h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top),
-                     fc_depthwise_forward_axis(&f->w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left));
+                     forward_row(p, f->w));
 }
 
-static int64_t order_bytes(const fc_problem *p) { return fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64); }
+static int64_t order_bytes(const fc_problem *p)
+{
+    return fc_round_up(p->in_channels * p->kernel_w * (int64_t)sizeof(int64_t), 64);
+}
 
 static int64_t shared_bytes(const fc_problem *p)
 {
@@ -356,7 +435,7 @@ static fc_status run(plan *s)
     s->weights = p->packed ? p->packed : packed;
     s->threads = scratch + shared_bytes(p);
     if (!p->packed) {
-        set_order(s, (int64_t *)scratch, (fc_depthwise_group *)s->threads);
+        fc_depthwise_order(p, &s->w, (int64_t *)scratch, (fc_depthwise_group *)s->threads);
         pack(p, (int64_t *)scratch, packed);
     }
     fc_parallel_in(slots, tasks, run_block, s);
@@ -371,7 +450,7 @@ fc_status fc_pack_depthwise(const fc_problem *p, char *to)
     char *scratch = fc_scratch_acquire_parts(order_bytes(p), 1, s.group_bytes);
     if (!scratch)
         return FC_ENOMEM;
-    set_order(&s, (int64_t *)scratch, (fc_depthwise_group *)(scratch + order_bytes(p)));
+    fc_depthwise_order(p, &s.w, (int64_t *)scratch, (fc_depthwise_group *)(scratch + order_bytes(p)));
     pack(p, (int64_t *)scratch, to);
     fc_scratch_release(scratch);
     return FC_OK;

@@ -10,6 +10,7 @@ typedef struct {
     int64_t size; /* outputs of phase 0, which has the most */
     int64_t stride;
     int64_t least, most; /* inputs that output 0 of any phase sees */
+    int shared; /* all phases have the same taps; otherwise each has its own */
 } fc_depthwise_axis;
 
 /* Of a convolution: a single phase, kept in *f. */
@@ -22,10 +23,32 @@ static inline int64_t fc_depthwise_reach(const fc_depthwise_axis *a, int64_t out
     return (outputs - 1) * a->stride + a->most - a->least + 1;
 }
 
-/* The groups of a phase along w, as even as FC_DEPTHWISE_TAPS allows, and order[i] (may be NULL): the tap of the weight that
+/* Whether groups have more than one channel on either side. */
+static inline int fc_depthwise_is_spread(const fc_problem *p) { return p->in_channels * p->out_channels > 1; }
+/* Input channels of so many output channels, whole groups. */
+static inline int64_t fc_depthwise_inputs(const fc_problem *p, int64_t outputs)
+{
+    return outputs / p->out_channels * p->in_channels;
+}
+/* What a lane of a vector of outputs reads, see kernels/depthwise.h. */
+void fc_depthwise_spread(const fc_problem *, int32_t (*spread)[FC_MAX_LANES]);
+
+/* Taps of a group, at most. */
+static inline int64_t fc_depthwise_taps(const fc_problem *p)
+{
+    return fc_depthwise_is_spread(p) ? FC_SPREAD_TAPS : FC_DEPTHWISE_TAPS;
+}
+
+/* The groups of a phase along w, as even as `most` taps allow, and order[i] (may be NULL): the tap of the weight that
  * comes i-th. Columns count from w->least; of them x has [first, end), `pixel` bytes apart. Returns the number of groups. */
-int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *, int64_t pixel, fc_range x,
+int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *, int64_t most, int64_t pixel, fc_range x,
                             fc_depthwise_group *groups, int64_t *order);
+/* Where in the weight the rows of taps take theirs, phase after phase: to[in_channels * kernel_w], scratch[kernel_w] */
+void fc_depthwise_order(const fc_problem *, const fc_depthwise_axis *w, int64_t *to, fc_depthwise_group *scratch);
+/* Threads for a loop over the blocks of a weight: a small one is not worth a second. */
+int fc_depthwise_slots(int64_t elements, int64_t blocks);
+/* lane[FC_DEPTHWISE_ALIGN]: where in the weight the output channels of a block have theirs */
+void fc_depthwise_lanes(const fc_problem *, int64_t *lane);
 /* The outputs of a phase that see nothing but x. */
 fc_range fc_depthwise_inner(const fc_depthwise_axis *w, const fc_phase *, fc_range x);
 #endif

@@ -1,4 +1,4 @@
-/* conv_depthwise_grad.c: the gradient of the weight with one input and one output channel per group.
+/* conv_depthwise_grad.c: the gradient of the weight with one input and one output channel per group, or few (see conv_depthwise.c).
  *
  * The output rows of the batch are cut into slices that the shape fixes; each sums into its own buffer, and the buffers are
  * added in order. Within a slice blocks of ROWS rows, cut into columns where rows are long, are summed one after the other,
@@ -15,9 +15,11 @@ enum {
     CHANNEL_BLOCK = 64, /* 256 B of float32: whole cache lines whatever the vector */
     MAX_SLICES = 16,
     SLICE_PIXELS = 512,
-    ROWS = 4,      /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
+    ROWS = 4, /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
     COLUMNS = 256, /* of a block of long rows: strips of 4 + 2 rows and 64 channels take 400 KB */
     TASKS_PER_THREAD = 4,
+    /* Pixels this far apart share 4 of the 64 sets of L1. Groups of C channels read a block C times: it is worth a copy. */
+    ALIASING_BYTES = 1024,
 };
 
 typedef struct {
@@ -29,12 +31,14 @@ typedef struct {
     int64_t x_pixel, x_row, y_pixel, y_row; /* of the strips or the arrays */
     int64_t x_bytes, y_bytes, group_bytes, thread_bytes;
     int64_t slices, buffer_slice;
-    char *buffer, *threads; /* buffer[slice][channel / 16][u][order of v][channel % 16] */
+    int32_t spread[FC_MAX_LANES][FC_MAX_LANES];
+    char *buffer, *threads; /* buffer[slice][channel / 16][u][order of (c, v)][channel % 16] */
 } plan;
 
 static void choose_channels(plan *s)
 {
-    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD, channels = s->p->groups;
+    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD,
+                  channels = s->p->groups * s->p->out_channels;
     s->block_c = fc_round_up(channels, FC_DEPTHWISE_ALIGN);
     if (!s->x_in_place || !s->y_in_place)
         s->block_c = fc_min(s->block_c, CHANNEL_BLOCK);
@@ -46,15 +50,16 @@ static void choose_channels(plan *s)
 static void set_plan(plan *s, const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, lines = p->y.n * p->y.h;
-    *s = (plan){.p = p, .x_in_place = p->x.stride_c == 1, .y_in_place = p->y.stride_c == 1};
+    const int aliases = fc_depthwise_is_spread(p) && p->x.stride_w * item % ALIASING_BYTES == 0;
+    *s = (plan){.p = p, .x_in_place = p->x.stride_c == 1 && !aliases, .y_in_place = p->y.stride_c == 1};
     s->h = fc_depthwise_forward_axis(&s->phase_h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top);
     s->w = fc_depthwise_forward_axis(&s->phase_w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left);
     s->slices = fc_max(1, fc_min(fc_min(MAX_SLICES, lines), lines * p->y.w / SLICE_PIXELS));
     choose_channels(s);
     s->block_h = fc_min(ROWS, p->y.h);
     s->block_w = fc_ceil_div(p->y.w, fc_ceil_div(p->y.w, COLUMNS));
-    s->x_pixel = s->x_in_place ? p->x.stride_w : s->block_c;
-    s->x_row = s->x_in_place ? p->x.stride_h : fc_depthwise_reach(&s->w, s->block_w) * s->block_c;
+    s->x_pixel = s->x_in_place ? p->x.stride_w : fc_depthwise_inputs(p, s->block_c);
+    s->x_row = s->x_in_place ? p->x.stride_h : fc_depthwise_reach(&s->w, s->block_w) * s->x_pixel;
     s->y_pixel = s->y_in_place ? p->y.stride_w : s->block_c;
     s->y_row = s->y_in_place ? p->y.stride_h : s->block_w * s->block_c;
     s->x_bytes = s->x_in_place ? 0 : fc_round_up(fc_depthwise_reach(&s->h, s->block_h) * s->x_row * item, 64);
@@ -62,6 +67,8 @@ static void set_plan(plan *s, const fc_problem *p)
     s->group_bytes = fc_round_up(p->kernel_w * (int64_t)sizeof(fc_depthwise_group), 64);
     s->thread_bytes = s->group_bytes + s->x_bytes + s->y_bytes;
     s->buffer_slice = fc_packed_depthwise(p);
+    if (fc_depthwise_is_spread(p))
+        fc_depthwise_spread(p, s->spread);
 }
 
 typedef struct {
@@ -71,7 +78,8 @@ typedef struct {
 static void load_strips(const plan *s, const block *b, char *strip, char *tile)
 {
     const fc_problem *p = s->p;
-    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->c, b->channels);
+    const fc_image x =
+        fc_image_of(&p->x, p->item, b->n, fc_depthwise_inputs(p, b->c), fc_depthwise_inputs(p, b->channels));
     const fc_image y = fc_image_of(&p->y, p->item, b->n, b->c, b->channels);
     const fc_window x_window = {b->h * p->stride_h - p->pad_top,  fc_depthwise_reach(&s->h, b->rows),    1,
                                 b->w * p->stride_w - p->pad_left, fc_depthwise_reach(&s->w, b->columns), 1};
@@ -90,9 +98,9 @@ static fc_depthwise_at_row row_at(const plan *s, const block *b, int64_t h, cons
     fc_depthwise_at_row r = {strip + h * p->stride_h * s->x_row * item, tile + h * s->y_row * item, 0, p->kernel_h};
     if (s->x_in_place) {
         const fc_range u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
-        r.x = (const char *)p->x.data +
-              (b->n * p->x.stride_n + b->c + top * p->x.stride_h + (b->w * p->stride_w - p->pad_left) * p->x.stride_w) *
-                  item;
+        r.x = (const char *)p->x.data + (b->n * p->x.stride_n + fc_depthwise_inputs(p, b->c) + top * p->x.stride_h +
+                                         (b->w * p->stride_w - p->pad_left) * p->x.stride_w) *
+                                            item;
         r.first = u.first, r.end = u.end;
     }
     if (s->y_in_place)
@@ -117,8 +125,9 @@ static void add_products(const plan *s, const block *b, fc_depthwise_at *d, char
     d->rows = rows, d->row_count = b->rows, d->count = b->columns;
     d->first_inner = inner.first, d->end_inner = inner.end;
     d->groups = groups;
-    d->group_count = fc_depthwise_groups(&s->w, &s->phase_w, s->x_pixel * (int64_t)p->item, x, groups, NULL);
-    p->k->depthwise->at(d);
+    d->group_count =
+        fc_depthwise_groups(&s->w, &s->phase_w, fc_depthwise_taps(p), s->x_pixel * (int64_t)p->item, x, groups, NULL);
+    (fc_depthwise_is_spread(p) ? p->k->depthwise->spread_at : p->k->depthwise->at)(d);
 }
 
 static void run_slice(void *context, int64_t task, int slot)
@@ -127,8 +136,8 @@ static void run_slice(void *context, int64_t task, int slot)
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, c = task % s->count_c * s->block_c, slice = task / s->count_c;
     const int64_t lines = p->y.n * p->y.h, begin = slice * lines / s->slices, end = (slice + 1) * lines / s->slices;
-    const int64_t taps = p->kernel_h * p->kernel_w;
-    block b = {.c = c, .channels = fc_min(s->block_c, p->groups - c)};
+    const int64_t taps = p->in_channels * p->kernel_h * p->kernel_w;
+    block b = {.c = c, .channels = fc_min(s->block_c, p->groups * p->out_channels - c)};
     fc_depthwise_at d = {
         .taps_h = p->kernel_h,
         .x_row = p->dilation_h * s->x_row * item,
@@ -137,6 +146,10 @@ static void run_slice(void *context, int64_t task, int slot)
         .channels = b.channels,
         .c = s->buffer + (slice * s->buffer_slice + c * taps) * item,
         .c_block = taps * FC_DEPTHWISE_ALIGN,
+        .spread = s->spread,
+        .inputs = p->in_channels,
+        .taps_w = p->kernel_w,
+        .inputs_of_vector = fc_depthwise_inputs(p, p->k->vector_lanes),
     };
     memset(d.c, 0, (size_t)(fc_round_up(b.channels, FC_DEPTHWISE_ALIGN) * taps * item));
     for (int64_t line = begin; line < end; line += b.rows) {
@@ -157,23 +170,31 @@ static void run_slice(void *context, int64_t task, int slot)
         for (int64_t slice = 1; slice < s->slices; slice++)                                                            \
             for (int64_t c = 0; c < FC_DEPTHWISE_ALIGN; c++)                                                           \
                 sum[c] += ((const type *)from)[slice * s->buffer_slice + c];                                           \
-        const int64_t at = i / p->kernel_w * p->weight_u + order[i % p->kernel_w] * p->weight_v;                       \
+        const int64_t at = c0 / p->out_channels * p->weight_g + i / row * p->weight_u + order[i % row];                \
         for (int64_t c = 0; c < count; c++)                                                                            \
-            ((type *)p->weight)[(c0 + c) * p->weight_g + at] = sum[c];                                                 \
+            ((type *)p->weight)[at + lane[c]] = sum[c];                                                                \
     }
 
-static void finish(const plan *s, const int64_t *order)
+typedef struct {
+    const plan *s;
+    const int64_t *order;
+} finish_job;
+
+static void finish(void *context, int64_t task, int slot)
 {
+    (void)slot;
+    const plan *s = ((const finish_job *)context)->s;
+    const int64_t *order = ((const finish_job *)context)->order;
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w;
-    const char *from = s->buffer;
-    for (int64_t c0 = 0; c0 < p->groups; c0 += FC_DEPTHWISE_ALIGN) {
-        const int64_t count = fc_min(FC_DEPTHWISE_ALIGN, p->groups - c0);
-        if (item == 4) {
-            ADD_SLICES(float)
-        } else {
-            ADD_SLICES(double)
-        }
+    const int64_t item = (int64_t)p->item, row = p->in_channels * p->kernel_w, taps = p->kernel_h * row;
+    const int64_t c0 = task * FC_DEPTHWISE_ALIGN, count = fc_min(FC_DEPTHWISE_ALIGN, p->groups * p->out_channels - c0);
+    const char *from = s->buffer + c0 * taps * item;
+    int64_t lane[FC_DEPTHWISE_ALIGN];
+    fc_depthwise_lanes(p, lane);
+    if (item == 4) {
+        ADD_SLICES(float)
+    } else {
+        ADD_SLICES(double)
     }
 }
 
@@ -182,16 +203,18 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
     plan s;
     set_plan(&s, p);
     const int64_t tasks = s.slices * s.count_c, buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
-    const int64_t order = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
+    const int64_t order = fc_round_up(p->in_channels * p->kernel_w * (int64_t)sizeof(int64_t), 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(order + buffer, slots, s.thread_bytes);
     if (!scratch)
         return FC_ENOMEM;
     s.buffer = scratch + order;
     s.threads = s.buffer + buffer;
-    fc_depthwise_groups(&s.w, &s.phase_w, 0, (fc_range){0, 0}, (fc_depthwise_group *)s.threads, (int64_t *)scratch);
+    fc_depthwise_order(p, &s.w, (int64_t *)scratch, (fc_depthwise_group *)s.threads);
     fc_parallel_in(slots, tasks, run_slice, &s);
-    finish(&s, (int64_t *)scratch);
+    finish_job job = {&s, (int64_t *)scratch};
+    const int64_t blocks = fc_ceil_div(p->groups * p->out_channels, FC_DEPTHWISE_ALIGN);
+    fc_parallel_in(fc_depthwise_slots(s.slices * s.buffer_slice, blocks), blocks, finish, &job);
     fc_scratch_release(scratch);
     return FC_OK;
 }

@@ -8,6 +8,9 @@
  *
  * A copied strip holds the channels of one chunk.
  *
+ * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a tile sees, and
+ * tiles are cut for that; where rows are short, a tile is one pixel of several images, which see the same.
+ *
  * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
  */
 #include "../scratch.h"
@@ -28,7 +31,14 @@ enum {
     POINTWISE_CHUNK = 256,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
+    MAX_TILED = 128, /* columns of a row whose tiles are cut by what they see */
 };
+
+/* Columns [first, end) of a row, which see no more than `taps` of a row of the kernel. */
+typedef struct {
+    int64_t first, end;
+    fc_range taps;
+} column_tile;
 
 typedef struct {
     const fc_problem *p;
@@ -41,6 +51,9 @@ typedef struct {
     int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
+    int by_pixel;                          /* rows of a tile are images */
+    int64_t tiles;                         /* of a row, or 0: as the tile kernel cuts it */
+    column_tile tile[MAX_TILED];
     int pack_late;                         /* each task packs the panels it uses, into its own memory */
     char *threads;
     int64_t strip_bytes, tile_bytes, thread_bytes;
@@ -76,6 +89,8 @@ static void set_strip(plan *s)
         s->strip_pixel += fc_ceil_div(PITCH_PAD_BYTES, s->strip_step_w * item);
     s->strip_row = columns * s->strip_pixel;
     s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
+    if (s->by_pixel && s->strip_image * item % ALIASING_BYTES == 0)
+        s->strip_image += PITCH_PAD_BYTES / item;
     s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
 }
 
@@ -128,7 +143,8 @@ static void share_out(plan *s)
     const fc_problem *p = s->p;
     const int threads = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
-    const int heavy = p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
+    const int heavy =
+        s->panels >= threads && p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
     while (blocks(s) < wanted && s->block_n > 1)
         s->block_n = fc_ceil_div(s->block_n, 2);
     while (!heavy && blocks(s) < wanted && s->block_h > 4)
@@ -137,6 +153,72 @@ static void share_out(plan *s)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
     s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
     s->pack_late = blocks(s) == p->groups && !p->packed;
+    /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
+    const int64_t others = s->count_n * s->count_w * p->groups;
+    while (!heavy && s->count_h > 1 && s->count_h < p->y.h && others * s->count_h < 2 * wanted &&
+           others * s->count_h % threads)
+        s->count_h++;
+}
+
+/* ---- taps in the padding ---------------------------------------------------------------------------------------------*/
+/* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it loads beside its
+ * rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile that is cut here, SMALL a problem
+ * that is done before the best cut is found. */
+enum { CALL = 128, SMALL = 1 << 16 };
+
+static int64_t tile_cost(const plan *s, int64_t taps, int64_t rows)
+{
+    const fc_problem *p = s->p;
+    return taps * p->kernel_h * s->chunk * (2 * fc_max(rows, p->out_channels > s->lanes ? 4 : 8) + 1);
+}
+
+static fc_range taps_of(const fc_problem *p, int64_t column)
+{
+    return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
+}
+
+/* The cheapest way to cut a row into tiles, and its cost: best[i] is that of columns [0, i), whose last tile has size[i]. */
+static int64_t cut_row(plan *s)
+{
+    const fc_problem *p = s->p;
+    int64_t best[MAX_TILED + 1] = {0}, size[MAX_TILED + 1];
+    fc_range taps[MAX_TILED];
+    for (int64_t i = 0; i < p->y.w; i++)
+        taps[i] = taps_of(p, i);
+    for (int64_t end = 1; end <= p->y.w; end++) {
+        best[end] = INT64_MAX;
+        for (int64_t rows = 1; rows <= fc_min(p->k->gemm->max_rows, end); rows++) {
+            const int64_t seen = fc_max(0, taps[end - rows].end - taps[end - 1].first);
+            const int64_t cost = best[end - rows] + tile_cost(s, seen, rows) + CALL;
+            if (cost <= best[end])
+                best[end] = cost, size[end] = rows;
+        }
+    }
+    s->tiles = 0;
+    for (int64_t end = p->y.w; end > 0; end -= size[end])
+        s->tile[s->tiles++] = (column_tile){end - size[end], end, {taps[end - 1].first, taps[end - size[end]].end}};
+    return best[p->y.w];
+}
+
+static void choose_tiles(plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t most = p->k->gemm->max_rows;
+    if (p->kernel_w == 1 || p->y.w > MAX_TILED || s->block_w < p->y.w || fc_sees_no_padding(p))
+        return;
+    const int64_t groups = fc_ceil_div(p->y.w, most), images = fc_ceil_div(s->block_n, fc_ceil_div(s->block_n, most));
+    const int64_t longer = p->y.w % groups, rows = p->y.w / groups; /* near-equal tiles */
+    const int64_t plain =
+        longer * tile_cost(s, p->kernel_w, rows + 1) + (groups - longer) * tile_cost(s, p->kernel_w, rows);
+    if (plain * p->y.n * p->y.h < SMALL)
+        return;
+    const int64_t limit = plain - plain / 32, cut = cut_row(s);
+    int64_t seen = 0;
+    for (int64_t i = 0; i < p->y.w; i++)
+        seen += taps_of(p, i).end - taps_of(p, i).first;
+    s->by_pixel = (tile_cost(s, seen, images) + p->y.w * CALL) / images < fc_min(cut, limit);
+    if (s->by_pixel || cut >= limit)
+        s->tiles = 0;
 }
 
 static plan make_plan(const fc_problem *p)
@@ -156,6 +238,7 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
+    choose_tiles(&s);
     set_strip(&s);
     s.tile_pixel = p->out_channels;
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
@@ -240,11 +323,11 @@ static block decode(const plan *s, int64_t task)
     block b;
     b.part = task % s->parts, task /= s->parts;
     b.w = task % s->count_w * s->block_w, task /= s->count_w;
-    b.h = task % s->count_h * s->block_h, task /= s->count_h;
+    const int64_t h = task % s->count_h, rows = s->p->y.h; /* near-equal */
+    b.h = h * rows / s->count_h, b.rows = (h + 1) * rows / s->count_h - b.h, task /= s->count_h;
     b.g = task % s->p->groups, task /= s->p->groups;
     b.n = task * s->block_n;
     b.images = fc_min(s->block_n, s->p->y.n - b.n);
-    b.rows = fc_min(s->block_h, s->p->y.h - b.h);
     b.columns = fc_min(s->block_w, s->p->y.w - b.w);
     return b;
 }
@@ -275,6 +358,42 @@ typedef struct {
     char *data;
     int64_t image, row, pixel;
 } target;
+
+/* The columns of a tile and the taps that they see, of a row whose product is `row`. */
+static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *t, const target *y, int merged)
+{
+    const int64_t item = (int64_t)s->p->item, taps = fc_max(0, t->taps.end - t->taps.first);
+    fc_gemm tile = *row;
+    if (merged)
+        tile.length = taps * s->p->in_channels;
+    else
+        tile.taps_w = taps;
+    tile.a = fc_at(tile.a, t->first * s->strip_step_w * s->strip_pixel + t->taps.first * tile.step_w, s->p->item);
+    tile.b = fc_at(tile.b, t->taps.first * tile.b_step_w, s->p->item);
+    tile.y = (char *)tile.y + t->first * y->pixel * item;
+    tile.residual = fc_at(tile.residual, t->first * s->p->residual.stride_w, s->p->item);
+    return tile;
+}
+
+static void run_row(const plan *s, const block *b, const fc_gemm *row, const target *y, int merged)
+{
+    const fc_gemm_kernels *k = s->p->k->gemm;
+    if (!s->tiles && !s->by_pixel)
+        k->rows(row, b->columns);
+    for (int64_t i = 0; i < s->tiles; i++) {
+        fc_gemm tile = columns_of(s, row, &s->tile[i], y, merged);
+        tile.ahead = i < 2 ? fc_at(row->ahead, i * s->lanes, s->p->item) : NULL;
+        k->rows(&tile, s->tile[i].end - s->tile[i].first);
+    }
+    for (int64_t w = 0; s->by_pixel && w < b->columns; w++) {
+        const column_tile pixel = {w, w + 1, taps_of(s->p, b->w + w)};
+        fc_gemm tile = columns_of(s, row, &pixel, y, merged);
+        tile.a_row = s->strip_image;
+        tile.y_row = y->image;
+        tile.residual_row = s->p->residual.stride_n;
+        k->rows(&tile, b->images);
+    }
+}
 
 /* All rows of the block for one panel and the chunk of channels that starts at c0. late: memory to pack them, or NULL. */
 static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, const char *strip, const target *y,
@@ -324,7 +443,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
     if (s->fetch && panel == b->part * s->panels / s->parts)
         tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !merged;
     tile.after = b->rows > 1 ? s->strip_step_h * s->strip_row : b->columns * tile.a_row;
-    for (int64_t i = 0; i < b->images; i++)
+    for (int64_t i = 0; i < (s->by_pixel ? 1 : b->images); i++)
         for (int64_t h = 0; h < b->rows; h++) {
             /* rows of the kernel in the padding are left out */
             const fc_range u = fc_valid_taps((b->h + h) * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
@@ -334,7 +453,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
                 u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
-            p->k->gemm->rows(&tile, b->columns);
+            run_row(s, b, &tile, y, merged);
             if (tile.fetch) /* once is enough */
                 tile.ahead = NULL;
         }
@@ -380,11 +499,35 @@ int64_t fc_conv_direct_scratch(const fc_problem *p)
     return s.thread_bytes + (s.pack_late ? 0 : fc_packed_direct(p) * (int64_t)p->item);
 }
 
+/* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
+static int is_linear(const fc_problem *p)
+{
+    return !p->packed && taps(p) == 1 && p->groups == 1 && p->x.n * p->x.h == 1 && p->stride_w == 1 &&
+           fc_sees_no_padding(p) && p->pad_left == 0 && p->y.w <= p->k->linear->max_rows &&
+           (p->weight_c == 1 || p->weight_k == 1) && (p->x.stride_c == 1 || p->in_channels == 1) &&
+           p->y.stride_c == 1 && !p->epilogue.scale && !p->residual.data;
+}
+
+static fc_status run_linear(const fc_problem *p)
+{
+    const fc_view x = {.data = p->x.data, .n = p->x.w, .c = p->in_channels, .stride_n = p->x.stride_w, .stride_c = 1};
+    const fc_view y = {.data = p->y.data, .n = p->y.w, .c = p->out_channels, .stride_n = p->y.stride_w, .stride_c = 1};
+    const fc_view w = {.data = (char *)(uintptr_t)p->weight,
+                       .n = p->out_channels,
+                       .c = p->in_channels,
+                       .stride_n = p->weight_k,
+                       .stride_c = p->weight_c};
+    const fc_epilogue *e = &p->epilogue;
+    return fc_linear(p->item == sizeof(float) ? FC_F32 : FC_F64, &x, &w, e->bias, e->lower, e->upper, &y);
+}
+
 fc_status fc_conv_direct(const fc_problem *problem)
 {
+    if (is_linear(problem))
+        return run_linear(problem);
     fc_problem p = *problem;
     plan s = make_plan(&p);
-    const int64_t tasks = blocks(&s) * s.parts;
+    const int64_t tasks = s.count_n * s.count_h * s.count_w * p.groups * s.parts;
     const int64_t weights = s.pack_late || p.packed ? 0 : fc_round_up(fc_packed_direct(&p) * (int64_t)p.item, 64);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);

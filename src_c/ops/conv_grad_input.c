@@ -288,12 +288,12 @@ static fc_status run_apart(fc_problem *p, const void *context)
     const call *a = context;
     const fc_conv *c = a->c;
     const fc_view *w = a->weight, *grad_y = a->grad_y;
-    if (fc_is_depthwise(p) && !p->nonfinite && c->stride_h * c->stride_w > 1)
+    if ((fc_is_depthwise(p) || fc_is_grouped(p)) && !p->nonfinite && c->stride_h * c->stride_w > 1)
         return fc_conv_depthwise_grad_input(p);
     if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
         return FC_ENOMEM;
     const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) ||
+    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_is_grouped(p) ||
         !some_phase(fc_takes_packed, 1, p, c, a->grad_x))
         return run_phases(p, c, a->grad_x);
     /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the

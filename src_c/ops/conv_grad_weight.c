@@ -112,6 +112,12 @@ static int64_t product_cost(const fc_problem *p, int64_t rows, int64_t columns)
     return vectors / 2 * fc_max(LATENCY, 2 * rows) + vectors % 2 * fc_max(LATENCY, rows);
 }
 
+int64_t fc_direct_grad_weight_cost(const fc_problem *p)
+{
+    const int64_t units = p->dilation_w == 1 ? 1 : p->kernel_w, rows = p->kernel_w / units * p->in_channels;
+    return units * fc_min(product_cost(p, rows, p->out_channels), product_cost(p, p->out_channels, rows));
+}
+
 /* Whether lanes are better used by the `rows` (v, c) than by the output channels. */
 static int turns(const fc_problem *p, int64_t rows)
 {
@@ -275,9 +281,18 @@ static void add_products(const plan *s, const block *b, const char *x, const out
         const fc_range seeing = fc_seeing_outputs(u, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
         const int64_t begin = fc_max(0, seeing.first - b->h), end = fc_min(b->rows, seeing.end - b->h);
         product.lines = fc_max(0, end - begin);
-        *(s->turned ? &product.b : &product.a) =
-            x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel + begin * x_line) * item;
-        *(s->turned ? &product.a : &product.b) = y->data + begin * y->row * item;
+        /* and of their columns those whose tap v does, where a unit has only one */
+        fc_range columns = {0, b->columns};
+        if (!s->merged) {
+            columns = fc_seeing_outputs(v, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+            columns.first = fc_min(fc_max(0, columns.first - b->w), b->columns);
+            columns.end = fc_max(columns.first, fc_min(columns.end - b->w, b->columns));
+        }
+        product.depth = columns.end - columns.first;
+        *(s->turned ? &product.b : &product.a) = x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel +
+                                                      begin * x_line + columns.first * x_step) *
+                                                         item;
+        *(s->turned ? &product.a : &product.b) = y->data + (begin * y->row + columns.first * y->pixel) * item;
         product.c = c + unit * product.rows * product.c_row * item;
         const int64_t first = (unit - of->first) * pixels / (of->last - of->first);
         product.ahead = fc_at(ahead, first * p->y.stride_w, item);

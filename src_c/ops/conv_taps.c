@@ -21,6 +21,7 @@ enum {
     MIN_COLUMNS = 64, /* of a piece of a row */
     TASKS_PER_THREAD = 4,
     REREAD_SHARE = 8, /* pieces of an image have so many times the rows that two neighbours both multiply */
+    WAITING_SHARE = 2, /* the same where threads would have nothing to do */
 };
 
 typedef struct {
@@ -71,6 +72,9 @@ static plan make_plan(const fc_problem *p)
     const int slots = fc_parallel_slots(INT64_MAX);
     const int64_t wanted = slots == 1 ? 1 : (int64_t)slots * TASKS_PER_THREAD, others = p->y.n * p->groups * s.count_w;
     s.count_h = fc_max(1, fc_min(fc_ceil_div(wanted, others), p->y.h / fc_max(1, s.reach * REREAD_SHARE)));
+    if (s.count_h == 1 && others < 2 * slots &&
+        others % slots) /* better threads that multiply twice than one that waits */
+        s.count_h = fc_max(1, fc_min(slots, p->y.h / fc_max(1, s.reach * WAITING_SHARE)));
     s.block_h = fc_ceil_div(p->y.h, s.count_h);
     s.count_h = fc_ceil_div(p->y.h, s.block_h);
     s.in_place = p->x.stride_c == 1;

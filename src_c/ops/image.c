@@ -59,14 +59,18 @@ static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t c
 static void zero(size_t item, int64_t pixels, int64_t channels, char *to, const fc_pitch *pitch)
 {
     const int64_t size = (int64_t)item;
-    if (pitch->pixel == channels)
+    if (pitch->pixel == channels && (channels == 1 || pitch->channel == 1))
         memset(to, 0, (size_t)(pixels * channels) * item);
     else if (pitch->pixel == 1)
         for (int64_t c = 0; c < channels; c++)
             memset(to + c * pitch->channel * size, 0, (size_t)pixels * item);
-    else
+    else if (pitch->channel == 1)
         for (int64_t p = 0; p < pixels; p++)
             memset(to + p * pitch->pixel * size, 0, (size_t)channels * item);
+    else
+        for (int64_t p = 0; p < pixels; p++)
+            for (int64_t c = 0; c < channels; c++)
+                memset(to + (p * pitch->pixel + c * pitch->channel) * size, 0, item);
 }
 
 /* The first i >= 0 with start + i * step >= bound, at most count. */
@@ -76,9 +80,31 @@ static int64_t first_at(int64_t start, int64_t step, int64_t bound, int64_t coun
     return i < count ? i : count;
 }
 
+/* Planes on their side, whose columns are what lies together: rows and columns change places. */
+static int is_on_its_side(const fc_image *x)
+{
+    return x->stride_h == 1 && x->stride_w != 1 && x->stride_c != 1 && x->h > 1;
+}
+static fc_image turned_image(const fc_image *x)
+{
+    return (fc_image){x->data, x->w, x->h, x->c, x->stride_w, x->stride_h, x->stride_c, x->stream};
+}
+static fc_window turned_window(const fc_window *w)
+{
+    return (fc_window){w->left, w->columns, w->column_step, w->top, w->rows, w->row_step};
+}
+static fc_pitch turned_pitch(const fc_pitch *p) { return (fc_pitch){p->pixel, p->row, p->channel}; }
+
 void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const fc_window *win, void *to_,
                     const fc_pitch *pitch)
 {
+    if (is_on_its_side(x)) {
+        const fc_image image = turned_image(x);
+        const fc_window window = turned_window(win);
+        const fc_pitch turned = turned_pitch(pitch);
+        fc_load_window(k, item, &image, &window, to_, &turned);
+        return;
+    }
     const int64_t size = (int64_t)item;
     const int64_t begin = first_at(win->left, win->column_step, 0, win->columns);
     const int64_t end = first_at(win->left, win->column_step, x->w, win->columns);
@@ -101,6 +127,13 @@ void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const f
 void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const fc_window *win, const void *from_,
                      const fc_pitch *pitch)
 {
+    if (is_on_its_side(y)) {
+        const fc_image image = turned_image(y);
+        const fc_window window = turned_window(win);
+        const fc_pitch turned = turned_pitch(pitch);
+        fc_store_window(k, item, &image, &window, from_, &turned);
+        return;
+    }
     const int64_t size = (int64_t)item, pixel = y->stride_w * win->column_step;
     for (int64_t r = 0; r < win->rows; r++) {
         const char *from = (const char *)from_ + r * pitch->row * size;
