@@ -44,7 +44,7 @@ DEVELOP_FLAGS = {
     "thread": ["-O1", "-g1", "-fsanitize=thread"],
 }
 if IS_X86_64 and DEVELOP in ("", "warnings"):
-    ISA_FLAGS["generic"] = ["-O2"]  # a fallback there; its loops are vectors already, and 50 KB smaller
+    ISA_FLAGS["generic"] = ["-Os"]  # a fallback there; its loops are vectors already: 180 KB less
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
