@@ -426,7 +426,7 @@ int fc_takes_packed(const fc_problem *problem)
 
 /* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical
  * dilation, whose strips have no gaps. Small d gains nothing. */
-static fc_status run_residue(const fc_problem *p, const method *m, int64_t a)
+static fc_problem residue_problem(const fc_problem *p, int64_t a)
 {
     const int64_t d = p->dilation_h, item = (int64_t)p->item;
     fc_problem q = *p;
@@ -441,7 +441,7 @@ static fc_status run_residue(const fc_problem *p, const method *m, int64_t a)
     q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
     q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
     q.x.stride_h *= d;
-    return m->run(&q);
+    return q;
 }
 
 typedef struct {
@@ -454,9 +454,35 @@ static void residue_task(void *context, int64_t a, int slot)
 {
     (void)slot;
     residues *r = context;
-    const fc_status status = run_residue(r->p, r->m, a);
+    const fc_problem q = residue_problem(r->p, a);
+    const fc_status status = r->m->run(&q);
     if (status != FC_OK)
         atomic_store(&r->status, (int)status);
+}
+
+/* Side by side each takes its own scratch, for as many threads as there are: whether there is enough is found out before the first one
+ * writes. What is released here is what they take. */
+static int can_allocate(const residues *r, int64_t count, int64_t slots)
+{
+    int64_t most = 0;
+    for (int64_t a = 0; a < count; a++) {
+        const fc_problem q = residue_problem(r->p, a);
+        most = fc_max(most, r->m->scratch(&q));
+    }
+    char *held = NULL, *block = NULL;
+    for (int64_t i = 0; i < slots; i++, held = block) {
+        block = fc_scratch_acquire_parts((int64_t)sizeof held, (int)slots, most);
+        if (!block)
+            break;
+        memcpy(block, &held, sizeof held); /* a list */
+    }
+    while (held) {
+        char *next;
+        memcpy(&next, held, sizeof next);
+        fc_scratch_release(held);
+        held = next;
+    }
+    return block != NULL;
 }
 
 /* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each other. */
@@ -472,7 +498,9 @@ static fc_status run_by_residue(fc_problem *p, const method *m)
     }
     residues r = {.p = p, .m = m};
     const int64_t count = fc_min(p->dilation_h, p->y.h), slots = fc_parallel_slots(INT64_MAX);
-    if (slots > 1 && count % slots == 0)
+    if (slots > 1 && count % slots == 0 && !can_allocate(&r, count, slots))
+        atomic_store(&r.status, (int)FC_ENOMEM);
+    else if (slots > 1 && count % slots == 0)
         fc_parallel(count, residue_task, &r);
     else
         for (int64_t a = 0; a < count && atomic_load(&r.status) == FC_OK; a++)
