@@ -35,7 +35,9 @@ int fc_streams(const fc_problem *p)
     enum { LINE = 64 };
     const int64_t item = (int64_t)p->item;
     const fc_view *y = &p->y;
-    return y->stride_c == 1 && fc_should_stream(p->batch * y->h * y->w * p->groups * p->out_channels * item) &&
+    return y->stride_c == 1 &&
+           fc_should_stream(p->batch * y->h * y->w * p->groups * p->out_channels * item,
+                            p->batch * p->x.h * p->x.w * p->groups * p->in_channels * item) &&
            p->k->vector_lanes * item == LINE && (uintptr_t)y->data % LINE == 0 && p->out_channels * item % LINE == 0 &&
            (y->stride_w | y->stride_h | y->stride_n) * item % LINE == 0;
 }
@@ -202,13 +204,14 @@ static const method taps = {
     "taps",         "few output channels, many input channels: one product per input pixel, then sums over taps",
     fc_conv_taps,   fc_conv_taps_scratch,
     fc_packed_taps, fc_pack_taps};
-static const method winograd = {"winograd",
-                                "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
-                                "channels: along an axis 5 or 6 multiplications per 2 to 4 outputs, 9 or 10 per 4 with stride 2",
-                                fc_conv_winograd,
-                                fc_conv_winograd_scratch,
-                                fc_packed_winograd,
-                                fc_pack_winograd};
+static const method winograd = {
+    "winograd",
+    "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
+    "channels: along an axis 5 or 6 multiplications per 2 to 4 outputs, 9 or 10 per 4 with stride 2",
+    fc_conv_winograd,
+    fc_conv_winograd_scratch,
+    fc_packed_winograd,
+    fc_pack_winograd};
 static const method direct = {"direct",         "matrix products over taps and channels, accumulated in registers",
                               fc_conv_direct,   fc_conv_direct_scratch,
                               fc_packed_direct, fc_pack_direct};
@@ -261,9 +264,9 @@ static double winograd_cost(const fc_problem *p)
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const int64_t products = fc_tile_products(&t);
     const double weights = t.taps == 2 ? 1.5 * (double)(products * in * out_vectors) : 0;
-    return (double)(t.rows * t.columns) * (double)(products * in * out_vectors +
-                                                   (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                                   (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
+    return (double)(t.rows * t.columns) *
+               (double)(products * in * out_vectors + (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
+                        (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
            weights;
 }
 
@@ -653,7 +656,8 @@ static fc_status grad_weight_of(const fc_problem *p)
 {
     if (p->algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(p))
         return FC_EALGORITHM;
-    if (p->algorithm == FC_WINOGRAD && fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
+    if (p->algorithm == FC_WINOGRAD &&
+        fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
         return fc_conv_winograd_grad_weight(p);
     if (fc_is_depthwise(p))
         return fc_conv_depthwise_grad_weight(p);

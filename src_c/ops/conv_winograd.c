@@ -33,7 +33,8 @@ enum {
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
-    MAX_U_BYTES = 64 << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
+    MAX_U_BYTES = 64
+        << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -154,16 +155,16 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
 
 /* u[e][phase][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To the
  * kernel a column is a row. */
-static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c, int64_t count,
-                           int64_t channels, char *u)
+static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
+                           int64_t count, int64_t channels, char *u)
 {
     const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
     if (s->tiles.upright)
         tap = row;
     for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
         const fc_tile_phase f = fc_tile_phase_at(s->p, i);
-        s->tiles.k->weights[s->tiles.taps](taps + (f.row * row + f.column * tap) * item, step * row, step * tap,
-                                           f.last, count * width, u + c * width * item, s->u_point);
+        s->tiles.k->weights[s->tiles.taps](taps + (f.row * row + f.column * tap) * item, step * row, step * tap, f.last,
+                                           count * width, u + c * width * item, s->u_point);
         for (int64_t e = 0; e < s->tiles.points && c + count == channels && channels < rows; e++)
             memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
     }
@@ -176,9 +177,10 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
     const fc_problem *p = s->p;
     const int64_t width = panel_width(s, panel);
     if (p->packed) { /* by fc_use_packed */
-        const int64_t at = group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width;
-        transform_taps(s, width, p->packed + at * (int64_t)p->item, p->packed_u * width, p->packed_v * width, 0, channels,
-                       channels, u);
+        const int64_t at =
+            group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width;
+        transform_taps(s, width, p->packed + at * (int64_t)p->item, p->packed_u * width, p->packed_v * width, 0,
+                       channels, channels, u);
         return;
     }
     for (int64_t c = 0; c < channels; c += PACKED) {

@@ -39,7 +39,8 @@ static void run(fc_dtype dtype, elementwise_call call)
     call.kernels = fc_get_kernels(dtype)->elementwise;
     call.item = dtype == FC_F32 ? 4 : 8;
     call.step = call.function <= FC_LEAKY_RELU ? CHEAP : EXPENSIVE;
-    call.stream = call.y != call.x && call.y != call.grad_y && fc_should_stream(call.count * call.item) &&
+    const int64_t size = call.count * (int64_t)call.item;
+    call.stream = call.y != call.x && call.y != call.grad_y && fc_should_stream(size, call.grad_y ? 2 * size : size) &&
                   (uintptr_t)call.y % FC_STREAM_ALIGN == 0;
     fc_parallel((call.count + call.step - 1) / call.step, elementwise_task, &call);
 }

@@ -543,7 +543,7 @@ fc_status fc_batch_norm_grad(fc_dtype dtype, const fc_batch_norm *norm, const fc
     find_before_sums(&call, 0, call.channels);
     if (sums) {
         call.by.stream = (gated || call.maps) && !call.tile_bytes &&
-                         fc_norm_streams(&call, &call.gated, call.by_planes ? call.plane : 0);
+                         fc_norm_streams(&call, &call.gated, call.by_planes ? call.plane : 0, 2);
         fc_parallel_in(call.slot_count, call.pixel_parts * call.lane_parts, sum_task, &call);
         find_after_sums(&call, 0, call.channels);
     }

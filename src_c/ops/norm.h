@@ -44,8 +44,8 @@ fc_norm_channels fc_norm_by_channel(const fc_norm_call *, int64_t c);
 /* The distance of two neighbouring pixels if it is the same for all and channels are contiguous, otherwise 0. */
 int64_t fc_norm_pixel_step(const fc_view *);
 /* Whether an array that is written in place should bypass the caches (fc_norm_channels.stream); run: neighbouring values where
- * planes are walked, otherwise 0. */
-int fc_norm_streams(const fc_norm_call *, const fc_view *, int64_t run);
+ * planes are walked, otherwise 0; reads: arrays of its size that are read meanwhile. */
+int fc_norm_streams(const fc_norm_call *, const fc_view *, int64_t run, int64_t reads);
 char *fc_norm_pixel_at(const fc_norm_call *, const fc_view *, int64_t q, int64_t c);
 /* Pixels [q, q + count) and channels [c, c + lanes) from or to (store) tile[count][FC_NORM_LANES]. */
 void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,

@@ -18,12 +18,13 @@ int64_t fc_norm_pixel_step(const fc_view *v)
     return rows && images ? step : 0;
 }
 
-int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int64_t run)
+int fc_norm_streams(const fc_norm_call *call, const fc_view *v, int64_t run, int64_t reads)
 {
+    const int64_t size = call->pixels * call->channels * (int64_t)call->item;
     const int64_t pixel = fc_norm_pixel_step(v) * (int64_t)call->item;
     const int aligned = pixel > 0 && pixel % FC_STREAM_ALIGN == 0 && (uintptr_t)v->data % FC_STREAM_ALIGN == 0;
     const int long_runs = run * (int64_t)call->item >= LEAST_RUN;
-    return (aligned || long_runs) && fc_should_stream(call->pixels * call->channels * (int64_t)call->item);
+    return (aligned || long_runs) && fc_should_stream(size, reads * size);
 }
 
 static int is_linear(const fc_view *v) { return v->h == 1 || v->stride_h == v->w * v->stride_w; }
@@ -216,9 +217,10 @@ static map_call map_of(const fc_norm_call *call, int for_grad)
 void fc_norm_choose_stream(fc_norm_call *call, int for_grad)
 {
     const map_call map = map_of(call, for_grad);
+    const int64_t reads = 1 + (map.other->data != NULL) + call->norm->training; /* x for the sums, too */
     call->by.stream =
         map.walk != TILES && call->y.data != call->x.data && call->y.data != map.other->data &&
-        fc_norm_streams(call, &call->y, map.walk == PLANES ? run_of(&map) : 0); /* tiles stay in the cache */
+        fc_norm_streams(call, &call->y, map.walk == PLANES ? run_of(&map) : 0, reads); /* tiles stay in the cache */
 }
 
 void fc_norm_map_channels(const fc_norm_call *call, int for_grad, int64_t c, int64_t lanes)

@@ -51,8 +51,8 @@ static int is_aligned(const fc_view *v, int64_t size)
 static int streams(const pool_call *call)
 {
     const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(&call->index) * 8 : 0;
-    return call->direct && fc_should_stream(elements(&call->out) * size + indices) && is_aligned(&call->out, size) &&
-           (!call->wants_index || is_aligned(&call->index, 8));
+    return call->direct && fc_should_stream(elements(&call->out) * size + indices, elements(&call->in) * size) &&
+           is_aligned(&call->out, size) && (!call->wants_index || is_aligned(&call->index, 8));
 }
 
 /* ---- planes ------------------------------------------------------------------------------------------------------*/

@@ -1,5 +1,6 @@
 /* windows.c: windows of an axis, blocks of an output, tiles of an image. */
 #include "windows.h"
+#include "../threads.h"
 
 #include <stdio.h>
 
@@ -23,7 +24,7 @@ static int64_t last_cache(void)
     return kib >= 1 << 10 ? (int64_t)kib << 10 : LAST_CACHE;
 }
 
-int fc_should_stream(int64_t bytes)
+int fc_should_stream(int64_t written, int64_t read)
 {
     static int64_t cache; /* benign race: every thread writes the same value */
     int64_t known = __atomic_load_n(&cache, __ATOMIC_RELAXED);
@@ -31,7 +32,8 @@ int fc_should_stream(int64_t bytes)
         known = last_cache();
         __atomic_store_n(&cache, known, __ATOMIC_RELAXED);
     }
-    return bytes > known / 3;
+    const int alone = fc_parallel_slots(INT64_MAX) == 1;
+    return written > known / 3 && (alone || written + read > known / 8 * 7);
 }
 
 fc_pool_axis fc_window_axis(const fc_pool_axis *axis, int adaptive, int64_t in, int64_t out)
@@ -175,7 +177,8 @@ int fc_merge_images(fc_view *const *views, int count)
 static int streams(size_t item, const fc_view *v)
 {
     const int64_t size = (int64_t)item;
-    return fc_should_stream(v->n * v->c * v->h * v->w * size) && v->stride_c * size % FC_STREAM_ALIGN == 0;
+    return fc_should_stream(v->n * v->c * v->h * v->w * size, v->n * v->c * v->h * v->w * size) &&
+           v->stride_c * size % FC_STREAM_ALIGN == 0;
 }
 
 /* Whole rows that follow each other in memory are one long row. */

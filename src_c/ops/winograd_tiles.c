@@ -41,8 +41,8 @@ static fc_range inside(int64_t start, int64_t step, int64_t count, int64_t size)
 }
 
 /* v[e] = B' x B of some channels of a phase of a tile, whose corner is (top, left) of an image of which x is that corner. */
-static void transform_border(const fc_tiles *t, int last, int64_t top, int64_t left, const char *x, int64_t row, int64_t pixel,
-                             int64_t channels, char *v)
+static void transform_border(const fc_tiles *t, int last, int64_t top, int64_t left, const char *x, int64_t row,
+                             int64_t pixel, int64_t channels, char *v)
 {
     const int64_t item = (int64_t)t->p->item;
     const fc_range h = inside(top, t->step, t->in_h, t->p->x.h), w = inside(left, t->step, t->in_w, t->p->x.w);

@@ -9,19 +9,19 @@ typedef struct {
     const fc_winograd_kernels *k; /* of squares or lines */
     /* With stride 2, the convolutions by the even and the odd taps, whose inputs are the even and the odd pixels of a tile, are
      * problems of stride 1 of their own, the phases; their sum is one sum over phases and channels. */
-    int64_t step, phases;         /* the stride, along either axis; its square */
-    int64_t points, taps;         /* positions of a tile; taps of a phase along an axis, which index *k */
+    int64_t step, phases; /* the stride, along either axis; its square */
+    int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
-    int64_t span_h, span_w;       /* pixels of x under a tile */
+    int64_t span_h, span_w; /* pixels of x under a tile */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
-    int64_t parts;                /* of channels, all phases */
-    int64_t chunk;                /* channels whose phases follow each other in v */
-    int64_t share;                /* tiles of a brick */
-    int64_t longest_run;          /* tiles of one row that are transformed together */
-    int upright;                  /* lines are columns */
-    int in_place;                 /* x is channels-last */
-    int fetch;                    /* x does not lie in the second-level cache; tiles of one row read it as a stream */
-    const char *zeros;            /* in_channels of them: what lies outside x */
+    int64_t parts; /* of channels, all phases */
+    int64_t chunk; /* channels whose phases follow each other in v */
+    int64_t share; /* tiles of a brick */
+    int64_t longest_run; /* tiles of one row that are transformed together */
+    int upright; /* lines are columns */
+    int in_place; /* x is channels-last */
+    int fetch; /* x does not lie in the second-level cache; tiles of one row read it as a stream */
+    const char *zeros; /* in_channels of them: what lies outside x */
 } fc_tiles;
 
 /* Tiles of one tile row. */
@@ -46,7 +46,7 @@ static inline int64_t fc_tile_outputs(int64_t taps) { return fc_tile_inputs(taps
 /* Phases in an order in which those with a second tap along the rows, along the columns and along both are neighbours. */
 typedef struct {
     int64_t row, column; /* of its first pixel, and of its first tap */
-    int last;            /* what is wanted of its tiles */
+    int last; /* what is wanted of its tiles */
 } fc_tile_phase;
 static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
 {
