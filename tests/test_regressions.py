@@ -231,3 +231,46 @@ def test_an_archive_whose_directory_lies_before_the_file(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.npz: corrupt or unsupported"):
             read_npz(path)
+
+
+@pytest.mark.parametrize(("stride", "after"), [(1, 1), (2, 2), (3, 2)])
+def test_pointwise_gradient_with_padding_behind(stride, after, isa, rng):
+    """A row of few pixels ran as a linear layer over as many rows as grad_output has, one too many."""
+    x = rng.standard_normal((1, 4, 64)).astype(np.float32).transpose(0, 2, 1)
+    w = rng.standard_normal((64, 64, 1)).astype(np.float32)
+    options = {"stride": stride, "padding": ((0, after),)}
+    y = F.conv1d(x, w, **options)
+    g = rng.standard_normal((1, y.shape[2], 64)).astype(np.float32).transpose(0, 2, 1)
+    got = F.conv1d_backward(g, x, w, **options)[0]
+    buffer = np.full((2, 4, 64), np.nan, np.float32)  # what lies behind an output of few pixels
+    F.conv1d(x, w, out=buffer[:1].transpose(0, 2, 1))
+    assert np.isnan(buffer[1]).all()
+    want = np.einsum("nkl,kc->ncl", g[:, :, : -(-4 // stride)].astype(np.float64), w[:, :, 0])
+    np.testing.assert_allclose(got[:, :, ::stride], want, rtol=0, atol=1e-4)
+
+
+def test_averages_of_whole_planes_that_share_memory(isa, rng):
+    """One plane broadcast to channels or images was read as channels that lie next to each other."""
+    plane = rng.standard_normal((1, 1, 8, 8)).astype(np.float32)
+    for shape in ((1, 64, 8, 8), (5, 1, 8, 8), (3, 7, 8, 8)):
+        got = F.adaptive_avg_pool2d(np.broadcast_to(plane, shape), 1)
+        np.testing.assert_allclose(got, np.full(shape[:2], plane.mean())[..., None, None], atol=1e-6)
+
+
+def test_averages_of_whole_planes_into_part_of_an_array(isa, rng):
+    """Outputs of one channel lie as far apart as `out` says."""
+    x = rng.standard_normal((4, 1, 6, 5)).astype(np.float32)
+    want = x.mean((2, 3), dtype=np.float64)
+    buffer = np.full((4, 2, 1, 1), np.nan, np.float32)
+    for out in (buffer[:, :1], np.full((4, 1, 1, 1), np.nan, np.float32)[::-1]):
+        F.adaptive_avg_pool2d(x, 1, out=out)
+        np.testing.assert_allclose(out[..., 0, 0], want, atol=1e-6)
+    assert np.isnan(buffer[:, 1]).all()
+
+
+def test_huge_dilation_of_a_depthwise_convolution():
+    """Phases of a row were counted up to the dilation."""
+    x = np.ones((1, 4, 8, 8), np.float32)
+    w = np.ones((4, 1, 3, 3), np.float32)
+    y = F.conv2d(x, w, padding=10**6, dilation=10**6, groups=4)
+    np.testing.assert_array_equal(y, x)

@@ -174,6 +174,7 @@ void fc_unroll_rows(fc_problem *p)
     join_rows(&p->y);
     join_rows(&p->residual);
     if (images_join(&p->x) && images_join(&p->y) && images_join(&p->residual)) {
+        p->batch = fc_max(1, p->batch / p->y.n); /* of rows as long as all images */
         join_images(&p->x);
         join_images(&p->y);
         join_images(&p->residual);
@@ -463,7 +464,7 @@ static void residue_task(void *context, int64_t a, int slot)
         atomic_store(&r->status, (int)status);
 }
 
-/* Side by side each takes its own scratch, for as many threads as there are: whether there is enough is found out before the first one
+/* Each residue takes its own scratch, for as many threads as there are: whether there is enough is found out before the first one
  * writes. What is released here is what they take. */
 static int can_allocate(const residues *r, int64_t count, int64_t slots)
 {
@@ -501,9 +502,10 @@ static fc_status run_by_residue(fc_problem *p, const method *m)
     }
     residues r = {.p = p, .m = m};
     const int64_t count = fc_min(p->dilation_h, p->y.h), slots = fc_parallel_slots(INT64_MAX);
-    if (slots > 1 && count % slots == 0 && !can_allocate(&r, count, slots))
+    const int together = slots > 1 && count % slots == 0;
+    if (!can_allocate(&r, count, together ? slots : 1))
         atomic_store(&r.status, (int)FC_ENOMEM);
-    else if (slots > 1 && count % slots == 0)
+    else if (together)
         fc_parallel(count, residue_task, &r);
     else
         for (int64_t a = 0; a < count && atomic_load(&r.status) == FC_OK; a++)

@@ -395,7 +395,7 @@ static fc_depthwise_axis forward_row(const fc_problem *p, fc_phase *f)
 {
     enum { LEAST_TILE = 4 };
     int64_t n = 1;
-    while (n * p->stride_w % p->dilation_w != 0)
+    while (n <= MAX_PHASES && n * p->stride_w % p->dilation_w != 0)
         n++;
     if (p->kernel_w == 1 || n > MAX_PHASES || p->y.w < n * LEAST_TILE)
         n = 1;

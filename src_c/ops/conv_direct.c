@@ -496,7 +496,7 @@ static void run_block(void *context, int64_t task, int slot)
 int64_t fc_conv_direct_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + (s.pack_late ? 0 : fc_packed_direct(p) * (int64_t)p->item);
+    return s.thread_bytes + (s.pack_late || p->packed ? 0 : fc_packed_direct(p) * (int64_t)p->item);
 }
 
 /* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
@@ -510,7 +510,7 @@ static int is_linear(const fc_problem *p)
 
 static fc_status run_linear(const fc_problem *p)
 {
-    const fc_view x = {.data = p->x.data, .n = p->x.w, .c = p->in_channels, .stride_n = p->x.stride_w, .stride_c = 1};
+    const fc_view x = {.data = p->x.data, .n = p->y.w, .c = p->in_channels, .stride_n = p->x.stride_w, .stride_c = 1};
     const fc_view y = {.data = p->y.data, .n = p->y.w, .c = p->out_channels, .stride_n = p->y.stride_w, .stride_c = 1};
     const fc_view w = {.data = (char *)(uintptr_t)p->weight,
                        .n = p->out_channels,

@@ -68,6 +68,7 @@ static fc_problem whole_product(const fc_problem *p)
 {
     fc_problem q = one_tap(p);
     q.in_channels = p->in_channels * taps(p);
+    q.batch = 1;
     q.weight_c = 1;
     const int64_t pixel = q.in_channels * p->groups;
     q.x = (fc_view){.n = 1, .c = pixel, .h = 1, .w = p->x.n, .stride_c = 1, .stride_w = pixel};

@@ -314,12 +314,21 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
     return status;
 }
 
-/* Memory for a stretch and `more` bytes, which it returns; NULL if there is none. */
+/* Memory for a stretch and `more` bytes, which it returns; NULL if there is none, or none for what runs a stretch: that is found out
+ * before the first one writes. */
 static char *acquire(plan *s, int64_t more)
 {
     s->phases = fc_scratch_acquire_parts(s->phases_bytes + s->flag_bytes, 1, more);
     if (!s->phases)
         return NULL;
+    set_stretch(s, 0, 0);
+    const int64_t direct = s->gradient ? 0 : fc_conv_direct_scratch(s->p);
+    char *others = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_max(fc_conv_winograd_scratch(&s->q), direct));
+    fc_scratch_release(others);
+    if (!others) {
+        fc_scratch_release(s->phases);
+        return NULL;
+    }
     s->spoilt = (atomic_char *)(s->phases + s->phases_bytes);
     return s->phases + s->phases_bytes + s->flag_bytes;
 }

@@ -66,12 +66,15 @@ static int are_planes(const pool_call *call)
     return planes;
 }
 
-/* Whether every output is the average of a window of its own plane */
+/* Whether every output is the average of a window of its own plane, planes are apart and outputs follow each other: by channels, or
+ * where there is one, by images. */
 static int are_whole_planes(const pool_call *call)
 {
     const fc_view *in = &call->in, *out = &call->out;
-    return out->h * out->w == 1 && in->w > 1 && in->stride_w == 1 && (in->stride_c != 1 || in->c == 1) &&
-           (out->stride_c == 1 || out->c == 1);
+    const int64_t planes = in->c > 1 ? in->c : in->n;
+    const int64_t step = in->c > 1 ? in->stride_c : in->stride_n, out_step = in->c > 1 ? out->stride_c : out->stride_n;
+    return out->h * out->w == 1 && in->w > 1 && in->stride_w == 1 &&
+           (planes == 1 || (step != 0 && step != 1 && out_step == 1));
 }
 
 /* Whether the kernels know the step of the windows: 1, or 2 without dilation. Adaptive windows are regular where they divide
