@@ -202,7 +202,14 @@ def relative(result, wanted):
 
 
 def print_errors():
-    columns = ["direct 3x3", "pixels 3x3", "depthwise 3x3", "winograd 3x3", "winograd 5x5", "winograd 2x2"]
+    columns = [
+        "direct 3x3",
+        "pixels 3x3",
+        "depthwise 3x3",
+        "winograd 3x3",
+        "winograd 5x5",
+        "winograd 2x2",
+    ]
     print(f"| inputs | channels | sequential | {' | '.join(columns)} |")
     print("|:--|--:|" + "--:|" * (1 + len(columns)))
     for inputs in INPUTS:

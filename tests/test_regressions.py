@@ -235,7 +235,7 @@ def test_an_archive_whose_directory_lies_before_the_file(tmp_path):
 
 @pytest.mark.parametrize(("stride", "after"), [(1, 1), (2, 2), (3, 2)])
 def test_pointwise_gradient_with_padding_behind(stride, after, isa, rng):
-    """A row of few pixels ran as a linear layer over as many rows as grad_output has, one too many."""
+    """A row of few pixels ran as a linear layer over as many rows as grad_output has."""
     x = rng.standard_normal((1, 4, 64)).astype(np.float32).transpose(0, 2, 1)
     w = rng.standard_normal((64, 64, 1)).astype(np.float32)
     options = {"stride": stride, "padding": ((0, after),)}
@@ -250,11 +250,13 @@ def test_pointwise_gradient_with_padding_behind(stride, after, isa, rng):
 
 
 def test_averages_of_whole_planes_that_share_memory(isa, rng):
-    """One plane broadcast to channels or images was read as channels that lie next to each other."""
+    """One plane broadcast to channels or images was read as channels that are neighbours."""
     plane = rng.standard_normal((1, 1, 8, 8)).astype(np.float32)
     for shape in ((1, 64, 8, 8), (5, 1, 8, 8), (3, 7, 8, 8)):
         got = F.adaptive_avg_pool2d(np.broadcast_to(plane, shape), 1)
-        np.testing.assert_allclose(got, np.full(shape[:2], plane.mean())[..., None, None], atol=1e-6)
+        np.testing.assert_allclose(
+            got, np.full(shape[:2], plane.mean())[..., None, None], atol=1e-6
+        )
 
 
 def test_averages_of_whole_planes_into_part_of_an_array(isa, rng):

@@ -125,8 +125,8 @@ def _resolve(
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves kernels of 2 to 5 taps along one axis, and 2x2 "
-            "to 5x5, with stride 1, and 3x3 and 4x4 with stride 2, all with dilation 1, "
+            f"{function}: algorithm 'winograd' serves kernels of 2 to 5 taps along one axis, and "
+            "2x2 to 5x5, with stride 1, and 3x3 and 4x4 with stride 2, all with dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = _NO_PADS[axes]

@@ -22,10 +22,13 @@ INLINE int N(depthwise_is_tail)(const N(dw_shape) s) { return s.part && s.pixels
 enum { N(DW_TAIL_TAPS) = 5 };
 
 /* The taps of a group from `tap` on that are taken at a time. */
-INLINE fc_depthwise_group N(depthwise_piece)(const fc_depthwise_group *g, int64_t tap, int64_t x_step, const N(dw_shape) s)
+INLINE fc_depthwise_group N(depthwise_piece)(const fc_depthwise_group *g, int64_t tap, int64_t x_step,
+                                             const N(dw_shape) s)
 {
-    const int64_t left = g->taps - tap, taps = N(depthwise_is_tail)(s) && left > N(DW_TAIL_TAPS) ? N(DW_TAIL_TAPS) : left;
-    return (fc_depthwise_group){.x = g->x + tap * x_step, .taps = taps, .inside = g->inside - tap, .columns = g->columns};
+    const int64_t left = g->taps - tap,
+                  taps = N(depthwise_is_tail)(s) && left > N(DW_TAIL_TAPS) ? N(DW_TAIL_TAPS) : left;
+    return (fc_depthwise_group){
+        .x = g->x + tap * x_step, .taps = taps, .inside = g->inside - tap, .columns = g->columns};
 }
 
 /* Where a row of taps starts, and its pitches in bytes. */

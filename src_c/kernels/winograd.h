@@ -78,8 +78,8 @@ typedef struct {
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i];
      * taps without their bit in `last` count as 0 */
-    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int last, int64_t count, void *u,
-                                                int64_t pitch);
+    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int last, int64_t count,
+                                                void *u, int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
      * for row < rows, column < columns, k < channels; m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].
      * To check, a vector of T, the first vector of channels of A_m' m A_m times 0 is added: NaN where one is not finite. */

@@ -16,7 +16,7 @@
 #define FC_B (tile == 6 ? 1.5 : 1.25)
 #define FC_A2 (FC_A * FC_A)
 #define FC_B2 (FC_B * FC_B)
-#define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2)))   /* 1 / M_1(a) = 1 / M_2(-a) of 6 points; of 5, +-a times that */
+#define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2))) /* 1 / M_1(a) = 1 / M_2(-a) of 6 points; of 5, +-a times that */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
 #define FC_UNROLL _Pragma("GCC unroll 28")
 #define K(x) ((T)(x))
@@ -138,20 +138,17 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
             N(wino_store_b)(t, v, tile, 1);                                                                            \
             v += 6 * FC_POINT;                                                                                         \
         }                                                                                                              \
-        FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
-            if (j < 4 || columns)                                                                                      \
-                N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                       \
+        FC_UNROLL for (int j = 0; j < tile; j++) if (j < 4 || columns)                                                 \
+            N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                           \
         N(wino_store_b)(t, v, tile, columns);                                                                          \
         N(wino_store_b)(q, v + tile * FC_POINT, tile, columns);                                                        \
-        FC_UNROLL for (int j = 0; j < tile; j++)                                                                       \
-            if (j < 4 || columns)                                                                                      \
-                N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                       \
+        FC_UNROLL for (int j = 0; j < tile; j++) if (j < 4 || columns)                                                 \
+            N(wino_b34)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                           \
         N(wino_store_b)(t, v + 2 * tile * FC_POINT, tile, columns);                                                    \
         N(wino_store_b)(q, v + 3 * tile * FC_POINT, tile, columns);                                                    \
         if (rows) {                                                                                                    \
-            FC_UNROLL for (int j = 0; j < tile; j++)                                                                   \
-                if (j < 4 || columns)                                                                                  \
-                    t[j] = N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j), tile);                                       \
+            FC_UNROLL for (int j = 0; j < tile; j++) if (j < 4 || columns) t[j] =                                      \
+                N(wino_b5)(FC_X(1, j), FC_X(3, j), FC_X(5, j), tile);                                                  \
             N(wino_store_b)(t, v + 4 * tile * FC_POINT, tile, columns);                                                \
         }                                                                                                              \
     }
@@ -175,7 +172,8 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
 #define FC_WINO_WANTED                                                                                                 \
     const int tile = FC_WINO_TILE, rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN
 
-INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, int last, void *v_, const int points)
+INLINE void N(wino_input)(const void *x_, int64_t row, int64_t pixel, int64_t channels, int last, void *v_,
+                          const int points)
 {
     FC_WINO_WANTED;
     const T *x0 = x_, *x1 = tile == 6 ? x0 + row : x0, *x2 = x1 + row, *x3 = x2 + row, *x4 = x3 + row, *x5 = x4 + row;
@@ -220,7 +218,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
     T *u = u_;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], all[6], *const r = all + 6 - tile;
-        FC_UNROLL for (int i = 0; i < lines; i++)
+    FC_UNROLL for (int i = 0; i < lines; i++)
             FC_UNROLL for (int j = 0; j < taps; j++)
                 g[taps * i + j] = (i == 0 || rows) && (j == 0 || columns) ? vload(w + i * row + j * tap + c) : (vec){0};
         if (lines == 1) {

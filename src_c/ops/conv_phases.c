@@ -323,7 +323,8 @@ static char *acquire(plan *s, int64_t more)
         return NULL;
     set_stretch(s, 0, 0);
     const int64_t direct = s->gradient ? 0 : fc_conv_direct_scratch(s->p);
-    char *others = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_max(fc_conv_winograd_scratch(&s->q), direct));
+    char *others =
+        fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_max(fc_conv_winograd_scratch(&s->q), direct));
     fc_scratch_release(others);
     if (!others) {
         fc_scratch_release(s->phases);
