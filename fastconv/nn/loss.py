@@ -67,7 +67,8 @@ class CrossEntropyLoss(_Loss):
     """-log softmax(input)[target]: input `(N, C)` or `(N, C, ...)`, as torch.nn's.
 
     `target` holds class indices `(N, ...)`, or probabilities of the input's shape. `weight` has
-    one entry per class; it is cast to the input's dtype.
+    one entry per class; it is cast to the input's dtype. Between `forward` and `backward`
+    `target` and `weight` must not change; `input` may, since its softmax is kept.
     """
 
     weight: Array | None
