@@ -23,7 +23,8 @@ class _Conv(Module):
     """What the four layers share: arguments, weights, printing."""
 
     axes: ClassVar[int]
-    function: ClassVar[Any]  # in fastconv.functional
+    function: ClassVar[Any]  # the pair in fastconv.functional
+    gradient: ClassVar[Any]
     transposed: ClassVar[bool] = False
     fresh = True
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower", "full")
@@ -93,12 +94,17 @@ class _Conv(Module):
         return grad_x
 
     def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
-        """Of input (plus `added`), weight and bias."""
-        raise NotImplementedError
+        """Of input (plus `added`, which `_ForwardConv` knows), weight and bias."""
+        return self.gradient(grad, x, self.weight.data, **self._options(), output_mask=mask)
 
     def _options(self) -> dict[str, Any]:
         """The keyword arguments that function and gradient have in common."""
-        raise NotImplementedError
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The spatial sizes of an input shape."""
@@ -160,15 +166,11 @@ class _ForwardConv(_Conv):
         self.padding_mode = choice(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "padding_mode": self.padding_mode,
-        }
+        return {**super()._options(), "padding_mode": self.padding_mode}
 
     def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
+        if added is None:
+            return super()._gradients(grad, x, mask, added)
         weight, options = self.weight.data, self._options()
         return _conv.gradients(self.axes, grad, x, weight, mask, added, **options)
 
@@ -208,6 +210,7 @@ class Conv1d(_ForwardConv):
     """
 
     function = staticmethod(F.conv1d)
+    gradient = staticmethod(F.conv1d_backward)
     axes = 1
     padding_names = (*_Conv.padding_names, "causal")
 
@@ -220,6 +223,7 @@ class Conv2d(_ForwardConv):
     """
 
     function = staticmethod(F.conv2d)
+    gradient = staticmethod(F.conv2d_backward)
     axes = 2
 
 
@@ -227,7 +231,6 @@ class _TransposedConv(_Conv):
     """ConvTranspose1d and ConvTranspose2d: adds output_padding."""
 
     transposed = True
-    gradient: ClassVar[Any]
     padding_names = ("valid",)
 
     def __init__(
@@ -261,16 +264,7 @@ class _TransposedConv(_Conv):
         self.output_padding = per_axis(who, "output_padding", output_padding, self.axes, 0)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "output_padding": self.output_padding,
-        }
-
-    def _gradients(self, grad: Array, x: Array, mask: Any, added: Array | None) -> Any:
-        return self.gradient(grad, x, self.weight.data, **self._options(), output_mask=mask)
+        return {**super()._options(), "output_padding": self.output_padding}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = self._checked(shape)
