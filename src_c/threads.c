@@ -61,7 +61,7 @@ static struct {
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static _Atomic int num_threads = 1;
-static _Thread_local bool in_task; /* of a job that is shared: others work on it too */
+static _Thread_local bool alone;
 
 static inline void relax(void)
 {
@@ -75,7 +75,6 @@ static inline void relax(void)
 /* A slot does its own tasks first, then those that others have not come to. */
 static void work(int slot)
 {
-    in_task = true;
     for (int i = 0; i < pool.threads; i++) {
         range *r = &pool.ranges[(slot + i) % pool.threads];
         int64_t task;
@@ -84,7 +83,6 @@ static void work(int slot)
         while ((task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
             pool.run(pool.context, pool.backwards ? r->begin + r->end - 1 - task : task, slot);
     }
-    in_task = false;
 }
 
 /* Equal parts. Cut without a product, which could overflow. */
@@ -189,9 +187,11 @@ static void grow(int wanted)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+void fc_work_alone(int on) { alone = on; }
+
 int fc_parallel_slots(int64_t tasks)
 {
-    const int threads = in_task ? 1 : atomic_load_explicit(&num_threads, memory_order_relaxed);
+    const int threads = alone ? 1 : atomic_load_explicit(&num_threads, memory_order_relaxed);
     return tasks < threads ? (tasks > 1 ? (int)tasks : 1) : threads;
 }
 

@@ -112,7 +112,9 @@ static void choose_bands(chain *c)
     c->rows = fc_ceil_div(y->h, c->bands);
     c->wide_bytes = fc_round_up(most_rows_seen(&c->depthwise, c->rows) * c->wide_row, 64);
     c->deep_bytes = fc_round_up(c->rows * c->deep_row, 64);
+    fc_work_alone(1);
     c->scratch_bytes = fc_round_up(scratch_of_rows(c), 64);
+    fc_work_alone(0);
     c->thread_bytes = HEAD + c->wide_bytes + c->deep_bytes + c->scratch_bytes;
 }
 
@@ -207,6 +209,7 @@ static void run_band(void *context, int64_t task, int slot)
     const fc_view x = buffer(&c->depthwise.x, wide, seen.end - seen.first);
     const fc_view between = buffer(&c->depthwise.y, deep, rows.end - rows.first);
     const fc_view y = rows_of(&c->last.y, c->last.item, n, rows);
+    fc_work_alone(1);
     fc_scratch_lend(deep + c->deep_bytes, (size_t)c->scratch_bytes);
     fc_status status = fill(c, n, seen, (held *)memory, wide);
     if (status == FC_OK)
@@ -214,6 +217,7 @@ static void run_band(void *context, int64_t task, int slot)
     if (status == FC_OK)
         status = run_rows(&c->last, &between, rows.first, &y, rows, n);
     fc_scratch_lend(NULL, 0);
+    fc_work_alone(0);
     if (status != FC_OK)
         atomic_store(&c->status, (int)status);
 }
