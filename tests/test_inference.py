@@ -509,6 +509,19 @@ def test_depth_first_from_input_to_output(isa, layout):
             assert same_bits(plan(x), want)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_color_planes_to_pixels(isa, dtype):
+    for channels in (2, 3, 4):
+        for width in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50):
+            x = normal((2, channels, 3, width), dtype)
+            guarded = poisoned(2 * 3 * width * channels + 64, dtype=dtype)
+            y = guarded[32:-32].reshape(2, 3, width, channels).transpose(0, 3, 1, 2)
+            fastconv._core.copy(x, y)
+            np.testing.assert_array_equal(y, x)
+            assert np.isnan(guarded[:32]).all()
+            assert np.isnan(guarded[-32:]).all()
+
+
 def test_what_does_not_run_depth_first():
     def chain(*layers, shape=(1, 8, 40, 40)):
         return chains(fastconv.compile(nn.Sequential(nn.Tanh(), *layers).eval(), shape))

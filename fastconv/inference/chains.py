@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from .. import _core
-from .graph import Node, Value
+from .graph import Geometry, Node, Shape, Value
 from .weights import Weights
 
 LENGTH = 3
@@ -59,7 +59,7 @@ def _is_line(steps: list[Node]) -> bool:
 
 
 def _serves(steps: list[Node], weights: list[Weights], itemsize: int) -> int:
-    shapes = [
+    shapes: list[tuple[Shape, Shape, Shape, Geometry]] = [
         (step.x.spread, own.shape, step.y.spread, step.geometry)
         for step, own in zip(steps, weights, strict=False)
     ]
