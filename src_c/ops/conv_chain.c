@@ -95,15 +95,21 @@ static int64_t scratch_of_rows(const chain *c)
                   fc_max(fc_conv_direct_scratch(&first), fc_conv_direct_scratch(&last)));
 }
 
-/* Bands that stay in half of the cache; as many for each thread. */
+/* Rows of y whose band stays in half of the cache, at least one. */
+static int64_t rows_in_cache(const chain *c)
+{
+    int64_t rows = 1;
+    while (rows < c->last.y.h && band_bytes(c, rows + 1) <= fc_l2_bytes() / 2)
+        rows++;
+    return rows;
+}
+
+/* As many bands for each thread. */
 static void choose_bands(chain *c)
 {
     const fc_view *y = &c->last.y;
     const int64_t threads = fc_parallel_slots(INT64_MAX);
-    c->rows = 1;
-    while (c->rows < y->h && band_bytes(c, c->rows + 1) <= fc_l2_bytes() / 2)
-        c->rows++;
-    c->bands = fc_ceil_div(y->h, c->rows);
+    c->bands = fc_ceil_div(y->h, rows_in_cache(c));
     if (threads > 1)
         c->bands = fc_max(c->bands, fc_ceil_div(threads * BANDS_PER_THREAD, y->n));
     if (y->n % threads)
@@ -118,25 +124,37 @@ static void choose_bands(chain *c)
     c->thread_bytes = HEAD + c->wide_bytes + c->deep_bytes + c->scratch_bytes;
 }
 
+/* Rows of `wide` that two bands share. */
+static int64_t shared_rows(const fc_problem *depthwise) { return fc_max(0, depthwise->kernel_h - depthwise->stride_h); }
+
+/* Long rows: a band does not stay in the cache, or it moves more rows of the last one than it makes (24 -> 144 -> 24 channels at
+ * 56x56, bands of one row: 1.1 times as slow as step by step). */
+static int bands_are_too_low(const chain *c)
+{
+    const int64_t rows = rows_in_cache(c);
+    return band_bytes(c, rows) > fc_l2_bytes() ||
+           (rows < c->last.y.h && rows * c->depthwise.stride_h < shared_rows(&c->depthwise));
+}
+
 int fc_chain_serves(fc_dtype dtype, const fc_step *s)
 {
     const chain c = make_chain(dtype, s, &s[0].x.view, &s[2].y.view);
     const fc_problem *last = &c.last;
     if (!fc_runs_by_rows(&c.first) || !rows_see_x(&c.first) || !fc_is_depthwise(&c.depthwise) ||
         !fc_runs_by_rows(&c.depthwise) || !rows_see_x(&c.depthwise) || !fc_runs_by_rows(last) ||
-        last->kernel_h * last->kernel_w * last->stride_h * last->stride_w != 1 || !fc_sees_no_padding(last))
+        last->kernel_h * last->kernel_w * last->stride_h * last->stride_w != 1 || !fc_sees_no_padding(last) ||
+        bands_are_too_low(&c))
         return 0;
     return c.depthwise.x.n * c.depthwise.x.h * c.wide_row > fc_l2_bytes() / 2 ? 2 : 1;
 }
 
+/* A fifth of the rows: in two parts 14 rows take 0.91 of the time of step by step, 7 rows 1.07 (Emerald Rapids). */
+enum { COMPUTED_TWICE = 5 };
+
 int fc_chain_pays(const fc_step *s, int64_t images)
 {
-    enum {
-        RECOMPUTED = 5
-    }; /* a fifth: in two parts 14 rows take 0.91 of the time of step by step, 7 rows 1.07 (Emerald Rapids) */
-    const fc_view *wide = &s[1].x.view;
-    const int64_t shared = fc_max(0, s[1].weight.h - s[1].conv.stride_h);
-    return s[0].y.place == FC_NOWHERE || (fc_parallel_slots(INT64_MAX) - 1) * shared * RECOMPUTED <= images * wide->h;
+    const int64_t shared = fc_max(0, s[1].weight.h - s[1].conv.stride_h), rows = images * s[1].x.view.h;
+    return s[0].y.place == FC_NOWHERE || (fc_parallel_slots(INT64_MAX) - 1) * shared * COMPUTED_TWICE <= rows;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------*/
