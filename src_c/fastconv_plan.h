@@ -44,9 +44,8 @@ int fc_chain_pays(const fc_step *steps, int64_t images);
 /* other: of the last step, or NULL */
 fc_status fc_run_chain(fc_dtype, const fc_step *steps, const fc_view *x, const fc_view *other, const fc_view *y);
 
-/* Runs the steps in order; stops at the first that fails. seconds[count], unless null: the time each took, that
- * of a chain in its first step. Steps are only
- * read, so that any number of threads may run them, each with its own arena. */
+/* Runs the steps in order; stops at the first that fails. seconds[count], unless null: the time each took, that of a chain in its
+ * first step. Steps are only read, so that any number of threads may run them, each with its own arena. */
 fc_status fc_run_steps(fc_dtype, const fc_step *steps, int64_t count, void *arena, const fc_view *input,
                        const fc_view *output, double *seconds);
 #endif
