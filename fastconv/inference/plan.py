@@ -289,8 +289,8 @@ class Plan:
 
         The roofline time of a step is the larger of its operations (two per multiply-add, those of
         the definition, so that Winograd may exceed 1) over the peak and its bytes over the
-        bandwidth; the last column is that time over the measured one. Layers that run depth first are
-        one line; what lies between them is not among its bytes.
+        bandwidth; the last column is that time over the measured one. Layers that run depth first
+        are one line; what lies between them is not among its bytes.
 
         Parameters
         ----------
