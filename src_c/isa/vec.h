@@ -301,6 +301,7 @@ INLINE vec vpick(vmask m, vec a, vec b) { return vselect(m, a, b); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)vpick(m, (vec)a, (vec)b); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return vpick(m, a + b, a); }
 #endif
+typedef uint8_t N(bytes) __attribute__((vector_size(FC_VECTOR_BYTES / sizeof(T))));
 #if FC_VECTOR_BYTES == 64
 typedef __m128i vcodes;
 INLINE vcodes vcodes_load(const uint8_t *p, int count)
@@ -316,7 +317,6 @@ INLINE vcodes vcodes_pick(vmask m, vcodes a, vcodes b) { return _mm_mask_mov_epi
 INLINE vmask vcodes_equal(vcodes a, vcodes b) { return (vmask)_mm_cmpeq_epi8_mask(a, b); }
 #else
 typedef ivec vcodes;
-typedef uint8_t N(bytes) __attribute__((vector_size(FC_VECTOR_BYTES / sizeof(T))));
 INLINE vcodes vcodes_load(const uint8_t *p, int count)
 {
     N(bytes) codes = {0};

@@ -144,9 +144,10 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
             index[l] = base + code[l];
 }
 
-/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). */
+/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). Maxima of
+ * taps x taps, or where that is 0 of any number. */
 INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int streams,
-                          const int neighbours, const int tail, const int mean, const int mode)
+                          const int neighbours, const int tail, const int mean, const int mode, const int taps)
 {
     const fc_span *row = p->rows + i, *col = p->cols + j;
     const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + (col->begin - p->left) * p->x_col + c;
@@ -167,6 +168,10 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
             const double area = (double)row->area * (double)col[neighbours ? s : 0].area;
             best[s] /= vset1((T)(p->divisor != 0 ? p->divisor : area));
         }
+    } else if (taps) {
+        const fc_span some = {.count = taps}; /* a number to the compiler */
+        N(max_window)(p, x, stream, &some, &some, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode, best,
+                      code, codes);
     } else if (mode == N(POOL_CODE)) {
         /* neighbours have the tap of the first */
         N(max_window)(p, x, stream, row, col, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode, best, code,
@@ -217,15 +222,16 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
     }
     for (int64_t i = 0; i < p->n_rows; i++) {
         const int wide = p->channels >= 2 * VL;
+        const int64_t row_taps = p->rows[i].count;
         if (wide)
             for (int64_t j = 0; j < p->n_cols; j++) {
                 int64_t c = 0;
                 for (; c + FC_STREAMS * VL <= p->channels; c += FC_STREAMS * VL)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode);
+                    N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode, 0);
                 for (; c + VL <= p->channels; c += VL)
-                    N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode);
+                    N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode, 0);
                 if (c < p->channels)
-                    N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode);
+                    N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode, 0);
             }
         else
             for (int64_t c = 0; c < p->channels; c += VL) {
@@ -233,15 +239,20 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
                 int64_t j = 0;
                 while (j < p->n_cols) {
                     if ((!tail || !mean) && j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j)) {
-                        if (!tail)
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode);
+                        const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
+                        if (pairs && !tail)
+                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 2);
+                        else if (pairs)
+                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
+                        else if (!tail)
+                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
                         else
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode);
+                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 0);
                         j += FC_STREAMS;
                     } else if (!tail) {
-                        N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode);
+                        N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode, 0);
                     } else {
-                        N(pool_block)(p, i, j++, c, 1, 0, tail, mean, mode);
+                        N(pool_block)(p, i, j++, c, 1, 0, tail, mean, mode, 0);
                     }
                 }
             }
