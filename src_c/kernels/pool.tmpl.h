@@ -170,12 +170,12 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
         }
     } else if (taps) {
         const fc_span some = {.count = taps}; /* a number to the compiler */
-        N(max_window)(p, x, stream, &some, &some, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode, best,
-                      code, codes);
+        N(max_window)(p, x, stream, &some, &some, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail,
+                      mode, best, code, codes);
     } else if (mode == N(POOL_CODE)) {
         /* neighbours have the tap of the first */
-        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode, best, code,
-                      codes);
+        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode,
+                      best, code, codes);
     } else {
         int64_t code_h = p->step_h * p->width, code_w = p->step_w;
         /* positions beyond the range of a lane: number the taps instead and find the position when it is written */

@@ -269,16 +269,16 @@ INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int me
 /* ---- windows that do not overlap ----------------------------------------------------------------------------------
  * Each is read once and writes its positions, in the order of memory. */
 /* A row of `windows` whose positions begin at x, x_step apart: rows x cols taps of each, the first of them number `tap`. */
-INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *code, int64_t windows, T *x, int64_t x_step,
-                         int64_t tap, const int64_t rows, const int64_t cols, const int stream)
+INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *code, int64_t windows, T *x,
+                         int64_t x_step, int64_t tap, const int64_t rows, const int64_t cols, const int stream)
 {
     const int64_t whole = p->channels / VL * VL, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
     const int64_t g_col = p->grad_y_col, code_col = p->code_col, kernel_w = p->kernel_w;
     const int tail = (int)(p->channels - whole);
     for (int64_t j = 0; j < windows; j++, g += g_col, code += code_col, x += x_step) {
         for (int64_t c = 0; c < whole; c += VL) /* + 0: a sum begins with 0, which -0 does not change */
-            N(max_spread)(x + c, row, col, vcodes_load(code + c, VL), tap, kernel_w, vload(g + c) + (vec){0}, rows, cols, 0,
-                          1, stream);
+            N(max_spread)(x + c, row, col, vcodes_load(code + c, VL), tap, kernel_w, vload(g + c) + (vec){0}, rows,
+                          cols, 0, 1, stream);
         if (tail)
             N(max_spread)(x + whole, row, col, vcodes_load(code + whole, tail), tap, kernel_w,
                           vload_tail(g + whole, tail) + (vec){0}, rows, cols, tail, 1, 0);
