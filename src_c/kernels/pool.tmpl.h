@@ -238,16 +238,13 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
                 const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
                 int64_t j = 0;
                 while (j < p->n_cols) {
-                    if ((!tail || !mean) && j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j)) {
-                        const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
-                        if (pairs && !tail)
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 2);
-                        else if (pairs)
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
-                        else if (!tail)
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
-                        else
-                            N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 0);
+                    const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
+                    const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
+                    if (four && pairs && tail) {
+                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
+                        j += FC_STREAMS;
+                    } else if (four && !tail) {
+                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
                         j += FC_STREAMS;
                     } else if (!tail) {
                         N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode, 0);
