@@ -161,6 +161,41 @@ def test_channels_around_the_vector_width(channels, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33, 64])
+@pytest.mark.parametrize(
+    "window",
+    [  # kernel, stride, padding, dilation, ceil_mode, sizes
+        (2, 2, 0, 1, False, (8, 12)),
+        (2, 2, 0, 1, False, (7, 9)),
+        (2, 2, 1, 1, True, (7, 10)),
+        ((3, 2), (3, 2), (1, 0), 1, False, (9, 26)),
+        (2, (3, 4), 0, (2, 3), False, (11, 19)),
+        ((1, 5), (2, 5), 0, 1, False, (3, 25)),
+        (7, 7, 3, 1, False, (4, 4)),
+        (7, 1, 3, 1, False, (4, 4)),
+    ],
+)
+def test_windows_apart(window, channels, dtype):
+    """Of few channels several columns are written at once; windows at the edges are parts."""
+    *arguments, sizes = window
+    rng = np.random.default_rng(channels)
+    x = whole(rng, (3, channels, *sizes), dtype, nan=0.05)
+    expected, where = R.max_pool2d(x, *arguments, return_indices=True)
+    g = whole(rng, expected.shape, dtype)
+    g[rng.random(g.shape) < 0.2] = -0.0
+    g[rng.random(g.shape) < 0.1] = np.nan
+    expected_grad = F.max_pool2d_backward(g, where, x.shape)
+    np.testing.assert_array_equal(expected_grad, R.max_pool2d_backward(g, where, x.shape))
+    for form in FORMATS:
+        y, taps = layers._max_pool2d_argmax(form(x), *arguments)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(F.max_pool2d(form(x), *arguments), expected)
+        grad = layers._max_pool2d_argmax_backward(form(g), taps, x.shape, *arguments)
+        assert same_bits(grad, expected_grad)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 97])
 def test_max_pool1d_lengths_and_nan_in_every_lane(width, dtype):
     """One NaN at every position: it must come out of exactly the windows that hold it."""

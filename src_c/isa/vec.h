@@ -237,7 +237,12 @@ INLINE vec vfirst(vec a, int count)
  * vpick(m, a, b)       m ? a : b
  * ipick(m, a, b)       the same for ivec
  * vadd_where(m, a, b)  m ? a + b : a
- * vbytes_equal(p, b)   p[lane] == b, for VL bytes at p */
+ * vcodes               a byte per lane
+ * vcodes_load(p, n)    the n bytes at p, 0 < n <= VL; the other lanes are undefined, nothing beyond is read
+ * vcodes_store(p, a, n)
+ * vcodes_set(b)        b in every lane
+ * vcodes_pick(m, a, b) m ? a : b
+ * vcodes_equal(a, b)   a[lane] == b[lane] */
 #define vmask N(vmask)
 #define vgreater N(vgreater)
 #define vat_least N(vat_least)
@@ -248,7 +253,12 @@ INLINE vec vfirst(vec a, int count)
 #define vpick N(vpick)
 #define ipick N(ipick)
 #define vadd_where N(vadd_where)
-#define vbytes_equal N(vbytes_equal)
+#define vcodes N(vcodes)
+#define vcodes_load N(vcodes_load)
+#define vcodes_store N(vcodes_store)
+#define vcodes_set N(vcodes_set)
+#define vcodes_pick N(vcodes_pick)
+#define vcodes_equal N(vcodes_equal)
 #if FC_VECTOR_BYTES == 64 && FC_F32
 typedef __mmask16 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
@@ -257,10 +267,6 @@ INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_ps((__m512)a, m, (__m512)a, (__m512)b); }
-INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
-{
-    return _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8((char)b));
-}
 #elif FC_VECTOR_BYTES == 64
 typedef __mmask8 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
@@ -269,10 +275,6 @@ INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (_
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi64((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_pd((__m512d)a, m, (__m512d)a, (__m512d)b); }
-INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
-{
-    return (vmask)_mm_cmpeq_epi8_mask(_mm_loadl_epi64((const __m128i *)p), _mm_set1_epi8((char)b));
-}
 #else
 typedef ivec vmask;
 INLINE vmask vgreater(vec a, vec b) { return a > b; }
@@ -298,29 +300,45 @@ INLINE vec vpick(vmask m, vec a, vec b) { return vselect(m, a, b); }
 #endif
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)vpick(m, (vec)a, (vec)b); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return vpick(m, a + b, a); }
-typedef uint8_t N(bytes) __attribute__((vector_size(FC_VECTOR_BYTES / sizeof(T))));
-INLINE vmask vbytes_equal(const uint8_t *p, uint8_t b)
-{
-    N(bytes) codes;
-    memcpy(&codes, p, sizeof codes);
-    return __builtin_convertvector(codes, ivec) == (ivec){0} + b;
-}
 #endif
-/* The same for the first `count` bytes at p, 0 < count < VL; the other lanes are undefined, nothing beyond is read. */
-#define vbytes_equal_tail N(vbytes_equal_tail)
+typedef uint8_t N(bytes) __attribute__((vector_size(FC_VECTOR_BYTES / sizeof(T))));
 #if FC_VECTOR_BYTES == 64
-INLINE vmask vbytes_equal_tail(const uint8_t *p, uint8_t b, int count)
+typedef __m128i vcodes;
+INLINE vcodes vcodes_load(const uint8_t *p, int count)
 {
-    return (vmask)_mm_cmpeq_epi8_mask(_mm_maskz_loadu_epi8((__mmask16)((1u << count) - 1), p), _mm_set1_epi8((char)b));
+    return _mm_maskz_loadu_epi8((__mmask16)((1u << count) - 1), p);
 }
+INLINE void vcodes_store(uint8_t *p, vcodes a, int count)
+{
+    _mm_mask_storeu_epi8(p, (__mmask16)((1u << count) - 1), a);
+}
+INLINE vcodes vcodes_set(int64_t b) { return _mm_set1_epi8((char)b); }
+INLINE vcodes vcodes_pick(vmask m, vcodes a, vcodes b) { return _mm_mask_mov_epi8(b, m, a); }
+INLINE vmask vcodes_equal(vcodes a, vcodes b) { return (vmask)_mm_cmpeq_epi8_mask(a, b); }
 #else
-INLINE vmask vbytes_equal_tail(const uint8_t *p, uint8_t b, int count)
+typedef ivec vcodes;
+INLINE vcodes vcodes_load(const uint8_t *p, int count)
 {
-    uint8_t bytes[VL] = {0};
-    for (int i = 0; i < count; i++)
-        bytes[i] = p[i];
-    return vbytes_equal(bytes, b);
+    N(bytes) codes = {0};
+    if (count == VL)
+        memcpy(&codes, p, sizeof codes);
+    else
+        for (int i = 0; i < count; i++)
+            codes[i] = p[i];
+    return __builtin_convertvector(codes, ivec);
 }
+INLINE void vcodes_store(uint8_t *p, vcodes a, int count)
+{
+    const N(bytes) codes = __builtin_convertvector(a, N(bytes));
+    if (count == VL)
+        memcpy(p, &codes, sizeof codes);
+    else
+        for (int i = 0; i < count; i++)
+            p[i] = codes[i];
+}
+INLINE vcodes vcodes_set(int64_t b) { return (ivec){0} + (__typeof__(((ivec){0})[0]))(uint8_t)b; }
+INLINE vcodes vcodes_pick(vmask m, vcodes a, vcodes b) { return ipick(m, a, b); }
+INLINE vmask vcodes_equal(vcodes a, vcodes b) { return a == b; }
 #endif
 #if FC_VECTOR_BYTES == 64
 INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }

@@ -14,20 +14,20 @@ enum { N(POOL_VALUE), N(POOL_CODE), N(POOL_INDEX) };
 enum { N(POOL_SMALL) = 64 }; /* taps */
 
 /* The scan of one window. torch's rule: a tap wins when it is greater or NaN, so the first maximum stays, and of NaNs the
- * last; against -inf the first tap wins or is equal. code counts the winner as u * code_h + v * code_w. */
+ * last. Positions count the winner as u * code_h + v * code_w, codes its taps from `first` on. */
 INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
-                          int64_t code_h, int64_t code_w, const int streams, const int tail, const int mode, vec *best,
-                          ivec *code)
+                          int64_t code_h, int64_t code_w, int64_t first, const int streams, const int tail,
+                          const int mode, vec *best, ivec *code, vcodes *codes)
 {
     const int64_t step_row = p->step_h * p->x_row, step_col = p->step_w * p->x_col;
     FC_EACH_STREAM
     {
-        best[s] = vset1((T)-INFINITY);
-        code[s] = (ivec){0};
+        best[s] = FC_LOAD(x + s * stream);
+        code[s] = (ivec){0}, codes[s] = vcodes_set(first);
     }
     for (int64_t u = 0; u < row->count; u++) {
-        const T *q = x + u * step_row;
-        for (int64_t v = 0; v < col->count; v++, q += step_col)
+        for (int64_t v = u == 0; v < col->count; v++) {
+            const T *q = x + u * step_row + v * step_col;
             FC_EACH_STREAM
             {
                 const vec a = FC_LOAD(q + s * stream);
@@ -37,8 +37,12 @@ INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, con
                 }
                 const vmask wins = vor(vgreater(a, best[s]), visnan(a));
                 best[s] = vpick(wins, a, best[s]);
-                code[s] = ipick(wins, (ivec){0} + (__typeof__(code[0][0]))(u * code_h + v * code_w), code[s]);
+                if (mode == N(POOL_CODE))
+                    codes[s] = vcodes_pick(wins, vcodes_set(first + u * code_h + v), codes[s]);
+                else
+                    code[s] = ipick(wins, (ivec){0} + (__typeof__(code[0][0]))(u * code_h + v * code_w), code[s]);
             }
+        }
     }
 }
 
@@ -125,17 +129,10 @@ static __attribute__((noinline)) void N(pool_far_positions)(const fc_pool_task *
 }
 
 INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const fc_span *col, int64_t at, ivec code_v,
-                                int lanes, const int mode, int64_t unit)
+                                int lanes, int64_t unit)
 {
     __typeof__(code_v[0]) code[VL];
     memcpy(code, &code_v, sizeof code);
-    if (mode == N(POOL_CODE)) {
-        uint8_t *index = (uint8_t *)p->index + at;
-        const int64_t base = row->tap * p->kernel_w + col->tap;
-        for (int l = 0; l < lanes; l++)
-            index[l] = (uint8_t)(base + code[l]);
-        return;
-    }
     int64_t *index = (int64_t *)p->index + at;
     const int64_t base = row->begin * p->width + col->begin;
     if (unit)
@@ -147,9 +144,10 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
             index[l] = base + code[l];
 }
 
-/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). */
+/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). Maxima of
+ * taps x taps, or where that is 0 of any number. */
 INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int streams,
-                          const int neighbours, const int tail, const int mean, const int mode)
+                          const int neighbours, const int tail, const int mean, const int mode, const int taps)
 {
     const fc_span *row = p->rows + i, *col = p->cols + j;
     const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + (col->begin - p->left) * p->x_col + c;
@@ -158,6 +156,7 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     T *y = (T *)p->y + i * p->y_row + j * p->y_col + c;
     vec best[FC_STREAMS];
     ivec code[FC_STREAMS];
+    vcodes codes[FC_STREAMS];
     int64_t unit = 0;
     if (mean) {
         if (row->count * col->count > N(POOL_SMALL))
@@ -169,14 +168,20 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
             const double area = (double)row->area * (double)col[neighbours ? s : 0].area;
             best[s] /= vset1((T)(p->divisor != 0 ? p->divisor : area));
         }
+    } else if (taps) {
+        const fc_span some = {.count = taps}; /* a number to the compiler */
+        N(max_window)(p, x, stream, &some, &some, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail,
+                      mode, best, code, codes);
     } else if (mode == N(POOL_CODE)) {
-        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, streams, tail, mode, best, code);
+        /* neighbours have the tap of the first */
+        N(max_window)(p, x, stream, row, col, p->kernel_w, 1, row->tap * p->kernel_w + col->tap, streams, tail, mode,
+                      best, code, codes);
     } else {
         int64_t code_h = p->step_h * p->width, code_w = p->step_w;
         /* positions beyond the range of a lane: number the taps instead and find the position when it is written */
         if (FC_F32 && mode == N(POOL_INDEX) && (row->count - 1) * code_h + (col->count - 1) * code_w > INT32_MAX)
             unit = code_h = col->count, code_w = 1;
-        N(max_window)(p, x, stream, row, col, code_h, code_w, streams, tail, mode, best, code);
+        N(max_window)(p, x, stream, row, col, code_h, code_w, 0, streams, tail, mode, best, code, codes);
     }
     FC_EACH_STREAM
     {
@@ -186,22 +191,23 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
             vstream(y + s * y_stream, best[s]);
         else
             vstore(y + s * y_stream, best[s]);
-        if (mode != N(POOL_VALUE))
-            N(pool_write_index)(p, row, col + (neighbours ? s : 0),
-                                i * p->index_row + j * p->index_col + c + s * index_stream, code[s], tail ? tail : VL,
-                                mode, unit);
+        const int64_t at = i * p->index_row + j * p->index_col + c + s * index_stream;
+        if (mode == N(POOL_CODE))
+            vcodes_store((uint8_t *)p->index + at, codes[s], tail ? tail : VL);
+        else if (mode == N(POOL_INDEX))
+            N(pool_write_index)(p, row, col + (neighbours ? s : 0), at, code[s], tail ? tail : VL, unit);
     }
 }
 
 #include "pool_plane.tmpl.h"
 
 /* ---- any number of channels ---------------------------------------------------------------------------------------*/
-/* Whether the windows of 4 columns are equal but for an even shift. */
+/* Whether the windows of 4 columns are equal but for an even shift; their first taps never grow. */
 INLINE int N(pool_regular)(const fc_span *col)
 {
     const int64_t shift = col[1].begin - col[0].begin, count = col[0].count;
     return col[1].count == count && col[2].count == count && col[3].count == count &&
-           col[2].begin - col[1].begin == shift && col[3].begin - col[2].begin == shift;
+           col[2].begin - col[1].begin == shift && col[3].begin - col[2].begin == shift && col[3].tap == col[0].tap;
 }
 
 INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode)
@@ -216,28 +222,34 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
     }
     for (int64_t i = 0; i < p->n_rows; i++) {
         const int wide = p->channels >= 2 * VL;
+        const int64_t row_taps = p->rows[i].count;
         if (wide)
             for (int64_t j = 0; j < p->n_cols; j++) {
                 int64_t c = 0;
                 for (; c + FC_STREAMS * VL <= p->channels; c += FC_STREAMS * VL)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode);
+                    N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode, 0);
                 for (; c + VL <= p->channels; c += VL)
-                    N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode);
+                    N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode, 0);
                 if (c < p->channels)
-                    N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode);
+                    N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode, 0);
             }
         else
             for (int64_t c = 0; c < p->channels; c += VL) {
                 const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
                 int64_t j = 0;
                 while (j < p->n_cols) {
-                    if (!tail && j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j)) {
-                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode);
+                    const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
+                    const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
+                    if (four && pairs && tail) {
+                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
+                        j += FC_STREAMS;
+                    } else if (four && !tail) {
+                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
                         j += FC_STREAMS;
                     } else if (!tail) {
-                        N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode);
+                        N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode, 0);
                     } else {
-                        N(pool_block)(p, i, j++, c, 1, 0, tail, mean, mode);
+                        N(pool_block)(p, i, j++, c, 1, 0, tail, mean, mode, 0);
                     }
                 }
             }

@@ -380,6 +380,13 @@ static int64_t held(const fc_span *spans, int64_t count)
     return sum;
 }
 
+/* Whether no position lies in two windows, and whether every one lies in one. */
+static int is_apart(const fc_pool_axis *a) { return a->stride > (a->kernel - 1) * a->dilation; }
+static int is_tiled(const fc_pool_axis *a, int64_t in, int64_t out)
+{
+    return a->stride == a->kernel && a->dilation == 1 && a->pad_before == 0 && in == out * a->stride;
+}
+
 static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap, int by_planes,
                           const fc_view *grad_x)
 {
@@ -434,6 +441,8 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
                                     .step_w = w.dilation,
                                     .divisor = (double)pool->divisor,
                                     .phases = phases,
+                                    .apart = is_apart(&h) && is_apart(&w),
+                                    .gaps = !is_tiled(&h, in_h, out_h) || !is_tiled(&w, in_w, out_w),
                                     .stream = streams(&call)};
     for (int64_t c = 0; c < call.lane_step; c++)
         phases[c] = phase_of(&w, c);
