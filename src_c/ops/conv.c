@@ -14,20 +14,34 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Asked once: `known` keeps the answer, 0 at first. A benign race: every thread writes the same value. */
+static int64_t cache_bytes(int64_t *known, int name, int64_t least, int64_t otherwise)
+{
+    int64_t bytes = __atomic_load_n(known, __ATOMIC_RELAXED);
+    if (!bytes) {
+        const long told = name < 0 ? 0 : sysconf(name);
+        bytes = told >= least ? told : otherwise;
+        __atomic_store_n(known, bytes, __ATOMIC_RELAXED);
+    }
+    return bytes;
+}
+
+#ifdef _SC_LEVEL2_CACHE_SIZE
+enum { L1_BYTES = _SC_LEVEL1_DCACHE_SIZE, L2_BYTES = _SC_LEVEL2_CACHE_SIZE };
+#else
+enum { L1_BYTES = -1, L2_BYTES = -1 };
+#endif
+
 int64_t fc_l2_bytes(void)
 {
-    static int64_t bytes; /* benign race: every thread writes the same value */
-    int64_t known = __atomic_load_n(&bytes, __ATOMIC_RELAXED);
-    if (!known) {
-        known = 1 << 20;
-#ifdef _SC_LEVEL2_CACHE_SIZE
-        const long told = sysconf(_SC_LEVEL2_CACHE_SIZE);
-        if (told >= 128 << 10)
-            known = told;
-#endif
-        __atomic_store_n(&bytes, known, __ATOMIC_RELAXED);
-    }
-    return known;
+    static int64_t known;
+    return cache_bytes(&known, L2_BYTES, 128 << 10, 1 << 20);
+}
+
+int fc_has_wide_l1(void)
+{
+    static int64_t known;
+    return cache_bytes(&known, L1_BYTES, 1, 32 << 10) >= 48 << 10;
 }
 
 int fc_streams(const fc_problem *p)
