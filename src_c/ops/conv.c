@@ -268,17 +268,18 @@ static double direct_products(const fc_problem *p)
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
  * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured for 36 and 6 points, and not less for 25 and
- * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles: that counts where Winograd gains least, with
- * 2 taps. double: the number of operations may not fit in 64 bits. */
+ * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4), of 9
+ * where the second level takes 40 GB/s and the third 24 (Emerald Rapids): that counts where Winograd gains least, with 2 taps. double:
+ * the number of operations may not fit in 64 bits. */
 static double winograd_cost(const fc_problem *p)
 {
-    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
+    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50, WEIGHT_TILES = 4 };
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const int64_t products = fc_tile_products(&t);
-    const double weights = t.taps == 2 ? 1.5 * (double)(products * in * out_vectors) : 0;
+    const double weights = t.taps == 2 ? (double)WEIGHT_TILES * (double)(products * in * out_vectors) : 0;
     return (double)(t.rows * t.columns) *
                (double)(products * in * out_vectors + (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
                         (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
