@@ -27,8 +27,8 @@ typedef struct {
     const void *ahead;
     int64_t ahead_step;
     /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
-     * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched in any case: the
-     * stores of a tile would wait for as many at once. */
+     * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched too,
+     * and always for a single tap: the stores of a tile would wait for as many at once. */
     int64_t fetch, after;
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
 } fc_gemm;

@@ -165,10 +165,11 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     const T *a = g->a;
     T *y = g->y;
     const int64_t groups = (rows + FC_MR - 1) / FC_MR;
+    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
     for (int64_t i = 0, row = 0; i < groups; i++) {
         const int64_t count = (rows - row + groups - i - 1) / (groups - i);
         const T *next = i + 1 < groups ? a + (row + count) * g->a_row : a + g->after;
-        const int kind = !two ? 0 : g->ahead && row <= FC_MR ? 2 : N(gemm_tiles)[count][3] ? 3 : 1;
+        const int kind = !two ? 0 : g->ahead && row <= FC_MR ? 2 : rows_fetch && N(gemm_tiles)[count][3] ? 3 : 1;
         N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row, next);
         row += count;
     }

@@ -453,7 +453,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             run_row(s, b, &tile, y, merged);
-            if (tile.fetch) /* once is enough */
+            if (tile.fetch || taps(p) == 1) /* once is enough */
                 tile.ahead = NULL;
         }
 }
