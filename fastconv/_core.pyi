@@ -128,6 +128,7 @@ def elementwise_grad(
     function: int, grad_y: Array, x: Array, grad_x: Array, alpha: float
 ) -> None: ...
 
+NOWHERE: int
 IN_ARENA: int
 IN_INPUT: int
 IN_OUTPUT: int
@@ -140,6 +141,10 @@ def prepared_bytes(
 def prepare(
     itemsize: int, x: Operand, weight: Array, y: Operand, geometry: Geometry, prepared: Array
 ) -> None: ...
+def chain_serves(
+    itemsize: int,
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Geometry]],
+) -> int: ...
 
 class Steps:
     def __init__(self, itemsize: int) -> None: ...
@@ -156,6 +161,7 @@ class Steps:
         geometry: Geometry,
         lower: float,
         upper: float,
+        chain: bool,
     ) -> None: ...
     def linear(
         self,

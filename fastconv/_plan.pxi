@@ -35,11 +35,13 @@ cdef extern from "fastconv.h" nogil:
         fc_pool pool
         fc_elementwise function
         double alpha
+        int chain
 
+    int fc_chain_serves(fc_dtype, const fc_step *steps)
     fc_status fc_run_steps(fc_dtype, const fc_step *steps, int64_t count, void *arena, const fc_view *input,
                            const fc_view *output, double *seconds)
 
-IN_ARENA, IN_INPUT, IN_OUTPUT, IN_CONSTANT = FC_ARENA, FC_INPUT, FC_OUTPUT, FC_CONSTANT
+NOWHERE, IN_ARENA, IN_INPUT, IN_OUTPUT, IN_CONSTANT = FC_NOWHERE, FC_ARENA, FC_INPUT, FC_OUTPUT, FC_CONSTANT
 
 
 cdef int _operand(fc_operand *operand, tuple given) except -1:
@@ -112,6 +114,19 @@ def prepare(int itemsize, tuple x, weight, tuple y, tuple geometry, prepared):
     _check(status)
 
 
+def chain_serves(int itemsize, list shapes):
+    """shapes: (x, weight, y, geometry) of three convolutions that follow each other, (N, C, H, W) each. 0, 1 or 2, see
+    fc_chain_serves."""
+    cdef fc_step steps[3]
+    memset(steps, 0, sizeof(steps))
+    for i, (x, weight, y, geometry) in enumerate(shapes):
+        for_shape(&steps[i].x.view, x)
+        for_shape(&steps[i].y.view, y)
+        _dense(&steps[i].weight, weight, NULL)
+        steps[i].conv = _conv(geometry)
+    return fc_chain_serves(_dtype(itemsize), steps)
+
+
 cdef class Steps:
     """The steps of a plan as an array of C structs. Operands are tuples as in _operand."""
 
@@ -146,14 +161,16 @@ cdef class Steps:
         return step
 
     def conv(self, x, y, other, tuple weight_shape, weight, prepared, bias, tuple geometry, double lower,
-             double upper):
-        """weight: C-contiguous, or None where it is prepared; bias: contiguous 1-D or None; they are kept."""
+             double upper, bint chain):
+        """weight: C-contiguous, or None where it is prepared; bias: contiguous 1-D or None; they are kept. chain: this step
+        and the next two run depth first."""
         cdef fc_step *step = self._add(FC_STEP_CONV, x, y, other)
         step.conv = _conv(geometry)
         step.conv.prepared = _data(prepared, PyBUF_STRIDED_RO)
         _dense(&step.weight, weight_shape, _data(weight, PyBUF_STRIDED_RO))
         step.bias = _data(bias, PyBUF_STRIDED_RO)
         step.lower, step.upper = lower, upper
+        step.chain = chain
         self.held.append((weight, prepared, bias))
 
     def linear(self, x, y, weight, bias, double lower, double upper):

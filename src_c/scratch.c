@@ -88,8 +88,25 @@ static header *allocate(size_t bytes)
     return block;
 }
 
+static _Thread_local struct {
+    void *memory;
+    size_t bytes;
+    bool used;
+} lent;
+
+void fc_scratch_lend(void *memory, size_t bytes)
+{
+    lent.memory = memory;
+    lent.bytes = bytes;
+    lent.used = false;
+}
+
 void *fc_scratch_acquire(size_t bytes)
 {
+    if (lent.memory && !lent.used && bytes <= lent.bytes) {
+        lent.used = true;
+        return lent.memory;
+    }
     const size_t wanted = bytes;
     bytes = (bytes + ROUND - 1) / ROUND * ROUND;
     pthread_mutex_lock(&cache.mutex);
@@ -111,6 +128,10 @@ void fc_scratch_release(void *user)
 {
     if (!user)
         return;
+    if (user == lent.memory) {
+        lent.used = false;
+        return;
+    }
     header *block = (header *)((char *)user - HEADER);
     ASAN_POISON_MEMORY_REGION(user, block->bytes);
     if (block->bytes > KEEP_BYTES) {

@@ -7,6 +7,9 @@
 /* Returns `bytes` (rounded up) bytes aligned to 64, or NULL. The contents are undefined. */
 void *fc_scratch_acquire(size_t bytes);
 void fc_scratch_release(void *block);
+/* The calling thread's blocks lie in `memory` (aligned to 64) as long as they fit, one at a time, until it lends none (NULL, 0): calls
+ * inside a task neither allocate nor wait for each other. */
+void fc_scratch_lend(void *memory, size_t bytes);
 
 /* The same for `shared` bytes and `slots` parts of `each` bytes, NULL also when their sum is no size. */
 static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t each)

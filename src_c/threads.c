@@ -61,6 +61,7 @@ static struct {
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static _Atomic int num_threads = 1;
+static _Thread_local bool alone;
 
 static inline void relax(void)
 {
@@ -186,9 +187,11 @@ static void grow(int wanted)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+void fc_work_alone(int on) { alone = on; }
+
 int fc_parallel_slots(int64_t tasks)
 {
-    int threads = atomic_load_explicit(&num_threads, memory_order_relaxed);
+    const int threads = alone ? 1 : atomic_load_explicit(&num_threads, memory_order_relaxed);
     return tasks < threads ? (tasks > 1 ? (int)tasks : 1) : threads;
 }
 

@@ -15,6 +15,8 @@ void fc_parallel_in(int slots, int64_t tasks, fc_task *run, void *context);
 /* The same, but each thread walks its share of the tasks from the end: what the call before read last is still in its cache. */
 void fc_parallel_back(int slots, int64_t tasks, fc_task *run, void *context);
 int fc_parallel_slots(int64_t tasks);
+/* The jobs of the calling thread, which works on a task itself, have one slot, and blocks for one thread, until it is off. */
+void fc_work_alone(int on);
 /* For tasks that ignore their slot. */
 void fc_parallel(int64_t tasks, fc_task *run, void *context);
 #endif

@@ -78,6 +78,7 @@ class Node:
     channels: tuple[int, int] | None = None  # of y that are written; None: all
     layer: Module | None = None
     macs: int = 0
+    chain: int = 0  # steps, this one and those after it, that run depth first, see chains.py
 
     @property
     def is_clamped(self) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _core
 from .graph import Array, Node, Shape
+from .weights import Weights
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -38,16 +42,19 @@ def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -
     bandwidth = 1e9 * bandwidth_gbs if bandwidth_gbs else _measured_bandwidth(plan.dtype)
     seconds, whole = _measure(plan)
     rows = []
-    for node, weights, spent in zip(plan.nodes, plan._weights, seconds, strict=True):
-        traffic = _bytes(node, weights.read_bytes, plan.dtype.itemsize)
-        floor = max(2 * node.macs / peak, traffic / bandwidth)
+    for first, end in _lines(plan.nodes):
+        nodes, weights = plan.nodes[first:end], plan._weights[first:end]
+        macs, spent = sum(node.macs for node in nodes), max(seconds[first:end].sum(), 1e-9)
+        traffic = _bytes(nodes, weights, plan.dtype.itemsize)
+        floor = max(2 * macs / peak, traffic / bandwidth)
+        algorithms = map(_algorithm, nodes, weights, repeat(plan.dtype.itemsize))
         rows.append(
             StepReport(
-                node.name or "model",
-                _algorithm(node, weights, plan.dtype.itemsize),
-                tuple(node.fused),
-                node.y.shape,
-                node.macs,
+                nodes[0].name or "model",
+                " > ".join(algorithms),
+                tuple(chain.from_iterable(map(_names, nodes)))[1:],
+                nodes[-1].y.shape,
+                macs,
                 traffic,
                 spent,
                 spent / seconds.sum(),
@@ -62,7 +69,7 @@ def _measure(plan: Plan) -> tuple[Array, float]:
     """The least seconds of every step, and of a whole call."""
     x = np.random.default_rng(0).standard_normal(plan.input_shape).astype(plan.dtype)
     best, whole = np.full(len(plan.nodes), np.inf), np.inf
-    seconds = np.empty(len(plan.nodes))
+    seconds = np.zeros(len(plan.nodes))  # of a chain in its first step
     runs, begin = 0, time.perf_counter()
     while runs < _RUNS or time.perf_counter() - begin < _SECONDS:
         start = time.perf_counter()
@@ -70,13 +77,27 @@ def _measure(plan: Plan) -> tuple[Array, float]:
         whole = min(whole, time.perf_counter() - start)
         best = np.minimum(best, seconds)
         runs += 1
-    return np.maximum(best, 1e-9), whole
+    return best, whole
 
 
-def _bytes(node: Node, weights: int, itemsize: int) -> int:
-    """What a step has to move at least: its operands and its weights, each once."""
-    values = [node.x, node.y] + ([] if node.other is None else [node.other])
-    return weights + itemsize * sum(int(np.prod(value.spread)) for value in values)
+def _lines(nodes: list[Node]) -> Iterator[tuple[int, int]]:
+    """First and end of the steps of each line: one, or a chain."""
+    position = 0
+    while position < len(nodes):
+        end = position + max(1, nodes[position].chain)
+        yield position, end
+        position = end
+
+
+def _names(node: Node) -> list[str]:
+    return [node.name, *node.fused]
+
+
+def _bytes(nodes: list[Node], weights: list[Weights], itemsize: int) -> int:
+    """What steps have to move at least: the operands of the first and the last and all weights."""
+    values = [nodes[0].x, nodes[-1].y, *(node.other for node in nodes if node.other is not None)]
+    elements = sum(math.prod(value.spread) for value in values)
+    return elements * itemsize + sum(own.read_bytes for own in weights)
 
 
 def _algorithm(node: Node, weights: Any, itemsize: int) -> str:

@@ -139,10 +139,34 @@ static void N(transpose_edge)(int rows, int columns, const T *from, int64_t from
 
 #define FC_UP_TO_VL(n) ((n) < VL ? (int)(n) : VL)
 
+/* Lane l of part k of the pixels of three planes: place (k * VL + l) / 3 of plane (k * VL + l) % 3. */
+#define FC_OF_TWO(l, k) (((k) * VL + (l)) % 3 % 2 * VL + ((k) * VL + (l)) / 3)
+#define FC_OF_THIRD(l, k) (((k) * VL + (l)) % 3 == 2 ? VL + ((k) * VL + (l)) / 3 : (l))
+
+/* to[j][i] = from[i][j] for i < 3, j < columns, of which there are VL or more. The planes of a color image, first layer of most
+ * networks: 6 shuffles per 3 vectors, where blocks of VL x VL take 64 for as many, and VL partial stores. 224 x 224: 135 -> 26 us
+ * (Emerald Rapids), the speed of the third-level cache. */
+static void N(zip_three)(int64_t columns, const T *from, int64_t from_pitch, T *to)
+{
+    for (int64_t j = 0; j < columns; j += VL) {
+        j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
+        const vec a = vload(from + j), b = vload(from + from_pitch + j), c = vload(from + 2 * from_pitch + j);
+        vstore(to + 3 * j, FC_SHUFFLE(FC_SHUFFLE(a, b, FC_OF_TWO, 0), c, FC_OF_THIRD, 0));
+        vstore(to + 3 * j + VL, FC_SHUFFLE(FC_SHUFFLE(a, b, FC_OF_TWO, 1), c, FC_OF_THIRD, 1));
+        vstore(to + 3 * j + 2 * VL, FC_SHUFFLE(FC_SHUFFLE(a, b, FC_OF_TWO, 2), c, FC_OF_THIRD, 2));
+    }
+}
+#undef FC_OF_TWO
+#undef FC_OF_THIRD
+
 static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
 {
     const T *from = from_;
     T *to = to_;
+    if (rows == 3 && to_pitch == 3 && columns >= VL) {
+        N(zip_three)(columns, from, from_pitch, to);
+        return;
+    }
     for (int64_t i = 0; i < rows; i += VL)
         for (int64_t j = 0; j < columns; j += VL) {
             if (i + VL <= rows && columns >= VL)

@@ -436,6 +436,15 @@ int fc_is_direct(const fc_problem *problem)
     return choose(&p) == &direct;
 }
 
+int fc_runs_by_rows(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    p.weight_u = 0, p.weight_v = 1; /* tell whether it is turned */
+    const method *m = choose(&p);
+    return (m == &direct || m == &depthwise) && p.weight_u == 0 && p.kernel_h == problem->kernel_h &&
+           p.kernel_w == problem->kernel_w;
+}
+
 int fc_takes_packed(const fc_problem *problem)
 {
     fc_problem p = *problem;

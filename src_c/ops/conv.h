@@ -53,6 +53,8 @@ double fc_forward_cost(const fc_problem *);
 double fc_phases_cost(const fc_problem *, int gradient);
 int fc_is_grouped(const fc_problem *); /* few channels per group, which conv_depthwise.c serves */
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
+/* Whether the method is direct or depthwise on the problem as it lies: any rows of y by themselves have the bits of the whole. */
+int fc_runs_by_rows(const fc_problem *);
 int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
 /* A tall, narrow image is turned on its side. */
 void fc_lay_down(fc_problem *);

@@ -93,12 +93,15 @@ fc_status fc_run_steps(fc_dtype dtype, const fc_step *steps, int64_t count, void
                        const fc_view *output, double *seconds)
 {
     fc_status status = FC_OK;
-    for (int64_t i = 0; i < count && status == FC_OK; i++) {
+    for (int64_t i = 0, last; i < count && status == FC_OK; i = last + 1) {
         const fc_step *s = &steps[i];
-        const fc_view x = locate(&s->x, arena, input, output), y = locate(&s->y, arena, input, output);
-        const fc_view other = locate(&s->other, arena, input, output);
+        const int chained = s->chain && fc_chain_pays(s, s->x.view.n);
+        last = chained ? i + 2 : i;
+        const fc_operand *o = &steps[last].other;
+        const fc_view x = locate(&s->x, arena, input, output), y = locate(&steps[last].y, arena, input, output);
+        const fc_view third = locate(o, arena, input, output), *other = o->place == FC_NOWHERE ? NULL : &third;
         const double start = seconds ? now() : 0;
-        status = run_step(dtype, s, &x, &y, s->other.place == FC_NOWHERE ? NULL : &other);
+        status = chained ? fc_run_chain(dtype, s, &x, other, &y) : run_step(dtype, s, &x, &y, other);
         if (seconds)
             seconds[i] = now() - start;
     }
