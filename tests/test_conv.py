@@ -31,6 +31,10 @@ CASES = {
     "3x3": ((2, 5, 7, 9), (6, 5, 3, 3), {"padding": 1}),
     "3x3 no padding": ((2, 5, 7, 9), (6, 5, 3, 3), {}),
     "1x1": ((2, 9, 5, 7), (17, 9, 1, 1), {}),
+    "1x1 blocks": ((2, 41, 24, 23), (70, 41, 1, 1), {}),  # of pixels, in the gradient of the weight
+    "1x1 to channels a page apart": ((1, 33, 9, 7), (1030, 33, 1, 1), {}),
+    "1x1 from channels a page apart": ((2, 1024, 9, 7), (35, 1024, 1, 1), {}),
+    "1x1 strided, half a page apart": ((1, 512, 9, 8), (34, 512, 1, 1), {"stride": 2}),
     "1x1 padded": ((2, 3, 4, 5), (4, 3, 1, 1), {"padding": (1, 2)}),
     "1x1 strided": ((2, 9, 7, 8), (5, 9, 1, 1), {"stride": (2, 3)}),
     "stem 7x7 stride 2": ((1, 3, 23, 25), (17, 3, 7, 7), {"stride": 2, "padding": 3}),

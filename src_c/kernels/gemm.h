@@ -26,11 +26,18 @@ typedef struct {
      * or NULL. May lie beyond the end of an array. */
     const void *ahead;
     int64_t ahead_step;
-    /* Of an a that comes from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
-     * of each on, and y itself. The tile after the last reads a + after. 0: they do not. */
+    /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
+     * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched too,
+     * and always for a single tap: the stores of a tile would wait for as many at once. */
     int64_t fetch, after;
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
 } fc_gemm;
+
+/* `count` lines of memory, `step` elements apart; may lie beyond the end of an array */
+typedef struct {
+    const void *first;
+    int64_t step, count;
+} fc_lines;
 
 /* The same product with the reduction over the rows of both sides (gradients of weights):
  *     c[i][col] (+)= sum_{m < images} sum_{l < lines} sum_{p < depth}
@@ -46,10 +53,8 @@ typedef struct {
     int64_t c_row;
     int64_t rows, columns;
     int accumulate; /* start from c instead of 0 */
-    /* Memory to bring into the second-level cache meanwhile: `fetches` lines at ahead + i * ahead_step. May lie beyond the end
-     * of an array. */
-    const void *ahead;
-    int64_t ahead_step, fetches;
+    /* To bring into the second-level cache meanwhile, one after the other, a line per step of the reduction. */
+    fc_lines ahead[2];
 } fc_gemm_at;
 
 typedef struct {

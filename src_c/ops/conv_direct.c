@@ -47,7 +47,7 @@ typedef struct {
     int64_t count_n, count_h, count_w;     /* number of blocks */
     int64_t parts;                         /* pieces of the panel loop */
     int in_place, dense_y;
-    int fetch, stream;                     /* x, read in place, comes from memory; y bypasses the caches */
+    int stream;                            /* y bypasses the caches */
     int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
@@ -64,8 +64,8 @@ static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
 static int can_run_in_place(const fc_problem *p)
 {
     const int64_t pixel = p->x.stride_w * (int64_t)p->item;
-    return p->x.stride_c == 1 && pixel % ALIASING_BYTES != 0 && pixel * p->stride_w % (2 * ALIASING_BYTES) != 0 &&
-           fc_sees_no_padding(p);
+    const int aliases = pixel % ALIASING_BYTES == 0 || pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
+    return p->x.stride_c == 1 && (!aliases || fc_has_wide_l1()) && fc_sees_no_padding(p);
 }
 
 static void set_strip(plan *s)
@@ -234,7 +234,6 @@ static plan make_plan(const fc_problem *p)
         s.chunk = fc_min(s.chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
-    s.fetch = s.in_place && p->x.n * p->x.h * p->x.w * p->x.c * (int64_t)p->item > fc_l2_bytes();
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
@@ -439,8 +438,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         tile.ahead_step = p->weight_c;
     }
     const char *weights = tile.b;
-    /* The first panel reads x from memory, where the last tap has not been before. */
-    if (s->fetch && panel == b->part * s->panels / s->parts)
+    /* The first panel reads x, maybe from memory, where the last tap has not been before. */
+    if (s->in_place && panel == b->part * s->panels / s->parts)
         tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !merged;
     tile.after = b->rows > 1 ? s->strip_step_h * s->strip_row : b->columns * tile.a_row;
     for (int64_t i = 0; i < (s->by_pixel ? 1 : b->images); i++)
@@ -454,7 +453,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
             run_row(s, b, &tile, y, merged);
-            if (tile.fetch) /* once is enough */
+            if (tile.fetch || taps(p) == 1) /* once is enough */
                 tile.ahead = NULL;
         }
 }

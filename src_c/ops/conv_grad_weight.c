@@ -12,8 +12,9 @@
  * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the next one is
  * fetched; x, if it must be copied, gets another pitch.
  *
- * A pointwise (1x1) problem is symmetric in x and grad_y. The side with fewer channels is transposed into rows of pixels, so that
- * the tile kernel of the forward pass reads both sides in order.
+ * A pointwise (1x1) problem is symmetric in x and grad_y. Where the first-level cache has 12 ways, both are read where they lie, a block
+ * of pixels at a time, while the next one is fetched ("dense"). Elsewhere the side with fewer channels is transposed into rows of pixels,
+ * so that the tile kernel of the forward pass reads both sides in order.
  *
  * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round ("turned"):
  * the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
@@ -33,6 +34,7 @@ enum {
     /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
     BLOCK_PIXELS = 256,
     LINE = 64,
+    PAGE = 4096,
     /* Pixels a multiple of this apart share 8 of the 64 sets of L1, where 64 of a block's lines fit. */
     ALIASING_BYTES = 512,
     MIN_CHANNELS = 32, /* of an x that is worth a copy */
@@ -52,6 +54,7 @@ typedef struct {
     int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
     int64_t row_units; /* kernel_h or taps */
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
+    int dense; /* pointwise, and both sides are read where they lie: a row of pixels without gaps */
     int turned; /* lanes are (v, c) */
     int64_t rows; /* (v, c) or c */
     int64_t x_pixel, x_row, x_image, x_step_h, x_step_w; /* pitches of the strips, elements */
@@ -101,6 +104,34 @@ static void set_pointwise_strips(plan *s)
     s->x_pixel = fc_round_up(pixels, 16) + 16; /* pitch of a channel: never a multiple of a cache line's power of two */
     s->x_bytes = fc_round_up(s->p->in_channels * s->x_pixel * item, 64);
     s->y_bytes = fc_round_up(pixels * s->panel * item, 64);
+}
+
+/* Rows of pixels without gaps, which a cache of 12 ways takes as they are. Not so that each pixel is in another page. */
+static int is_dense(const fc_problem *p)
+{
+    return fc_has_wide_l1() && p->x.n * p->x.h == 1 && p->y.n * p->y.h == 1 && p->x.stride_c == 1 &&
+           p->y.stride_c == 1 && p->x.stride_w == p->in_channels && p->y.stride_w == p->out_channels &&
+           p->in_channels * (int64_t)p->item % PAGE != 0;
+}
+
+static void set_dense_strips(plan *s)
+{
+    enum {
+        LEAST_PIXELS = 64, /* of a block: the sums come and go in 56 of the 14 * 64 cycles of a tile */
+        FAR_PANELS = 32, /* in a pixel of grad_y: two lines each, so far apart, come slowly, and the panel is copied */
+    };
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    s->x_in_place = s->merged = 1;
+    s->y_in_place = p->out_channels < FAR_PANELS * s->panel;
+    const int64_t channels = p->in_channels + (s->y_in_place ? p->out_channels : s->panel);
+    s->rows = p->in_channels;
+    s->x_step_h = s->x_step_w = 1;
+    s->x_pixel = p->in_channels;
+    if (!s->single) /* it and the next block stay in half of the second-level cache */
+        while (s->block_w > LEAST_PIXELS && s->block_w * channels * item > fc_l2_bytes() / 4)
+            s->block_w /= 2;
+    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_w * s->panel * item, LINE);
 }
 
 /* Multiplications of vectors per pixel. A tile of fewer than LATENCY takes as long: the next ones wait for its sums. */
@@ -165,7 +196,10 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
     choose_slices(&s, y);
     choose_block(&s, y);
-    if (pointwise)
+    s.dense = pointwise && is_dense(p);
+    if (s.dense)
+        set_dense_strips(&s);
+    else if (pointwise)
         set_pointwise_strips(&s);
     else
         set_strips(&s);
@@ -256,6 +290,20 @@ static const char *next_panel(const plan *s, const block *b, const part *of)
     return (char *)y->data + at * (int64_t)s->p->item;
 }
 
+/* What a dense block fetches: the rest of the panel's lines of one block, or the next block. */
+static void set_ahead(const plan *s, const block *b, const char *panel, fc_lines *ahead)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, lanes = LINE / item, pixels = b->columns, end = b->w + pixels;
+    if (s->single || !s->y_in_place) {
+        ahead[0] = (fc_lines){panel, p->y.stride_w, pixels};
+        ahead[1] = (fc_lines){panel + LINE, p->y.stride_w, pixels};
+        return;
+    }
+    ahead[0] = (fc_lines){fc_at(p->y.data, end * p->out_channels, p->item), lanes, pixels * p->out_channels / lanes};
+    ahead[1] = (fc_lines){fc_at(p->x.data, end * p->in_channels, p->item), lanes, pixels * p->in_channels / lanes};
+}
+
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
 static void add_products(const plan *s, const block *b, const char *x, const outputs *y, const part *of, char *c,
                          int64_t c_row, int accumulate)
@@ -263,9 +311,8 @@ static void add_products(const plan *s, const block *b, const char *x, const out
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, x_line = s->x_step_h * s->x_row, x_step = s->x_step_w * s->x_pixel;
     const int64_t pixels = b->images * b->rows * b->columns;
-    const char *ahead = s->y_in_place ? NULL : next_panel(s, b, of);
-    fc_gemm_at product = {
-        .images = b->images, .depth = b->columns, .accumulate = accumulate, .ahead_step = p->y.stride_w};
+    const char *ahead = s->y_in_place && !s->dense ? NULL : next_panel(s, b, of);
+    fc_gemm_at product = {.images = b->images, .depth = b->columns, .accumulate = accumulate};
     if (s->turned) {
         product.a_image = y->image, product.a_line = y->row, product.a_step = y->pixel;
         product.b_image = s->x_image, product.b_line = x_line, product.b_step = x_step;
@@ -294,9 +341,13 @@ static void add_products(const plan *s, const block *b, const char *x, const out
                                                          item;
         *(s->turned ? &product.a : &product.b) = y->data + (begin * y->row + columns.first * y->pixel) * item;
         product.c = c + unit * product.rows * product.c_row * item;
-        const int64_t first = (unit - of->first) * pixels / (of->last - of->first);
-        product.ahead = fc_at(ahead, first * p->y.stride_w, item);
-        product.fetches = ahead ? (unit + 1 - of->first) * pixels / (of->last - of->first) - first : 0;
+        if (s->dense)
+            set_ahead(s, b, ahead, product.ahead);
+        else if (ahead) {
+            const int64_t first = (unit - of->first) * pixels / (of->last - of->first),
+                          end_line = (unit + 1 - of->first) * pixels / (of->last - of->first);
+            product.ahead[0] = (fc_lines){fc_at(ahead, first * p->y.stride_w, item), p->y.stride_w, end_line - first};
+        }
         p->k->gemm->at(&product);
     }
 }
@@ -373,7 +424,7 @@ static void add_pixels(const plan *s, const block *b, const char *x, const outpu
 
 static const char *load_block(const plan *s, const block *b, int64_t group, char *scratch)
 {
-    if (!s->pointwise)
+    if (!s->pointwise || s->dense)
         return load_strip(s, group, b, scratch);
     const fc_pitch pitch = {b->columns, 1, s->x_pixel};
     load_pixels(s, &s->p->x, b, group * s->p->in_channels, s->p->in_channels, scratch, pitch, b->rows * b->columns);
@@ -399,7 +450,7 @@ static void add_block(const plan *s, const block *b, const char *x, const part *
         const int64_t width = piece.columns > lanes ? s->panel : lanes, row = b->columns * width;
         const outputs y = {panel, b->rows * row, row, width};
         load_pixels(s, v, b, channel + k, piece.columns, panel, (fc_pitch){row, width, 1}, y.image);
-        if (s->pointwise)
+        if (s->pointwise && !s->dense)
             add_pixels(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
         else
             add_products(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
