@@ -248,8 +248,8 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
 #define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
-INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const int rows,
-                            const int vectors)
+INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after,
+                            const int rows, const int vectors)
 {
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
@@ -258,10 +258,9 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++)
             acc[i][j] = accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
     for (int64_t c = channels; c > 0; c -= FC_LINE) {
-        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = v + part;
-        FC_OPAQUE(next);
-        FC_UNROLL for (int i = 0; i < rows; i++) __builtin_prefetch(next + i * FC_LINE); /* too far for a stream */
-        for (const T *p = v; p < end; p++, u += vectors * VL) {
+        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
+        for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
+            __builtin_prefetch(fetch); /* too far for a stream */
             const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
@@ -277,15 +276,15 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate);
+typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after);
 #define FC_PRODUCT(n)                                                                                                  \
-    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, 2 * n, 1);                                                \
+        N(wino_product)(v, u, m, channels, part, accumulate, after, 2 * n, 1);                                                \
     }                                                                                                                  \
-    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, n, 2);                                                    \
+        N(wino_product)(v, u, m, channels, part, accumulate, after, n, 2);                                                    \
     }
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
 #if FC_WINO_ROWS == 14
@@ -312,14 +311,16 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
         for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
             __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
+        const T *first = v;
         T *m = (T *)g->m + e * FC_POINT;
         for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
             const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
             const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
             for (int64_t i = 0, row = 0; i < groups; i++) {
                 const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * FC_LINE;
-                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate);
                 row += count;
+                const T *after = i + 1 < groups ? v + row * step * FC_LINE : left > g->share ? v + g->v_brick : first + FC_POINT;
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate, after);
             }
         }
     }
