@@ -82,28 +82,29 @@ INLINE void N(wino_store_b)(const vec *d, T *v, const int tile, int last)
         vstore(v + 4 * FC_POINT, N(wino_b5)(d[0], d[2], d[4], tile));
 }
 
-/* r = G g, 2 to 5 taps g[0], g[step], .. */
+/* even + point^2 (..) and odd + .. of 2 to 5 taps g[0], g[step], ..: what a point and its negative share. Said operation by operation:
+ * all kernels that transform weights must round alike. */
+INLINE void N(wino_g_parts)(vec *even, vec *odd, const vec *g, int step, const int taps, T point)
+{
+    const vec square = vset1(point * point);
+    *even = g[0], *odd = g[step];
+    if (taps > 2)
+        *even = vmuladd(square, taps > 4 ? vmuladd(square, g[4 * step], g[2 * step]) : g[2 * step], *even);
+    if (taps > 3)
+        *odd = vmuladd(square, g[3 * step], *odd);
+}
+
+/* r = G g */
 INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps, const int tile)
 {
-    vec even_a = g[0], even_b = g[0], odd_a = g[step], odd_b = g[step];
-    if (taps > 2) {
-        vec high_a = g[2 * step], high_b = g[2 * step];
-        if (taps > 4) {
-            high_a += K(FC_A2) * g[4 * step];
-            high_b += K(FC_B2) * g[4 * step];
-        }
-        even_a += K(FC_A2) * high_a;
-        even_b += K(FC_B2) * high_b;
-    }
-    if (taps > 3) {
-        odd_a += K(FC_A2) * g[3 * step];
-        odd_b += K(FC_B2) * g[3 * step];
-    }
+    vec even, odd;
     r[0] = g[0];
-    r[1] = even_a + K(FC_A) * odd_a;
-    r[2] = even_a - K(FC_A) * odd_a;
-    r[3] = even_b + K(FC_B) * odd_b;
-    r[4] = even_b - K(FC_B) * odd_b;
+    N(wino_g_parts)(&even, &odd, g, step, taps, K(FC_A));
+    r[1] = vmuladd(vset1(K(FC_A)), odd, even);
+    r[2] = vmuladd(vset1(-K(FC_A)), odd, even);
+    N(wino_g_parts)(&even, &odd, g, step, taps, K(FC_B));
+    r[3] = vmuladd(vset1(K(FC_B)), odd, even);
+    r[4] = vmuladd(vset1(-K(FC_B)), odd, even);
     r[5] = g[(taps - 1) * step];
 }
 
@@ -405,6 +406,68 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
         }
 }
 
+/* Of few tiles a row of 6 points at a time has all its sums in registers, 24 of 32, and u, made on the way, never leaves them. Nine taps
+ * are read for six products of each tile: writing u and reading it would be 36 of each. `at`: the point of the row, 0 and 5 of which
+ * see the first and the last row of taps. */
+#if FC_VECTOR_BYTES == 64
+INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, T point, const int one, const int tiles)
+{
+    const int tile = 6;
+    const int64_t row = g->row, tap = g->tap;
+    vec acc[6][4];
+    FC_UNROLL for (int e = 0; e < 6; e++)
+        FC_UNROLL for (int t = 0; t < tiles; t++)
+            acc[e][t] = g->accumulate ? vload(m + e * FC_POINT + t * FC_LINE) : (vec){0};
+    for (int64_t c = 0; c < g->channels; v += g->part) {
+        const T *next = v + g->part;
+        for (int l = 0; l < FC_LINE && c < g->channels; l++, c++) {
+            const T *at = w + c / g->packed * g->block + c % g->packed * g->width;
+            vec t[3], r[6];
+            FC_UNROLL for (int j = 0; j < 3; j++)
+            {
+                vec in[3], even, odd;
+                in[0] = vload(at + j * tap);
+                t[j] = in[0];
+                if (one)
+                    continue;
+                in[1] = vload(at + j * tap + row);
+                in[2] = vload(at + j * tap + 2 * row);
+                N(wino_g_parts)(&even, &odd, in, 1, 3, point);
+                t[j] = vmuladd(vset1(point), odd, even);
+            }
+            N(wino_g)(r, t, 1, 3, tile);
+            __builtin_prefetch(next + l / 2 * FC_POINT + l % 2 * 2 * FC_LINE);
+            FC_UNROLL for (int e = 0; e < 6; e++)
+                FC_UNROLL for (int i = 0; i < tiles; i++)
+                    acc[e][i] = vmuladd(vset1(v[e * FC_POINT + i * FC_LINE + l]), r[e], acc[e][i]);
+        }
+    }
+    FC_UNROLL for (int e = 0; e < 6; e++)
+        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + e * FC_POINT + t * FC_LINE, acc[e][t]);
+}
+
+INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 6;
+    const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B), 0};
+    for (int i = 0; i < 6; i++)
+        for (int k = 0; k < g->width; k += VL) {
+            const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = (const T *)g->w + k;
+            T *m = (T *)g->m + 6 * i * FC_POINT + k / FC_LINE * g->part + k % FC_LINE;
+            if (i == 0 || i == 5)
+                N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, 0, 1, tiles);
+            else
+                N(wino_few_row)(g, v, w, m, points[i], 0, tiles);
+        }
+}
+static void N(winograd_few_1)(const fc_winograd_few *g) { N(wino_few)(g, 1); }
+static void N(winograd_few_2)(const fc_winograd_few *g) { N(wino_few)(g, 2); }
+static void N(winograd_few_4)(const fc_winograd_few *g) { N(wino_few)(g, 4); }
+#define FC_FEW {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)}
+#else
+#define FC_FEW {0}
+#endif
+
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
 INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int points)
 {
@@ -594,6 +657,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
         FC_SHARED(shape),                                                                                              \
         .multiply_at = N(winograd_multiply_at),                                                                        \
+        .multiply_few = FC_FEW_##shape,                                                                                \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -607,11 +671,16 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
         .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
         .output = {[2] = N(winograd_output_##shape##2)},                                                               \
     };
+#define FC_FEW_square FC_FEW
+#define FC_FEW_line {0}
 FC_SIX(square, 36)
 FC_SIX(line, 6)
 FC_FIVE(small_square, 25)
 FC_FIVE(small_line, 5)
 #undef FC_SIX
+#undef FC_FEW
+#undef FC_FEW_square
+#undef FC_FEW_line
 #undef FC_FIVE
 #undef FC_INPUT
 #undef FC_FORWARD

@@ -44,6 +44,7 @@ typedef struct {
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks; by panels: of a stretch, stretches */
     int by_panels, y_in_place, stream, fetch;
+    int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
@@ -103,6 +104,10 @@ static plan make_plan(const fc_problem *p)
     if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
         s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
+    if (s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FC_WINOGRAD_FEW)
+        s.few = s.tiles.k->multiply_few[s.block] != NULL;
+    if (s.few) /* taps take a third of the second-level cache */
+        s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
     s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
 
@@ -111,8 +116,8 @@ static plan make_plan(const fc_problem *p)
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = bytes_of(&s, s.tiles.points * s.u_point);
-    s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
+    s.u_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.u_point);
+    s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
 }
@@ -202,13 +207,20 @@ static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
 }
 
 /* By panels, what is kept from call to call are the taps: they are a quarter of u, and reading u would cost more than making
- * it. taps[group][panel][chunk][u][v][c][column] */
+ * it. taps[group][panel][c / PACKED][u][v][c % PACKED][column] */
 static int64_t taps_panel(const plan *s) { return taps_of(s) * s->p->in_channels * s->panel; }
 
 static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int64_t c0)
 {
     const int64_t at = (group * s->panels + panel) * taps_panel(s) + taps_of(s) * c0 * panel_width(s, panel);
     return s->p->packed + at * (int64_t)s->p->item;
+}
+
+static void pack_panel(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *to)
+{
+    for (int64_t c = 0; c < channels; c += PACKED)
+        pack_taps(s, group, panel, c0 + c, fc_min(PACKED, channels - c),
+                  to + taps_of(s) * c * panel_width(s, panel) * (int64_t)s->p->item);
 }
 
 typedef struct {
@@ -229,10 +241,7 @@ static void store_weights(void *context, int64_t task, int slot)
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
-    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
-        pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
-    }
+    pack_panel(s, group, panel, 0, s->p->in_channels, to);
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
@@ -400,19 +409,55 @@ static void run_inputs(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, s->group, first, end, s->first, thread_memory(s, slot).strip, s->v);
 }
 
+/* A panel of few tiles. */
+static void run_few(void *context, int64_t panel, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const memory t = thread_memory(s, slot);
+    const int64_t item = (int64_t)p->item, width = panel_width(s, panel), part = fc_part_elements(&s->tiles);
+    fc_winograd_few f = {.m = t.m, .part = part, .width = width, .packed = PACKED};
+    for (int64_t c = 0; c < p->in_channels;) {
+        /* a chunk, and the channels of one that do not fill a block */
+        const int64_t left = fc_min(s->chunk - c % s->chunk, p->in_channels - c);
+        f.channels = left > PACKED ? left / PACKED * PACKED : left;
+        const int64_t block = fc_min(PACKED, f.channels);
+        f.v = s->v + fc_channel_parts(p, c) * part * item;
+        f.block = taps_of(s) * block * width, f.row = 3 * block * width, f.tap = block * width;
+        f.accumulate = c > 0;
+        if (s->prepared) {
+            f.w = stored_taps(s, s->group, panel, c);
+        } else if (p->packed) { /* by fc_use_packed */
+            f.w = p->packed +
+                  (s->group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c) * width) *
+                      item;
+            f.block = PACKED * width, f.row = p->packed_u * width, f.tap = p->packed_v * width;
+        } else {
+            pack_panel(s, s->group, panel, c, f.channels, t.pack);
+            f.w = t.pack;
+        }
+        s->tiles.k->multiply_few[s->block](&f);
+        c += f.channels;
+    }
+    store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
+}
+
 static void run_panel(void *context, int64_t panel, int slot)
 {
     const plan *s = context;
     const memory t = thread_memory(s, slot);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel),
-                      tap = channels * width;
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel);
         const char *ahead = t.uv; /* no bytes of it */
         int64_t ahead_bytes = 0;
         if (s->prepared) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
             const char *taps = stored_taps(s, s->group, panel, c0);
-            transform_taps(s, width, taps, s->p->kernel_w * tap, tap, 0, channels, channels, t.uv);
-            ahead_bytes = taps_of(s) * tap * (int64_t)s->p->item;
+            for (int64_t c = 0; c < channels; c += PACKED) {
+                const int64_t count = fc_min(PACKED, channels - c), tap = count * width;
+                transform_taps(s, width, taps + taps_of(s) * c * width * (int64_t)s->p->item, s->p->kernel_w * tap, tap,
+                               c, count, channels, t.uv);
+            }
+            ahead_bytes = taps_of(s) * channels * width * (int64_t)s->p->item;
             ahead = taps + ahead_bytes;
         } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
@@ -480,7 +525,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
             for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
                 s.end = fc_min(s.first + s.block, s.tiles.count);
                 fc_parallel_in(slots, fc_ceil_div(s.end - s.first, TILES_PER_TASK), run_inputs, &s);
-                fc_parallel_in(slots, s.panels, run_panel, &s);
+                fc_parallel_in(slots, s.panels, s.few ? run_few : run_panel, &s);
             }
     } else {
         store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
