@@ -50,11 +50,11 @@ typedef struct {
 } fc_winograd_product_at;
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G_3 w G_3')[e][c][k], e < 36, k < width, the weights transformed on the way:
- * w[u * row + v * tap + c / packed * block + c % packed * width + k]. m and v are at the first tile of a brick. */
+ * w[u * row + v * tap + c * step + k / lanes * vector + k % lanes]. m and v are at the first tile of a brick. */
 typedef struct {
     const void *v, *w;
     void *m;
-    int64_t part, row, tap, block, packed, width, channels;
+    int64_t part, row, tap, step, vector, width, channels;
     int accumulate;
 } fc_winograd_few;
 

@@ -418,29 +418,28 @@ INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T 
     FC_UNROLL for (int e = 0; e < 6; e++)
         FC_UNROLL for (int t = 0; t < tiles; t++)
             acc[e][t] = g->accumulate ? vload(m + e * FC_POINT + t * FC_LINE) : (vec){0};
-    for (int64_t c = 0; c < g->channels; v += g->part) {
-        const T *next = v + g->part;
-        for (int l = 0; l < FC_LINE && c < g->channels; l++, c++) {
-            const T *at = w + c / g->packed * g->block + c % g->packed * g->width;
+    for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part) {
+        const T *next = v + g->part, *end = v + (c < FC_LINE ? c : FC_LINE);
+        for (const T *p = v; p < end; p++, w += g->step) {
             vec t[3], r[6];
             FC_UNROLL for (int j = 0; j < 3; j++)
             {
                 vec in[3], even, odd;
-                in[0] = vload(at + j * tap);
+                in[0] = vload(w + j * tap);
                 t[j] = in[0];
                 if (one)
                     continue;
-                in[1] = vload(at + j * tap + row);
-                in[2] = vload(at + j * tap + 2 * row);
+                in[1] = vload(w + j * tap + row);
+                in[2] = vload(w + j * tap + 2 * row);
                 N(wino_g_parts)(&even, &odd, in, 1, 3, point);
                 t[j] = vmuladd(vset1(point), odd, even);
             }
             N(wino_g)(r, t, 1, 3, tile);
-            __builtin_prefetch(next + l / 2 * FC_POINT + l % 2 * 2 * FC_LINE);
             FC_UNROLL for (int e = 0; e < 6; e++)
                 FC_UNROLL for (int i = 0; i < tiles; i++)
-                    acc[e][i] = vmuladd(vset1(v[e * FC_POINT + i * FC_LINE + l]), r[e], acc[e][i]);
+                    acc[e][i] = vmuladd(vset1(p[e * FC_POINT + i * FC_LINE]), r[e], acc[e][i]);
         }
+        FC_UNROLL for (int e = 0; e < 6; e++) __builtin_prefetch(next + e * FC_POINT);
     }
     FC_UNROLL for (int e = 0; e < 6; e++)
         FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + e * FC_POINT + t * FC_LINE, acc[e][t]);
@@ -452,7 +451,7 @@ INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
     const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B), 0};
     for (int i = 0; i < 6; i++)
         for (int k = 0; k < g->width; k += VL) {
-            const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = (const T *)g->w + k;
+            const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = (const T *)g->w + k / VL * g->vector;
             T *m = (T *)g->m + 6 * i * FC_POINT + k / FC_LINE * g->part + k % FC_LINE;
             if (i == 0 || i == 5)
                 N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, 0, 1, tiles);

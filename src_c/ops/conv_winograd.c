@@ -207,7 +207,7 @@ static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
 }
 
 /* By panels, what is kept from call to call are the taps: they are a quarter of u, and reading u would cost more than making
- * it. taps[group][panel][c / PACKED][u][v][c % PACKED][column] */
+ * it. taps[group][panel][chunk][u][v][c][column] */
 static int64_t taps_panel(const plan *s) { return taps_of(s) * s->p->in_channels * s->panel; }
 
 static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int64_t c0)
@@ -216,11 +216,23 @@ static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int6
     return s->p->packed + at * (int64_t)s->p->item;
 }
 
-static void pack_panel(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *to)
+/* Of few tiles taps[vector of columns][c][u][v][column]: one stream. */
+static void pack_vectors(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *to)
 {
-    for (int64_t c = 0; c < channels; c += PACKED)
-        pack_taps(s, group, panel, c0 + c, fc_min(PACKED, channels - c),
-                  to + taps_of(s) * c * panel_width(s, panel) * (int64_t)s->p->item);
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = taps_of(s), step = taps * s->lanes;
+    const int runs = p->weight_c == taps && p->weight_u == p->kernel_w && p->weight_v == 1;
+    for (int64_t k = 0; k < panel_columns(s, panel); k += s->lanes, to += channels * step * item) {
+        const int64_t columns = fc_min(s->lanes, panel_columns(s, panel) - k);
+        const char *from =
+            p->weight + (group * p->weight_g + (panel * s->panel + k) * p->weight_k + c0 * p->weight_c) * item;
+        if (columns < s->lanes)
+            memset(to, 0, (size_t)(channels * step * item));
+        if (runs)
+            p->k->transpose(columns, channels * taps, from, p->weight_k, to, s->lanes);
+        for (int64_t c = 0; c < channels && !runs; c++)
+            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
+    }
 }
 
 typedef struct {
@@ -241,7 +253,12 @@ static void store_weights(void *context, int64_t task, int slot)
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
-    pack_panel(s, group, panel, 0, s->p->in_channels, to);
+    if (s->few)
+        pack_vectors(s, group, panel, 0, s->p->in_channels, to);
+    for (int64_t c0 = 0; c0 < s->p->in_channels && !s->few; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
+        pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
+    }
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
@@ -416,28 +433,31 @@ static void run_few(void *context, int64_t panel, int slot)
     const fc_problem *p = s->p;
     const memory t = thread_memory(s, slot);
     const int64_t item = (int64_t)p->item, width = panel_width(s, panel), part = fc_part_elements(&s->tiles);
-    fc_winograd_few f = {.m = t.m, .part = part, .width = width, .packed = PACKED};
-    for (int64_t c = 0; c < p->in_channels;) {
-        /* a chunk, and the channels of one that do not fill a block */
-        const int64_t left = fc_min(s->chunk - c % s->chunk, p->in_channels - c);
-        f.channels = left > PACKED ? left / PACKED * PACKED : left;
-        const int64_t block = fc_min(PACKED, f.channels);
-        f.v = s->v + fc_channel_parts(p, c) * part * item;
-        f.block = taps_of(s) * block * width, f.row = 3 * block * width, f.tap = block * width;
-        f.accumulate = c > 0;
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, p->in_channels - c0), step = taps_of(s) * s->lanes;
+        fc_winograd_few f = {.v = s->v + fc_channel_parts(p, c0) * part * item,
+                             .w = t.pack,
+                             .m = t.m,
+                             .part = part,
+                             .row = p->kernel_w * s->lanes,
+                             .tap = s->lanes,
+                             .step = step,
+                             .vector = channels * step,
+                             .width = width,
+                             .channels = channels,
+                             .accumulate = c0 > 0};
         if (s->prepared) {
-            f.w = stored_taps(s, s->group, panel, c);
+            f.w = stored_taps(s, s->group, panel, 0) + c0 * step * item;
+            f.vector = p->in_channels * step;
         } else if (p->packed) { /* by fc_use_packed */
             f.w = p->packed +
-                  (s->group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c) * width) *
+                  (s->group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width) *
                       item;
-            f.block = PACKED * width, f.row = p->packed_u * width, f.tap = p->packed_v * width;
+            f.row = p->packed_u * width, f.tap = p->packed_v * width, f.step = width, f.vector = s->lanes;
         } else {
-            pack_panel(s, s->group, panel, c, f.channels, t.pack);
-            f.w = t.pack;
+            pack_vectors(s, s->group, panel, c0, channels, t.pack);
         }
         s->tiles.k->multiply_few[s->block](&f);
-        c += f.channels;
     }
     store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
 }
@@ -447,17 +467,14 @@ static void run_panel(void *context, int64_t panel, int slot)
     const plan *s = context;
     const memory t = thread_memory(s, slot);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel);
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel),
+                      tap = channels * width;
         const char *ahead = t.uv; /* no bytes of it */
         int64_t ahead_bytes = 0;
         if (s->prepared) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
             const char *taps = stored_taps(s, s->group, panel, c0);
-            for (int64_t c = 0; c < channels; c += PACKED) {
-                const int64_t count = fc_min(PACKED, channels - c), tap = count * width;
-                transform_taps(s, width, taps + taps_of(s) * c * width * (int64_t)s->p->item, s->p->kernel_w * tap, tap,
-                               c, count, channels, t.uv);
-            }
-            ahead_bytes = taps_of(s) * channels * width * (int64_t)s->p->item;
+            transform_taps(s, width, taps, s->p->kernel_w * tap, tap, 0, channels, channels, t.uv);
+            ahead_bytes = taps_of(s) * tap * (int64_t)s->p->item;
             ahead = taps + ahead_bytes;
         } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
