@@ -21,7 +21,7 @@ enum {
     FC_WINOGRAD_MAX_OUT = 4,
     FC_WINOGRAD_MAX_KERNEL = 5,
     FC_WINOGRAD_MAX_POINTS = 36,
-    FC_WINOGRAD_FEW = 4, /* tiles */
+    FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
 };
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, t < tiles, k < width.
@@ -84,7 +84,7 @@ typedef struct {
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
     void (*input_border)(const void *const *x, int64_t channels, int last, void *v);
     void (*multiply)(const fc_winograd_product *);
-    /* indexed by the number of tiles; or NULL */
+    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512 */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *); /* this and gradients: r > 2 */
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.

@@ -406,9 +406,8 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
         }
 }
 
-/* Of few tiles a row of 6 points at a time has all its sums in registers, 24 of 32, and u, made on the way, never leaves them. Nine taps
- * are read for six products of each tile: writing u and reading it would be 36 of each. `at`: the point of the row, 0 and 5 of which
- * see the first and the last row of taps. */
+/* Of few tiles a row of 6 points at a time has all its sums in 24 of 32 registers, and its u is made on the way, from 9 taps, or 3 in
+ * the rows of 0 and infinity: 42 vectors read instead of 36 written and read. `point` is the row's. */
 #if FC_VECTOR_BYTES == 64
 INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, T point, const int one, const int tiles)
 {

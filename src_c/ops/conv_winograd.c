@@ -35,6 +35,8 @@ enum {
     MAX_V_BYTES = 5 << 20,
     MAX_U_BYTES = 64
         << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
+    /* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time: writing u takes longer. */
+    FEW_TILES = 2 * FC_WINOGRAD_FEW,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -104,8 +106,8 @@ static plan make_plan(const fc_problem *p)
     if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
         s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    if (s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FC_WINOGRAD_FEW)
-        s.few = s.tiles.k->multiply_few[s.block] != NULL;
+    s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
+            s.tiles.k->multiply_few[1];
     if (s.few) /* taps take a third of the second-level cache */
         s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
@@ -426,6 +428,20 @@ static void run_inputs(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, s->group, first, end, s->first, thread_memory(s, slot).strip, s->v);
 }
 
+/* Up to FC_WINOGRAD_FEW tiles at a time. */
+static void multiply_few(const plan *s, const fc_winograd_few *all)
+{
+    const int64_t line = s->tiles.k->line * (int64_t)s->p->item, tiles = s->end - s->first;
+    for (int64_t tile = 0, count; tile < tiles; tile += count) {
+        fc_winograd_few f = *all;
+        f.v = (const char *)all->v + tile * line;
+        f.m = (char *)all->m + tile * line;
+        for (count = FC_WINOGRAD_FEW; count > tiles - tile;)
+            count /= 2;
+        s->tiles.k->multiply_few[count](&f);
+    }
+}
+
 /* A panel of few tiles. */
 static void run_few(void *context, int64_t panel, int slot)
 {
@@ -457,7 +473,7 @@ static void run_few(void *context, int64_t panel, int slot)
         } else {
             pack_vectors(s, s->group, panel, c0, channels, t.pack);
         }
-        s->tiles.k->multiply_few[s->block](&f);
+        multiply_few(s, &f);
     }
     store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
 }
