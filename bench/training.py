@@ -7,7 +7,7 @@ Both start from the same weights and see the same images in the same order with 
 augmentation, learning rates and weight decay; only network, loss and optimizer step are the
 library's own. The libraries take turns, one epoch each. Seconds are those of the training steps,
 augmentation included, evaluation not. Torch's memory format is its better one, chosen over ten
-steps each. Without torch, or with --only fastconv, fastconv runs alone.
+steps each. Without torch fastconv runs alone; --only runs one of the two, for its accuracy.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def train(runs: Iterable[Run]) -> None:
         raise KeyboardInterrupt
 
 
-def row(seed: int, ours: Run, theirs: Run | None) -> str:
+def row(seed: int, ours: Run | None, theirs: Run | None) -> str:
     """One row of the table: the median epoch in seconds, the last accuracy in percent."""
     cells = [str(seed)]
     for run in (ours, theirs):
@@ -119,7 +119,10 @@ def row(seed: int, ours: Run, theirs: Run | None) -> str:
             cells += ["", ""]
             continue
         cells += [f"{median(run):.1f}", f"{100 * run.history[-1]['test_accuracy']:.2f}"]
-    cells.append("" if theirs is None else f"{median(theirs) / median(ours):.2f}")
+    if ours is None or theirs is None:
+        cells.append("")
+    else:
+        cells.append(f"{median(theirs) / median(ours):.2f}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -135,7 +138,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--threads", type=int, default=fastconv.get_num_threads())
-    parser.add_argument("--only", choices=["fastconv"])
+    parser.add_argument("--only", choices=["fastconv", "torch"], help="one library alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -144,7 +147,9 @@ def main() -> None:
     config = recipe(options.data, dataset)
     chosen = {"model": options.model, "epochs": options.epochs}
     config = replace(config, **{key: value for key, value in chosen.items() if value is not None})
-    with_torch = options.only is None and importlib.util.find_spec("torch") is not None
+    with_torch = options.only != "fastconv" and importlib.util.find_spec("torch") is not None
+    if options.only == "torch" and not with_torch:
+        parser.error("--only torch: torch is not installed")
     channels_last = False
     if with_torch:
         import torch
@@ -155,14 +160,14 @@ def main() -> None:
     rows, results = [], []
     for seed in map(int, options.seeds.split(",")):
         seeded = replace(config, seed=seed)
-        ours = Run(dataset, seeded, folder=None)
+        ours = None if options.only == "torch" else Run(dataset, seeded, folder=None)
         theirs = TorchRun(dataset, seeded, channels_last) if with_torch else None
         train(run for run in (ours, theirs) if run is not None)
         rows.append(row(seed, ours, theirs))
         results.append(
             {
                 "config": seeded.to_json(),
-                "fastconv": ours.history,
+                "fastconv": None if ours is None else ours.history,
                 "torch": None if theirs is None else theirs.history,
             }
         )

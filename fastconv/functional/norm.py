@@ -61,7 +61,7 @@ def batch_norm(
     momentum : float
         Weight of this batch in the running statistics.
     eps : float
-        Added to the variance.
+        Added to the variance; at least 0.
     out : ndarray, optional
         Array of input's shape and dtype to write; may be `input` itself.
 
@@ -73,7 +73,8 @@ def batch_norm(
     Raises
     ------
     ValueError
-        Shapes that do not fit, one value per channel in training, missing running statistics.
+        Shapes that do not fit, one value per channel in training, missing running statistics, a
+        negative eps.
     TypeError
         Arrays that are not float32 or float64, or of different dtypes.
     """
@@ -249,7 +250,7 @@ def _forward(
     name = "batch_norm"
     x = _input(name, input, training)
     arrays = _by_channel(name, x, per_channel)
-    momentum, eps = number(name, "momentum", momentum), number(name, "eps", eps)
+    momentum, eps = number(name, "momentum", momentum), number(name, "eps", eps, 0)
     if training:
         if arrays is not per_channel:
             _writeable(name, per_channel)
@@ -299,7 +300,7 @@ def _backward(
     if saved is not None and (saved.shape != (2, *x.shape[1:2]) or saved.dtype != np.float64):
         raise ValueError(f"{name}: saved must be float64 (2, C), got {saved.shape}")
     arrays = _by_channel(name, x, per_channel)
-    eps = number(name, "eps", eps)
+    eps = number(name, "eps", eps, 0)
     if not training and saved is None and (arrays[0] is None or arrays[1] is None):
         raise ValueError(
             f"{name}: running_mean and running_var must be arrays when training is False"

@@ -38,7 +38,7 @@ class _BatchNorm(Module):
     ) -> None:
         who = type(self).__name__
         self.num_features = n = integer(who, "num_features", num_features, 1)
-        self.eps = number(who, "eps", eps)
+        self.eps = number(who, "eps", eps, 0)
         self.momentum = None if momentum is None else number(who, "momentum", momentum)
         self.affine = flag(who, "affine", affine)
         self.track_running_stats = flag(who, "track_running_stats", track_running_stats)
