@@ -109,6 +109,30 @@ def test_lines_by_panels(kernel, isa, rng):
         np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(np.float32) * 9 * kernel * c)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tiles", [(1, 1), (1, 3), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3)])
+def test_few_tiles(tiles, dtype, isa, rng):
+    """Transformed as they are multiplied: the same bits as among other tiles."""
+    c, k = (131, 90) if tiles[0] == 1 else (90, 131)
+    size = (4 * tiles[0] - 1, 4 * tiles[1] - tiles[1] % 3)
+    options = {"padding": 1, "algorithm": "winograd"}
+    x = to_format(integers(rng, (1, c, *size), dtype, 3), "channels_last")
+    w = integers(rng, (k, c, 3, 3), dtype, 3)
+    want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, 1, 1)
+    got = F.conv2d(x, w, **options)
+    np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(dtype) * 9 * 9 * c)
+
+    x, g = rng.standard_normal((10, c, *size)), rng.standard_normal((10, k, *size))
+    x, g = (to_format(a.astype(dtype), "channels_last") for a in (x, g))
+    w = rng.standard_normal(w.shape).astype(dtype)
+    y, grad_x, _ = both_ways(x, w, g, **options)
+    for threads, layout in ((1, np.array), (2, np.asfortranarray)):
+        with fastconv.num_threads(threads):
+            one = both_ways(x[:1], layout(w), g[:1], **options)
+        assert same_bits(one[0], y[:1])
+        assert same_bits(one[1], grad_x[:1])
+
+
 # kernel, stride, padding: tiles of 5 x 5 and of lines of 5; 3x3 and 4x4 by four phases
 SMALL = (
     ((2, 2), 1, (0, 1)),

@@ -21,6 +21,7 @@ enum {
     FC_WINOGRAD_MAX_OUT = 4,
     FC_WINOGRAD_MAX_KERNEL = 5,
     FC_WINOGRAD_MAX_POINTS = 36,
+    FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
 };
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, t < tiles, k < width.
@@ -48,6 +49,15 @@ typedef struct {
     int points, accumulate;
 } fc_winograd_product_at;
 
+/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G_3 w G_3')[e][c][k], e < 36, k < width, the weights transformed on the way:
+ * w[u * row + v * tap + c * step + k / lanes * vector + k % lanes]. m and v are at the first tile of a brick. */
+typedef struct {
+    const void *v, *w;
+    void *m;
+    int64_t part, row, tap, step, vector, width, channels;
+    int accumulate;
+} fc_winograd_few;
+
 /* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */
 typedef struct {
     int64_t channels;
@@ -74,6 +84,8 @@ typedef struct {
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
     void (*input_border)(const void *const *x, int64_t channels, int last, void *v);
     void (*multiply)(const fc_winograd_product *);
+    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512 */
+    void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *); /* this and gradients: r > 2 */
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i];

@@ -82,28 +82,29 @@ INLINE void N(wino_store_b)(const vec *d, T *v, const int tile, int last)
         vstore(v + 4 * FC_POINT, N(wino_b5)(d[0], d[2], d[4], tile));
 }
 
-/* r = G g, 2 to 5 taps g[0], g[step], .. */
+/* even + point^2 (..) and odd + .. of 2 to 5 taps g[0], g[step], ..: what a point and its negative share. Said operation by operation:
+ * all kernels that transform weights must round alike. */
+INLINE void N(wino_g_parts)(vec *even, vec *odd, const vec *g, int step, const int taps, T point)
+{
+    const vec square = vset1(point * point);
+    *even = g[0], *odd = g[step];
+    if (taps > 2)
+        *even = vmuladd(square, taps > 4 ? vmuladd(square, g[4 * step], g[2 * step]) : g[2 * step], *even);
+    if (taps > 3)
+        *odd = vmuladd(square, g[3 * step], *odd);
+}
+
+/* r = G g */
 INLINE void N(wino_g)(vec *r, const vec *g, int step, const int taps, const int tile)
 {
-    vec even_a = g[0], even_b = g[0], odd_a = g[step], odd_b = g[step];
-    if (taps > 2) {
-        vec high_a = g[2 * step], high_b = g[2 * step];
-        if (taps > 4) {
-            high_a += K(FC_A2) * g[4 * step];
-            high_b += K(FC_B2) * g[4 * step];
-        }
-        even_a += K(FC_A2) * high_a;
-        even_b += K(FC_B2) * high_b;
-    }
-    if (taps > 3) {
-        odd_a += K(FC_A2) * g[3 * step];
-        odd_b += K(FC_B2) * g[3 * step];
-    }
+    vec even, odd;
     r[0] = g[0];
-    r[1] = even_a + K(FC_A) * odd_a;
-    r[2] = even_a - K(FC_A) * odd_a;
-    r[3] = even_b + K(FC_B) * odd_b;
-    r[4] = even_b - K(FC_B) * odd_b;
+    N(wino_g_parts)(&even, &odd, g, step, taps, K(FC_A));
+    r[1] = vmuladd(vset1(K(FC_A)), odd, even);
+    r[2] = vmuladd(vset1(-K(FC_A)), odd, even);
+    N(wino_g_parts)(&even, &odd, g, step, taps, K(FC_B));
+    r[3] = vmuladd(vset1(K(FC_B)), odd, even);
+    r[4] = vmuladd(vset1(-K(FC_B)), odd, even);
     r[5] = g[(taps - 1) * step];
 }
 
@@ -248,8 +249,8 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
 #define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
-INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const int rows,
-                            const int vectors)
+INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after,
+                            const int rows, const int vectors)
 {
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
@@ -258,10 +259,9 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++)
             acc[i][j] = accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
     for (int64_t c = channels; c > 0; c -= FC_LINE) {
-        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = v + part;
-        FC_OPAQUE(next);
-        FC_UNROLL for (int i = 0; i < rows; i++) __builtin_prefetch(next + i * FC_LINE); /* too far for a stream */
-        for (const T *p = v; p < end; p++, u += vectors * VL) {
+        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
+        for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
+            __builtin_prefetch(fetch); /* too far for a stream */
             const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
@@ -277,15 +277,15 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate);
+typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after);
 #define FC_PRODUCT(n)                                                                                                  \
-    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, 2 * n, 1);                                                \
+        N(wino_product)(v, u, m, channels, part, accumulate, after, 2 * n, 1);                                                \
     }                                                                                                                  \
-    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate)    \
+    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, n, 2);                                                    \
+        N(wino_product)(v, u, m, channels, part, accumulate, after, n, 2);                                                    \
     }
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
 #if FC_WINO_ROWS == 14
@@ -312,14 +312,16 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
         for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
             __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
+        const T *first = v;
         T *m = (T *)g->m + e * FC_POINT;
         for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
             const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
             const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
             for (int64_t i = 0, row = 0; i < groups; i++) {
                 const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * FC_LINE;
-                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate);
                 row += count;
+                const T *after = i + 1 < groups ? v + row * step * FC_LINE : left > g->share ? v + g->v_brick : first + FC_POINT;
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate, after);
             }
         }
     }
@@ -403,6 +405,66 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
             }
         }
 }
+
+/* Of few tiles a row of 6 points at a time has all its sums in 24 of 32 registers, and its u is made on the way, from 9 taps, or 3 in
+ * the rows of 0 and infinity: 42 vectors read instead of 36 written and read. `point` is the row's. */
+#if FC_VECTOR_BYTES == 64
+INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, T point, const int one, const int tiles)
+{
+    const int tile = 6;
+    const int64_t row = g->row, tap = g->tap;
+    vec acc[6][4];
+    FC_UNROLL for (int e = 0; e < 6; e++)
+        FC_UNROLL for (int t = 0; t < tiles; t++)
+            acc[e][t] = g->accumulate ? vload(m + e * FC_POINT + t * FC_LINE) : (vec){0};
+    for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part) {
+        const T *next = v + g->part, *end = v + (c < FC_LINE ? c : FC_LINE);
+        for (const T *p = v; p < end; p++, w += g->step) {
+            vec t[3], r[6];
+            FC_UNROLL for (int j = 0; j < 3; j++)
+            {
+                vec in[3], even, odd;
+                in[0] = vload(w + j * tap);
+                t[j] = in[0];
+                if (one)
+                    continue;
+                in[1] = vload(w + j * tap + row);
+                in[2] = vload(w + j * tap + 2 * row);
+                N(wino_g_parts)(&even, &odd, in, 1, 3, point);
+                t[j] = vmuladd(vset1(point), odd, even);
+            }
+            N(wino_g)(r, t, 1, 3, tile);
+            FC_UNROLL for (int e = 0; e < 6; e++)
+                FC_UNROLL for (int i = 0; i < tiles; i++)
+                    acc[e][i] = vmuladd(vset1(p[e * FC_POINT + i * FC_LINE]), r[e], acc[e][i]);
+        }
+        FC_UNROLL for (int e = 0; e < 6; e++) __builtin_prefetch(next + e * FC_POINT);
+    }
+    FC_UNROLL for (int e = 0; e < 6; e++)
+        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + e * FC_POINT + t * FC_LINE, acc[e][t]);
+}
+
+INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 6;
+    const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B), 0};
+    for (int i = 0; i < 6; i++)
+        for (int k = 0; k < g->width; k += VL) {
+            const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = (const T *)g->w + k / VL * g->vector;
+            T *m = (T *)g->m + 6 * i * FC_POINT + k / FC_LINE * g->part + k % FC_LINE;
+            if (i == 0 || i == 5)
+                N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, 0, 1, tiles);
+            else
+                N(wino_few_row)(g, v, w, m, points[i], 0, tiles);
+        }
+}
+static void N(winograd_few_1)(const fc_winograd_few *g) { N(wino_few)(g, 1); }
+static void N(winograd_few_2)(const fc_winograd_few *g) { N(wino_few)(g, 2); }
+static void N(winograd_few_4)(const fc_winograd_few *g) { N(wino_few)(g, 4); }
+#define FC_FEW {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)}
+#else
+#define FC_FEW {0}
+#endif
 
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
 INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int points)
@@ -593,6 +655,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
         FC_SHARED(shape),                                                                                              \
         .multiply_at = N(winograd_multiply_at),                                                                        \
+        .multiply_few = FC_FEW_##shape,                                                                                \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -606,11 +669,16 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
         .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
         .output = {[2] = N(winograd_output_##shape##2)},                                                               \
     };
+#define FC_FEW_square FC_FEW
+#define FC_FEW_line {0}
 FC_SIX(square, 36)
 FC_SIX(line, 6)
 FC_FIVE(small_square, 25)
 FC_FIVE(small_line, 5)
 #undef FC_SIX
+#undef FC_FEW
+#undef FC_FEW_square
+#undef FC_FEW_line
 #undef FC_FIVE
 #undef FC_INPUT
 #undef FC_FORWARD

@@ -35,6 +35,8 @@ enum {
     MAX_V_BYTES = 5 << 20,
     MAX_U_BYTES = 64
         << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
+    /* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time: writing u takes longer. */
+    FEW_TILES = 2 * FC_WINOGRAD_FEW,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
 };
 
@@ -44,6 +46,7 @@ typedef struct {
     int64_t lanes, panel, panels;
     int64_t block, count; /* tiles per block, blocks; by panels: of a stretch, stretches */
     int by_panels, y_in_place, stream, fetch;
+    int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
@@ -103,6 +106,10 @@ static plan make_plan(const fc_problem *p)
     if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
         s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
+    s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
+            s.tiles.k->multiply_few[1];
+    if (s.few) /* taps take a third of the second-level cache */
+        s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
     s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
 
@@ -111,8 +118,8 @@ static plan make_plan(const fc_problem *p)
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = bytes_of(&s, s.tiles.points * s.u_point);
-    s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(PACKED, p->in_channels) * s.panel);
+    s.u_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.u_point);
+    s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
 }
@@ -211,6 +218,25 @@ static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int6
     return s->p->packed + at * (int64_t)s->p->item;
 }
 
+/* Of few tiles taps[vector of columns][c][u][v][column]: one stream. */
+static void pack_vectors(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *to)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = taps_of(s), step = taps * s->lanes;
+    const int runs = p->weight_c == taps && p->weight_u == p->kernel_w && p->weight_v == 1;
+    for (int64_t k = 0; k < panel_columns(s, panel); k += s->lanes, to += channels * step * item) {
+        const int64_t columns = fc_min(s->lanes, panel_columns(s, panel) - k);
+        const char *from =
+            p->weight + (group * p->weight_g + (panel * s->panel + k) * p->weight_k + c0 * p->weight_c) * item;
+        if (columns < s->lanes)
+            memset(to, 0, (size_t)(channels * step * item));
+        if (runs)
+            p->k->transpose(columns, channels * taps, from, p->weight_k, to, s->lanes);
+        for (int64_t c = 0; c < channels && !runs; c++)
+            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
+    }
+}
+
 typedef struct {
     const plan *s;
     char *to, *packs; /* packs[slot]: memory of pack_taps */
@@ -229,7 +255,9 @@ static void store_weights(void *context, int64_t task, int slot)
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
-    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
+    if (s->few)
+        pack_vectors(s, group, panel, 0, s->p->in_channels, to);
+    for (int64_t c0 = 0; c0 < s->p->in_channels && !s->few; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
         pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
     }
@@ -400,6 +428,56 @@ static void run_inputs(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, s->group, first, end, s->first, thread_memory(s, slot).strip, s->v);
 }
 
+/* Up to FC_WINOGRAD_FEW tiles at a time. */
+static void multiply_few(const plan *s, const fc_winograd_few *all)
+{
+    const int64_t line = s->tiles.k->line * (int64_t)s->p->item, tiles = s->end - s->first;
+    for (int64_t tile = 0, count; tile < tiles; tile += count) {
+        fc_winograd_few f = *all;
+        f.v = (const char *)all->v + tile * line;
+        f.m = (char *)all->m + tile * line;
+        for (count = FC_WINOGRAD_FEW; count > tiles - tile;)
+            count /= 2;
+        s->tiles.k->multiply_few[count](&f);
+    }
+}
+
+/* A panel of few tiles. */
+static void run_few(void *context, int64_t panel, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const memory t = thread_memory(s, slot);
+    const int64_t item = (int64_t)p->item, width = panel_width(s, panel), part = fc_part_elements(&s->tiles);
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, p->in_channels - c0), step = taps_of(s) * s->lanes;
+        fc_winograd_few f = {.v = s->v + fc_channel_parts(p, c0) * part * item,
+                             .w = t.pack,
+                             .m = t.m,
+                             .part = part,
+                             .row = p->kernel_w * s->lanes,
+                             .tap = s->lanes,
+                             .step = step,
+                             .vector = channels * step,
+                             .width = width,
+                             .channels = channels,
+                             .accumulate = c0 > 0};
+        if (s->prepared) {
+            f.w = stored_taps(s, s->group, panel, 0) + c0 * step * item;
+            f.vector = p->in_channels * step;
+        } else if (p->packed) { /* by fc_use_packed */
+            f.w = p->packed +
+                  (s->group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width) *
+                      item;
+            f.row = p->packed_u * width, f.tap = p->packed_v * width, f.step = width, f.vector = s->lanes;
+        } else {
+            pack_vectors(s, s->group, panel, c0, channels, t.pack);
+        }
+        multiply_few(s, &f);
+    }
+    store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
+}
+
 static void run_panel(void *context, int64_t panel, int slot)
 {
     const plan *s = context;
@@ -480,7 +558,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
             for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
                 s.end = fc_min(s.first + s.block, s.tiles.count);
                 fc_parallel_in(slots, fc_ceil_div(s.end - s.first, TILES_PER_TASK), run_inputs, &s);
-                fc_parallel_in(slots, s.panels, run_panel, &s);
+                fc_parallel_in(slots, s.panels, s.few ? run_few : run_panel, &s);
             }
     } else {
         store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
