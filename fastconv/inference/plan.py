@@ -15,7 +15,7 @@ from .. import _core
 from .._messages import shown, typed
 from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
-from ..functional._checks import float_dtype
+from ..functional._checks import flag, float_dtype
 from ..nn.module import Module, unfit
 from .arena import aligned, place
 from .chains import link
@@ -71,7 +71,7 @@ def compile(
     Raises
     ------
     TypeError
-        `model` is not a Module; `dtype` is another.
+        `model` is not a Module, or a flag not a bool; `dtype` is another.
     ValueError
         The shape does not fit the model, or has an axis of size 0.
     MemoryError
@@ -82,7 +82,8 @@ def compile(
     shape = shape_argument("compile", "input_shape", input_shape)
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shown(shape)}")
-    return Plan(model, shape, float_dtype("compile", dtype), release, depth_first)
+    flags = flag("compile", "release", release), flag("compile", "depth_first", depth_first)
+    return Plan(model, shape, float_dtype("compile", dtype), *flags)
 
 
 class Plan:
