@@ -493,6 +493,24 @@ def test_depth_first_has_the_bits_of_step_by_step(isa, name, dtype):
     assert 0 < np.isnan(want).sum() < want.size
 
 
+@pytest.mark.parametrize(("size", "kind"), [(20, 1), (90, 2)])
+def test_depth_first_adds_a_residual_that_is_the_whole_epilogue(isa, size, kind):
+    block = nn.Sequential(
+        nn.Conv2d(8, 48, 1, rng=0),
+        nn.Conv2d(48, 48, 3, padding=1, groups=48, rng=1),
+        nn.Conv2d(48, 8, 1, bias=False, rng=2),
+    )
+    model = nn.Sequential(nn.Sigmoid(), nn.Residual(block)).eval()
+    x = normal((1, 8, size, size), np.float32)
+    plan = fastconv.compile(model, x.shape)
+    assert chains(plan) in ([kind], [1])  # by the size of the cache
+    want = fastconv.compile(model, x.shape, depth_first=False)(x)
+    np.testing.assert_allclose(want, model(x), rtol=0, atol=1e-5)
+    for threads in (1, 2):
+        with fastconv.num_threads(threads):
+            assert same_bits(plan(x), want)
+
+
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last", "strided"])
 def test_depth_first_from_input_to_output(isa, layout):
     """A first layer of 3x3, stride 2; the chain reads the caller's array and writes the result."""

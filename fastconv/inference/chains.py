@@ -21,11 +21,9 @@ def link(nodes: list[Node], weights: list[Weights], itemsize: int) -> None:
     while position <= len(nodes) - LENGTH:
         steps = nodes[position : position + LENGTH]
         between = [step.y for step in steps[:-1]]
-        fit = all(map(_is_fit, steps, weights[position:]))
-        if not fit or not _is_line(steps) or any(uses[id(value.buffer)] != 2 for value in between):
-            position += 1
-            continue
-        serves = _serves(steps, weights[position:], itemsize)
+        alone = _is_line(steps) and all(uses[id(value.buffer)] == 2 for value in between)
+        fit = alone and all(map(_is_fit, steps, weights[position:]))
+        serves = _serves(steps, weights[position:], itemsize) if fit else 0
         if serves == 0:
             position += 1
             continue

@@ -147,8 +147,8 @@ INLINE vec vgreatest(vec a, vec best)
 #endif
 }
 
-/* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. vload_tail of vectors narrower than
- * a cache line takes count <= 0 too: none. */
+/* The first `count` lanes, 0 < count < VL (a cache line takes VL too); the others read as zero and are not touched in memory.
+ * vload_tail of vectors narrower than a cache line takes count <= 0 too: none. */
 #if FC_VECTOR_BYTES == 64 && FC_F32
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p); }
 INLINE void vstore_tail(T *p, vec a, int count) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)a); }

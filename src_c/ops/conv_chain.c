@@ -1,4 +1,4 @@
-/* conv_chain.c: three convolutions of a plan depth first: any direct one, a depthwise one, a 1x1.
+/* conv_chain.c: three convolutions of a plan depth first: a direct or depthwise one, a depthwise one, a 1x1.
  *
  * An inverted residual block expands its input to six times the channels, and reads and writes that twice. Here a task computes some
  * rows of the last output from beginning to end, and what lies between stays in the second-level cache:
@@ -58,19 +58,20 @@ static int rows_see_x(const fc_problem *p)
     return p->pad_top < p->kernel_h && (p->y.h - 1) * p->stride_h - p->pad_top < p->x.h && p->dilation_h == 1;
 }
 
-static fc_problem problem_of(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *y)
+static fc_problem problem_of(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *residual,
+                             const fc_view *y)
 {
     fc_problem p = fc_make_problem(dtype, &s->conv, x, &s->weight, y);
-    const fc_epilogue epilogue = {.bias = s->bias, .lower = s->lower, .upper = s->upper};
+    const fc_epilogue epilogue = {.bias = s->bias, .residual = residual, .lower = s->lower, .upper = s->upper};
     fc_set_epilogue(&p, &epilogue);
     return p;
 }
 
-static chain make_chain(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *y)
+static chain make_chain(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *residual, const fc_view *y)
 {
-    chain c = {.first = problem_of(dtype, &s[0], x, &s[0].y.view),
-               .depthwise = problem_of(dtype, &s[1], &s[1].x.view, &s[1].y.view),
-               .last = problem_of(dtype, &s[2], &s[2].x.view, y)};
+    chain c = {.first = problem_of(dtype, &s[0], x, NULL, &s[0].y.view),
+               .depthwise = problem_of(dtype, &s[1], &s[1].x.view, NULL, &s[1].y.view),
+               .last = problem_of(dtype, &s[2], &s[2].x.view, residual, y)};
     const int64_t item = (int64_t)c.first.item;
     c.wide_row = c.depthwise.x.w * c.depthwise.x.c * item;
     c.deep_row = c.last.x.w * c.last.x.c * item;
@@ -82,17 +83,23 @@ static int64_t band_bytes(const chain *c, int64_t rows)
     return most_rows_seen(&c->depthwise, rows) * c->wide_row + rows * c->deep_row;
 }
 
-/* Of the drivers that run a band. */
-static int64_t scratch_of_rows(const chain *c)
+/* Of the driver that runs so many rows of y. */
+static int64_t scratch_of_rows(const fc_problem *whole, int64_t rows)
 {
-    fc_problem first = c->first, depthwise = c->depthwise, last = c->last;
-    first.x.n = first.y.n = last.x.n = last.y.n = 1;
-    first.y.h = most_rows_seen(&depthwise, c->rows);
-    depthwise.y.h = last.x.h = last.y.h = c->rows;
-    fc_unroll_rows(&first);
-    fc_unroll_rows(&last);
-    return fc_max(fc_conv_depthwise_scratch(&depthwise),
-                  fc_max(fc_conv_direct_scratch(&first), fc_conv_direct_scratch(&last)));
+    fc_problem p = *whole;
+    p.x.n = p.y.n = 1;
+    p.y.h = rows;
+    p.x.h = most_rows_seen(whole, rows);
+    if (fc_is_depthwise(&p))
+        return fc_conv_depthwise_scratch(&p);
+    fc_unroll_rows(&p);
+    return fc_conv_direct_scratch(&p);
+}
+
+static int64_t scratch_of_band(const chain *c)
+{
+    return fc_max(scratch_of_rows(&c->first, most_rows_seen(&c->depthwise, c->rows)),
+                  fc_max(scratch_of_rows(&c->depthwise, c->rows), scratch_of_rows(&c->last, c->rows)));
 }
 
 /* Rows of y whose band stays in half of the cache, at least one. */
@@ -119,7 +126,7 @@ static void choose_bands(chain *c)
     c->wide_bytes = fc_round_up(most_rows_seen(&c->depthwise, c->rows) * c->wide_row, 64);
     c->deep_bytes = fc_round_up(c->rows * c->deep_row, 64);
     fc_work_alone(1);
-    c->scratch_bytes = fc_round_up(scratch_of_rows(c), 64);
+    c->scratch_bytes = fc_round_up(scratch_of_band(c), 64);
     fc_work_alone(0);
     c->thread_bytes = HEAD + c->wide_bytes + c->deep_bytes + c->scratch_bytes;
 }
@@ -138,7 +145,7 @@ static int bands_are_too_low(const chain *c)
 
 int fc_chain_serves(fc_dtype dtype, const fc_step *s)
 {
-    const chain c = make_chain(dtype, s, &s[0].x.view, &s[2].y.view);
+    const chain c = make_chain(dtype, s, &s[0].x.view, NULL, &s[2].y.view);
     const fc_problem *last = &c.last;
     if (!fc_runs_by_rows(&c.first) || !rows_see_x(&c.first) || !fc_is_depthwise(&c.depthwise) ||
         !fc_runs_by_rows(&c.depthwise) || !rows_see_x(&c.depthwise) || !fc_runs_by_rows(last) ||
@@ -242,12 +249,10 @@ static void run_band(void *context, int64_t task, int slot)
 
 fc_status fc_run_chain(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *other, const fc_view *y)
 {
-    chain c = make_chain(dtype, s, x, y);
+    chain c = make_chain(dtype, s, x, other, y);
     c.depthwise.packed = s[1].conv.prepared;
     fc_use_packed(&c.first, s[0].conv.prepared);
     fc_use_packed(&c.last, s[2].conv.prepared);
-    if (other)
-        c.last.residual = *other;
     choose_bands(&c);
     const int64_t tasks = c.bands * y->n;
     const int slots = fc_parallel_slots(tasks);
