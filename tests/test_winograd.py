@@ -133,6 +133,18 @@ def test_few_tiles(tiles, dtype, isa, rng):
         assert same_bits(one[1], grad_x[:1])
 
 
+@pytest.mark.parametrize("width", [12, 31])
+def test_few_tiles_of_many_channels(width, isa, rng):
+    """More channels than taps of them fit in the cache: sums go on where the last chunk ended, in calls and plans."""
+    x = to_format(rng.standard_normal((10, 1300, 3, width)).astype(np.float32), "channels_last")
+    layer = fastconv.nn.Conv2d(1300, 17, 3, padding=1, bias=False, rng=0)
+    w = np.asarray(layer.weight.data)
+    y = F.conv2d(x, w, padding=1, algorithm="winograd")
+    one = F.conv2d(x[:1], w, padding=1, algorithm="winograd")
+    assert same_bits(one, y[:1])
+    assert same_bits(fastconv.compile(layer, x[:1].shape)(x[:1]), F.conv2d(x[:1], w, padding=1))
+
+
 # kernel, stride, padding: tiles of 5 x 5 and of lines of 5; 3x3 and 4x4 by four phases
 SMALL = (
     ((2, 2), 1, (0, 1)),

@@ -61,10 +61,10 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
                                                           : vload_tail(y + i * y_row + j * VL, last);
     /* Of the weights line 0 of every step by the first tile, line 1 by the second. Of rows of a their first lines, then the second
-     * ones; and y, which would be read when it is written. */
+     * ones; and y, which would be read when it is written. With no rows to fetch b, which is there: that costs less than a test. */
     const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     const T *fetch = weights ? (const T *)g->ahead + (row > 0) * VL : g->fetch ? next + g->fetch - 1 : g->b;
-    const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0; /* 0: of b, which is there */
+    const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
     int left = FC_MR, written = rows_of_a && !g->stream && !g->accumulate ? 2 * rows : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {

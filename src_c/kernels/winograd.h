@@ -50,7 +50,8 @@ typedef struct {
 } fc_winograd_product_at;
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G_3 w G_3')[e][c][k], e < 36, k < width, the weights transformed on the way:
- * w[u * row + v * tap + c * step + k / lanes * vector + k % lanes]. m and v are at the first tile of a brick. */
+ * w[u * row + v * tap + c * step + k / lanes * vector + k % lanes]. m and v are at the first
+ * of the tiles, all of one brick; `part` is the pitch of their parts. */
 typedef struct {
     const void *v, *w;
     void *m;

@@ -15,33 +15,33 @@
 #include <unistd.h>
 
 /* Asked once: `known` keeps the answer, 0 at first. A benign race: every thread writes the same value. */
-static int64_t cache_bytes(int64_t *known, int name, int64_t least, int64_t otherwise)
+static int64_t of_cache(int64_t *known, int name, int64_t least, int64_t otherwise)
 {
-    int64_t bytes = __atomic_load_n(known, __ATOMIC_RELAXED);
-    if (!bytes) {
+    int64_t value = __atomic_load_n(known, __ATOMIC_RELAXED);
+    if (!value) {
         const long told = name < 0 ? 0 : sysconf(name);
-        bytes = told >= least ? told : otherwise;
-        __atomic_store_n(known, bytes, __ATOMIC_RELAXED);
+        value = told >= least ? told : otherwise;
+        __atomic_store_n(known, value, __ATOMIC_RELAXED);
     }
-    return bytes;
+    return value;
 }
 
 #ifdef _SC_LEVEL2_CACHE_SIZE
-enum { L1_BYTES = _SC_LEVEL1_DCACHE_SIZE, L2_BYTES = _SC_LEVEL2_CACHE_SIZE };
+enum { L1_WAYS = _SC_LEVEL1_DCACHE_ASSOC, L2_BYTES = _SC_LEVEL2_CACHE_SIZE };
 #else
-enum { L1_BYTES = -1, L2_BYTES = -1 };
+enum { L1_WAYS = -1, L2_BYTES = -1 };
 #endif
 
 int64_t fc_l2_bytes(void)
 {
     static int64_t known;
-    return cache_bytes(&known, L2_BYTES, 128 << 10, 1 << 20);
+    return of_cache(&known, L2_BYTES, 128 << 10, 1 << 20);
 }
 
 int fc_has_wide_l1(void)
 {
     static int64_t known;
-    return cache_bytes(&known, L1_BYTES, 1, 32 << 10) >= 48 << 10;
+    return of_cache(&known, L1_WAYS, 1, 8) >= 12;
 }
 
 int fc_streams(const fc_problem *p)
@@ -268,18 +268,19 @@ static double direct_products(const fc_problem *p)
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
  * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured for 36 and 6 points, and not less for 25 and
- * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4), of 9
- * where the second level takes 40 GB/s and the third 24 (Emerald Rapids): that counts where Winograd gains least, with 2 taps. double:
- * the number of operations may not fit in 64 bits. */
+ * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9
+ * where the second level takes 40 GB/s and the third 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts
+ * where Winograd gains least, with 2 taps. double: the number of operations may not fit in 64 bits. */
 static double winograd_cost(const fc_problem *p)
 {
-    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50, WEIGHT_TILES = 4 };
+    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
+    const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const int64_t products = fc_tile_products(&t);
-    const double weights = t.taps == 2 ? (double)WEIGHT_TILES * (double)(products * in * out_vectors) : 0;
+    const double weights = t.taps == 2 ? weight_tiles * (double)(products * in * out_vectors) : 0;
     return (double)(t.rows * t.columns) *
                (double)(products * in * out_vectors + (square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
                         (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +

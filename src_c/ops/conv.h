@@ -145,7 +145,7 @@ int fc_streams(const fc_problem *);
 
 /* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */
 int64_t fc_l2_bytes(void);
-/* Whether its first-level cache is one of 12 ways, 48 KiB: 14 rows a power of two apart, read in step, nearly stay in a set, and a tile
+/* Whether its first-level cache has 12 ways: 14 rows a power of two apart, read in step, nearly stay in a set, and a tile
  * runs at 0.9 to 1.0 of its speed on operands in the second level, whatever their pitch. With 8 ways it is 0.8: they are copied. */
 int fc_has_wide_l1(void);
 

@@ -290,7 +290,8 @@ static const char *next_panel(const plan *s, const block *b, const part *of)
     return (char *)y->data + at * (int64_t)s->p->item;
 }
 
-/* What a dense block fetches: the rest of the panel's lines of one block, or the next block. */
+/* What a dense block fetches: both lines of each pixel of the next panel, where panels are copied or there is one block; else all of the
+ * next block. */
 static void set_ahead(const plan *s, const block *b, const char *panel, fc_lines *ahead)
 {
     const fc_problem *p = s->p;

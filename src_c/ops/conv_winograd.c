@@ -15,7 +15,7 @@
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
- *                of many tiles one stretch after the other
+ *                of many tiles one stretch after the other; of few, where a kernel for them exists, without u in memory
  * Both sum over channels in the same order, so the bits are the same.
  */
 #include "../scratch.h"
@@ -119,7 +119,8 @@ static plan make_plan(const fc_problem *p)
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
     s.u_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.u_point);
-    s.pack_bytes = bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
+    s.pack_bytes =
+        p->packed ? 0 : bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
 }
@@ -232,8 +233,9 @@ static void pack_vectors(const plan *s, int64_t group, int64_t panel, int64_t c0
             memset(to, 0, (size_t)(channels * step * item));
         if (runs)
             p->k->transpose(columns, channels * taps, from, p->weight_k, to, s->lanes);
-        for (int64_t c = 0; c < channels && !runs; c++)
-            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
+        else
+            for (int64_t c = 0; c < channels; c++)
+                fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
     }
 }
 
@@ -255,9 +257,11 @@ static void store_weights(void *context, int64_t task, int slot)
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
-    if (s->few)
+    if (s->few) {
         pack_vectors(s, group, panel, 0, s->p->in_channels, to);
-    for (int64_t c0 = 0; c0 < s->p->in_channels && !s->few; c0 += s->chunk) {
+        return;
+    }
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
         pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
     }
@@ -530,8 +534,8 @@ fc_status fc_pack_winograd(const fc_problem *p, char *to)
     const plan s = make_plan(p);
     const int64_t tasks = p->groups * s.panels;
     const int slots = fc_parallel_slots(tasks);
-    char *packs = fc_scratch_acquire_parts(0, slots, s.pack_bytes);
-    if (!packs)
+    char *packs = NULL; /* by panels taps go straight to their place */
+    if (!s.by_panels && !(packs = fc_scratch_acquire_parts(0, slots, s.pack_bytes)))
         return FC_ENOMEM;
     store_job job = {&s, to, packs, s.pack_bytes};
     fc_parallel_in(slots, tasks, store_weights, &job);
