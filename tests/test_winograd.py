@@ -135,7 +135,7 @@ def test_few_tiles(tiles, dtype, isa, rng):
 
 @pytest.mark.parametrize("width", [12, 31])
 def test_few_tiles_of_many_channels(width, isa, rng):
-    """More channels than taps of them fit in the cache: sums go on where the last chunk ended, in calls and plans."""
+    """More channels than the cache holds taps of: sums go on where the last chunk ended."""
     x = to_format(rng.standard_normal((10, 1300, 3, width)).astype(np.float32), "channels_last")
     layer = fastconv.nn.Conv2d(1300, 17, 3, padding=1, bias=False, rng=0)
     w = np.asarray(layer.weight.data)
