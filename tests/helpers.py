@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fastconv import nn
+
 DTYPES = (np.float32, np.float64)
 FORMATS = ("channels_first", "channels_last")
 ALL_FORMATS = (*FORMATS, "strided", "fortran")
@@ -60,3 +62,16 @@ def tolerance(terms, dtype):
 def same_bits(a, b):
     """Equal bit for bit, signs of zero and payloads of NaN included."""
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def randomized(model):
+    """Statistics of the norms as training leaves them: from data, the affine parts random."""
+    rng = np.random.default_rng(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean[...] = rng.normal(0.0, 0.3, module.num_features)
+            module.running_var[...] = rng.uniform(0.5, 2.0, module.num_features)
+            if module.weight is not None:
+                module.weight.data[...] = rng.uniform(0.5, 1.5, module.num_features)
+                module.bias.data[...] = rng.normal(0.0, 0.3, module.num_features)
+    return model

@@ -277,21 +277,20 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after);
-#define FC_PRODUCT(n)                                                                                                  \
-    static void N(wino_product_1_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
+typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate,
+                                const T *after);
+#define FC_PRODUCT_OF(name, rows, vectors)                                                                             \
+    static void N(name)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)  \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, after, 2 * n, 1);                                                \
-    }                                                                                                                  \
-    static void N(wino_product_2_##n)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)    \
-    {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, after, n, 2);                                                    \
+        N(wino_product)(v, u, m, channels, part, accumulate, after, rows, vectors);                                    \
     }
+#define FC_PRODUCT(n) FC_PRODUCT_OF(wino_product_1_##n, 2 * n, 1) FC_PRODUCT_OF(wino_product_2_##n, n, 2)
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
 #if FC_WINO_ROWS == 14
 FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10) FC_PRODUCT(11) FC_PRODUCT(12) FC_PRODUCT(13) FC_PRODUCT(14)
 #endif
 #undef FC_PRODUCT
+#undef FC_PRODUCT_OF
 
 /* [n]: one vector of 2 n tiles; two vectors of n */
 #define FC_BOTH(n) {N(wino_product_1_##n), N(wino_product_2_##n)}

@@ -92,6 +92,7 @@ fc_problem fc_make_problem(fc_dtype dtype, const fc_conv *c, const fc_view *x, c
 void fc_set_epilogue(fc_problem *p, const fc_epilogue *e)
 {
     p->epilogue = *e;
+    p->epilogue.residual = NULL;
     if (e->residual)
         p->residual = *e->residual;
 }

@@ -23,7 +23,8 @@ typedef struct {
     const char *packed;
     int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
     fc_epilogue epilogue;
-    fc_view residual; /* the epilogue's, turned and cut like y; .data is NULL when there is none */
+    fc_view
+        residual; /* the epilogue's own is NULL: this one is turned and cut like y; .data is NULL when there is none */
     fc_algorithm algorithm;
     int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding */
     int64_t batch; /* images of the call, of which x and y may be some */
@@ -135,9 +136,17 @@ static inline const char *fc_at(const void *base, int64_t elements, size_t item)
     return base ? (const char *)base + elements * (int64_t)item : NULL;
 }
 
+/* Of an epilogue but for its residual */
 static inline int fc_is_identity(const fc_epilogue *e)
 {
-    return !e->scale && !e->bias && !e->residual && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
+    return !e->scale && !e->bias && e->lower == -__builtin_inf() && e->upper == __builtin_inf();
+}
+static inline int fc_has_epilogue(const fc_problem *p) { return p->residual.data || !fc_is_identity(&p->epilogue); }
+
+/* Where the channels from c on of a panel that begins at an output channel are in p->packed, elements. */
+static inline int64_t fc_packed_at(const fc_problem *p, int64_t group, int64_t column, int64_t c, int64_t width)
+{
+    return group * p->packed_group + column * p->packed_column + (p->packed_first + c) * width;
 }
 
 /* Whether outputs are best written past the caches: y is large, and its vectors are whole cache lines. */

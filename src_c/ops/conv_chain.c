@@ -132,15 +132,18 @@ static void choose_bands(chain *c)
 }
 
 /* Rows of `wide` that two bands share. */
-static int64_t shared_rows(const fc_problem *depthwise) { return fc_max(0, depthwise->kernel_h - depthwise->stride_h); }
+static int64_t shared_rows(const fc_step *depthwise)
+{
+    return fc_max(0, depthwise->weight.h - depthwise->conv.stride_h);
+}
 
 /* Long rows: a band does not stay in the cache, or it moves more rows of the last one than it makes (24 -> 144 -> 24 channels at
  * 56x56, bands of one row: 1.1 times as slow as step by step). */
-static int bands_are_too_low(const chain *c)
+static int bands_are_too_low(const chain *c, const fc_step *depthwise)
 {
     const int64_t rows = rows_in_cache(c);
     return band_bytes(c, rows) > fc_l2_bytes() ||
-           (rows < c->last.y.h && rows * c->depthwise.stride_h < shared_rows(&c->depthwise));
+           (rows < c->last.y.h && rows * c->depthwise.stride_h < shared_rows(depthwise));
 }
 
 int fc_chain_serves(fc_dtype dtype, const fc_step *s)
@@ -150,7 +153,7 @@ int fc_chain_serves(fc_dtype dtype, const fc_step *s)
     if (!fc_runs_by_rows(&c.first) || !rows_see_x(&c.first) || !fc_is_depthwise(&c.depthwise) ||
         !fc_runs_by_rows(&c.depthwise) || !rows_see_x(&c.depthwise) || !fc_runs_by_rows(last) ||
         last->kernel_h * last->kernel_w * last->stride_h * last->stride_w != 1 || !fc_sees_no_padding(last) ||
-        bands_are_too_low(&c))
+        bands_are_too_low(&c, &s[1]))
         return 0;
     return c.depthwise.x.n * c.depthwise.x.h * c.wide_row > fc_l2_bytes() / 2 ? 2 : 1;
 }
@@ -160,8 +163,8 @@ enum { COMPUTED_TWICE = 5 };
 
 int fc_chain_pays(const fc_step *s, int64_t images)
 {
-    const int64_t shared = fc_max(0, s[1].weight.h - s[1].conv.stride_h), rows = images * s[1].x.view.h;
-    return s[0].y.place == FC_NOWHERE || (fc_parallel_slots(INT64_MAX) - 1) * shared * COMPUTED_TWICE <= rows;
+    const int64_t twice = (fc_parallel_slots(INT64_MAX) - 1) * shared_rows(&s[1]);
+    return s[0].y.place == FC_NOWHERE || twice * COMPUTED_TWICE <= images * s[1].x.view.h;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------*/

@@ -360,7 +360,7 @@ static void run_block(void *context, int64_t task, int slot)
         .y_pixel = s->w.count * (s->y_in_place ? p->y.stride_w : s->block_c),
         .residual_pixel = s->w.count * p->residual.stride_w,
         .channels = b.channels,
-        .maps = !fc_is_identity(&p->epilogue),
+        .maps = fc_has_epilogue(p),
         .scale = fc_at(p->epilogue.scale, b.c, p->item),
         .bias = fc_at(p->epilogue.bias, b.c, p->item),
         .lower = p->epilogue.lower,

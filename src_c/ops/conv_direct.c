@@ -405,7 +405,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
     const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
     const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels &&
                        (late || p->packed_v == p->in_channels);
-    const int64_t packed = b->g * p->packed_group + k.first * p->packed_column + (p->packed_first + c0) * k.width;
+    const int64_t packed = fc_packed_at(p, b->g, k.first, c0, k.width);
     fc_gemm tile = {
         .a_row = s->strip_step_w * s->strip_pixel,
         .taps_h = p->kernel_h,
@@ -417,7 +417,7 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .b_step_h = k.width * (late ? p->kernel_w * chunk : p->packed_u),
         .b_step_w = k.width * (late ? chunk : p->packed_v),
         .accumulate = c0 > 0,
-        .finish = c0 + chunk == p->in_channels && !fc_is_identity(e),
+        .finish = c0 + chunk == p->in_channels && fc_has_epilogue(p),
         .y_row = y->pixel,
         .columns = (int)k.columns,
         .scale = fc_at(e->scale, channel, item),

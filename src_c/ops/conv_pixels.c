@@ -143,7 +143,7 @@ static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
     const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
     const fc_view *r = &s->p->residual;
     const char *residual = fc_residual_at(s->p, n, channel, h, w);
-    if (fc_is_identity(e))
+    if (!fc_has_epilogue(s->p))
         return;
     for (int64_t k = 0; k < s->p->out_channels; k++) {
         if (s->p->item == 4)

@@ -197,7 +197,7 @@ static void run_block(void *context, int64_t task, int slot)
         .width = b.width,
         .pixel = s->pixel,
         .y = b.line,
-        .finish = !fc_is_identity(e),
+        .finish = fc_has_epilogue(p),
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .residual_pixel = p->residual.stride_w,

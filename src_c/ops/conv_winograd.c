@@ -185,8 +185,7 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
     const fc_problem *p = s->p;
     const int64_t width = panel_width(s, panel);
     if (p->packed) { /* by fc_use_packed */
-        const int64_t at =
-            group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width;
+        const int64_t at = fc_packed_at(p, group, panel * s->panel, c0, width);
         transform_taps(s, width, p->packed + at * (int64_t)p->item, p->packed_u * width, p->packed_v * width, 0,
                        channels, channels, u);
         return;
@@ -470,9 +469,7 @@ static void run_few(void *context, int64_t panel, int slot)
             f.w = stored_taps(s, s->group, panel, 0) + c0 * step * item;
             f.vector = p->in_channels * step;
         } else if (p->packed) { /* by fc_use_packed */
-            f.w = p->packed +
-                  (s->group * p->packed_group + panel * s->panel * p->packed_column + (p->packed_first + c0) * width) *
-                      item;
+            f.w = p->packed + fc_packed_at(p, s->group, panel * s->panel, c0, width) * item;
             f.row = p->packed_u * width, f.tap = p->packed_v * width, f.step = width, f.vector = s->lanes;
         } else {
             pack_vectors(s, s->group, panel, c0, channels, t.pack);
