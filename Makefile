@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH_PYTHON ?= $(PYTHON)
 PYTEST = $(PYTHON) -m pytest
 TESTS ?= tests
-C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h' 'src_c/*.inc')
+C_SOURCES = $(shell git ls-files 'src_c/*.c' 'src_c/*.h')
 CLANG_FORMAT ?= $(shell command -v clang-format || ls $(dir $(shell command -v $(PYTHON)))clang-format 2>/dev/null)
 
 .PHONY: help build test long bench table grid networks lint format asan tsan check clean

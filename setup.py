@@ -30,7 +30,7 @@ ISA_FLAGS = {
 }
 IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 DEVELOP = os.environ.get("FASTCONV_DEVELOP", "")  # "warnings", "address" or "thread"
-# Sanitizers: with -g in place of -g1 avx512.c takes 9 minutes to compile (gcc 12).
+# Sanitizers: -g in place of -g1 makes avx512.c several times as slow to compile (gcc 12).
 DEVELOP_FLAGS = {
     "": [],
     "warnings": ["-Wall", "-Wextra", "-Werror"],
@@ -48,29 +48,33 @@ if IS_X86_64 and DEVELOP in ("", "warnings"):
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
-def isa_sources() -> list[str]:
-    names = ["avx512", "generic", "avx2"] if IS_X86_64 else ["generic"]  # the longest first
-    return [f"src_c/isa/{name}.c" for name in names]
+def isa_tables() -> list[tuple[str, str]]:
+    """The instruction sets and dtypes to compile, the longest first."""
+    names = ["avx512", "avx2", "generic"] if IS_X86_64 else ["generic"]
+    return [(name, dtype) for name in names for dtype in ("f32", "f64")]
 
 
 class BuildExt(build_ext):
-    """Compiles the ISA files side by side, each with its flags, and links them as extra objects."""
+    """Compiles the ISA files side by side, once per dtype, and links them as extra objects."""
 
     def build_extension(self, ext: Extension) -> None:
-        os.makedirs(os.path.join(self.build_temp, "src_c", "isa"), exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compile_one = partial(self.isa_object, ext)
-            ext.extra_objects = list(pool.map(compile_one, isa_sources()))
+            ext.extra_objects = list(pool.map(compile_one, isa_tables()))
         super().build_extension(ext)
 
-    def isa_object(self, ext: Extension, source: str) -> str:
-        """Compiles one ISA file, unless its object is newer than all that it is made of."""
-        (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+    def isa_object(self, ext: Extension, table: tuple[str, str]) -> str:
+        """Compiles one table of kernels, unless its object is newer than all that it is made of."""
+        name, dtype = table
+        source, folder = f"src_c/isa/{name}.c", os.path.join(self.build_temp, dtype)
+        (target,) = self.compiler.object_filenames([source], output_dir=folder)
         if self.force or newer_group([source, "setup.py", *ext.depends], target, "newer"):
-            flags = ext.extra_compile_args + ISA_FLAGS[os.path.basename(source)[:-2]]
-            self.compiler.compile(
-                [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
-            )
+            flags = [
+                *ext.extra_compile_args,
+                *ISA_FLAGS[name],
+                f"-DFC_DOUBLE={int(dtype == 'f64')}",
+            ]
+            self.compiler.compile([source], output_dir=folder, extra_postargs=flags)
         return target
 
 
@@ -82,11 +86,7 @@ core = Extension(
         *sorted(glob("src_c/*.c") + glob("src_c/ops/*.c")),
         "src_c/isa/dispatch.c",
     ],
-    depends=sorted(
-        glob("src_c/**/*.h", recursive=True)
-        + glob("src_c/**/*.inc", recursive=True)
-        + glob("fastconv/*.pxi")
-    ),
+    depends=sorted(glob("src_c/**/*.h", recursive=True) + glob("fastconv/*.pxi")),
     include_dirs=["src_c"],
     extra_compile_args=BASE_FLAGS + DEVELOP_FLAGS[DEVELOP],
     extra_link_args=["-pthread", *sanitize],

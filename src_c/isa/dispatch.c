@@ -21,31 +21,34 @@ static bool has_avx2(void)
 }
 #endif
 
-static const struct {
-    const fc_isa_kernels *kernels;
+typedef struct {
+    const char *name;
+    const fc_kernels *by_dtype[2]; /* indexed by fc_dtype */
     bool (*available)(void);
-} candidates[] = {
+} candidate;
+
+static const candidate candidates[] = {
 #if defined(__x86_64__)
-    {&fc_kernels_avx512, has_avx512},
-    {&fc_kernels_avx2, has_avx2},
+    {"avx512", {&fc_kernels_avx512_f32, &fc_kernels_avx512_f64}, has_avx512},
+    {"avx2", {&fc_kernels_avx2_f32, &fc_kernels_avx2_f64}, has_avx2},
 #endif
-    {&fc_kernels_generic, always},
+    {"generic", {&fc_kernels_generic_f32, &fc_kernels_generic_f64}, always},
 };
 enum { CANDIDATES = sizeof candidates / sizeof candidates[0] };
 
-static _Atomic(const fc_isa_kernels *) current;
+static _Atomic(const candidate *) current;
 
-static const fc_isa_kernels *best(void)
+static const candidate *best(void)
 {
     int i = 0;
     while (!candidates[i].available())
         i++;
-    return candidates[i].kernels;
+    return &candidates[i];
 }
 
-static const fc_isa_kernels *selected(void)
+static const candidate *selected(void)
 {
-    const fc_isa_kernels *isa = atomic_load_explicit(&current, memory_order_acquire);
+    const candidate *isa = atomic_load_explicit(&current, memory_order_acquire);
     if (!isa) {
         isa = best();
         atomic_store_explicit(&current, isa, memory_order_release);
@@ -62,7 +65,7 @@ const char *const *fc_isa_names(int *count)
     int found = 0;
     for (int i = 0; i < CANDIDATES; i++)
         if (candidates[i].available())
-            names[found++] = candidates[i].kernels->name;
+            names[found++] = candidates[i].name;
     *count = found;
     return names;
 }
@@ -70,8 +73,8 @@ const char *const *fc_isa_names(int *count)
 int fc_use_isa(const char *name)
 {
     for (int i = 0; i < CANDIDATES; i++)
-        if (strcmp(name, candidates[i].kernels->name) == 0 && candidates[i].available()) {
-            atomic_store_explicit(&current, candidates[i].kernels, memory_order_release);
+        if (strcmp(name, candidates[i].name) == 0 && candidates[i].available()) {
+            atomic_store_explicit(&current, &candidates[i], memory_order_release);
             return 0;
         }
     return -1;

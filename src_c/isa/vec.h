@@ -1,6 +1,6 @@
 /* vec.h: the vector verbs, the same names for every instruction set and for both dtypes.
  *
- * Included once per dtype by instantiate.h, which defines
+ * Included by instantiate.h, which defines
  *     T         float or double
  *     FC_F32    1 or 0
  *     N(name)   name_f32 or name_f64

@@ -54,12 +54,9 @@ typedef struct {
     void (*taps)(const fc_taps *); /* a row of sums of taps */
 } fc_kernels;
 
-typedef struct {
-    const char *name;
-    const fc_kernels *by_dtype[2]; /* indexed by fc_dtype */
-} fc_isa_kernels;
-
-extern const fc_isa_kernels fc_kernels_avx512, fc_kernels_avx2, fc_kernels_generic;
+/* One table of each file of isa/ and each dtype */
+extern const fc_kernels fc_kernels_avx512_f32, fc_kernels_avx512_f64, fc_kernels_avx2_f32, fc_kernels_avx2_f64,
+    fc_kernels_generic_f32, fc_kernels_generic_f64;
 
 /* The table of the selected instruction set. A driver reads it once per call. */
 const fc_kernels *fc_get_kernels(fc_dtype);
