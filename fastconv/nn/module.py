@@ -129,10 +129,20 @@ class Module:
 
     training: bool = True
     recording: bool = True
-    fresh: ClassVar[bool] = False  # forward and backward return new arrays and do not keep them
+    # forward and backward return new arrays and do not keep them; not inherited by a class that
+    # writes one of the two anew
+    fresh: ClassVar[bool] = False
     _saved: Any = None
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if not own.keys().isdisjoint(("__call__", "forward", "backward")) and "fresh" not in own:
+            cls.fresh = False
+        if "backward" in own and "_go_back" not in own:
+            cls._go_back = Module._go_back  # type: ignore[method-assign]
 
     # --- to be written by subclasses ---------------------------------------------------------
 
@@ -186,6 +196,14 @@ class Module:
                 "occurs twice in a model must be two layers sharing a Parameter)"
             )
         return saved
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        """`backward(grad)`, and whether nobody else has the result.
+
+        owned: the same of `grad`, which may be written over then.
+        """
+        result = self.backward(grad)
+        return result, self.fresh or (owned and result is grad)
 
     def release(self) -> None:
         """Drop what the last training forward kept, without a backward."""
