@@ -161,7 +161,7 @@ def _batch_norm_saved_backward(
     """Gradients of input, weight, bias and residual in two passes over the input.
 
     output: what `_batch_norm_saved` returned, where it added a residual. Without a clamp the last
-    gradient is `grad_output` itself. owns_input, owns_grad: gradients may be written over these two.
+    gradient is `grad_output` itself. owns_input, owns_grad: the two may be written over.
     """
     per_channel = None, None, weight, bias
     own = owns_input, owns_grad
@@ -297,8 +297,8 @@ def _backward(
 ) -> tuple[Array, Array | None, Array | None, Array]:
     """Gradients of input, weight, bias and residual; that of the residual may be grad_output.
 
-    own: whether input and grad_output may be written over. A line that has been read is in the cache,
-    while one of another array would have to be fetched before it is written.
+    own: whether input and grad_output may be written over. A line that has been read is in the
+    cache, while one of another array would have to be fetched before it is written.
     """
     name = "batch_norm_backward"
     x = _input(name, input, training)
@@ -316,10 +316,7 @@ def _backward(
         )
     over_x = own[0] and x.ndim <= 4 and x.flags.writeable
     over_g = own[1] and g.strides == x.strides and g.ndim <= 4 and g.flags.writeable
-    if over_x:
-        grad_input = x
-    else:
-        grad_input = g if over_g and output is None else _empty_like(name, x)
+    grad_input = x if over_x else g if over_g and output is None else _empty_like(name, x)
     grad_weight = None if arrays[2] is None else np.empty(x.shape[1], x.dtype)
     grad_bias = None if arrays[3] is None else np.empty(x.shape[1], x.dtype)
     grad_residual, y, gated = g, None, None

@@ -222,8 +222,18 @@ class Residual(Module):
 
     def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
         grad, grad_bypass, owned, layers = self._split(grad, owned)
-        if self.shortcut is not None:
-            grad_bypass, _ = go_back([self.shortcut], grad_bypass, owned)
+        shortcut = self.shortcut
+        if (
+            shortcut is not None
+            and shortcut._backward_onto is not None
+            and "backward" not in shortcut.__dict__
+            and self._body_is_fresh(0)
+        ):
+            total, _ = go_back(layers, grad, owned)
+            shortcut._backward_onto(grad_bypass, total)
+            return total, True
+        if shortcut is not None:
+            grad_bypass, _ = go_back([shortcut], grad_bypass, owned)
         adds_in_conv = _fusion.starts_with_conv(layers)
         grad, _ = go_back(layers[1:] if adds_in_conv else layers, grad, owned)
         if adds_in_conv:
@@ -312,7 +322,8 @@ def _starts_with_conv(layers: Sequence[Module]) -> bool:
 
 
 def go_back(layers: Sequence[Module], grad: Array, owned: bool) -> tuple[Array, bool]:
-    """`grad` through the layers, and whether nobody else has the result; owned: the same of grad."""
+    """`grad` through the layers, and whether nobody else has the result; owned: whether nobody
+    else has `grad`."""
     for layer in reversed(layers):
         own_backward = "backward" in layer.__dict__  # replaced in this object
         step = Module._go_back if own_backward else type(layer)._go_back

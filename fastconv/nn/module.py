@@ -132,6 +132,8 @@ class Module:
     # forward and backward return new arrays and do not keep them; not inherited by a class that
     # writes one of the two anew
     fresh: ClassVar[bool] = False
+    # (grad, total): total += backward(grad), of a layer that has a better way; None: it has not
+    _backward_onto: ClassVar[Any] = None
     _saved: Any = None
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
@@ -143,6 +145,8 @@ class Module:
             cls.fresh = False
         if "backward" in own and "_go_back" not in own:
             cls._go_back = Module._go_back  # type: ignore[method-assign]
+        if "backward" in own and "_backward_onto" not in own:
+            cls._backward_onto = None
 
     # --- to be written by subclasses ---------------------------------------------------------
 

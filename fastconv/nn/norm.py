@@ -62,7 +62,7 @@ class _BatchNorm(Module):
     ) -> Array:
         """clamp(forward(x) + residual) as one kernel.
 
-        owned: nobody else has x. The result is written over it, or the gradient where x is recorded.
+        owned: nobody else has x. The result is written over it, or the gradient of a recorded x.
         """
         x = float_array(type(self).__name__, "input", x)
         self._check(x.shape)
