@@ -378,7 +378,8 @@ def test_a_norm_written_over_its_arguments_has_the_same_bits(shape, form, traini
             for owns in ((True, False), (False, True), (True, True)):
                 own_g, own_x = g.copy(order="K"), x.copy(order="K")
                 found = _norm._batch_norm_saved_backward(own_g, own_x, *given, *owns)
-                for a, b in zip(found, expected, strict=True):
+                count = 3 if added is None else 4  # without a residual it has no gradient
+                for a, b in zip(found[:count], expected[:count], strict=True):
                     np.testing.assert_array_equal(a, b)
                 if owns[0]:
                     assert found[0] is own_x
