@@ -70,7 +70,7 @@ fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *gra
                              const fc_view *grad_x, const fc_view *grad_residual, void *grad_weight, void *grad_bias);
 
 /* ---- elementwise functions (ops/elementwise.c) ----------------------------------------------------------------------
- * Over `count` contiguous values; y may be x. NaN gives NaN. alpha: the slope of leaky_relu. */
+ * Over `count` contiguous values; y may be x, grad_x either argument. NaN gives NaN. alpha: the slope of leaky_relu. */
 typedef enum {
     FC_RELU, /* max(x, 0); slope 0 where x <= 0 */
     FC_RELU6, /* min(max(x, 0), 6); slope 0 where x <= 0 or x >= 6 */

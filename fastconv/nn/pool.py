@@ -101,9 +101,15 @@ class _MaxPool(_WindowPool):
         return y
 
     def backward(self, grad: Array) -> Array:
+        return self._backward(grad, False)
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        return self._backward(grad, owned), True
+
+    def _backward(self, grad: Array, owned: bool) -> Array:
         taps, batched, shape, y, clamp, bias = self._take()
         if y is not None:
-            grad = mask_of_clamp(grad, y, clamp)
+            grad = mask_of_clamp(grad, y, clamp, owned)
         if bias is not None and bias.requires_grad:
             bias.accumulate(_channel_sum(grad if batched else grad[None]))
         grad_x: Array
