@@ -348,8 +348,8 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
-    const int64_t parts = panel_parts(s, panel);
-    for (int64_t column = r->column; column < r->column + r->count; column++) {
+    fc_tile_place place = fc_first_place(&s->tiles, r, panel_parts(s, panel));
+    for (int64_t column = r->column; column < r->column + r->count;) {
         const int64_t length = fc_tile_length(column, whole, out, p->y.w);
         if (s->fetch && !s->stream)
             fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
@@ -357,11 +357,11 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         if (s->fetch && residual)
             fc_fetch_pixels(residual + s->tiles.out_h * p->residual.stride_h * item, s->tiles.out_h, out,
                             p->residual.stride_h * item, p->residual.stride_w * item, columns * item);
-        s->tiles.k->output[s->tiles.taps](&o, m + fc_slot_at(&s->tiles, fc_slot_of(&s->tiles, r, column), parts) * item,
-                                          residual, y, s->tiles.upright ? 1 : (int)rows,
+        s->tiles.k->output[s->tiles.taps](&o, m + place.at * item, residual, y, s->tiles.upright ? 1 : (int)rows,
                                           s->tiles.upright ? (int)rows : (int)length);
         y += length * y_pixel * item;
         residual = fc_at(residual, length * residual_pixel, p->item);
+        fc_next_place(&s->tiles, r, ++column, &place);
     }
     if (panel == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);

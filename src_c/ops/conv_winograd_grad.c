@@ -115,7 +115,8 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
     }
     const int64_t rows = fc_tile_length(r->row, t->whole_rows, out_h, p->y.h);
     const char *tile = base;
-    for (int64_t column = r->column; column < r->column + r->count; column++) {
+    fc_tile_place place = fc_first_place(t, r, s->d_parts);
+    for (int64_t column = r->column; column < r->column + r->count;) {
         const int64_t columns = fc_tile_length(column, whole, out_w, p->y.w);
         const void *y[FC_WINOGRAD_MAX_OUT * FC_WINOGRAD_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
@@ -123,8 +124,9 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
                 y[out_w * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : t->zeros;
         if (s->fetch)
             fc_fetch_pixels(tile + out_h * row * item, out_h, out_w, row * item, pixel * item, p->out_channels * item);
-        t->k->gradient[t->taps](y, p->out_channels, d + fc_slot_at(t, fc_slot_of(t, r, column), s->d_parts) * item);
+        t->k->gradient[t->taps](y, p->out_channels, d + place.at * item);
         tile += columns * pixel * item;
+        fc_next_place(t, r, ++column, &place);
     }
 }
 

@@ -165,14 +165,18 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    for (int64_t column = r->column; column < r->column + r->count; column++) {
-        const int64_t left = step * fc_tile_start(column, tiles->whole_columns, tiles->out_w) - p->pad_left;
-        const char *x = base + (left - first) * pixel * item;
+    const char *x = base;
+    int64_t left = first;
+    fc_tile_place place = fc_first_place(tiles, r, tiles->parts);
+    for (int64_t column = r->column; column < r->column + r->count;) {
         if (tiles->fetch)
             fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, step * tiles->out_h,
                             step_w, row * item, pixel * item, p->in_channels * item);
-        transform_tile(tiles, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel,
-                       v + fc_slot_at(tiles, fc_slot_of(tiles, r, column), tiles->parts) * item);
+        transform_tile(tiles, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel, v + place.at * item);
+        const int64_t wide = column < tiles->whole_columns ? step_w : step_w - step;
+        left += wide;
+        x += wide * pixel * item;
+        fc_next_place(tiles, r, ++column, &place);
     }
 }
 

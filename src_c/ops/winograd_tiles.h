@@ -118,11 +118,6 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 {
     return fc_ceil_div(tiles, t->share) * parts * fc_part_elements(t);
 }
-/* Where a slot of a block is. */
-static inline int64_t fc_slot_at(const fc_tiles *t, int64_t slot, int64_t parts)
-{
-    return slot / t->share * parts * fc_part_elements(t) + slot % t->share * t->k->line;
-}
 /* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
  * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
 static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
@@ -137,10 +132,27 @@ int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
 /* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, const fc_tile_block *, int64_t tile, int64_t end);
-static inline int64_t fc_slot_of(const fc_tiles *t, const fc_tile_run *r, int64_t column)
+/* Where a tile of a run stands in a block of so many parts, and how many of its kind follow it in the brick, itself included. */
+typedef struct {
+    int64_t at, left, parts;
+} fc_tile_place;
+static inline fc_tile_place fc_place_at(const fc_tiles *t, int64_t slot, int64_t parts)
 {
-    return column < t->whole_columns ? r->whole + column - r->column
-                                     : r->others + column - fc_max(r->column, t->whole_columns);
+    const int64_t brick = slot / t->share, tile = slot - brick * t->share;
+    return (fc_tile_place){brick * parts * fc_part_elements(t) + tile * t->k->line, t->share - tile, parts};
+}
+static inline fc_tile_place fc_first_place(const fc_tiles *t, const fc_tile_run *r, int64_t parts)
+{
+    return fc_place_at(t, r->column < t->whole_columns ? r->whole : r->others, parts);
+}
+/* Of the next tile of the run, in tile column `column`. */
+static inline void fc_next_place(const fc_tiles *t, const fc_tile_run *r, int64_t column, fc_tile_place *p)
+{
+    p->at += t->k->line;
+    if (column == t->whole_columns && column < t->columns)
+        *p = fc_place_at(t, r->others, p->parts);
+    else if (--p->left == 0)
+        p->at += p->parts * fc_part_elements(t) - t->share * t->k->line, p->left = t->share;
 }
 /* The slots of a block that need point e, and how many points from e on are alike. */
 typedef struct {
