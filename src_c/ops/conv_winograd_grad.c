@@ -5,7 +5,8 @@
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
- * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Three schedules, chosen by the shape alone; in all, a sum runs through its blocks in order, in each by kinds of tiles:
+ * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Three schedules, chosen by the shape alone;
+ * in all, a sum runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
