@@ -45,7 +45,8 @@ typedef struct {
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
-    char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
+    char *v, *d, *sum,
+        *threads; /* by slices: v and d are the thread's, sum[slice]; before run_group threads is all of it */
     int64_t group;
     fc_tile_block stretch; /* not by slices: the current block */
 } plan;
@@ -295,31 +296,55 @@ int fc_conv_winograd_grad_serves(const fc_problem *p)
     return fc_conv_winograd_serves(p) && p->stride_h == 1 && fc_max(p->kernel_h, p->kernel_w) > 2;
 }
 
+/* ---- groups ------------------------------------------------------------------------------------------------------------*/
+/* Of a group, beside what its threads have. */
+static int64_t group_bytes(const plan *s)
+{
+    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->slices > 1 ? 0 : s->v_bytes + s->d_bytes);
+}
+
+static void run_group(plan *s, char *memory, int slots)
+{
+    s->sum = memory;
+    s->v = s->sum + (s->by_panels ? 0 : s->slices * s->sum_bytes);
+    s->d = s->v + s->v_bytes;
+    s->threads = memory + group_bytes(s);
+    if (s->by_panels) {
+        run_by_panels(s, slots);
+        return;
+    }
+    if (s->slices > 1)
+        run_by_slices(s, slots);
+    else
+        run_by_points(s, slots);
+    fc_parallel_in(slots, s->panels, store_task, s);
+}
+
+static void group_task(void *context, int64_t group, int slot)
+{
+    plan s = *(const plan *)context;
+    s.group = group;
+    run_group(&s, s.threads + slot * (group_bytes(&s) + s.thread_bytes), 1);
+}
+
+/* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have to wait for each
+ * other three times. */
 fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int slots = fc_parallel_slots(INT64_MAX);
-    const int64_t sums = s.by_panels ? 0 : s.slices * s.sum_bytes;
-    const int64_t shared = s.zero_bytes + sums + (s.slices > 1 ? 0 : s.v_bytes + s.d_bytes);
-    char *scratch = fc_scratch_acquire_parts(shared, slots, s.thread_bytes);
+    const int slots = fc_parallel_slots(INT64_MAX), by_groups = p->groups >= 2 * slots;
+    const int64_t group = group_bytes(&s);
+    char *scratch = fc_scratch_acquire_parts(s.zero_bytes + (by_groups ? 0 : group), slots,
+                                             s.thread_bytes + (by_groups ? group : 0));
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)s.zero_bytes);
-    s.sum = scratch + s.zero_bytes;
-    s.v = s.sum + sums;
-    s.d = s.v + s.v_bytes;
-    s.threads = scratch + shared;
-    for (s.group = 0; s.group < p->groups; s.group++) {
-        if (s.by_panels) {
-            run_by_panels(&s, slots);
-            continue;
-        }
-        if (s.slices > 1)
-            run_by_slices(&s, slots);
-        else
-            run_by_points(&s, slots);
-        fc_parallel_in(slots, s.panels, store_task, &s);
-    }
+    s.threads = scratch + s.zero_bytes;
+    if (by_groups)
+        fc_parallel_in(slots, p->groups, group_task, &s);
+    else
+        for (; s.group < p->groups; s.group++)
+            run_group(&s, scratch + s.zero_bytes, slots);
     fc_scratch_release(scratch);
     return FC_OK;
 }
