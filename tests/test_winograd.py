@@ -278,6 +278,25 @@ def test_short_tiles_in_stretches(isa, rng):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
 
 
+@pytest.mark.parametrize(
+    ("groups", "channels", "outputs", "size"), [(5, 4, 6, 9), (4, 16, 24, 33), (7, 33, 18, 13)]
+)
+def test_gradient_of_groups(groups, channels, outputs, size, isa, rng):
+    """Threads share out groups where there are enough: the same bits."""
+    x = rng.standard_normal((8, groups * channels, size, size), dtype=np.float32)
+    g = rng.standard_normal((8, groups * outputs, size, size), dtype=np.float32)
+    w = np.ones((groups * outputs, channels, 3, 3), np.float32)
+    options = {"padding": 1, "groups": groups, "output_mask": (False, True, False)}
+    want = F.conv2d_backward(g, x, w, algorithm="direct", **options)[1]
+    first = None
+    for threads in (1, 2, 3):
+        with fastconv.num_threads(threads):
+            got = F.conv2d_backward(g, x, w, algorithm="winograd", **options)[1]
+        first = got if first is None else first
+        assert same_bits(got, first)
+    np.testing.assert_allclose(first, want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
 def test_auto_takes_stride_2_of_enough_tiles():
     """Small images have too few tiles for the transformed weights; the batch does not count."""
 
