@@ -415,10 +415,12 @@ static void add_pixels(const plan *s, const block *b, const char *x, const outpu
         .b = y->data,
         .y = c,
         .y_row = c_row,
-        .columns = (int)of->columns,
+        .columns = of->columns,
         .accumulate = accumulate,
         .ahead = next_panel(s, b, of),
         .ahead_step = p->y.stride_w,
+        .ahead_tile = p->k->vector_lanes,
+        .ahead_tiles = 2,
     };
     p->k->gemm->rows(&product, p->in_channels);
 }
