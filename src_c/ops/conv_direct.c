@@ -6,7 +6,8 @@
  *
  *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
- * A copied strip holds the channels of one chunk.
+ * A copied strip holds the channels of one chunk. A small 1x1 weight is one call of the tile kernel, which changes the panel every few
+ * pixels.
  *
  * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a tile sees, and
  * tiles are cut for that; where rows are short, a tile is one pixel of several images, which see the same.
