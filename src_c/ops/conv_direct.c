@@ -72,7 +72,7 @@ static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
 static int64_t panels_of(const fc_problem *p)
 {
     const int64_t vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    return p->k->gemm->widest > 2 ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
+    return p->k->gemm->widest > 2 && !p->narrow ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
 }
 
 static int can_run_in_place(const fc_problem *p)
