@@ -3,29 +3,29 @@
 #define FC_KERNELS_GEMM_H
 #include <stdint.h>
 
-/* One output tile, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building
- * block"):
+/* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
- *                          a[row * a_row + u * step_h + v * step_w + c] * b[u * b_step_h + v * b_step_w + c * width + col]
- * over `rows` rows of a and y. width is 2 * vector_lanes, or vector_lanes when `columns` fit in one vector. */
+ *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
+ * over `rows` rows of a and y. width is `columns` rounded up to whole vectors. More columns than `widest` vectors are panels of two
+ * vectors, b_panel elements apart, and one of what is left. */
 typedef struct {
     const void *a;
     int64_t a_row;
     int64_t taps_h, taps_w, step_h, step_w, length;
     const void *b;
-    int64_t b_step_h, b_step_w;
+    int64_t b_step_h, b_step_w, b_panel;
     void *y;
     int64_t y_row;
-    int columns;    /* valid columns, 1 .. 2 * vector_lanes */
+    int64_t columns;
     int accumulate; /* start from y instead of 0 */
     int finish; /* apply the epilogue (not the identity): y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;
-    /* Memory to bring into the second-level cache meanwhile, two vectors at ahead + i * ahead_step in step i of the reduction,
-     * or NULL. May lie beyond the end of an array. */
+    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has u * v * c of them, the line
+     * at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie beyond the end of an array. */
     const void *ahead;
-    int64_t ahead_step;
+    int64_t ahead_step, ahead_tile, ahead_tiles;
     /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
      * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched too,
      * and always for a single tap: the stores of a tile would wait for as many at once. */
@@ -59,6 +59,7 @@ typedef struct {
 
 typedef struct {
     int max_rows; /* rows of the largest register tile */
+    int widest; /* vectors of the widest */
     void (*rows)(const fc_gemm *, int64_t rows);
     void (*at)(const fc_gemm_at *);
 } fc_gemm_kernels;

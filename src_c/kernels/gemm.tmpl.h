@@ -1,8 +1,9 @@
 /* gemm.tmpl.h: matrix products with the accumulators in registers.
  *
- * A tile is MR rows by up to two vectors. The widest: AVX-512 14 x 2 = 28 accumulators + 2 of b + 1 broadcast = 31 of 32
- * registers; AVX2 and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs
- * MR broadcasts and 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on.
+ * A tile is MR rows by two vectors: AVX-512 14 x 2 = 28 accumulators + 2 of b + 1 broadcast = 31 of 32 registers; AVX2 and SSE2
+ * 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and 2 loads for 2 MR fused
+ * multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the end, which alone would take a load for
+ * each of its multiplications, joins the two before it where there are registers for it: 9 x 3 = 27 + 3 + 1.
  * Loop bounds are constants after inlining: a variable-length array of accumulators would live in memory.
  */
 #if FC_VECTOR_BYTES == 64
@@ -10,20 +11,28 @@
 #else
 #define FC_MR 6
 #endif
+#if FC_VECTOR_BYTES == 64 && FC_F32
+#define FC_WIDEST 3
+#define FC_MR3 9
+#else
+#define FC_WIDEST 2
+#define FC_MR3 FC_MR
+#endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
+#define FC_OPAQUE(x) __asm__("" : "+r"(x)) /* the compiler forgets how x came about */
 #define FC_LINE_LANES ((int)(64 / sizeof(T))) /* of a cache line */
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
+#if FC_VECTOR_BYTES < 64
 /* Tiles with a partial vector leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is one copy of the code instead
- * of one per tile shape, for 2 extra moves per output vector. With masked stores and no epilogue it takes none (7 to 23 channels: 1.2
- * times as fast). */
+ * of one per tile shape, for 2 extra moves per output vector. Masked stores need none. */
 static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, T *y, int64_t row, int rows)
 {
     const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
     const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
     for (int j = 0; j < g->columns; j += VL) {
-        const int count = g->columns - j;
+        const int count = (int)g->columns - j;
         const vec s = scale ? N(gemm_load)(scale + j, count) : vset1(1),
                   t = bias ? N(gemm_load)(bias + j, count) : (vec){0};
         for (int i = 0; i < rows; i++) {
@@ -41,67 +50,78 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
         }
     }
 }
+#endif
+
+/* Vector j of a row, whose last one has so many lanes. Without masks only whole ones where `whole` is set. */
+INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
+{
+    if (j < vectors - 1 || (FC_VECTOR_BYTES < 64 && (whole || last == VL)))
+        return vload(p + j * VL);
+    return vload_tail(p + j * VL, last);
+}
 
 /* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS in 16
  * registers 20. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2 };
 
-/* next: the rows of a after these */
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
-                         const int ahead, const T *next)
+                         const int ahead, const T *fetch)
 {
     const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
-    const int last = g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
-    vec acc[FC_MR][2];
+    const int last = (int)g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
+    vec acc[FC_MR][FC_WIDEST];
+    if (g->accumulate) {
     FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++)
-            if (!g->accumulate)
-                acc[i][j] = (vec){0};
-            else
-                acc[i][j] = j < vectors - 1 || last >= VL ? vload(y + i * y_row + j * VL)
-                                                          : vload_tail(y + i * y_row + j * VL, last);
-    /* Of the weights line 0 of every step by the first tile, line 1 by the second. Of rows of a their first lines, then the second
-     * ones; and y, which would be read when it is written. With no rows to fetch b, which is there: that costs less than a test. */
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(y + i * y_row, j, vectors, last, 0);
+    } else {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
+    }
+    /* Of rows of a their first lines, then the second ones; and y, which would be read when it is written. With no rows to fetch b,
+     * which is there: that costs less than a test. */
     const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
-    const T *fetch = weights ? (const T *)g->ahead + (row > 0) * VL : g->fetch ? next + g->fetch - 1 : g->b;
+    if (rows_of_a)
+        fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
     const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
-    int left = FC_MR, written = rows_of_a && !g->stream && !g->accumulate ? 2 * rows : 0;
+    /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory, or worse, those
+     * of the vectors. */
+    const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
+    int left = rows, unwritten = rows_of_a && !g->stream && !g->accumulate ? rows : 0;
+    const T *line = y;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
-            const T *p = a + u * g->step_h + v * g->step_w;
-            const T *b = (const T *)g->b + u * g->b_step_h + v * g->b_step_w;
-            for (int64_t c = 0; c < length; c++, p++, b += vectors * VL) {
+            const char *at[FC_MR / 3 + 1];
+            FC_UNROLL for (int i = 0; i < rows; i += 3)
+            {
+                at[i / 3] = (const char *)(a + u * g->step_h + v * g->step_w) + (i + 1) * down;
+                FC_OPAQUE(at[i / 3]);
+            }
+            const T *b = (const T *)g->b + (u * g->b_step_h + v * g->b_step_w) * (vectors * VL);
+            for (int64_t c = 0; c < length; c++, b += vectors * VL) {
                 if (weights || rows_of_a) {
                     __builtin_prefetch(fetch, 0, 2);
                     fetch += fetch_step;
                 }
                 if (rows_of_a && --left == 0) {
-                    left = FC_MR;
-                    fetch += FC_LINE_LANES - FC_MR * fetch_step;
+                    left = rows;
+                    fetch += FC_LINE_LANES - rows * fetch_step;
                 }
-                if (rows_of_a && written > 0) {
-                    written--;
-                    __builtin_prefetch(y + written / 2 * y_row + written % 2 * VL, 1, 2);
+                if (rows_of_a && unwritten > 0) {
+                    unwritten--;
+                    FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
+                    line += y_row;
                 }
-                vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VL) : b0;
+                vec part[FC_WIDEST];
+                FC_UNROLL for (int j = 0; j < vectors; j++) part[j] = vload(b + j * VL);
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
-                    vec ai = vset1(p[i * a_row]);
-                    acc[i][0] = vmuladd(ai, b0, acc[i][0]);
-                    if (vectors > 1)
-                        acc[i][1] = vmuladd(ai, b1, acc[i][1]);
+                    vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
+                    FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
                 }
+                FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
             }
         }
-    if (FC_VECTOR_BYTES == 64 && last < VL && !g->finish) { /* masked stores */
-        FC_UNROLL for (int i = 0; i < rows; i++)
-        {
-            if (vectors > 1)
-                vstore(y + i * y_row, acc[i][0]);
-            vstore_tail(y + i * y_row + (vectors - 1) * VL, acc[i][vectors - 1], last);
-        }
-        return;
-    }
+#if FC_VECTOR_BYTES < 64
     if (last < VL) {
         T x[FC_MR * 2 * VL];
         FC_UNROLL for (int i = 0; i < rows; i++)
@@ -109,19 +129,22 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         N(gemm_write)(g, x, y, row, rows);
         return;
     }
+#endif
     if (g->finish) {
         const T *scale = g->scale, *bias = g->bias;
         const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
-            vec s = scale ? vload(scale + j * VL) : vset1(1), t = bias ? vload(bias + j * VL) : (vec){0};
+            vec s = scale ? N(gemm_part)(scale, j, vectors, last, 1) : vset1(1),
+                t = bias ? N(gemm_part)(bias, j, vectors, last, 1) : (vec){0};
             FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vmuladd(acc[i][j], s, t);
         }
         const T *residual = g->residual;
         if (residual) {
             residual += row * g->residual_row;
             FC_UNROLL for (int i = 0; i < rows; i++)
-                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += vload(residual + i * g->residual_row + j * VL);
+                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] +=
+                N(gemm_part)(residual + i * g->residual_row, j, vectors, last, 1);
         }
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
@@ -131,57 +154,144 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + i * y_row + j * VL, acc[i][j]);
         return;
     }
+    if (FC_VECTOR_BYTES == 64 && last < VL) {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+        {
+            FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
+            vstore_tail(y + i * y_row + (vectors - 1) * VL, acc[i][vectors - 1], last);
+        }
+        return;
+    }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
 }
 
-typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, const T *next);
+/* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
+typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int64_t tiles, const T *fetch);
 #define FC_KIND(kind, rows, vectors, ahead)                                                                            \
-    static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, const T *next)           \
+    static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t tiles,           \
+                                             const T *fetch)                                                           \
     {                                                                                                                  \
-        N(gemm_tile)(g, a, y, row, rows, vectors, ahead, next);                                                        \
+        for (; tiles > 0; tiles--) {                                                                                   \
+            const T *next = a + rows * g->a_row;                                                                       \
+            N(gemm_tile)(g, a, y, row, rows, vectors, ahead, (ahead) == N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch); \
+            a = next;                                                                                                  \
+            y += rows * g->y_row;                                                                                      \
+            row += rows;                                                                                               \
+            if ((ahead) == N(FC_FETCH_WEIGHTS))                                                                        \
+                fetch += g->ahead_tile;                                                                                \
+        }                                                                                                              \
     }
-#define FC_TILE(rows) FC_KIND(1, rows, 1, 0) FC_KIND(2, rows, 2, 0) FC_KIND(3, rows, 2, N(FC_FETCH_WEIGHTS))
-FC_TILE(1) FC_TILE(2) FC_TILE(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
+#define FC_SMALL(rows) FC_KIND(1, rows, 1, 0) FC_KIND(2, rows, 2, 0)
+#define FC_TILE(rows) FC_SMALL(rows) FC_KIND(3, rows, 2, N(FC_FETCH_WEIGHTS))
 #if FC_MR == 14
+FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_SMALL(4) FC_SMALL(5) FC_SMALL(6)
 FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
+#else
+FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #endif
 /* Many rows are cut into groups of these. */
-#if FC_MR == 14 && FC_F32
+#if FC_WIDEST == 3
 FC_KIND(4, 13, 2, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, N(FC_FETCH_ROWS))
+FC_KIND(5, 1, 3, 0) FC_KIND(5, 2, 3, 0) FC_KIND(5, 3, 3, 0) FC_KIND(5, 4, 3, 0) FC_KIND(5, 5, 3, 0) FC_KIND(5, 6, 3, 0)
+FC_KIND(5, 7, 3, 0) FC_KIND(5, 8, 3, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, N(FC_FETCH_ROWS))
 #define FC_ROWS_OF_A(rows) N(gemm_tile_4_##rows)
+#define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
 #define FC_ROWS_OF_A(rows) 0
+#define FC_THREE(rows) 0
 #endif
 #undef FC_TILE
+#undef FC_SMALL
 #undef FC_KIND
 
-/* one vector; two; two that fetch weights; two that fetch rows of a, or 0 */
-#define FC_KINDS(rows, fetches) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), N(gemm_tile_3_##rows), fetches}
-static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][4] = {
-    {0, 0, 0, 0}, FC_KINDS(1, 0), FC_KINDS(2, 0), FC_KINDS(3, 0), FC_KINDS(4, 0), FC_KINDS(5, 0), FC_KINDS(6, 0),
+/* one vector; two; three; two that fetch weights or rows of a, where they do */
+enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4 };
+#define FC_KINDS(rows, three, weights, fetches) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), three, weights, fetches}
+#define FC_WITH(rows, three, fetches) FC_KINDS(rows, three, N(gemm_tile_3_##rows), fetches)
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][5] = {
+    {0, 0, 0, 0, 0},
+    FC_KINDS(1, FC_THREE(1), 0, 0),
+    FC_KINDS(2, FC_THREE(2), 0, 0),
+    FC_KINDS(3, FC_THREE(3), 0, 0),
 #if FC_MR == 14
-    FC_KINDS(7, 0), FC_KINDS(8, 0), FC_KINDS(9, 0), FC_KINDS(10, 0), FC_KINDS(11, 0), FC_KINDS(12, 0),
-    FC_KINDS(13, FC_ROWS_OF_A(13)), FC_KINDS(14, FC_ROWS_OF_A(14)),
+    FC_KINDS(4, FC_THREE(4), 0, 0),
+    FC_KINDS(5, FC_THREE(5), 0, 0),
+    FC_KINDS(6, FC_THREE(6), 0, 0),
+    FC_WITH(7, FC_THREE(7), 0),
+    FC_WITH(8, FC_THREE(8), 0),
+    FC_WITH(9, FC_THREE(9), 0),
+    FC_WITH(10, 0, 0),
+    FC_WITH(11, 0, 0),
+    FC_WITH(12, 0, 0),
+    FC_WITH(13, 0, FC_ROWS_OF_A(13)),
+    FC_WITH(14, 0, FC_ROWS_OF_A(14)),
+#else
+    FC_WITH(4, 0, 0),
+    FC_WITH(5, 0, 0),
+    FC_WITH(6, 0, 0),
 #endif
 };
 #undef FC_KINDS
+#undef FC_WITH
 #undef FC_ROWS_OF_A
+#undef FC_THREE
 
-/* Rows in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA pipes. */
+/* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA
+ * pipes. after: the rows of a that are read next */
+static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *after)
+{
+    const T *a = (const T *)g->a + row * g->a_row;
+    T *y = (T *)g->y + row * g->y_row;
+    const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
+    const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
+    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
+    for (int64_t i = 0, tiles; i < groups; i += tiles) {
+        const int64_t count = size + (i < longer);
+        const int weights = vectors == 2 && g->ahead && i < g->ahead_tiles && N(gemm_tiles)[count][N(FC_WEIGHTS)];
+        tiles = (i < longer ? longer : groups) - i;
+        if (weights && tiles > g->ahead_tiles - i)
+            tiles = g->ahead_tiles - i;
+        const T *next = a + tiles * count * g->a_row;
+        const int kind = weights                                                                        ? N(FC_WEIGHTS)
+                         : vectors == 2 && rows_fetch && N(gemm_tiles)[count][N(FC_ROWS)] ? N(FC_ROWS)
+                                                                                          : vectors - 1;
+        N(gemm_tiles)[count][kind](g, a, y, row, tiles,
+                                   weights                ? (const T *)g->ahead + i * g->ahead_tile
+                                   : i + tiles == groups ? after
+                                                         : next);
+        a = next;
+        y += tiles * count * g->y_row;
+        row += tiles * count;
+    }
+}
+
+/* All panels of some rows, whose part of a and y stays in half of a first-level cache of 32 KiB, before the next rows. */
 static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
-    const int two = g->columns > VL;
-    const T *a = g->a;
-    T *y = g->y;
-    const int64_t groups = (rows + FC_MR - 1) / FC_MR;
-    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
-    for (int64_t i = 0, row = 0; i < groups; i++) {
-        const int64_t count = (rows - row + groups - i - 1) / (groups - i);
-        const T *next = i + 1 < groups ? a + (row + count) * g->a_row : a + g->after;
-        const int kind = !two ? 0 : g->ahead && row <= FC_MR ? 2 : rows_fetch && N(gemm_tiles)[count][3] ? 3 : 1;
-        N(gemm_tiles)[count][kind](g, a + row * g->a_row, y + row * g->y_row, row, next);
-        row += count;
+    enum { STRIP_BYTES = 16 << 10 };
+    const T *a = g->a, *after = a + g->after;
+    if (g->columns <= FC_WIDEST * VL) {
+        N(gemm_panel)(g, 0, rows, after);
+        return;
+    }
+    const int64_t row_bytes = (g->taps_h * g->taps_w * g->length + g->columns) * (int64_t)sizeof(T);
+    const int64_t strip = row_bytes * FC_MR < STRIP_BYTES ? STRIP_BYTES / row_bytes / FC_MR * FC_MR : FC_MR;
+    fc_gemm part = *g;
+    for (int64_t row = 0; row < rows; row += strip) {
+        const int64_t count = rows - row < strip ? rows - row : strip;
+        const T *next = row + count < rows ? a + (row + count) * g->a_row : after;
+        for (int64_t col = 0; col < g->columns; col += part.columns) {
+            part.columns = g->columns - col <= FC_WIDEST * VL ? g->columns - col : 2 * VL;
+            part.b = (const T *)g->b + col / (2 * VL) * g->b_panel;
+            part.y = (T *)g->y + col;
+            part.scale = g->scale ? (const T *)g->scale + col : NULL;
+            part.bias = g->bias ? (const T *)g->bias + col : NULL;
+            part.residual = g->residual ? (const T *)g->residual + col : NULL;
+            N(gemm_panel)(&part, row, count, next);
+            part.fetch = 0;
+        }
+        part.fetch = g->fetch;
     }
 }
 
@@ -278,7 +388,10 @@ static void N(gemm_at)(const fc_gemm_at *g)
     }
 }
 
-static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .rows = N(gemm_rows), .at = N(gemm_at)};
+static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .widest = FC_WIDEST, .rows = N(gemm_rows), .at = N(gemm_at)};
 #undef FC_MR
+#undef FC_MR3
+#undef FC_WIDEST
+#undef FC_OPAQUE
 #undef FC_LINE_LANES
 #undef FC_UNROLL

@@ -22,6 +22,7 @@ typedef struct {
      * and how to step. Or NULL. */
     const char *packed;
     int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
+    int narrow; /* what fc_pack_direct makes has panels of two vectors at most, as Winograd reads them */
     fc_epilogue epilogue;
     fc_view
         residual; /* the epilogue's own is NULL: this one is turned and cut like y; .data is NULL when there is none */

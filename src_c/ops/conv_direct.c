@@ -6,7 +6,8 @@
  *
  *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
- * A copied strip holds the channels of one chunk.
+ * A copied strip holds the channels of one chunk. A small 1x1 weight is one call of the tile kernel, which changes the panel every few
+ * pixels.
  *
  * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a tile sees, and
  * tiles are cut for that; where rows are short, a tile is one pixel of several images, which see the same.
@@ -29,6 +30,11 @@ enum {
     /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1 (AVX-512: 32), and a
      * strip of so many channels leaves the cache room for 49 pixels and more, so that the weight is read once. */
     POINTWISE_CHUNK = 256,
+    /* A whole 1x1 weight that is read anew for every few pixels: half of a first-level cache of 32 KiB. */
+    TOGETHER_BYTES = 16 << 10,
+    /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the first-level cache that
+     * wait for the second from its own loads. */
+    AHEAD_TILES = 8,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
     MAX_TILED = 128, /* columns of a row whose tiles are cut by what they see */
@@ -42,7 +48,8 @@ typedef struct {
 
 typedef struct {
     const fc_problem *p;
-    int64_t lanes, panel, panels, chunk;   /* columns of a panel, number of panels, channels per chunk */
+    int64_t lanes, panel, panels, chunk;   /* columns of a panel but the last, number of panels, channels per chunk */
+    int together;                          /* the panels of a few rows before the next rows */
     int64_t block_n, block_h, block_w;     /* block of outputs */
     int64_t count_n, count_h, count_w;     /* number of blocks */
     int64_t parts;                         /* pieces of the panel loop */
@@ -60,6 +67,13 @@ typedef struct {
 } plan;
 
 static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
+
+/* Two vectors each; where the tile kernel has room an odd one joins the last two. */
+static int64_t panels_of(const fc_problem *p)
+{
+    const int64_t vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
+    return p->k->gemm->widest > 2 && !p->narrow ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
+}
 
 static int can_run_in_place(const fc_problem *p)
 {
@@ -225,7 +239,7 @@ static plan make_plan(const fc_problem *p)
 {
     plan s = {.p = p, .lanes = p->k->vector_lanes};
     s.panel = 2 * s.lanes;
-    s.panels = fc_ceil_div(p->out_channels, s.panel);
+    s.panels = panels_of(p);
     const int64_t column = taps(p) * s.panel * (int64_t)p->item;
     s.chunk = p->in_channels;
     if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
@@ -237,12 +251,14 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
+    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
+                 fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
     choose_tiles(&s);
     set_strip(&s);
     s.tile_pixel = p->out_channels;
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
     s.tile_bytes = fc_round_up(tile, 64);
-    s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column, 64) : 0);
+    s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column * 3 / 2, 64) : 0);
     return s;
 }
 
@@ -255,8 +271,8 @@ static panel_range panel_at(const fc_problem *p, int64_t panel)
 {
     const int64_t lanes = p->k->vector_lanes;
     panel_range r = {.first = panel * 2 * lanes};
-    r.columns = fc_min(2 * lanes, p->out_channels - r.first);
-    r.width = r.columns > lanes ? 2 * lanes : lanes;
+    r.columns = panel + 1 < panels_of(p) ? 2 * lanes : p->out_channels - r.first;
+    r.width = fc_round_up(r.columns, lanes);
     return r;
 }
 
@@ -284,7 +300,7 @@ static void pack_panel(void *context, int64_t task, int slot)
     (void)slot;
     const pack_job *j = context;
     const fc_problem *p = j->p;
-    const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), group = task / panels;
+    const int64_t panels = panels_of(p), group = task / panels;
     const panel_range r = panel_at(p, task % panels);
     const int64_t at = group * fc_packed_direct(p) / p->groups + r.first * taps(p) * p->in_channels;
     pack_channels(p, group, &r, 0, p->in_channels, j->to + at * (int64_t)p->item);
@@ -298,7 +314,7 @@ int64_t fc_packed_direct(const fc_problem *p)
 fc_status fc_pack_direct(const fc_problem *p, char *to)
 {
     pack_job job = {p, to};
-    fc_parallel(p->groups * fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes), pack_panel, &job);
+    fc_parallel(p->groups * panels_of(p), pack_panel, &job);
     return FC_OK;
 }
 
@@ -359,7 +375,8 @@ typedef struct {
 } target;
 
 /* The columns of a tile and the taps that they see, of a row whose product is `row`. */
-static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *t, const target *y, int merged)
+static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *t, const target *y, int merged,
+                          int64_t width)
 {
     const int64_t item = (int64_t)s->p->item, taps = fc_max(0, t->taps.end - t->taps.first);
     fc_gemm tile = *row;
@@ -368,25 +385,26 @@ static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *
     else
         tile.taps_w = taps;
     tile.a = fc_at(tile.a, t->first * s->strip_step_w * s->strip_pixel + t->taps.first * tile.step_w, s->p->item);
-    tile.b = fc_at(tile.b, t->taps.first * tile.b_step_w, s->p->item);
+    tile.b = fc_at(tile.b, t->taps.first * tile.b_step_w * width, s->p->item);
     tile.y = (char *)tile.y + t->first * y->pixel * item;
     tile.residual = fc_at(tile.residual, t->first * s->p->residual.stride_w, s->p->item);
     return tile;
 }
 
-static void run_row(const plan *s, const block *b, const fc_gemm *row, const target *y, int merged)
+static void run_row(const plan *s, const block *b, const fc_gemm *row, const target *y, int merged, int64_t width)
 {
     const fc_gemm_kernels *k = s->p->k->gemm;
     if (!s->tiles && !s->by_pixel)
         k->rows(row, b->columns);
     for (int64_t i = 0; i < s->tiles; i++) {
-        fc_gemm tile = columns_of(s, row, &s->tile[i], y, merged);
-        tile.ahead = i < 2 ? fc_at(row->ahead, i * s->lanes, s->p->item) : NULL;
+        fc_gemm tile = columns_of(s, row, &s->tile[i], y, merged, width);
+        tile.ahead = i < row->ahead_tiles ? fc_at(row->ahead, i * row->ahead_tile, s->p->item) : NULL;
         k->rows(&tile, s->tile[i].end - s->tile[i].first);
     }
     for (int64_t w = 0; s->by_pixel && w < b->columns; w++) {
         const column_tile pixel = {w, w + 1, taps_of(s->p, b->w + w)};
-        fc_gemm tile = columns_of(s, row, &pixel, y, merged);
+        fc_gemm tile = columns_of(s, row, &pixel, y, merged, width);
+        tile.ahead = w < row->ahead_tiles ? fc_at(row->ahead, w * row->ahead_tile, s->p->item) : NULL;
         tile.a_row = s->strip_image;
         tile.y_row = y->image;
         tile.residual_row = s->p->residual.stride_n;
@@ -394,9 +412,41 @@ static void run_row(const plan *s, const block *b, const fc_gemm *row, const tar
     }
 }
 
-/* All rows of the block for one panel and the chunk of channels that starts at c0. late: memory to pack them, or NULL. */
-static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, const char *strip, const target *y,
-                      char *late)
+/* The first output channel behind the panels before `last` */
+static int64_t end_of(const plan *s, int64_t last) { return last < s->panels ? last * s->panel : s->p->out_channels; }
+
+/* Calls of the tile kernel for a row, or tiles of its only one */
+static int64_t tiles_of_row(const plan *s, const block *b)
+{
+    return s->tiles ? s->tiles : s->by_pixel ? b->columns : fc_ceil_div(b->columns, s->p->k->gemm->max_rows);
+}
+
+/* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside this one in the rows
+ * of a [c][k] weight, no stream that the hardware could see. */
+static void fetch_next(const plan *s, const block *b, fc_gemm *tile, int64_t panel, int64_t last, int64_t c0,
+                       const char *late)
+{
+    const fc_problem *p = s->p;
+    const int64_t first = b->part * s->panels / s->parts, end = (b->part + 1) * s->panels / s->parts;
+    const panel_range k = panel_at(p, panel), next = panel_at(p, last < end ? last : first);
+    if (late && p->weight_k == 1 && taps(p) == 1) {
+        tile->ahead = weight_at(p, b->g, &k, c0) + k.width * (int64_t)p->item;
+        tile->ahead_step = p->weight_c;
+        tile->ahead_tile = s->lanes;
+        tile->ahead_tiles = 2;
+    }
+    c0 += last < end ? 0 : s->chunk;
+    if (late || c0 >= p->in_channels)
+        return;
+    tile->ahead = p->packed + fc_packed_at(p, b->g, next.first, c0, next.width) * (int64_t)p->item;
+    tile->ahead_tiles = fc_min(AHEAD_TILES, (s->by_pixel ? 1 : b->images) * b->rows * tiles_of_row(s, b));
+    tile->ahead_step = fc_ceil_div(next.width, tile->ahead_tiles);
+    tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
+}
+
+/* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack them, or NULL. */
+static void run_panels(const plan *s, const block *b, int64_t panel, int64_t last, int64_t c0, const char *strip,
+                       const target *y, char *late)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
@@ -414,12 +464,13 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
         .step_w = p->dilation_w * s->strip_pixel,
         .length = merged ? p->kernel_w * chunk : chunk,
         .b = late ? late : p->packed + packed * item,
-        .b_step_h = k.width * (late ? p->kernel_w * chunk : p->packed_u),
-        .b_step_w = k.width * (late ? chunk : p->packed_v),
+        .b_step_h = late ? p->kernel_w * chunk : p->packed_u,
+        .b_step_w = late ? chunk : p->packed_v,
+        .b_panel = p->packed_column * s->panel,
         .accumulate = c0 > 0,
         .finish = c0 + chunk == p->in_channels && fc_has_epilogue(p),
         .y_row = y->pixel,
-        .columns = (int)k.columns,
+        .columns = end_of(s, last) - k.first,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .residual_row = p->residual.stride_w,
@@ -429,14 +480,8 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
     };
     if (late)
         pack_channels(p, b->g, &k, c0, chunk, late);
-    /* The next panel: packed, or the columns beside this one in the rows of a [c][k] weight, no stream that the hardware could see. */
-    if (!late) {
-        tile.ahead = p->packed + (packed + p->packed_column * k.width) * item;
-        tile.ahead_step = k.width;
-    } else if (p->weight_k == 1 && taps(p) == 1) {
-        tile.ahead = weight_at(p, b->g, &k, c0) + k.width * item;
-        tile.ahead_step = p->weight_c;
-    }
+    const int64_t tiles = tiles_of_row(s, b);
+    fetch_next(s, b, &tile, panel, last, c0, late);
     const char *weights = tile.b;
     /* The first panel reads x, maybe from memory, where the last tap has not been before. */
     if (s->in_place && panel == b->part * s->panels / s->parts)
@@ -447,14 +492,14 @@ static void run_panel(const plan *s, const block *b, int64_t panel, int64_t c0, 
             /* rows of the kernel in the padding are left out */
             const fc_range u = fc_valid_taps((b->h + h) * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
             tile.taps_h = u.end - u.first;
-            tile.b = weights + u.first * tile.b_step_h * item;
+            tile.b = weights + u.first * tile.b_step_h * k.width * item;
             tile.a =
                 u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
-            run_row(s, b, &tile, y, merged);
-            if (tile.fetch || taps(p) == 1) /* once is enough */
-                tile.ahead = NULL;
+            run_row(s, b, &tile, y, merged, k.width);
+            tile.ahead_tiles -= tiles;
+            tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, p->item) : NULL;
         }
 }
 
@@ -476,14 +521,15 @@ static void run_block(void *context, int64_t task, int slot)
                      p->y.stride_n, p->y.stride_h, p->y.stride_w};
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
         const char *strip = load_strip(s, &b, c0, fc_min(s->chunk, p->in_channels - c0), scratch);
-        for (int64_t panel = first; panel < last; panel++)
-            run_panel(s, &b, panel, c0, strip, &y, late);
+        const int64_t step = s->together ? last - first : 1;
+        for (int64_t panel = first; panel < last; panel += step)
+            run_panels(s, &b, panel, panel + step, c0, strip, &y, late);
     }
     if (s->stream)
         p->k->fence();
     if (s->dense_y)
         return;
-    const int64_t k0 = first * s->panel, channels = fc_min(last * s->panel, p->out_channels) - k0;
+    const int64_t k0 = first * s->panel, channels = end_of(s, last) - k0;
     const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
     const fc_pitch pitch = {row, s->tile_pixel, 1};
     for (int64_t i = 0; i < b.images; i++) {

@@ -229,6 +229,7 @@ static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_vie
     char *packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
     if (!packed)
         return FC_ENOMEM;
+    p->narrow = 1;
     fc_pack_direct(p, packed);
     fc_use_packed(p, packed);
     const fc_status status = run_phases(p, c, grad_x);

@@ -155,7 +155,7 @@ static void multiply(const plan *s, const block *b, const char *x, int64_t x_pix
     for (int64_t first = 0; first < s->pixel; first += panel) {
         product.b = s->weights + (b->g * s->pixel + first) * p->in_channels * item;
         product.y = to + first * item;
-        product.columns = (int)fc_min(panel, s->pixel - first);
+        product.columns = fc_min(panel, s->pixel - first);
         p->k->gemm->rows(&product, pixels);
     }
 }

@@ -120,7 +120,7 @@ static void multiply(const plan *s, int64_t r0, int64_t rows, int64_t k0, int64_
             .b = packed,
             .y = (char *)element(s->y, r0, k0 + k, s->item),
             .y_row = s->y->stride_n,
-            .columns = (int)columns,
+            .columns = columns,
             .accumulate = c0 > 0,
             .finish = c0 + chunk == s->in && !fc_is_identity(&e),
             .bias = fc_at(s->bias, k0 + k, (size_t)s->item),
