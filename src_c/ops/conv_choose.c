@@ -17,6 +17,22 @@
 #include "winograd_tiles.h"
 
 /* ---- methods --------------------------------------------------------------------------------------------------------*/
+/* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
+ * same order, so the same bits; a scale would be multiplied in another way. Measured up to 64 channels. */
+static int is_of_planes(const fc_problem *p)
+{
+    enum { MAX_CHANNELS = 64 };
+    return p->kernel_h * p->kernel_w == 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
+           p->in_channels <= MAX_CHANNELS && p->y.w >= p->k->vector_lanes && p->x.stride_c != 1 && p->y.stride_c != 1 &&
+           p->groups == 1 && !p->packed && !p->epilogue.scale;
+}
+
+static fc_status run_products(const fc_problem *p) { return is_of_planes(p) ? fc_conv_pixels(p) : fc_conv_direct(p); }
+
+static int64_t products_scratch(const fc_problem *p)
+{
+    return is_of_planes(p) ? fc_max(fc_conv_pixels_scratch(p), fc_conv_direct_scratch(p)) : fc_conv_direct_scratch(p);
+}
 
 static const fc_method depthwise = {FC_BY_DEPTHWISE,
                                     "depthwise",
@@ -56,13 +72,10 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
-static const fc_method direct = {FC_BY_PRODUCTS,
-                                 "direct",
-                                 "matrix products over taps and channels, accumulated in registers",
-                                 fc_conv_direct,
-                                 fc_conv_direct_scratch,
-                                 fc_packed_direct,
-                                 fc_pack_direct};
+static const fc_method direct = {
+    FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
+    run_products,   products_scratch, fc_packed_direct,
+    fc_pack_direct};
 
 static const fc_method phases = {
     FC_BY_PHASES,
@@ -107,13 +120,14 @@ static double direct_products(const fc_problem *p)
 
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
- * of input channels, and of output channels: 150 and 125 for squares, 50 for lines, measured for 36 and 6 points, and not less for 25 and
- * 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9
- * where the second level takes 40 GB/s and the third 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts
- * where Winograd gains least, with 2 taps. double: the number of operations may not fit in 64 bits. */
+ * of input channels, and of output channels. Of squares, both together: 275 where a core multiplies one vector of 16 per cycle (Zen 4,
+ * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
+ * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
+ * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
+ * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. */
 static double winograd_cost(const fc_problem *p)
 {
-    enum { INPUT_OPS = 150, OUTPUT_OPS = 125, LINE_OPS = 50 };
+    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
@@ -127,49 +141,52 @@ static double winograd_cost(const fc_problem *p)
            weights;
 }
 
-static int winograd_pays(const fc_problem *p)
-{
-    if (!fc_conv_winograd_serves(p))
-        return 0;
-    const double by_taps =
-        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
-    return p->in_channels >= 8 && p->out_channels >= 8 && winograd_cost(p) * 10 <= by_taps * 9;
-}
-
-/* ---- few outputs: costs per image in vector multiplications at the peak, two per cycle. double: they may not fit in 64 bits -----*/
+/* ---- the other methods -----------------------------------------------------------------------------------------------*/
 /* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
- * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. */
+ * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. Of several taps
+ * x is mostly copied with its padding: a load and a store, of a pixel's vectors (the last three measured, Emerald Rapids). */
 static double direct_cost(const fc_problem *p)
 {
-    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 16 };
+    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
     const double rows = p->k->gemm->max_rows;
     const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
+    const double copy = p->kernel_h * p->kernel_w > 1
+                            ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, lanes) * COPY)
+                            : 0;
     return direct_products(p) * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
-           (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0));
+           (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0)) +
+           copy;
 }
 
-/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned. */
+/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned, and
+ * each output turned back, some channels of a pixel at a time, which are no whole vectors: 2 and 3 (Emerald Rapids, measured). */
 static double pixels_cost(const fc_problem *p)
 {
+    enum { TURN_IN = 2, TURN_OUT = 3 };
     const double multiplications = (double)(p->y.h * fc_ceil_div(p->y.w, p->k->vector_lanes)) *
                                    (double)(p->out_channels * p->kernel_h * p->kernel_w * p->in_channels);
-    return multiplications * 1.25 + (double)(p->y.h * p->y.w * p->stride_h * p->stride_w) * (double)p->in_channels;
+    return multiplications * 1.25 +
+           (double)(p->y.h * p->y.w) *
+               (double)(p->stride_h * p->stride_w * p->in_channels * TURN_IN + p->out_channels * TURN_OUT);
 }
 
-/* Rows that are not much shorter than a vector. A group's window is turned by itself, in pieces of cache lines: that costs as much as
- * some 4 taps per input, of which there are stride_h * stride_w for each output. */
+/* Rows that are not much shorter than a vector, and several taps: of one, direct reads x as it lies in less time than turning takes. A
+ * group's window is turned by itself, in pieces of cache lines: that costs as much as some 4 taps per input, of which there are
+ * stride_h * stride_w for each output. */
 static int pixels_serves(const fc_problem *p)
 {
     enum { TURNING_TAPS = 4 };
-    return p->out_channels <= FC_PIXELS_MAX_CHANNELS && 2 * p->y.w >= p->k->vector_lanes &&
+    return p->kernel_h * p->kernel_w > 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
+           2 * p->y.w >= p->k->vector_lanes &&
            (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
 }
 
-/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels. */
+/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
+ * straddle cache lines. */
 static double taps_cost(const fc_problem *p)
 {
-    enum { STORE = 6, SUM = 2 };
+    enum { STORE = 8, SUM = 3 };
     const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
     return (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + STORE)) +
            (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
@@ -203,9 +220,19 @@ static double least_cost(const fc_problem *p)
     return few == &taps ? taps_cost(p) : few == &pixels ? pixels_cost(p) : direct_cost(p);
 }
 
+/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. With a stride its gain is
+ * small and depends most on how fast caches are written. */
+static int winograd_pays(const fc_problem *p)
+{
+    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : p->stride_h > 1 ? 0.8 : 0.9;
+    const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
+    return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin;
+}
+
 static int phases_pay(const fc_problem *p)
 {
-    return fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < least_cost(p) * 0.9;
+    return fc_conv_phases_serves(p, 0) && 2 * p->out_channels > p->k->vector_lanes &&
+           phases_cost(p, 0) < least_cost(p) * 0.9;
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------*/
@@ -220,10 +247,9 @@ const fc_method *fc_choose(fc_problem *p)
         return &depthwise;
     if (fc_is_grouped(p))
         return &grouped;
-    const int half_empty = 2 * p->out_channels <= p->k->vector_lanes; /* Winograd's lanes are output channels too */
-    if (p->algorithm == FC_AUTO && !half_empty && winograd_pays(p))
+    if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
-    if (!half_empty && phases_pay(p))
+    if (phases_pay(p))
         return &phases;
     if (fc_conv_whole_serves(p))
         return &whole;
@@ -277,7 +303,10 @@ enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
-    if (!fc_conv_winograd_grad_serves(p) || !winograd_pays(p))
+    const double by_taps =
+        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+    if (!fc_conv_winograd_grad_serves(p) || p->in_channels < 8 || p->out_channels < 8 ||
+        winograd_cost(p) > by_taps * 0.9)
         return 0;
     const int64_t tiles = fc_make_tiles(p).count;
     if (p->kernel_h != p->kernel_w)
@@ -309,7 +338,7 @@ static int is_almost_depthwise(const fc_problem *p)
 static int grouped_gradient_pays(const fc_problem *p)
 {
     const int64_t products = p->in_channels * p->out_channels * p->kernel_w;
-    return products * 4 <= fc_direct_grad_weight_cost(p) * p->k->vector_lanes * 3;
+    return products * 4 < fc_direct_grad_weight_cost(p) * p->k->vector_lanes * 3;
 }
 
 fc_run *fc_choose_grad_weight(const fc_problem *p)
