@@ -180,6 +180,8 @@ fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1, or fc_is_grouped */
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
+fc_status fc_conv_depthwise_inputs(
+    const fc_problem *); /* out_channels == 1: a depthwise problem for each input channel of a group */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 /* r x r, 1 x r, r x 1, r = 2 to 5, stride 1, dilation 1; 3 x 3 and 4 x 4 with stride 2 */
 int fc_conv_winograd_serves(const fc_problem *);
@@ -211,12 +213,14 @@ fc_status fc_fill_zero(const fc_problem *);
 /* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */
 int64_t fc_packed_direct(const fc_problem *);
 int64_t fc_packed_depthwise(const fc_problem *);
+int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 int64_t fc_packed_taps(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
 fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
+fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
 fc_status fc_pack_taps(const fc_problem *, char *to);
@@ -245,6 +249,7 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *
 int64_t fc_conv_direct_scratch(const fc_problem *);
 int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
+int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
 int64_t fc_conv_taps_scratch(const fc_problem *);

@@ -48,6 +48,14 @@ static const fc_method grouped = {FC_BY_GROUPS,
                                   fc_conv_depthwise_scratch,
                                   fc_packed_depthwise,
                                   fc_pack_depthwise};
+static const fc_method inputs = {
+    FC_BY_INPUTS,
+    "depthwise",
+    "one output and few input channels per group: a depthwise convolution for each input, summed",
+    fc_conv_depthwise_inputs,
+    fc_conv_depthwise_inputs_scratch,
+    fc_packed_depthwise_inputs,
+    fc_pack_depthwise_inputs};
 static const fc_method pixels = {FC_BY_PIXELS,
                                  "pixels",
                                  "few output channels per group: lanes are neighbouring outputs of a row",
@@ -100,6 +108,14 @@ int fc_is_grouped(const fc_problem *p)
 {
     return p->k->depthwise->spread_rows && p->groups > 1 && p->out_channels > 1 && p->in_channels <= p->out_channels &&
            2 * p->out_channels <= p->k->vector_lanes && p->k->vector_lanes % p->out_channels == 0;
+}
+
+/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
+ * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
+static int is_almost_depthwise(const fc_problem *p)
+{
+    enum { MAX_PAIRS = 4 };
+    return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
 }
 
 /* Pairs of an output row and a row of the kernel that meet in x: direct convolution leaves out the others. Stride and dilation 1. */
@@ -247,6 +263,9 @@ const fc_method *fc_choose(fc_problem *p)
         return &depthwise;
     if (fc_is_grouped(p))
         return &grouped;
+    if (is_almost_depthwise(p) && p->out_channels == 1 && p->groups >= p->k->vector_lanes &&
+        p->kernel_h * p->kernel_w > 1)
+        return &inputs;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
     if (phases_pay(p))
@@ -324,14 +343,6 @@ static int phases_gradient_pay(const fc_problem *p)
     if (q.kernel_h != q.kernel_w)
         return tiles >= LEAST_TILES_OF_LINES;
     return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > pairs * (FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM);
-}
-
-/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
- * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
-static int is_almost_depthwise(const fc_problem *p)
-{
-    enum { MAX_PAIRS = 4 };
-    return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
 }
 
 /* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a third more. */

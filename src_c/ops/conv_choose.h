@@ -6,6 +6,7 @@
 typedef enum {
     FC_BY_DEPTHWISE,
     FC_BY_GROUPS,
+    FC_BY_INPUTS,
     FC_BY_PIXELS,
     FC_BY_TAPS,
     FC_BY_WINOGRAD,

@@ -219,26 +219,12 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
     return FC_OK;
 }
 
-/* Channel `first` of each group. */
-static fc_view one_of_each(const fc_view *v, int64_t first, int64_t groups, size_t item)
-{
-    fc_view s = *v;
-    s.data = (char *)v->data + first * v->stride_c * (int64_t)item;
-    s.stride_c = v->c / groups * v->stride_c;
-    s.c = groups;
-    return s;
-}
-
 fc_status fc_conv_depthwise_grad_weight_by_pairs(const fc_problem *p)
 {
     fc_status status = FC_OK;
     for (int64_t c = 0; c < p->in_channels; c++)
         for (int64_t k = 0; k < p->out_channels && status == FC_OK; k++) {
-            fc_problem q = *p;
-            q.x = one_of_each(&p->x, c, p->groups, p->item);
-            q.y = one_of_each(&p->y, k, p->groups, p->item);
-            q.in_channels = q.out_channels = 1;
-            q.weight += (k * p->weight_k + c * p->weight_c) * (int64_t)p->item;
+            const fc_problem q = fc_depthwise_pair(p, c, k);
             status = fc_conv_depthwise_grad_weight(&q);
         }
     return status;
