@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import operator
 import re
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,25 @@ def cell(rows: Iterable[dict[str, Any]]) -> str:
 
 def geometric_mean(ratios: list[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def scaling(rows: list[dict[str, Any]]) -> str:
+    """How much two threads gain over one where work is long enough to share out."""
+    key = operator.itemgetter("case", "layout", "operation")
+    ones, twos = ({key(r): r for r in rows if r["threads"] == n} for n in (1, 2))
+    long = [
+        k for k, r in ones.items() if k in twos and "flops" in r and r["seconds"]["fastconv"] > 1e-3
+    ]
+    if not long:
+        return ""
+    ours = [ones[k]["seconds"]["fastconv"] / twos[k]["seconds"]["fastconv"] for k in long]
+    theirs = [ones[k]["torch"] / twos[k]["torch"] for k in long]
+    return (
+        f"\nTwo threads over one, {len(long)} cells of convolutions of more than 1 ms: median "
+        f"{statistics.median(ours):.2f} (torch {statistics.median(theirs):.2f}), "
+        f"{sum(x >= 1.85 for x in ours)} at 1.85 or more (torch "
+        f"{sum(x >= 1.85 for x in theirs)})."
+    )
 
 
 def main() -> None:
@@ -54,6 +75,7 @@ def main() -> None:
             f"\n{threads} thread{'s' * (threads > 1)}: geometric mean {geometric_mean(ratios):.2f} "
             f"of {len(ratios)}, {below} below 1."
         )
+    print(scaling(rows))
 
 
 if __name__ == "__main__":

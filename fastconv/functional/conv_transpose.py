@@ -10,17 +10,8 @@ from .. import _core
 from .._messages import shown
 from . import _checks as check
 from ._checks import Array
-from .conv import (
-    Gradients,
-    _bias,
-    _channel_sum,
-    _check_weight,
-    _checked_out,
-    _geometry,
-    _grad_output,
-    _layout,
-    _mask,
-)
+from ._conv_plan import check_weight, checked_bias, core_geometry, weight_layout
+from .conv import Gradients, _channel_sum, _checked_out, _grad_output, _mask
 
 
 class _Call(NamedTuple):
@@ -44,8 +35,8 @@ def _prepare(
 ) -> _Call:
     x = check.float_array(function, "input", input)
     w = check.float_array(function, "weight", weight)
-    layout = _layout(axes, transposed=True)
-    _check_weight(function, w.shape, axes, layout)
+    layout = weight_layout(axes, transposed=True)
+    check_weight(function, w.shape, axes, layout)
     check.same_dtype(function, "weight", w, "input", x)
     given = x.shape
     x, had_batch = check.batched(function, "input", x, axes)
@@ -87,7 +78,7 @@ def _prepare(
             )
     shape = (x.shape[0], w.shape[1] * groups, *sizes)
     check.addressable(function, sizes, pads, max(x.shape[1], shape[1]), w.shape, w.itemsize)
-    return _Call(x, w, had_batch, shape, _geometry(stride, dilation, pads, groups, "auto"))
+    return _Call(x, w, had_batch, shape, core_geometry(stride, dilation, pads, groups, "auto"))
 
 
 def _forward(
@@ -107,7 +98,7 @@ def _forward(
         function, axes, input, weight, stride, padding, output_padding, groups, dilation
     )
     x, w = call.input, call.weight
-    b = _bias(function, bias, w, call.output_shape[1])
+    b = checked_bias(function, bias, w, call.output_shape[1])
     if out is None:
         y = check.empty(function, call.output_shape, x.dtype, check.is_channels_last(x))
     else:

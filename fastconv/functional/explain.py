@@ -13,7 +13,7 @@ from .._messages import shown
 from . import _checks as check
 from ._arrays import shape as shape_argument
 from ._checks import Array
-from .conv import Algorithm, _prepare
+from ._conv_plan import Algorithm, prepare
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def explain_conv2d(
     dtype = check.float_dtype(function, dtype)
     x = _stand_in(function, "input_shape", input_shape, dtype)
     w = _stand_in(function, "weight_shape", weight_shape, dtype)
-    x, w, _, plan = _prepare(
+    x, w, _, plan = prepare(
         function, 2, x, w, stride, padding, dilation, groups, "zeros", algorithm
     )
     shapes = x.shape, w.shape, plan.output_shape

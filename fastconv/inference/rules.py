@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import _core, nn
+from ..functional._conv_plan import resolve
 from ..functional._windows import windows
-from ..functional.conv import _resolve
 from ..models.resnet import SubsampleAndPad
 from ..nn.module import Module, naming
 from .graph import LARGE, ONE_BY_ONE, Graph, Value, plain_spread
@@ -86,7 +86,7 @@ def _conv(graph: Graph, name: str, module: nn.Conv1d | nn.Conv2d, x: Value) -> V
     weight = module.weight.data
     options = module.stride, module.padding, module.dilation, module.groups, "zeros", "auto"
     sizes = x.shape, weight.shape, weight.itemsize
-    geometry = _resolve("compile", module.axes, *sizes, *options).geometry
+    geometry = resolve("compile", module.axes, *sizes, *options).geometry
     if module.axes == 1:
         weight = weight[:, :, np.newaxis]
     bias = None if module.bias is None else module.bias.data
