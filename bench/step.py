@@ -43,6 +43,7 @@ KINDS = {
     "elementwise_grad": "activations",
     "add": "sums of branches",
     "copy": "copies",
+    "copy_channels": "copies",
     "sgd_step": "optimizer",
 }
 

@@ -59,6 +59,7 @@ cdef extern from "fastconv.h" nogil:
     fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const void *bias, double lower, double upper,
                         const fc_view *y)
     fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y)
+    void fc_copy_channels(fc_dtype, const fc_view *x, const fc_view *y, int adds)
     const char *const *fc_isa_names(int *count)
     const char *fc_isa()
     int fc_use_isa(const char *name)
@@ -264,6 +265,15 @@ def copy(x, y):
     with nogil:
         status = fc_copy(dtype, &vx, &vy)
     _check(status)
+
+
+def copy_channels(x, y, bint adds):
+    """x and y: images of one size with contiguous channels, not as many in both; see fastconv.h."""
+    cdef fc_view vx, vy
+    _read(x, &vx)
+    cdef fc_dtype dtype = _dtype(_write(y, &vy))
+    with nogil:
+        fc_copy_channels(dtype, &vx, &vy, adds)
 
 
 def isas():

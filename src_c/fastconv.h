@@ -85,6 +85,9 @@ fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const voi
                     const fc_view *y);
 /* y = x, between any two layouts */
 fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y);
+/* Contiguous channels, not as many of them in x as in y: y[n][c][h][w] = x[n][c][h][w], 0 where x has no channel c; or adds:
+ * y[n][c][h][w] += x[n][c][h][w] for the channels that both have. */
+void fc_copy_channels(fc_dtype, const fc_view *x, const fc_view *y, int adds);
 
 /* ---- the processor (isa/dispatch.c) ------------------------------------------------------------------------------*/
 /* Names of the instruction sets this machine can run, best first; *count entries. */

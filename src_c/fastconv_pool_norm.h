@@ -48,7 +48,7 @@ fc_status fc_index_get(fc_dtype, const fc_view *plane, const fc_view *index, con
  * Arrays by channel are contiguous. training: mean and (biased) variance of x over n, h, w; then, unless null,
  *     running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean[c], running_var with the unbiased variance.
  * Otherwise mean and var are the running ones. Null weight, bias and residual mean 1, 0 and 0. NaN passes through the clamp.
- * Nothing happens when x is empty. */
+ * Nothing happens when x is empty. y may be x. */
 typedef struct {
     void *running_mean, *running_var;
     const void *weight, *bias;
@@ -64,12 +64,13 @@ fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *
 /* g = grad_y where lower < y < upper or y is NaN (infinite bounds: everywhere), 0 elsewhere:
  * grad_weight[c] = sum g * (x - mean) / sqrt(var + eps), grad_bias[c] = sum g; either may be null. Running statistics are only
  * read. When x is empty the sums are 0. Where a clamp and a residual were used, y is what the forward call gave and
- * grad_residual = g is written; otherwise both are null, y is computed again from x, and the gradient of a residual is grad_y. */
+ * grad_residual = g is written; otherwise both are null, y is computed again from x, and the gradient of a residual is grad_y. grad_x
+ * may be x, or grad_y where grad_residual is not; grad_residual may be grad_y. */
 fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x, const fc_view *y,
                              const fc_view *grad_x, const fc_view *grad_residual, void *grad_weight, void *grad_bias);
 
 /* ---- elementwise functions (ops/elementwise.c) ----------------------------------------------------------------------
- * Over `count` contiguous values; y may be x. NaN gives NaN. alpha: the slope of leaky_relu. */
+ * Over `count` contiguous values; y may be x, grad_x either argument. NaN gives NaN. alpha: the slope of leaky_relu. */
 typedef enum {
     FC_RELU, /* max(x, 0); slope 0 where x <= 0 */
     FC_RELU6, /* min(max(x, 0), 6); slope 0 where x <= 0 or x >= 6 */

@@ -8,6 +8,8 @@ import pytest
 
 import fastconv
 from fastconv import models, nn, optim
+from fastconv.functional import norm as _norm
+from fastconv.models.resnet import SubsampleAndPad
 
 DTYPES = (np.float32, np.float64)
 
@@ -349,3 +351,105 @@ def test_formats_at_the_boundary(network):
     assert first[1][0].flags.c_contiguous
     assert last[0].transpose(0, 2, 3, 1).flags.c_contiguous
     assert last[1][0].transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+# ---- gradients written over what nobody else has -------------------------------------------------
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (3, 17, 1, 1), (5, 33, 9, 4), (2, 64, 33, 32)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_norm_written_over_its_arguments_has_the_same_bits(shape, form, training):
+    rng = np.random.default_rng(3)
+    x, g, r = (FORMATS[form](rng.standard_normal(shape).astype(np.float32)) for _ in range(3))
+    means, weight, bias = rng.standard_normal((3, shape[1])).astype(np.float32)
+    statistics = means, np.abs(means) + 1
+    for clamp in (_norm.NO_CLAMP, (0.0, np.inf), (0.0, 6.0)):
+        for added in (None, r):
+            options = *statistics, weight, bias, training, 0.0, 1e-5, clamp, added
+            y, saved = _norm._batch_norm_saved(x, *options)
+            over = x.copy(order="K")
+            same, _ = _norm._batch_norm_saved(over, *options, over)
+            assert same is over
+            np.testing.assert_array_equal(same, y)
+            given = saved, weight, bias, training, clamp, None if added is None else y
+            expected = _norm._batch_norm_saved_backward(g, x, *given)
+            for owns in ((True, False), (False, True), (True, True)):
+                own_g, own_x = g.copy(order="K"), x.copy(order="K")
+                found = _norm._batch_norm_saved_backward(own_g, own_x, *given, *owns)
+                count = 3 if added is None else 4  # without a residual it has no gradient
+                for a, b in zip(found[:count], expected[:count], strict=True):
+                    np.testing.assert_array_equal(a, b)
+                if owns[0]:
+                    assert found[0] is own_x
+                else:
+                    np.testing.assert_array_equal(own_x, x)
+                if not owns[1]:
+                    np.testing.assert_array_equal(own_g, g)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_the_caller_gives_is_never_written_over(network, form):
+    rng = np.random.default_rng(4)
+    model = NETWORKS[network](0, np.float32)
+    x = FORMATS[form](rng.standard_normal((4, 3, 12, 15)).astype(np.float32))
+    y = model(x)
+    g = rng.standard_normal(y.shape).astype(np.float32)
+    g = FORMATS[form](g) if g.ndim == 4 else g
+    before = x.copy(), y.copy(), g.copy()
+    model.backward(g)
+    model.eval()(x)
+    for array, kept in zip((x, y, g), before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_what_a_layer_of_ones_own_keeps_is_never_written_over():
+    class Keeping(nn.Conv2d):
+        def forward(self, x):
+            self.output = super().forward(x)
+            return self.output
+
+        def backward(self, grad):
+            self.grad = grad
+            return grad_of(self, grad)
+
+    def grad_of(layer, grad):
+        layer.grad_x = nn.Conv2d.backward(layer, grad)
+        return layer.grad_x
+
+    rng = np.random.default_rng(5)
+    keeping = Keeping(4, 4, 3, padding=1, rng=0)
+    model = nn.Sequential(
+        nn.BatchNorm2d(4), keeping, nn.BatchNorm2d(4), nn.ReLU(), conv(0, 4, 4), nn.BatchNorm2d(4)
+    )
+    replaced = model[4].forward  # a bound method: the object's own from here on
+    outputs = []
+    model[4].forward = lambda x: outputs.append(replaced(x)) or outputs[-1]
+    x = channels_last(rng.standard_normal((3, 4, 9, 9)).astype(np.float32))
+    y = model(x)
+    kept = keeping.output.copy(), outputs[0].copy()
+    model.backward(rng.standard_normal(y.shape).astype(np.float32))
+    grad_x = keeping.grad_x.copy()
+    np.testing.assert_array_equal(keeping.output, kept[0])
+    np.testing.assert_array_equal(outputs[0], kept[1])
+    np.testing.assert_array_equal(keeping.grad_x, grad_x)
+    assert not Keeping.fresh
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [8, 9])
+def test_option_a_shortcut_in_a_block(size, dtype, form):
+    rng = np.random.default_rng(6)
+    body = {"conv": conv(rng, 5, 19, stride=2, dtype=dtype), "bn": nn.BatchNorm2d(19, dtype=dtype)}
+    model = nn.Residual(body, SubsampleAndPad(19), nn.ReLU())
+    x = FORMATS[form](rng.standard_normal((3, 5, size, size)).astype(dtype))
+    g = rng.standard_normal(model.output_shape(x.shape)).astype(dtype)
+    y, grads, _ = run(model, x, g, True)
+    expected, expected_grads, _ = run(model, x, g, False)
+    np.testing.assert_array_equal(y, expected)
+    for a, b in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

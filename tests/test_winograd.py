@@ -218,6 +218,85 @@ def test_bits_of_two_taps(kernel, stride, isa, rng):
         assert same_bits(got[1], want[1][:n])
 
 
+# kernel, stride: every tile and axis
+SHORT = (
+    *(((r, r), 1) for r in (2, 3, 4, 5)),
+    *(((1, r), 1) for r in (2, 3, 5)),
+    *(((r, 1), 1) for r in (2, 3, 4)),
+    ((3, 3), 2),
+    ((4, 4), 2),
+)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (9, 14), (13, 7), (10, 11)])
+@pytest.mark.parametrize(("kernel", "stride"), SHORT)
+def test_short_tiles(kernel, stride, size, isa, rng):
+    """The last tiles leave points out: what their memory held does not matter."""
+    c, k, n = 20, 37, 5
+    size = (size[0] * stride, size[1] * stride)
+    options = {"stride": stride, "padding": pads(kernel)}
+    x = integers(rng, (n, c, *size), np.float32, 3)
+    w = integers(rng, (k, c, *kernel), np.float32, 3)
+    shape = F.conv2d(x, w, algorithm="direct", **options).shape
+    g = integers(rng, shape, np.float32, 3)
+    want = both_ways(*(a.astype(np.float64) for a in (x, w, g)), algorithm="direct", **options)
+    options["algorithm"] = "winograd"
+    first = None
+    for layout in ALL_FORMATS:
+        for threads in (1, 2):
+            with fastconv.num_threads(threads):
+                both_ways(np.full_like(x, np.nan), w, np.full_like(g, np.nan), **options)
+                got = both_ways(to_format(x, layout), w, to_format(g, layout), **options)
+                one = both_ways(to_format(x[2:3], layout), w, to_format(g[2:3], layout), **options)
+            first = first or got
+            for a, b, part in zip(got, first, (one[0], one[1], None), strict=True):
+                assert same_bits(a, b)
+                if part is not None:
+                    assert same_bits(part, a[2:3])
+    terms = (c * w[0, 0].size, k * w[0, 0].size, g[:, 0].size)
+    for a, b, t in zip(first, want, terms, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=64 * eps(np.float32) * 9 * t)
+
+
+def test_short_tiles_in_stretches(isa, rng):
+    """More tiles than one block or stretch, and panels of few: the same bits by any schedule."""
+    for c, k, size in ((24, 24, 30), (200, 170, 13), (64, 48, 61)):
+        x = to_format(
+            rng.standard_normal((12, c, size, size - 1), dtype=np.float32), "channels_last"
+        )
+        g = to_format(
+            rng.standard_normal((12, k, size, size - 1), dtype=np.float32), "channels_last"
+        )
+        w = rng.standard_normal((k, c, 3, 3), dtype=np.float32)
+        options = {"padding": 1, "algorithm": "winograd"}
+        y, grad_x, grad_w = both_ways(x, w, g, **options)
+        one = both_ways(x[5:6], w, g[5:6], **options)
+        assert same_bits(one[0], y[5:6])
+        assert same_bits(one[1], grad_x[5:6])
+        direct = both_ways(x, w, g, padding=1, algorithm="direct")
+        for a, b in zip((y, grad_x, grad_w), direct, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "outputs", "size"), [(5, 4, 6, 9), (4, 16, 24, 33), (7, 33, 18, 13)]
+)
+def test_gradient_of_groups(groups, channels, outputs, size, isa, rng):
+    """Threads share out groups where there are enough: the same bits."""
+    x = rng.standard_normal((8, groups * channels, size, size), dtype=np.float32)
+    g = rng.standard_normal((8, groups * outputs, size, size), dtype=np.float32)
+    w = np.ones((groups * outputs, channels, 3, 3), np.float32)
+    options = {"padding": 1, "groups": groups, "output_mask": (False, True, False)}
+    want = F.conv2d_backward(g, x, w, algorithm="direct", **options)[1]
+    first = None
+    for threads in (1, 2, 3):
+        with fastconv.num_threads(threads):
+            got = F.conv2d_backward(g, x, w, algorithm="winograd", **options)[1]
+        first = got if first is None else first
+        assert same_bits(got, first)
+    np.testing.assert_allclose(first, want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
 def test_auto_takes_stride_2_of_enough_tiles():
     """Small images have too few tiles for the transformed weights; the batch does not count."""
 

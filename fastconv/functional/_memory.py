@@ -86,6 +86,38 @@ def copy_into(to: Array, x: Array) -> None:
         to[...] = x
 
 
+def pad_channels_into(to: Array, x: Array) -> None:
+    """to[:, : x.shape[1]] = x, and 0 in the other channels."""
+    if _have_pixels(to, x):
+        _core.copy_channels(x, to, False)
+        return
+    copy_into(to[:, : x.shape[1]], x)
+    to[:, x.shape[1] :] = 0
+
+
+def add_channels_into(to: Array, x: Array) -> None:
+    """to += x[:, : to.shape[1]]"""
+    if _have_pixels(to, x):
+        _core.copy_channels(x, to, True)
+    else:
+        to += x[:, : to.shape[1]]
+
+
+def _have_pixels(a: Array, b: Array) -> bool:
+    """Whether both are float32 or float64 images whose channels are neighbours in memory."""
+    step = a.itemsize
+    return (
+        a.ndim == 4
+        and a.dtype == b.dtype
+        and b.dtype.isnative
+        and a.strides[1] == b.strides[1] == step
+        and a.flags.aligned
+        and b.flags.aligned
+        and a.size > 0
+        and b.size > 0
+    )
+
+
 def add(a: Array, b: Array, into_a: bool) -> Array:
     """a + b, written over a where that is allowed."""
     if a.strides != b.strides or a.dtype != b.dtype or a.shape != b.shape or not is_gapless(a):

@@ -504,10 +504,20 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Arr
         return np.asarray(g - np.exp(_log_softmax(x, axis)) * _sum(g, axis))
 
 
-def mask_of_clamp(grad_output: Array, output: Array, clamp: tuple[float, float]) -> Array:
-    """Gradient of min(max(x, lower), upper), told from its result, for (0, inf) and (0, 6)."""
+def mask_of_clamp(
+    grad_output: Array, output: Array, clamp: tuple[float, float], owned: bool = False
+) -> Array:
+    """Gradient of min(max(x, lower), upper), told from its result, for (0, inf) and (0, 6).
+
+    owned: grad_output may be written over.
+    """
     code = _core.RELU if clamp[1] == math.inf else _core.RELU6
-    return _grad("relu_backward", code, grad_output, output)
+    g, y = grad_output, output
+    same = g.shape == y.shape and g.strides == y.strides and g.dtype is y.dtype
+    if owned and same and g.flags.writeable and is_gapless(y):
+        _core.elementwise_grad(code, g, y, g, 0.0)
+        return g
+    return _grad("relu_backward", code, g, y)
 
 
 # ---- shared --------------------------------------------------------------------------------------

@@ -134,7 +134,9 @@ def cross_entropy_kept(
         if c.index is None:
             terms = c.soft_target() * (log_sum[:, None] - shifted)
             return c.reduce(terms.sum(axis=1)), kept
-        losses = (log_sum - shifted[c.samples, c.index]) * ((1 - c.smoothing) * c.sample_weight())
+        losses = log_sum - shifted[c.samples, c.index]
+        if c.smoothing or c.weight is not None:
+            losses *= (1 - c.smoothing) * c.sample_weight()
         if c.smoothing:
             terms = log_sum[:, None] - shifted
             if c.weight is not None:
@@ -152,16 +154,22 @@ def cross_entropy_kept_backward(grad_output: Any, kept: Any) -> Array:
 
 
 def _gradient(c: _Classes, scale: Array, exponentials: Array, sums: Array) -> Array:
-    """Of cross_entropy; scale: the gradients of the losses, (samples,)."""
-    scale, softmax = scale[:, None], exponentials / sums[:, None]
+    """Of cross_entropy; scale: the gradients of the losses, (samples,) or one for all."""
+    if scale.ndim:
+        scale = scale[:, None]
+    softmax = exponentials / sums[:, None]
     if c.index is None:
         soft = c.soft_target()
         return c.shaped((softmax * soft.sum(axis=1, keepdims=True) - soft) * scale)
-    hard = (1 - c.smoothing) * c.sample_weight()
-    uniform = c.smoothing / c.classes
-    total = hard + uniform * (c.classes if c.weight is None else c.weight.sum())
-    grad = softmax * total[:, None]
-    grad[c.samples, c.index] -= hard
+    if not c.smoothing and c.weight is None:
+        grad = softmax
+        grad[c.samples, c.index] -= 1
+    else:
+        hard = (1 - c.smoothing) * c.sample_weight()
+        uniform = c.smoothing / c.classes
+        total = hard + uniform * (c.classes if c.weight is None else c.weight.sum())
+        grad = softmax * total[:, None]
+        grad[c.samples, c.index] -= hard
     if c.smoothing:
         grad -= uniform if c.weight is None else uniform * c.weight
     grad *= scale
@@ -235,7 +243,7 @@ def nll_loss_backward(
     scale = c.scale(name, grad_output)
     grad = np.zeros(c.rows.shape, c.rows.dtype)
     with np.errstate(all="ignore"):
-        values = -c.sample_weight() * scale
+        values = -c.sample_weight() * scale  # (samples,)
     if c.ignored is not None:
         values[c.ignored] = 0
     grad[c.samples, c.indices()] = values
@@ -378,7 +386,7 @@ class _Classes:
         return total if self.reduction == "sum" else mean(total, self.total())
 
     def scale(self, function: str, grad_output: Any) -> Array:
-        """The gradient of every sample's loss, (samples,)."""
+        """The gradient of every sample's loss, (samples,), or () where it is the same for all."""
         g = grad_of_losses(function, grad_output, self.loss_shape, self.input, self.reduction)
         if self.reduction == "none":
             return np.ascontiguousarray(g).reshape(-1)
@@ -386,7 +394,7 @@ class _Classes:
             total = self.total()
             with np.errstate(all="ignore"):
                 g = g / total if total else g * 0
-        return np.full(len(self.rows), g, self.rows.dtype)
+        return np.asarray(g, self.rows.dtype)
 
     def shaped(self, rows: Array) -> Array:
         """(samples, C) -> the shape and memory format of the input."""

@@ -133,15 +133,16 @@ def _batch_norm_saved(
     eps: float,
     clamp: Clamp = NO_CLAMP,
     residual: Array | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, Array]:
     """clamp(batch_norm + residual), and the float64 (2, C) array that the backward needs.
 
     clamp: (lower, upper), (0, inf) for a ReLU; the same bits as one function after the other.
-    residual: an array of input's shape and dtype, or None.
+    residual: an array of input's shape and dtype, or None. out: None or `input`.
     """
     saved = np.empty((2, *input.shape[1:2]), np.float64)
     per_channel = running_mean, running_var, weight, bias
-    y = _forward(input, per_channel, training, momentum, eps, None, saved, clamp, residual)
+    y = _forward(input, per_channel, training, momentum, eps, out, saved, clamp, residual)
     return y, saved
 
 
@@ -154,14 +155,17 @@ def _batch_norm_saved_backward(
     training: bool,
     clamp: Clamp = NO_CLAMP,
     output: Array | None = None,
+    owns_input: bool = False,
+    owns_grad: bool = False,
 ) -> tuple[Array, Array | None, Array | None, Array]:
     """Gradients of input, weight, bias and residual in two passes over the input.
 
     output: what `_batch_norm_saved` returned, where it added a residual. Without a clamp the last
-    gradient is `grad_output` itself.
+    gradient is `grad_output` itself. owns_input, owns_grad: the two may be written over.
     """
     per_channel = None, None, weight, bias
-    return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp, output)
+    own = owns_input, owns_grad
+    return _backward(grad_output, input, per_channel, training, 0.0, saved, clamp, output, own)
 
 
 # ---- shared --------------------------------------------------------------------------------------
@@ -289,8 +293,13 @@ def _backward(
     saved: Array | None,
     clamp: Clamp = NO_CLAMP,
     output: Array | None = None,
+    own: tuple[bool, bool] = (False, False),
 ) -> tuple[Array, Array | None, Array | None, Array]:
-    """Gradients of input, weight, bias and residual; that of the residual may be grad_output."""
+    """Gradients of input, weight, bias and residual; that of the residual may be grad_output.
+
+    own: whether input and grad_output may be written over. A line that has been read is in the
+    cache, while one of another array would have to be fetched before it is written.
+    """
     name = "batch_norm_backward"
     x = _input(name, input, training)
     g = float_array(name, "grad_output", grad_output)
@@ -305,12 +314,14 @@ def _backward(
         raise ValueError(
             f"{name}: running_mean and running_var must be arrays when training is False"
         )
-    grad_input = _empty_like(name, x)
+    over_x = own[0] and x.ndim <= 4 and x.flags.writeable
+    over_g = own[1] and g.strides == x.strides and g.ndim <= 4 and g.flags.writeable
+    grad_input = x if over_x else g if over_g and output is None else _empty_like(name, x)
     grad_weight = None if arrays[2] is None else np.empty(x.shape[1], x.dtype)
     grad_bias = None if arrays[3] is None else np.empty(x.shape[1], x.dtype)
     grad_residual, y, gated = g, None, None
     if output is not None and clamp != NO_CLAMP:
-        grad_residual = _empty_like(name, x)
+        grad_residual = g if over_g else _empty_like(name, x)
         y, gated = _image(output), _image(grad_residual)
     _core.batch_norm_grad(
         _image(g),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .. import nn
 from ..functional._checks import empty, is_channels_last
-from ..functional._memory import copy_into
+from ..functional._memory import add_channels_into, pad_channels_into
 from ..nn.module import Array, Rng, as_generator
 
 IMAGENET_BLOCKS = {
@@ -37,17 +37,19 @@ class SubsampleAndPad(nn.Module):
         self._keep(x.shape)
         s = self.stride
         y = empty("SubsampleAndPad", self.output_shape(x.shape), x.dtype, is_channels_last(x))
-        copy_into(y[:, : x.shape[1]], x[:, :, ::s, ::s])
-        y[:, x.shape[1] :] = 0
+        pad_channels_into(y, x[:, :, ::s, ::s])
         return y
 
     def backward(self, grad: Array) -> Array:
         (shape,) = self._take()
-        s = self.stride
         grad_x = empty("SubsampleAndPad", shape, grad.dtype, is_channels_last(grad))
         grad_x[...] = 0
-        copy_into(grad_x[:, :, ::s, ::s], grad[:, : shape[1]])
+        add_channels_into(grad_x[:, :, :: self.stride, :: self.stride], grad)
         return grad_x
+
+    def _backward_onto(self, grad: Array, total: Array) -> None:
+        self._take()
+        add_channels_into(total[:, :, :: self.stride, :: self.stride], grad)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 4 or shape[1] > self.out_channels:

@@ -62,6 +62,11 @@ def _is_plain(layer: Module) -> bool:
     return "forward" not in layer.__dict__ and "backward" not in layer.__dict__
 
 
+def is_fresh(layer: Module) -> bool:
+    """Whether nobody else has what its forward returned."""
+    return layer.fresh and _is_plain(layer)
+
+
 def run_length(layers: Sequence[Module], start: int) -> int:
     """How many layers from `start` on run as one: 1 where nothing is fused."""
     if not _enabled or start + 1 >= len(layers) or type(layers[start + 1]) not in _CLAMPS:
@@ -78,11 +83,17 @@ def run_length(layers: Sequence[Module], start: int) -> int:
 
 def run(layers: Sequence[Module], x: Array, names: Iterable[str]) -> Array:
     """The layers one after the other, fused where that can be; an error gets the layer's name."""
-    i = 0
+    i, owned = 0, False
     try:
         while i < len(layers):
-            count = run_length(layers, i)
-            x = layers[i](x) if count == 1 else _run_fused(layers[i : i + count], x)
+            count, layer = run_length(layers, i), layers[i]
+            if count > 1:
+                x = _run_fused(layers[i : i + count], x, owned)
+            elif owned and type(layer) in _NORMS and _is_plain(layer):
+                x = layer.run(x, owned=True)  # type: ignore[attr-defined]
+            else:
+                x = layer(x)
+            owned = count == 1 and is_fresh(layer)
             i += count
     except (TypeError, ValueError) as error:
         error.add_note(f"in layer {list(names)[i]} ({type(layers[i]).__name__})")
@@ -90,11 +101,12 @@ def run(layers: Sequence[Module], x: Array, names: Iterable[str]) -> Array:
     return x
 
 
-def _run_fused(layers: Sequence[Any], x: Array) -> Array:
+def _run_fused(layers: Sequence[Any], x: Array, owned: bool) -> Array:
     first, activation, *pool = layers
     y: Array
     if not pool:
-        y = first.run(x, activation.clamp)
+        own = {"owned": owned} if type(first) in _NORMS else {}
+        y = first.run(x, activation.clamp, **own)
         activation.pass_through()
         return y
     y = first.run(x, activation.clamp, pooled=True)

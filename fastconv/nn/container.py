@@ -61,13 +61,15 @@ class Sequential(Module):
         return y
 
     def backward(self, grad: Array) -> Array:
+        return self._go_back(grad, False)[0]
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
         was_first, self._saved = self._saved is not None, None
         with self._memory():
             if was_first and is_channels_first(grad):
                 grad = to_channels_last(grad)
-            for layer in reversed(self._layers.values()):
-                grad = layer.backward(grad)
-            return to_channels_first(grad) if was_first else grad
+            grad, owned = go_back(list(self._layers.values()), grad, owned)
+            return to_channels_first(grad) if was_first else grad, owned
 
     def backward_parameters(self, grad: Array) -> None:
         """Go back as far as the first layer that has a parameter to learn."""
@@ -172,7 +174,8 @@ class Residual(Module):
             bypass = _fusion.run([self.shortcut], x, ("downsample",))
         if adds_in_norm and y.dtype == bypass.dtype:
             self.check_sum(x.shape, layers[-1].output_shape(y.shape), bypass.shape)
-            return self._norm_of_sum(layers[-1], y, bypass)
+            owned = len(layers) > 1 and _fusion.is_fresh(layers[-2])
+            return self._norm_of_sum(layers[-1], y, bypass, owned)
         if adds_in_norm:
             y = layers[-1](y)
         self.check_sum(x.shape, y.shape, bypass.shape)
@@ -188,10 +191,11 @@ class Residual(Module):
                 "their sum needs one shape"
             )
 
-    def _norm_of_sum(self, norm: Any, y: Array, bypass: Array) -> Array:
+    def _norm_of_sum(self, norm: Any, y: Array, bypass: Array, owned: bool) -> Array:
         """The last layer of the body, the sum and the activation as one kernel."""
         activation: Any = self.activation
-        total: Array = norm.run(y, NO_CLAMP if activation is None else activation.clamp, bypass)
+        clamp = NO_CLAMP if activation is None else activation.clamp
+        total: Array = norm.run(y, clamp, bypass, owned)
         self._keep(norm)
         if activation is not None:
             activation.pass_through()
@@ -201,35 +205,48 @@ class Residual(Module):
         y: Array = self.activation(total)  # type: ignore[misc]
         return y
 
-    def _split(self, grad: Array) -> tuple[Array, Array, list[Module]]:
-        """The gradients of the body and the shortcut, and the layers of the body still to do."""
+    def _split(self, grad: Array, owned: bool) -> tuple[Array, Array, bool, list[Module]]:
+        """The gradients of the body and the shortcut, whether they are two arrays that nobody else
+        has, and the layers of the body still to do."""
         layers = list(self.body)
         if self.activation is not None:
-            grad = self.activation.backward(grad)
+            grad, owned = go_back([self.activation], grad, owned)
         if self._saved is None:
-            return grad, grad, layers
+            return grad, grad, False, layers
         (norm,) = self._take()
-        return *norm.run_backward(grad), layers[:-1]
+        grad_body, grad_bypass = norm.run_backward(grad, owned)
+        return grad_body, grad_bypass, owned or grad_bypass is not grad, layers[:-1]
 
     def backward(self, grad: Array) -> Array:
-        grad, grad_bypass, layers = self._split(grad)
-        if self.shortcut is not None:
-            grad_bypass = self.shortcut.backward(grad_bypass)
+        return self._go_back(grad, False)[0]
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        grad, grad_bypass, owned, layers = self._split(grad, owned)
+        shortcut = self.shortcut
+        if (
+            shortcut is not None
+            and shortcut._backward_onto is not None
+            and "backward" not in shortcut.__dict__
+            and self._body_is_fresh(0)
+        ):
+            total, _ = go_back(layers, grad, owned)
+            shortcut._backward_onto(grad_bypass, total)
+            return total, True
+        if shortcut is not None:
+            grad_bypass, _ = go_back([shortcut], grad_bypass, owned)
         adds_in_conv = _fusion.starts_with_conv(layers)
-        for layer in reversed(layers[1:] if adds_in_conv else layers):
-            grad = layer.backward(grad)
+        grad, _ = go_back(layers[1:] if adds_in_conv else layers, grad, owned)
         if adds_in_conv:
             first: Any = layers[0]
-            grad_x: Array = first.backward_plus(grad, grad_bypass)
-            return grad_x
-        return add(grad, grad_bypass, self._body_is_fresh(0))
+            return first.backward_plus(grad, grad_bypass), True
+        return add(grad, grad_bypass, self._body_is_fresh(0)), True
 
     def _body_is_fresh(self, position: int) -> bool:
         """Whether the array from that end of the body may be written over with the sum."""
         return len(self.body) > 0 and self.body[position].fresh
 
     def backward_parameters(self, grad: Array) -> None:
-        grad, grad_bypass, layers = self._split(grad)
+        grad, grad_bypass, _, layers = self._split(grad, False)
         if self.shortcut is not None:
             self.shortcut.backward_parameters(grad_bypass)
         backward_parameters(layers, grad)
@@ -304,11 +321,20 @@ def _starts_with_conv(layers: Sequence[Module]) -> bool:
     return len(layers) > 0 and isinstance(layers[0], _Conv)
 
 
+def go_back(layers: Sequence[Module], grad: Array, owned: bool) -> tuple[Array, bool]:
+    """`grad` through the layers, and whether nobody else has the result; owned: whether nobody
+    else has `grad`."""
+    for layer in reversed(layers):
+        own_backward = "backward" in layer.__dict__  # replaced in this object
+        step = Module._go_back if own_backward else type(layer)._go_back
+        grad, owned = step(layer, grad, owned)
+    return grad, owned
+
+
 def backward_parameters(layers: Sequence[Module], grad: Array) -> None:
     """Go back through `layers` as far as the first one that has a parameter to learn."""
     first = next((i for i, layer in enumerate(layers) if _learns(layer)), len(layers))
-    for layer in reversed(layers[first + 1 :]):
-        grad = layer.backward(grad)
+    grad, _ = go_back(layers[first + 1 :], grad, False)
     if first < len(layers):
         layers[first].backward_parameters(grad)
     for layer in layers[:first]:

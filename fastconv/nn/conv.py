@@ -78,13 +78,18 @@ class _Conv(Module):
         grad_x: Array = self._backward(grad, need_input=True)
         return grad_x
 
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        return self._backward(grad, need_input=True, owned=owned), True
+
     def backward_parameters(self, grad: Array) -> None:
         self._backward(grad, need_input=False)
 
-    def _backward(self, grad: Array, need_input: bool, added: Array | None = None) -> Any:
+    def _backward(
+        self, grad: Array, need_input: bool, added: Array | None = None, owned: bool = False
+    ) -> Any:
         x, y, clamp, pooled = self._take()
         if y is not None:
-            grad = mask_of_clamp(grad, y, clamp)
+            grad = mask_of_clamp(grad, y, clamp, owned)
         need_bias = self.bias is not None and self.bias.requires_grad and not pooled
         mask = (need_input, self.weight.requires_grad, need_bias)
         grad_x, grad_weight, grad_bias = self._gradients(grad, x, mask, added)

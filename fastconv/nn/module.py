@@ -129,10 +129,24 @@ class Module:
 
     training: bool = True
     recording: bool = True
-    fresh: ClassVar[bool] = False  # forward and backward return new arrays and do not keep them
+    # forward and backward return new arrays and do not keep them; not inherited by a class that
+    # writes one of the two anew
+    fresh: ClassVar[bool] = False
+    # (grad, total): total += backward(grad), of a layer that has a better way; None: it has not
+    _backward_onto: ClassVar[Any] = None
     _saved: Any = None
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if not own.keys().isdisjoint(("__call__", "forward", "backward")) and "fresh" not in own:
+            cls.fresh = False
+        if "backward" in own and "_go_back" not in own:
+            cls._go_back = Module._go_back  # type: ignore[method-assign]
+        if "backward" in own and "_backward_onto" not in own:
+            cls._backward_onto = None
 
     # --- to be written by subclasses ---------------------------------------------------------
 
@@ -186,6 +200,14 @@ class Module:
                 "occurs twice in a model must be two layers sharing a Parameter)"
             )
         return saved
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        """`backward(grad)`, and whether nobody else has the result.
+
+        owned: the same of `grad`, which may be written over then.
+        """
+        result = self.backward(grad)
+        return result, self.fresh or (owned and result is grad)
 
     def release(self) -> None:
         """Drop what the last training forward kept, without a backward."""

@@ -54,9 +54,16 @@ class _BatchNorm(Module):
         return self.run(x)
 
     def run(
-        self, x: Array, clamp: _norm.Clamp = _norm.NO_CLAMP, residual: Array | None = None
+        self,
+        x: Array,
+        clamp: _norm.Clamp = _norm.NO_CLAMP,
+        residual: Array | None = None,
+        owned: bool = False,
     ) -> Array:
-        """clamp(forward(x) + residual) as one kernel."""
+        """clamp(forward(x) + residual) as one kernel.
+
+        owned: nobody else has x. The result is written over it, or the gradient of a recorded x.
+        """
         x = float_array(type(self).__name__, "input", x)
         self._check(x.shape)
         training = self.training or self.running_mean is None
@@ -66,20 +73,27 @@ class _BatchNorm(Module):
             momentum = 1.0 / (int(tracked) + 1)
         statistics = self.running_mean, self.running_var
         arguments = *statistics, *self._affine(), training, momentum, self.eps
-        y, saved = _norm._batch_norm_saved(x, *arguments, clamp, residual)
-        self._keep(x, saved, training, clamp, None if residual is None else y)
+        out = x if owned and not self.recording else None
+        y, saved = _norm._batch_norm_saved(x, *arguments, clamp, residual, out)
+        self._keep(x, saved, training, clamp, None if residual is None else y, owned)
         if tracked is not None:
             tracked += 1
         return y
 
     def backward(self, grad: Array) -> Array:
-        return self.run_backward(grad)[0]
+        return self.run_backward(grad, False)[0]
 
-    def run_backward(self, grad: Array) -> tuple[Array, Array]:
-        """The gradients of run's x and residual; the latter may be `grad` itself."""
-        x, saved, training, clamp, y = self._take()
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        return self.run_backward(grad, owned)[0], True
+
+    def run_backward(self, grad: Array, owned: bool) -> tuple[Array, Array]:
+        """The gradients of run's x and residual; the latter may be `grad` itself.
+
+        owned: nobody else has `grad`, which may be written over.
+        """
+        x, saved, training, clamp, y, owns_x = self._take()
         grad_x, grad_weight, grad_bias, grad_residual = _norm._batch_norm_saved_backward(
-            grad, x, saved, *self._affine(), training, clamp, y
+            grad, x, saved, *self._affine(), training, clamp, y, owns_x, owned
         )
         if self.weight is not None:
             self.weight.accumulate(grad_weight)

@@ -17,7 +17,6 @@ class _Pool(Module):
     axes: ClassVar[int]
     function: ClassVar[Any]
     gradient: ClassVar[Any]
-    fresh = True
 
     def _spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != self.axes + 2:
@@ -65,6 +64,7 @@ class _WindowPool(_Pool):
 class _MaxPool(_WindowPool):
     """The largest entry of each window; keeps its place in the window, one byte, for backward."""
 
+    fresh = True
     record: ClassVar[Any]
     record_gradient: ClassVar[Any]
 
@@ -101,9 +101,15 @@ class _MaxPool(_WindowPool):
         return y
 
     def backward(self, grad: Array) -> Array:
+        return self._backward(grad, False)
+
+    def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
+        return self._backward(grad, owned), True
+
+    def _backward(self, grad: Array, owned: bool) -> Array:
         taps, batched, shape, y, clamp, bias = self._take()
         if y is not None:
-            grad = mask_of_clamp(grad, y, clamp)
+            grad = mask_of_clamp(grad, y, clamp, owned)
         if bias is not None and bias.requires_grad:
             bias.accumulate(_channel_sum(grad if batched else grad[None]))
         grad_x: Array
@@ -140,6 +146,8 @@ class MaxPool2d(_MaxPool):
 
 class _AvgPool(_WindowPool):
     """The mean of each window, with torch's rules for the divisor at the border."""
+
+    fresh = True
 
     def __init__(
         self,
@@ -224,6 +232,8 @@ class _AdaptivePool(_Pool):
 
 
 class _AdaptiveAvgPool(_AdaptivePool):
+    fresh = True
+
     def forward(self, x: Array) -> Array:
         y: Array = self.function(x, self.output_size)
         self._keep(x.shape)
@@ -252,6 +262,8 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
 
 class _AdaptiveMaxPool(_AdaptivePool):
+    fresh = True
+
     def forward(self, x: Array) -> Array:
         if not self.recording:
             y: Array = self.function(x, self.output_size)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._messages import shown, typed
-from ..functional._checks import flag, number
+from ..functional._checks import F32, F64, flag, number
 from ..nn import Module, Parameter
 
 Array = npt.NDArray[Any]
@@ -101,15 +101,17 @@ class Optimizer:
         index = 0
         for group in self.param_groups:
             entries: dict[Any, list[_Entry]] = {}
+            slots = self._slots(group)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    entry = self._entry(parameter, parameter.grad, group, index)
-                    entries.setdefault(parameter.dtype, []).append(entry)
+                    entry = self._entry(parameter, parameter.grad, group, slots, index)
+                    entries.setdefault(entry.data.dtype, []).append(entry)
                 index += 1
             for same_dtype in entries.values():
                 self._update(group, [_contiguous(entry) for entry in same_dtype])
                 for entry in same_dtype:
-                    _write_back(entry)
+                    if not entry.data.flags.c_contiguous:
+                        entry.data[...] = entry.kept[0]
 
     def _check_arrays(self) -> None:
         """Refuse what `_core` cannot take: a user may have put other arrays into a Parameter."""
@@ -121,14 +123,17 @@ class Optimizer:
                 index += 1
                 if parameter.grad is None:
                     continue
-                _check_data(who, index, parameter.data, parameter.grad)
+                data = parameter.data
+                if not _is_plain(data, parameter.grad):
+                    _check_data(who, index, data, parameter.grad)
                 state = self.state.get(index, {})
                 for name in slots:
-                    if name in state:
-                        _check_state(who, index, parameter.data, name, state[name])
+                    if name in state and not _is_plain(data, state[name]):
+                        _check_state(who, index, data, name, state[name])
 
-    def _entry(self, parameter: Parameter, grad: Array, group: Group, index: int) -> "_Entry":
-        slots = self._slots(group)
+    def _entry(
+        self, parameter: Parameter, grad: Array, group: Group, slots: tuple[str, ...], index: int
+    ) -> "_Entry":
         state = self.state.get(index)
         if state is None:
             state = self.state[index] = {"step": np.zeros((), np.int64)}
@@ -337,6 +342,17 @@ class _Entry(NamedTuple):
     numbers: tuple[float, float]
 
 
+def _is_plain(data: Any, other: Any) -> bool:
+    """Two arrays with which nothing is wrong, as in nearly every step."""
+    return (
+        type(data) is type(other) is np.ndarray
+        and data.dtype is other.dtype
+        and (data.dtype is F32 or data.dtype is F64)
+        and data.shape == other.shape
+        and data.flags.carray
+    )
+
+
 def _check_data(who: str, index: int, data: Any, grad: Any) -> None:
     if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
         got = data.dtype if isinstance(data, np.ndarray) else typed(data)
@@ -368,6 +384,9 @@ def _check_state(who: str, index: int, data: Array, name: str, state: Array) -> 
 def _contiguous(entry: _Entry) -> tuple[Any, ...]:
     """The entry as `_core` takes it: C-contiguous arrays of data's dtype, copies where needed."""
     data = entry.data
+    if _is_plain(data, entry.grad) and entry.grad.flags.carray:
+        first, second = [*entry.kept, None, None][:2]
+        return data, entry.grad, first, second, *entry.numbers
     if not data.flags.c_contiguous:
         entry.kept.insert(0, np.ascontiguousarray(data))  # written back after the step
         data = entry.kept[0]
@@ -375,8 +394,3 @@ def _contiguous(entry: _Entry) -> tuple[Any, ...]:
     kept = entry.kept if data is entry.data else entry.kept[1:]
     first, second = [*kept, None, None][:2]
     return data, grad, first, second, *entry.numbers
-
-
-def _write_back(entry: _Entry) -> None:
-    if not entry.data.flags.c_contiguous:
-        entry.data[...] = entry.kept[0]

@@ -186,32 +186,32 @@ INLINE void N(elementwise_run)(const fc_elementwise function, int64_t count, dou
 {
     const vec alpha = vset1((T)alpha_);
     int64_t i = 0;
-#define FC_FETCH                                                                                                       \
-    do {                                                                                                               \
-        vfetch(x + i);                                                                                                 \
-        if (g)                                                                                                         \
-            vfetch(g + i);                                                                                             \
-    } while (0)
-#define FC_VALUE(load)                                                                                                 \
-    (g ? N(elementwise_slope)(function, a, load(g + i), alpha) : N(elementwise_value)(function, a, alpha))
-    for (; stream && i + VL <= count; i += VL) {
-        FC_FETCH;
-        const vec a = vload(x + i);
-        vstream(y + i, FC_VALUE(vload));
-    }
-    for (; i + VL <= count; i += VL) {
-        FC_FETCH;
-        const vec a = vload(x + i);
-        vstore(y + i, FC_VALUE(vload));
-    }
-#undef FC_FETCH
-#undef FC_VALUE
-    const int tail = (int)(count - i);
-    if (tail) {
-        const vec a = vload_tail(x + i, tail);
-        const vec out = g ? N(elementwise_slope)(function, a, vload_tail(g + i, tail), alpha)
-                          : N(elementwise_value)(function, a, alpha);
-        vstore_tail(y + i, out, tail);
+    if (function <= FC_LEAKY_RELU && !stream) /* cheap enough for the branches of the other loop to be seen */
+        for (; i + VL <= count; i += VL) {
+            vfetch(x + i);
+            if (g)
+                vfetch(g + i);
+            const vec a = vload(x + i);
+            vstore(y + i, g ? N(elementwise_slope)(function, a, vload(g + i), alpha)
+                            : N(elementwise_value)(function, a, alpha));
+        }
+    for (; i < count; i += VL) { /* one copy of the function for whole vectors, the last part of one, and streams */
+        const int tail = count - i < VL ? (int)(count - i) : 0;
+        __asm__("" : "+r"(stream)); /* the compiler would make a loop for each */
+        vfetch(x + i);
+        if (g)
+            vfetch(g + i);
+        const vec a = tail ? vload_tail(x + i, tail) : vload(x + i);
+        vec b = {0};
+        if (g)
+            b = tail ? vload_tail(g + i, tail) : vload(g + i);
+        const vec out = g ? N(elementwise_slope)(function, a, b, alpha) : N(elementwise_value)(function, a, alpha);
+        if (tail)
+            vstore_tail(y + i, out, tail);
+        else if (stream)
+            vstream(y + i, out);
+        else
+            vstore(y + i, out);
     }
     if (stream)
         vfence();

@@ -165,7 +165,8 @@ INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s,
                               T *partial)
 {
     vec sums[4];
-#define FC_ADD(tail)                                                                                                   \
+    const int64_t end = c + lanes, whole = c + lanes / VL * VL;
+#define FC_ADD(count, tail)                                                                                            \
     do {                                                                                                               \
         const N(norm_bounds) bounds = N(norm_bounds_last)(by, s, c, wanted, gate, maps, tail);                         \
         for (int q = 0; q < 4; q++)                                                                                    \
@@ -175,25 +176,28 @@ INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s,
         for (int q = 0; q < 4; q++)                                                                                    \
             if (FC_IS_WANTED(q))                                                                                       \
                 vstore(partial + q * VL, sums[q]);                                                                     \
+        c += VL, partial += 4 * VL * VL;                                                                               \
+        rows.x += VL;                                                                                                  \
+        if (wanted & FC_NORM_GRADIENT)                                                                                 \
+            rows.g += VL;                                                                                              \
+        if (gate == FC_GATE_OUTPUT)                                                                                    \
+            rows.y += VL;                                                                                              \
+        if (gate == FC_GATE_OUTPUT || maps)                                                                            \
+            rows.gated += VL;                                                                                          \
     } while (0)
-    for (const int64_t end = c + lanes / VL * VL; c < end; c += VL, partial += 4 * VL * VL) {
-        FC_ADD(0);
-        rows.x += VL;
-        if (wanted & FC_NORM_GRADIENT)
-            rows.g += VL;
-        if (gate == FC_GATE_OUTPUT)
-            rows.y += VL;
-        if (gate == FC_GATE_OUTPUT || maps)
-            rows.gated += VL;
+    while (count == 4 && c < whole)
+        FC_ADD(4, 0);
+    while (c < end) { /* one copy of the code for 1 to 4 rows, whole vectors or not */
+        const int tail = c < whole ? 0 : (int)(end - c);
+        FC_ADD(count, tail);
     }
-    if (lanes % VL)
-        FC_ADD((int)(lanes % VL));
 #undef FC_ADD
 }
 
 /* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts of few lines
  * at a time, and the sums come to four rows in turn. */
-INLINE void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T *to, int64_t pitch)
+static __attribute__((noinline)) void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T *to,
+                                                          int64_t pitch)
 {
     const int tail = (int)(lanes % VL);
     for (int64_t p = 0; p < pixels; p++, tile += N(NORM_GROUP), to += pitch) {
@@ -204,11 +208,28 @@ INLINE void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T 
     }
 }
 
+/* The results of channels [c, c + lanes) from partial[vector][VL][4][VL]; one copy of the code for all variants of the sums */
+static __attribute__((noinline)) void N(norm_fold_group)(const fc_norm_sums *s, int64_t c, int64_t lanes)
+{
+    const T *partial = s->partial;
+    const fc_norm_wanted wanted = s->wanted;
+    void *const results[] = {s->sum, s->square, s->grad, s->product};
+    for (int64_t i = 0; i < lanes; i += VL, partial += 4 * VL * VL)
+        for (int q = 0; q < 4; q++)
+            if (FC_IS_WANTED(q)) {
+                const int tail = lanes - i < VL ? (int)(lanes - i) : 0;
+                vec sums[VL];
+                _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) sums[l] = vload(partial + (l * 4 + q) * VL);
+                FC_STORE((T *)results[q] + c + i, N(norm_fold)(sums));
+            }
+}
+
 /* Channels [c, c + lanes), at most NORM_GROUP: all of them before the next pixels, for a row is a sequential read, of which the
  * processor would fetch the rest in vain. Of 64 channels in two halves the gradient took 1.7 times as long (AVX2). */
 INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *s,
-                               const int wanted, const fc_norm_gate gate, const int maps, const int stream)
+                               const int wanted, const fc_norm_gate gate, const int maps)
 {
+    const int stream = by->stream && (maps || gate == FC_GATE_OUTPUT);
     T *partial = s->partial;
     const int whole = (int)(lanes / VL), last = (int)(lanes % VL), vectors = whole + (last > 0);
     memset(partial, 0, sizeof(T) * (size_t)(vectors * 4 * VL * VL));
@@ -232,25 +253,14 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
                 if (gate == FC_GATE_OUTPUT)
                     N(norm_fetch)(rows.y, rows.y_row, N(norm_ahead)(s, &s->y, p), lanes);
                 T *own = partial + l * 4 * VL;
-                if (rest >= N(NORM_FOUR))
-                    N(norm_sums_lane)(by, s, rows, 4, c, lanes, wanted, gate, maps, own);
-                else /* one copy of the code for 1 to 4 */
-                    N(norm_sums_lane)(by, s, rows, (int)(rest - l + VL - 1) / VL, c, lanes, wanted, gate, maps, own);
+                const int count = rest >= N(NORM_FOUR) ? 4 : (int)(rest - l + VL - 1) / VL;
+                N(norm_sums_lane)(by, s, rows, count, c, lanes, wanted, gate, maps, own);
             }
             if (stream)
                 N(norm_stream_rows)(rest < N(NORM_FOUR) ? rest : N(NORM_FOUR), lanes, tile,
                                     (T *)s->gated.data + n * s->gated.image + p * s->gated.pixel + c, s->gated.pixel);
         }
-    void *const results[] = {s->sum, s->square, s->grad, s->product};
-    for (int v = 0; v < vectors; v++)
-        for (int q = 0; q < 4; q++)
-            if (FC_IS_WANTED(q)) {
-                const int tail = v == whole ? last : 0;
-                vec sums[VL];
-                _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) sums[l] =
-                    vload(partial + ((v * VL + l) * 4 + q) * VL);
-                FC_STORE((T *)results[q] + c + v * VL, N(norm_fold)(sums));
-            }
+    N(norm_fold_group)(s, c, lanes);
 }
 
 /* FC_RUN(wanted, gate, maps) with all of them known when it is compiled */
@@ -274,13 +284,7 @@ static void N(norm_sums_last)(int64_t channels, const fc_norm_channels *by, cons
 {
     for (int64_t c = 0; c < channels; c += N(NORM_GROUP)) {
         const int64_t lanes = channels - c < N(NORM_GROUP) ? channels - c : N(NORM_GROUP);
-#define FC_RUN(wanted, gate, maps)                                                                                     \
-    do {                                                                                                               \
-        if ((maps || gate == FC_GATE_OUTPUT) && by->stream)                                                            \
-            N(norm_sums_group)(c, lanes, by, s, wanted, gate, maps, 1);                                                \
-        else                                                                                                           \
-            N(norm_sums_group)(c, lanes, by, s, wanted, gate, maps, 0);                                                \
-    } while (0)
+#define FC_RUN(wanted, gate, maps) N(norm_sums_group)(c, lanes, by, s, wanted, gate, maps)
         if (s->gate == FC_GATE_OUTPUT)
             FC_RUN(FC_NORM_GRADIENT, FC_GATE_OUTPUT, 0);
         else
@@ -385,12 +389,7 @@ static void N(norm_sums_plane)(int64_t channel, int64_t channels, const fc_norm_
     for (int64_t i = 0; i < channels; i += N(NORM_GROUP)) {
         const int64_t lanes = channels - i < N(NORM_GROUP) ? channels - i : N(NORM_GROUP);
 #define FC_RUN(wanted, gate, maps)                                                                                     \
-    do {                                                                                                               \
-        if (maps && by->stream && aligned)                                                                             \
-            N(norm_sums_planes)(channel + i, lanes, by, s, wanted, gate, maps, 1);                                     \
-        else                                                                                                           \
-            N(norm_sums_planes)(channel + i, lanes, by, s, wanted, gate, maps, 0);                                     \
-    } while (0)
+    N(norm_sums_planes)(channel + i, lanes, by, s, wanted, gate, maps, maps && by->stream && aligned)
         FC_WANTED(FC_RUN);
 #undef FC_RUN
         fc_norm_pixels *const arrays[] = {&s->x, &s->g, &s->gated};

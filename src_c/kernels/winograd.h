@@ -24,14 +24,14 @@ enum {
     FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
 };
 
-/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, t < tiles, k < width.
- * Bricks hold `share` tiles each, the last one the rest. With one vector tiles go in pairs: of an odd number the one behind the last is
- * read and written too. */
+/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, first <= t < first + tiles, k < width.
+ * Bricks hold `share` tiles each, the last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of
+ * an odd number the one behind the last of a brick is read and written too. */
 typedef struct {
     const void *v, *u;
     void *m;
     int64_t part, v_brick, u_point, m_brick; /* pitches, elements */
-    int64_t tiles, share, channels;
+    int64_t first, tiles, share, channels;
     int points, vectors; /* width / vector_lanes, 1 or 2 */
     int accumulate; /* start from m instead of 0 */
     /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an array. */
@@ -39,13 +39,13 @@ typedef struct {
     int64_t ahead_lines;
 } fc_winograd_product;
 
-/* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e][t][c] d[e][t][k], e < points,
- * c < channels, k < vectors of outputs. */
+/* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{first <= t < first + tiles} v[e][t][c] d[e][t][k],
+ * e < points, c < channels, k < vectors of outputs. */
 typedef struct {
     const void *v, *d;
     void *sum;
     int64_t part, v_brick, d_brick, sum_row, sum_point;
-    int64_t tiles, share, channels, vectors;
+    int64_t first, tiles, share, channels, vectors;
     int points, accumulate;
 } fc_winograd_product_at;
 
@@ -94,9 +94,10 @@ typedef struct {
     void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int last, int64_t count,
                                                 void *u, int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
-     * for row < rows, column < columns, k < channels; m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].
+     * for row < rows, column < columns, k < channels; where rows (columns) are less than m, the last row (column) of points is set
+     * to 0 first: no other output needs it. m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].
      * To check, a vector of T, the first vector of channels of A_m' m A_m times 0 is added: NaN where one is not finite. */
-    void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, const void *m, const void *residual, void *y,
+    void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, void *m, const void *residual, void *y,
                                                int rows, int columns);
     /* d[e][k] = (G_m dy G_m')[e] for k < channels rounded up, d at a tile of a brick; dy[m * row + column] points at channel 0 */
     void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d);

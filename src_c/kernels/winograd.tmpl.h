@@ -169,7 +169,7 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
     }
 /* Tiles of 5 are followed by those of the next phase: zeros fill their last part. */
 #define FC_WINO_CHANNELS (tile == 6 ? channels : (channels + FC_LINE - 1) / FC_LINE * FC_LINE)
-/* Whether the last row and column of points are wanted; tiles of 6 are always whole. */
+/* Whether the last row and column of points are wanted; tiles of 6 are always written whole: a test costs more than the lines. */
 #define FC_WINO_WANTED                                                                                                 \
     const int tile = FC_WINO_TILE, rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN
 
@@ -311,16 +311,18 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
         for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
             __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
-        const T *first = v;
+        const T *next = v + g->first * FC_LINE + FC_POINT;
         T *m = (T *)g->m + e * FC_POINT;
-        for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, m += g->m_brick) {
-            const int64_t rows = ((left < g->share ? left : g->share) + step - 1) / step;
+        int64_t at = g->first * FC_LINE, brick = g->share - g->first;
+        for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, m += g->m_brick) {
+            const int64_t rows = ((left < brick ? left : brick) + step - 1) / step;
             const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
             for (int64_t i = 0, row = 0; i < groups; i++) {
-                const int64_t count = (rows - row + groups - i - 1) / (groups - i), at = row * step * FC_LINE;
+                const int64_t count = (rows - row + groups - i - 1) / (groups - i), to = at + count * step * FC_LINE;
                 row += count;
-                const T *after = i + 1 < groups ? v + row * step * FC_LINE : left > g->share ? v + g->v_brick : first + FC_POINT;
+                const T *after = i + 1 < groups ? v + to : left > brick ? v + g->v_brick : next;
                 N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate, after);
+                at = to;
             }
         }
     }
@@ -336,8 +338,9 @@ INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, cons
     vec acc[FC_AT_ONE][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
-    for (int64_t left = g->tiles; left > 0; left -= g->share, v += g->v_brick, d += g->d_brick) {
-        const T *p = v, *q = d, *end = v + (left < g->share ? left : g->share) * FC_LINE;
+    int64_t at = g->first * FC_LINE, brick = g->share - g->first;
+    for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, d += g->d_brick) {
+        const T *p = v + at, *q = d + at, *end = p + (left < brick ? left : brick) * FC_LINE;
         for (; p < end; p += FC_LINE, q += FC_LINE) {
             const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_VECTOR(1)) : d0;
             FC_UNROLL for (int i = 0; i < rows; i++)
@@ -466,6 +469,13 @@ static void N(winograd_few_4)(const fc_winograd_few *g) { N(wino_few)(g, 4); }
 #endif
 
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
+/* Points that a tile does not have, of one vector of channels: the last row where `rows` is 0, the last column where `columns` is. */
+static __attribute__((noinline)) void N(wino_clear)(T *m, int tile, int points, int rows, int columns)
+{
+    for (int e = tile - 1; !columns && e < points; e += tile) vstore(m + e * FC_POINT, (vec){0});
+    for (int e = points - tile; !rows && e < points; e++) vstore(m + e * FC_POINT, (vec){0});
+}
+
 INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int points)
 {
     const int tile = FC_WINO_TILE;
@@ -519,13 +529,16 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
         }
 }
 
-INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const void *residual_, void *y_, int rows, int columns,
+INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *residual_, void *y_, int rows, int columns,
                           const int size, const int points)
 {
     const int outputs = points == FC_WINO_TILE ? size : size * size;
-    const T *m = m_, *scale = o->scale, *bias = o->bias, *residual = residual_;
-    T *y = y_;
+    const int last_row = rows == outputs / size, last_column = columns == size;
+    const T *scale = o->scale, *bias = o->bias, *residual = residual_;
+    T *m = m_, *y = y_;
     for (int64_t k = 0; k < o->channels; k += VL) {
+        if (!last_row || !last_column)
+            N(wino_clear)(m + FC_CHANNEL(k), FC_WINO_TILE, points, last_row, last_column);
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
         N(wino_output_tile)(m + FC_CHANNEL(k), out, size, points);
@@ -540,7 +553,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, const void *m_, const vo
         }
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
         FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = vmuladd(out[i], s, t);
-        if (rows == outputs / size && columns == size && count == VL) {
+        if (last_row && last_column && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, outputs, size);
         } else {
             T part[16 * VL];
@@ -614,8 +627,8 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_weights)(w, row, tap, last, count, u, pitch, r, points);                                                \
     }                                                                                                                  \
-    static void N(winograd_output_##shape##r)(const fc_winograd_output *o, const void *x, const void *residual,        \
-                                              void *y, int rows, int columns)                                          \
+    static void N(winograd_output_##shape##r)(const fc_winograd_output *o, void *x, const void *residual, void *y,     \
+                                              int rows, int columns)                                                   \
     {                                                                                                                  \
         N(wino_output)(o, x, residual, y, rows, columns, m, points);                                                   \
     }

@@ -8,7 +8,8 @@
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
  * instead of 144, 1.8 times less. A 4 x 4 kernel has 100 instead of 256, 2.6 times less.
  *
- * Tiles of m x m outputs are numbered through images, tile rows and tile columns. For a block of T tiles
+ * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
+ * columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
  *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
@@ -53,7 +54,8 @@ typedef struct {
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
-    int64_t group, first, end; /* by panels: the current group, and its stretch of tiles */
+    int64_t group; /* by panels: the current group, and its stretch of tiles */
+    fc_tile_block stretch;
     atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } plan;
 
@@ -269,65 +271,61 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
-/* 3 x 3 with stride 2: at a point of the last row (column), the phases whose rows (columns) have one tap are 0. The first two are left at
- * the last row, the middle two at the last column, the second in the corner. */
-static void multiply_some(const plan *s, const fc_winograd_product *all, int64_t width)
+/* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
+ * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
+static fc_range phases_at(const plan *s, int e)
 {
-    const int64_t item = (int64_t)s->p->item, phase = all->channels / 4;
-    const int tile = FC_WINOGRAD_SMALL_TILE;
-    for (int e = 0; e < tile * tile; e++) {
-        const int last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
-        const int64_t first = last_column, end = last_row ? 2 : last_column ? 3 : 4, at = e * s->tiles.k->point;
-        fc_winograd_product some = *all;
-        some.v = (const char *)all->v + (at + first * phase / s->tiles.k->line * all->part) * item;
-        some.u = (const char *)all->u + (e * all->u_point + first * phase * width) * item;
-        some.m = (char *)all->m + at * item;
-        some.channels = (end - first) * phase;
-        some.points = 1;
-        some.ahead = all->ahead + e * all->ahead_lines * FC_LINE_BYTES;
-        s->tiles.k->multiply(&some);
+    if (s->p->kernel_h % s->tiles.step == 0)
+        return (fc_range){0, s->tiles.phases};
+    const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
+    return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
+}
+
+/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
+ * at `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one call. */
+static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64_t c0, int64_t channels, const char *v,
+                     const char *u, char *m, const char *ahead, int64_t ahead_bytes)
+{
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), width = panel_width(s, panel),
+                  rows = phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
+    fc_winograd_product product = {
+        .part = part,
+        .v_brick = t->parts * part,
+        .u_point = s->u_point,
+        .m_brick = panel_parts(s, panel) * part,
+        .share = t->share,
+        .vectors = (int)(width / s->lanes),
+        .accumulate = c0 > 0,
+        .ahead_lines = lines,
+    };
+    v += t->phases * fc_channel_parts(s->p, c0) * part * item;
+    for (int e = 0; e < t->points; e += product.points) {
+        const fc_tile_slots slots = fc_slots_of(t, b, e);
+        const fc_range phases = phases_at(s, e);
+        const int64_t brick = slots.first / t->share, at = e * t->k->point;
+        product.points = s->p->kernel_h % t->step ? 1 : slots.points;
+        product.first = slots.first % t->share;
+        product.tiles = slots.count;
+        product.channels = (phases.end - phases.first) * rows;
+        product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
+        product.u = u + (e * s->u_point + phases.first * rows * width) * item;
+        product.m = m + (at + brick * product.m_brick) * item;
+        product.ahead = ahead + e * lines * FC_LINE_BYTES;
+        t->k->multiply(&product);
     }
 }
 
-/* m[e][t][panel] (+)= v[e][t][c0 ..] * u[e][c][panel] for a chunk of channels, while the `ahead_bytes` at `ahead` come into the
- * second-level cache */
-static void multiply(const plan *s, int64_t panel, int64_t tiles, int64_t c0, int64_t channels, const char *v,
-                     const char *u, char *m, const char *ahead, int64_t ahead_bytes)
-{
-    const int64_t part = fc_part_elements(&s->tiles);
-    const fc_winograd_product product = {
-        .v = v + s->tiles.phases * fc_channel_parts(s->p, c0) * part * (int64_t)s->p->item,
-        .u = u,
-        .m = m,
-        .part = part,
-        .v_brick = s->tiles.parts * part,
-        .u_point = s->u_point,
-        .m_brick = panel_parts(s, panel) * part,
-        .tiles = tiles,
-        .share = s->tiles.share,
-        .channels = rows_of(&s->tiles, channels),
-        .points = (int)s->tiles.points,
-        .vectors = (int)(panel_width(s, panel) / s->lanes),
-        .accumulate = c0 > 0,
-        .ahead = ahead,
-        .ahead_lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * s->tiles.points),
-    };
-    if (s->p->kernel_h % s->tiles.step == 0)
-        s->tiles.k->multiply(&product);
-    else
-        multiply_some(s, &product, panel_width(s, panel));
-}
-
-/* Output channels of one panel, for the tiles of a run, from the tile `at` of m on. */
-static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, int64_t at, const char *m,
-                      char *tile)
+/* Output channels of one panel, for the tiles of a run. */
+static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, char *m, char *tile)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel,
                   columns = panel_columns(s, panel);
-    const int64_t out = s->tiles.out_w, h = r->row * s->tiles.out_h, w = r->column * out,
-                  rows = fc_min(s->tiles.out_h, p->y.h - h);
+    const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, w = fc_tile_start(r->column, whole, out),
+                  h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
+                  rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, p->y.h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
     char *y = tile;
     if (s->y_in_place)
@@ -346,40 +344,40 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .check = panel == 0 ? check : NULL,
         .stream = s->stream,
     };
-    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_step = out * o.residual_pixel;
+    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_pixel = o.residual_pixel;
     if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
-    const int64_t parts = panel_parts(s, panel);
-    for (int64_t left = p->y.w - w, t = 0; t < r->count; t++, left -= out) {
-        const int columns_left = (int)fc_min(out, left);
+    fc_tile_place place = fc_first_place(&s->tiles, r, panel_parts(s, panel));
+    for (int64_t column = r->column; column < r->column + r->count;) {
+        const int64_t length = fc_tile_length(column, whole, out, p->y.w);
         if (s->fetch && !s->stream)
             fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
                             columns * item);
         if (s->fetch && residual)
             fc_fetch_pixels(residual + s->tiles.out_h * p->residual.stride_h * item, s->tiles.out_h, out,
                             p->residual.stride_h * item, p->residual.stride_w * item, columns * item);
-        s->tiles.k->output[s->tiles.taps](&o, m + fc_tile_at(&s->tiles, at + t, parts) * item, residual, y,
-                                          s->tiles.upright ? 1 : (int)rows,
-                                          s->tiles.upright ? (int)rows : columns_left);
-        y += out * y_pixel * item;
-        residual = fc_at(residual, residual_step, p->item);
+        s->tiles.k->output[s->tiles.taps](&o, m + place.at * item, residual, y, s->tiles.upright ? 1 : (int)rows,
+                                          s->tiles.upright ? (int)rows : (int)length);
+        y += length * y_pixel * item;
+        residual = fc_at(residual, length * residual_pixel, p->item);
+        fc_next_place(&s->tiles, r, ++column, &place);
     }
     if (panel == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
-        const fc_window window = {h, rows, 1, w, fc_min(out * r->count, p->y.w - w), 1};
+        const int64_t end = fc_min(fc_tile_start(r->column + r->count, whole, out), p->y.w);
+        const fc_window window = {h, rows, 1, w, end - w, 1};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
 }
 
-static void store_tiles(const plan *s, int64_t group, int64_t panel, int64_t first, int64_t end, const char *m,
-                        char *tile_memory)
+static void store_tiles(const plan *s, const fc_tile_block *b, int64_t group, int64_t panel, char *m, char *tile_memory)
 {
-    for (int64_t tile = first; tile < end;) {
-        const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        store_run(s, group, panel, &r, tile - first, m, tile_memory);
+    for (int64_t tile = b->first; tile < b->end;) {
+        const fc_tile_run r = fc_run_at(&s->tiles, b, tile, b->end);
+        store_run(s, group, panel, &r, m, tile_memory);
         tile += r.count;
     }
     if (s->stream)
@@ -412,13 +410,14 @@ static void run_tiles(void *context, int64_t task, int slot)
     const memory t = thread_memory(s, slot);
     const int64_t group = task / s->count, first = task % s->count * s->block,
                   end = fc_min(first + s->block, s->tiles.count);
-    fc_transform_inputs(&s->tiles, group, first, end, first, t.strip, t.uv);
+    const fc_tile_block b = fc_block_of(&s->tiles, first, end);
+    fc_transform_inputs(&s->tiles, &b, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
         const char *u = stored_weights(s, group, panel);
         for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
-            multiply(s, panel, end - first, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv,
-                     u + u_offset(s, panel, c0), t.m, t.uv, 0);
-        store_tiles(s, group, panel, first, end, t.m, t.tile);
+            multiply(s, &b, panel, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv, u + u_offset(s, panel, c0),
+                     t.m, t.uv, 0);
+        store_tiles(s, &b, group, panel, t.m, t.tile);
     }
 }
 
@@ -427,14 +426,15 @@ enum { TILES_PER_TASK = 4 };
 static void run_inputs(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t first = s->first + task * TILES_PER_TASK, end = fc_min(first + TILES_PER_TASK, s->end);
-    fc_transform_inputs(&s->tiles, s->group, first, end, s->first, thread_memory(s, slot).strip, s->v);
+    const int64_t first = s->stretch.first + task * TILES_PER_TASK,
+                  end = fc_min(first + TILES_PER_TASK, s->stretch.end);
+    fc_transform_inputs(&s->tiles, &s->stretch, s->group, first, end, thread_memory(s, slot).strip, s->v);
 }
 
 /* Up to FC_WINOGRAD_FEW tiles at a time. */
 static void multiply_few(const plan *s, const fc_winograd_few *all)
 {
-    const int64_t line = s->tiles.k->line * (int64_t)s->p->item, tiles = s->end - s->first;
+    const int64_t line = s->tiles.k->line * (int64_t)s->p->item, tiles = s->stretch.end - s->stretch.first;
     for (int64_t tile = 0, count; tile < tiles; tile += count) {
         fc_winograd_few f = *all;
         f.v = (const char *)all->v + tile * line;
@@ -476,7 +476,7 @@ static void run_few(void *context, int64_t panel, int slot)
         }
         multiply_few(s, &f);
     }
-    store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
+    store_tiles(s, &s->stretch, s->group, panel, t.m, t.tile);
 }
 
 static void run_panel(void *context, int64_t panel, int slot)
@@ -496,9 +496,9 @@ static void run_panel(void *context, int64_t panel, int slot)
         } else {
             transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
         }
-        multiply(s, panel, s->end - s->first, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
+        multiply(s, &s->stretch, panel, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
     }
-    store_tiles(s, s->group, panel, s->first, s->end, t.m, t.tile);
+    store_tiles(s, &s->stretch, s->group, panel, t.m, t.tile);
 }
 
 int fc_conv_winograd_serves(const fc_problem *p)
@@ -556,9 +556,9 @@ fc_status fc_conv_winograd(const fc_problem *p)
     s.u = s.prepared ? p->packed : s.v;
     if (s.by_panels) {
         for (s.group = 0; s.group < p->groups; s.group++)
-            for (s.first = 0; s.first < s.tiles.count; s.first = s.end) {
-                s.end = fc_min(s.first + s.block, s.tiles.count);
-                fc_parallel_in(slots, fc_ceil_div(s.end - s.first, TILES_PER_TASK), run_inputs, &s);
+            for (int64_t first = 0; first < s.tiles.count; first += s.block) {
+                s.stretch = fc_block_of(&s.tiles, first, fc_min(first + s.block, s.tiles.count));
+                fc_parallel_in(slots, fc_ceil_div(s.stretch.end - first, TILES_PER_TASK), run_inputs, &s);
                 fc_parallel_in(slots, s.panels, s.few ? run_few : run_panel, &s);
             }
     } else {

@@ -4,8 +4,9 @@
  * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
- * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k]; at the end sum is transformed
- * back. Three schedules, chosen by the shape alone; in all, a sum runs through its tiles in order whatever the blocks are:
+ * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
+ * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Three schedules, chosen by the shape alone;
+ * in all, a sum runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
@@ -44,8 +45,10 @@ typedef struct {
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
-    char *v, *d, *sum, *threads; /* by slices: v and d are the thread's, sum[slice] */
-    int64_t group, first, end; /* by points: the current block */
+    char *v, *d, *sum,
+        *threads; /* by slices: v and d are the thread's, sum[slice]; before run_group threads is all of it */
+    int64_t group;
+    fc_tile_block stretch; /* not by slices: the current block */
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
@@ -96,11 +99,12 @@ static plan make_plan(const fc_problem *p)
 }
 
 /* d[e][at + t] = G_m grad_y G_m' for a run of tiles. */
-static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at, char *strip, char *d)
+static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, out_h = s->tiles.out_h, out_w = s->tiles.out_w, top = r->row * out_h,
-                  left = r->column * out_w;
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)p->item, out_h = t->out_h, out_w = t->out_w, whole = t->whole_columns,
+                  top = fc_tile_start(r->row, t->whole_rows, out_h), left = fc_tile_start(r->column, whole, out_w);
     const int in_place = p->y.stride_c == 1;
     const fc_image image = fc_image_of(&p->y, p->item, r->n, s->group * p->out_channels, p->out_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
@@ -111,64 +115,73 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, int64_t at,
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    const int64_t rows = in_place ? fc_min(out_h, p->y.h - top) : out_h;
-    for (int64_t t = 0; t < r->count; t++) {
-        const char *tile = base + out_w * t * pixel * item;
-        const int64_t columns = in_place ? fc_min(out_w, p->y.w - left - out_w * t) : out_w;
+    const int64_t rows = fc_tile_length(r->row, t->whole_rows, out_h, p->y.h);
+    const char *tile = base;
+    fc_tile_place place = fc_first_place(t, r, s->d_parts);
+    for (int64_t column = r->column; column < r->column + r->count;) {
+        const int64_t columns = fc_tile_length(column, whole, out_w, p->y.w);
         const void *y[FC_WINOGRAD_MAX_OUT * FC_WINOGRAD_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
             for (int64_t j = 0; j < out_w; j++)
-                y[out_w * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : s->tiles.zeros;
+                y[out_w * i + j] = i < rows && j < columns ? tile + (i * row + j * pixel) * item : t->zeros;
         if (s->fetch)
             fc_fetch_pixels(tile + out_h * row * item, out_h, out_w, row * item, pixel * item, p->out_channels * item);
-        s->tiles.k->gradient[s->tiles.taps](y, p->out_channels, d + fc_tile_at(&s->tiles, at + t, s->d_parts) * item);
+        t->k->gradient[t->taps](y, p->out_channels, d + place.at * item);
+        tile += columns * pixel * item;
+        fc_next_place(t, r, ++column, &place);
     }
 }
 
-/* v[e][tile - base], d[e][tile - base] for tiles [first, end) */
-static void transform_tiles(const plan *s, int64_t first, int64_t end, int64_t base, char *strip, char *v, char *d)
+/* v[e][slot], d[e][slot] for tiles [first, end) of a block */
+static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first, int64_t end, char *strip, char *v,
+                            char *d)
 {
-    fc_transform_inputs(&s->tiles, s->group, first, end, base, strip, v);
+    fc_transform_inputs(&s->tiles, b, s->group, first, end, strip, v);
     for (int64_t tile = first; tile < end;) {
-        const fc_tile_run r = fc_run_at(&s->tiles, tile, end);
-        transform_gradients(s, &r, tile - base, strip + s->strip_bytes, d);
+        const fc_tile_run r = fc_run_at(&s->tiles, b, tile, end);
+        transform_gradients(s, &r, strip + s->strip_bytes, d);
         tile += r.count;
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over `tiles` tiles, `points` of them from e on, `channels` rows, `vectors` of output channels from k0 on,
+/* sum[e] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` rows, `vectors` of output channels from k0 on,
  * the first of a panel; v and sum start at the first of the rows, sum at k0 */
-static void multiply(const plan *s, int64_t e, int64_t points, int64_t channels, int64_t k0, int64_t vectors,
-                     int64_t tiles, const char *v, const char *d, char *sum, int accumulate)
+static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
+                     int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
-    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(&s->tiles), point = s->tiles.k->point,
-                  line = s->tiles.k->line;
-    const fc_winograd_product_at product = {
-        .v = v + e * point * item,
-        .d = d + (e * point + k0 / line * part + k0 % line) * item,
-        .sum = sum + e * s->sum_point * item,
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line;
+    fc_winograd_product_at product = {
         .part = part,
-        .v_brick = s->tiles.parts * part,
+        .v_brick = t->parts * part,
         .d_brick = s->d_parts * part,
         .sum_row = s->sum_row,
         .sum_point = s->sum_point,
-        .tiles = tiles,
-        .share = s->tiles.share,
+        .share = t->share,
         .channels = channels,
         .vectors = vectors,
-        .points = (int)points,
         .accumulate = accumulate,
     };
-    s->tiles.k->multiply_at(&product);
+    for (int e = first; e < end; e += product.points) {
+        const fc_tile_slots slots = fc_slots_of(t, b, e);
+        const int64_t brick = slots.first / t->share, at = e * t->k->point;
+        product.points = (int)fc_min(slots.points, end - e);
+        product.first = slots.first % t->share;
+        product.tiles = slots.count;
+        product.v = v + (at + brick * product.v_brick) * item;
+        product.d = d + (at + brick * product.d_brick + k0 / line * part + k0 % line) * item;
+        product.sum = sum + e * s->sum_point * item;
+        t->k->multiply_at(&product);
+    }
 }
 
 /* ---- by points ---------------------------------------------------------------------------------------------------------*/
 static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t first = s->first + task * TILES_PER_TASK;
-    transform_tiles(s, first, fc_min(first + TILES_PER_TASK, s->end), s->first, s->threads + slot * s->thread_bytes,
-                    s->v, s->d);
+    const int64_t first = s->stretch.first + task * TILES_PER_TASK;
+    transform_tiles(s, &s->stretch, first, fc_min(first + TILES_PER_TASK, s->stretch.end),
+                    s->threads + slot * s->thread_bytes, s->v, s->d);
 }
 
 static int64_t tasks_per_point(const plan *s) { return fc_ceil_div(s->d_vectors, s->task_vectors); }
@@ -179,15 +192,16 @@ static void multiply_task(void *context, int64_t task, int slot)
     const plan *s = context;
     const int64_t tasks = tasks_per_point(s), vector = task % tasks * s->task_vectors,
                   k0 = vector * s->p->k->vector_lanes;
-    multiply(s, task / tasks, 1, s->p->in_channels, k0, fc_min(s->task_vectors, s->d_vectors - vector),
-             s->end - s->first, s->v, s->d, s->sum + k0 * (int64_t)s->p->item, s->first > 0);
+    const int e = (int)(task / tasks);
+    multiply(s, &s->stretch, e, e + 1, s->p->in_channels, k0, fc_min(s->task_vectors, s->d_vectors - vector), s->v,
+             s->d, s->sum + k0 * (int64_t)s->p->item, s->stretch.first > 0);
 }
 
 static void run_by_points(plan *s, int slots)
 {
-    for (s->first = 0; s->first < s->tiles.count; s->first = s->end) {
-        s->end = fc_min(s->first + s->block, s->tiles.count);
-        fc_parallel_in(slots, fc_ceil_div(s->end - s->first, TILES_PER_TASK), transform_task, s);
+    for (int64_t first = 0; first < s->tiles.count; first += s->block) {
+        s->stretch = fc_block_of(&s->tiles, first, fc_min(first + s->block, s->tiles.count));
+        fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, TILES_PER_TASK), transform_task, s);
         fc_parallel_in(slots, s->tiles.points * tasks_per_point(s), multiply_task, s);
     }
 }
@@ -199,10 +213,10 @@ static void slice_task(void *context, int64_t slice, int slot)
     const int64_t begin = slice * s->tiles.count / s->slices, end = (slice + 1) * s->tiles.count / s->slices;
     char *v = s->threads + slot * s->thread_bytes, *d = v + s->v_bytes, *strip = d + s->d_bytes;
     for (int64_t first = begin; first < end; first += s->block) {
-        const int64_t tiles = fc_min(s->block, end - first);
-        transform_tiles(s, first, first + tiles, first, strip, v, d);
-        multiply(s, 0, s->tiles.points, s->p->in_channels, 0, s->d_vectors, tiles, v, d, s->sum + slice * s->sum_bytes,
-                 first > begin);
+        const fc_tile_block b = fc_block_of(&s->tiles, first, fc_min(first + s->block, end));
+        transform_tiles(s, &b, b.first, b.end, strip, v, d);
+        multiply(s, &b, 0, (int)s->tiles.points, s->p->in_channels, 0, s->d_vectors, v, d,
+                 s->sum + slice * s->sum_bytes, first > begin);
     }
 }
 
@@ -265,16 +279,15 @@ static void panel_task(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
         const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
         const char *v = s->v + fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
-        multiply(s, 0, s->tiles.points, channels, k0, vectors, s->tiles.count, v, s->d, sum, 0);
+        multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
         store_chunk(s, panel, c0, channels, sum, taps);
     }
 }
 
 static void run_by_panels(plan *s, int slots)
 {
-    s->first = 0;
-    s->end = s->tiles.count;
-    fc_parallel_in(slots, fc_ceil_div(s->end, TILES_PER_TASK), transform_task, s);
+    s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
+    fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
     fc_parallel_in(slots, s->panels, panel_task, s);
 }
 
@@ -283,31 +296,55 @@ int fc_conv_winograd_grad_serves(const fc_problem *p)
     return fc_conv_winograd_serves(p) && p->stride_h == 1 && fc_max(p->kernel_h, p->kernel_w) > 2;
 }
 
+/* ---- groups ------------------------------------------------------------------------------------------------------------*/
+/* Of a group, beside what its threads have. */
+static int64_t group_bytes(const plan *s)
+{
+    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->slices > 1 ? 0 : s->v_bytes + s->d_bytes);
+}
+
+static void run_group(plan *s, char *memory, int slots)
+{
+    s->sum = memory;
+    s->v = s->sum + (s->by_panels ? 0 : s->slices * s->sum_bytes);
+    s->d = s->v + s->v_bytes;
+    s->threads = memory + group_bytes(s);
+    if (s->by_panels) {
+        run_by_panels(s, slots);
+        return;
+    }
+    if (s->slices > 1)
+        run_by_slices(s, slots);
+    else
+        run_by_points(s, slots);
+    fc_parallel_in(slots, s->panels, store_task, s);
+}
+
+static void group_task(void *context, int64_t group, int slot)
+{
+    plan s = *(const plan *)context;
+    s.group = group;
+    run_group(&s, s.threads + slot * (group_bytes(&s) + s.thread_bytes), 1);
+}
+
+/* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have to wait for each
+ * other three times. */
 fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int slots = fc_parallel_slots(INT64_MAX);
-    const int64_t sums = s.by_panels ? 0 : s.slices * s.sum_bytes;
-    const int64_t shared = s.zero_bytes + sums + (s.slices > 1 ? 0 : s.v_bytes + s.d_bytes);
-    char *scratch = fc_scratch_acquire_parts(shared, slots, s.thread_bytes);
+    const int slots = fc_parallel_slots(INT64_MAX), by_groups = p->groups >= 2 * slots;
+    const int64_t group = group_bytes(&s);
+    char *scratch = fc_scratch_acquire_parts(s.zero_bytes + (by_groups ? 0 : group), slots,
+                                             s.thread_bytes + (by_groups ? group : 0));
     if (!scratch)
         return FC_ENOMEM;
     s.tiles.zeros = memset(scratch, 0, (size_t)s.zero_bytes);
-    s.sum = scratch + s.zero_bytes;
-    s.v = s.sum + sums;
-    s.d = s.v + s.v_bytes;
-    s.threads = scratch + shared;
-    for (s.group = 0; s.group < p->groups; s.group++) {
-        if (s.by_panels) {
-            run_by_panels(&s, slots);
-            continue;
-        }
-        if (s.slices > 1)
-            run_by_slices(&s, slots);
-        else
-            run_by_points(&s, slots);
-        fc_parallel_in(slots, s.panels, store_task, &s);
-    }
+    s.threads = scratch + s.zero_bytes;
+    if (by_groups)
+        fc_parallel_in(slots, p->groups, group_task, &s);
+    else
+        for (; s.group < p->groups; s.group++)
+            run_group(&s, scratch + s.zero_bytes, slots);
     fc_scratch_release(scratch);
     return FC_OK;
 }

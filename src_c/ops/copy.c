@@ -49,6 +49,35 @@ fc_status fc_copy(fc_dtype dtype, const fc_view *x, const fc_view *y)
     return FC_OK;
 }
 
+typedef struct {
+    copy_job arrays;
+    int adds;
+} channels_job;
+
+static void channels_row(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const channels_job *job = context;
+    const copy_job *j = &job->arrays;
+    const fc_view *x = j->x, *y = j->y;
+    const int64_t item = (int64_t)j->item, n = task / x->h, h = task % x->h, common = x->c < y->c ? x->c : y->c;
+    const char *from = (const char *)x->data + (n * x->stride_n + h * x->stride_h) * item;
+    char *to = (char *)y->data + (n * y->stride_n + h * y->stride_h) * item;
+    for (int64_t w = 0; w < x->w; w++, from += x->stride_w * item, to += y->stride_w * item)
+        if (job->adds) {
+            j->k->elementwise->add(common, to, from, to);
+        } else {
+            memcpy(to, from, (size_t)(common * item));
+            memset(to + common * item, 0, (size_t)((y->c - common) * item));
+        }
+}
+
+void fc_copy_channels(fc_dtype dtype, const fc_view *x, const fc_view *y, int adds)
+{
+    channels_job job = {{fc_get_kernels(dtype), dtype == FC_F32 ? 4 : 8, x, y}, adds};
+    fc_parallel(x->n * x->h, channels_row, &job);
+}
+
 /* ---- sum[c] = sum_{n,h,w} x[n][c][h][w] ------------------------------------------------------------------------------
  * Pixels of the batch in SLICES slices, each summed in order (block by block, so that errors grow with the block and the
  * number of blocks, not with the number of pixels); the slices are added in order. Few channels: pixel p of a block is added to

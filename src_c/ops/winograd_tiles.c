@@ -2,6 +2,13 @@
  * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
+/* Of 2 taps only the last tile is short, by all that is missing: pixels that no output of a stride 2 sees, in the gradient of the input,
+ * are 0 exactly where they have a tile to themselves. */
+static int64_t whole_tiles(const fc_tiles *t, int64_t tiles, int64_t out, int64_t size)
+{
+    return tiles - fc_min(tiles * out - size, t->taps == 2 ? 1 : tiles);
+}
+
 fc_tiles fc_make_tiles(const fc_problem *p)
 {
     fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
@@ -20,6 +27,8 @@ fc_tiles fc_make_tiles(const fc_problem *p)
         t.k = square ? p->k->winograd : p->k->winograd_line;
     t.rows = fc_ceil_div(p->y.h, t.out_h);
     t.columns = fc_ceil_div(p->y.w, t.out_w);
+    t.whole_rows = whole_tiles(&t, t.rows, t.out_h, p->y.h);
+    t.whole_columns = whole_tiles(&t, t.columns, t.out_w, p->y.w);
     t.count = p->y.n * t.rows * t.columns;
     t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
     t.parts = t.phases * fc_channel_parts(p, p->in_channels);
@@ -56,22 +65,23 @@ static void transform_border(const fc_tiles *t, int last, int64_t top, int64_t l
 }
 
 /* All phases of a tile: v[chunk][phase][part of channels]. */
-static void transform_tile(const fc_tiles *t, int64_t top, int64_t left, const char *x, int64_t row, int64_t pixel,
-                           char *v)
+static void transform_tile(const fc_tiles *t, int wanted, int64_t top, int64_t left, const char *x, int64_t row,
+                           int64_t pixel, char *v)
 {
     const fc_problem *p = t->p;
     const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, step = t->step;
-    const int whole = !t->in_place || (top >= 0 && top + t->span_h <= p->x.h && left >= 0 &&
+    const int inner = !t->in_place || (top >= 0 && top + t->span_h <= p->x.h && left >= 0 &&
                                        left + t->span_w <= p->x.w); /* the strip has its zeros */
     for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
         const int64_t channels = fc_min(t->chunk, p->in_channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
             const fc_tile_phase f = fc_tile_phase_at(p, i);
+            const int last = f.last & wanted;
             const char *from = x + (f.row * row + f.column * pixel + c) * item;
-            if (whole)
-                t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, f.last, v);
+            if (inner)
+                t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, last, v);
             else
-                transform_border(t, f.last, top + f.row, left + f.column, from, step * row, step * pixel, channels, v);
+                transform_border(t, last, top + f.row, left + f.column, from, step * row, step * pixel, channels, v);
         }
     }
 }
@@ -86,44 +96,103 @@ int64_t fc_tiles_strip_bytes(const fc_tiles *t)
     return t->in_place ? 0 : fc_round_up(t->span_h * strip_row(t) * (int64_t)t->p->item, 64);
 }
 
-fc_tile_run fc_run_at(const fc_tiles *t, int64_t tile, int64_t end)
+static fc_tile_run position(const fc_tiles *t, int64_t tile)
 {
-    fc_tile_run r = {
-        .n = tile / (t->rows * t->columns), .row = tile / t->columns % t->rows, .column = tile % t->columns};
+    const int64_t row = tile / t->columns;
+    return (fc_tile_run){.n = row / t->rows, .row = row % t->rows, .column = tile % t->columns};
+}
+
+static int all_whole(const fc_tiles *t) { return t->whole_rows == t->rows && t->whole_columns == t->columns; }
+
+/* Tiles of a kind before a tile. */
+static int64_t tiles_before(const fc_tiles *t, const fc_tile_run *r, int kind)
+{
+    const int short_row = kind >= FC_SHORT_ROW, short_column = kind == FC_SHORT_COLUMN || kind == FC_SHORT_BOTH;
+    const int64_t top = short_row ? t->whole_rows : 0, left = short_column ? t->whole_columns : 0;
+    const int64_t height = (short_row ? t->rows : t->whole_rows) - top,
+                  width = (short_column ? t->columns : t->whole_columns) - left;
+    const int64_t row = r->row - top, in_row = fc_max(0, fc_min(r->column - left, width));
+    return (r->n * height + fc_max(0, fc_min(row, height))) * width + (row >= 0 && row < height ? in_row : 0);
+}
+
+fc_tile_block fc_block_of(const fc_tiles *t, int64_t first, int64_t end)
+{
+    fc_tile_block b = {.first = first, .end = end};
+    if (all_whole(t)) {
+        b.kinds[FC_WHOLE + 1] = b.kinds[FC_SHORT_ROW + 1] = b.kinds[FC_SHORT_BOTH + 1] = end - first;
+        return b;
+    }
+    const fc_tile_run from = position(t, first), to = position(t, end);
+    for (int kind = 0; kind < FC_TILE_KINDS; kind++) {
+        const int64_t before = tiles_before(t, &from, kind);
+        b.start[kind] = b.kinds[kind] - before;
+        b.kinds[kind + 1] = b.kinds[kind] + tiles_before(t, &to, kind) - before;
+    }
+    return b;
+}
+
+fc_tile_run fc_run_at(const fc_tiles *t, const fc_tile_block *b, int64_t tile, int64_t end)
+{
+    fc_tile_run r = position(t, tile);
     r.count = fc_min(t->columns - r.column, end - tile);
+    r.whole = tile - b->first;
+    if (all_whole(t))
+        return r;
+    const int whole = r.row < t->whole_rows ? FC_WHOLE : FC_SHORT_ROW,
+              others = r.row < t->whole_rows ? FC_SHORT_COLUMN : FC_SHORT_BOTH;
+    r.whole = b->start[whole] + tiles_before(t, &r, whole);
+    r.others = b->start[others] + tiles_before(t, &r, others);
     return r;
 }
 
-static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, int64_t at, char *strip, char *v)
+fc_tile_slots fc_slots_of(const fc_tiles *t, const fc_tile_block *b, int e)
+{
+    const int64_t *kinds = b->kinds, tiles = kinds[FC_TILE_KINDS];
+    if (tiles == kinds[FC_WHOLE + 1] - kinds[FC_WHOLE])
+        return (fc_tile_slots){0, tiles, (int)t->points - e};
+    const int last_row = e / t->in_w == t->in_h - 1, last_column = e % t->in_w == t->in_w - 1;
+    const int64_t first = last_column ? kinds[FC_WHOLE] : 0, end = kinds[last_row      ? FC_SHORT_ROW
+                                                                         : last_column ? FC_SHORT_BOTH
+                                                                                       : FC_TILE_KINDS];
+    return (fc_tile_slots){first, end - first, last_column ? 1 : (int)(t->in_w - 1 - e % t->in_w)};
+}
+
+static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, step_h = tiles->step * tiles->out_h, step_w = tiles->step * tiles->out_w;
-    const int64_t top = r->row * step_h - p->pad_top;
-    int64_t left = r->column * step_w - p->pad_left;
+    const int64_t item = (int64_t)p->item, step = tiles->step, step_w = step * tiles->out_w;
+    const int64_t top = step * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - p->pad_top;
+    const int64_t first = step * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - p->pad_left;
     const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
-    const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
+    const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!tiles->in_place) {
-        const fc_window window = {top, tiles->span_h, 1, left, step_w * (r->count - 1) + tiles->span_w, 1};
+        const fc_window window = {top, tiles->span_h, 1, first, step_w * (r->count - 1) + tiles->span_w, 1};
         row = strip_row(tiles), pixel = p->in_channels;
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    for (int64_t t = 0; t < r->count; t++, left += step_w) {
-        const char *x = base + step_w * t * pixel * item;
+    const char *x = base;
+    int64_t left = first;
+    fc_tile_place place = fc_first_place(tiles, r, tiles->parts);
+    for (int64_t column = r->column; column < r->column + r->count;) {
         if (tiles->fetch)
-            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, step_h, step_w,
-                            row * item, pixel * item, p->in_channels * item);
-        transform_tile(tiles, top, left, x, row, pixel, v + fc_tile_at(tiles, at + t, tiles->parts) * item);
+            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, step * tiles->out_h,
+                            step_w, row * item, pixel * item, p->in_channels * item);
+        transform_tile(tiles, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel, v + place.at * item);
+        const int64_t wide = column < tiles->whole_columns ? step_w : step_w - step;
+        left += wide;
+        x += wide * pixel * item;
+        fc_next_place(tiles, r, ++column, &place);
     }
 }
 
-void fc_transform_inputs(const fc_tiles *t, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
-                         char *v)
+void fc_transform_inputs(const fc_tiles *t, const fc_tile_block *b, int64_t group, int64_t first, int64_t end,
+                         char *strip, char *v)
 {
     for (int64_t tile = first; tile < end;) {
-        const fc_tile_run r = fc_run_at(t, tile, end);
-        transform_run(t, group, &r, tile - base, strip, v);
+        const fc_tile_run r = fc_run_at(t, b, tile, end);
+        transform_run(t, group, &r, strip, v);
         tile += r.count;
     }
 }

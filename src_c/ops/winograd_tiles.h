@@ -3,7 +3,10 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-/* Tiles are numbered through images, tile rows and tile columns. */
+/* Tiles are numbered through images, tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
+ * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
+ * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. Of 2 taps the last
+ * tile alone is short. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
@@ -14,6 +17,7 @@ typedef struct {
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
     int64_t span_h, span_w; /* pixels of x under a tile */
     int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
+    int64_t whole_rows, whole_columns; /* those before the ones with an output less */
     int64_t parts; /* of channels, all phases */
     int64_t chunk; /* channels whose phases follow each other in v */
     int64_t share; /* tiles of a brick */
@@ -24,9 +28,18 @@ typedef struct {
     const char *zeros; /* in_channels of them: what lies outside x */
 } fc_tiles;
 
-/* Tiles of one tile row. */
+/* In a block tiles stand by kinds, in an order in which those that need a point are neighbours. */
+enum { FC_SHORT_COLUMN, FC_WHOLE, FC_SHORT_ROW, FC_SHORT_BOTH, FC_TILE_KINDS };
+
+/* Tiles [first, end); those of a kind stand at slots [kinds[kind], kinds[kind + 1]), where the first of the batch would be at `start`. */
+typedef struct {
+    int64_t first, end, kinds[FC_TILE_KINDS + 1], start[FC_TILE_KINDS];
+} fc_tile_block;
+
+/* Tiles of one tile row, and the slots of the first whole and of the first short one of a block. */
 typedef struct {
     int64_t n, row, column, count;
+    int64_t whole, others;
 } fc_tile_run;
 
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
@@ -57,16 +70,40 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
                            (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
 }
 fc_tiles fc_make_tiles(const fc_problem *);
-/* Multiplications of a tile for each pair of channels: one for each point and phase, but for the last row (column) of points of
- * phases with one tap along it. */
-static inline int64_t fc_tile_products(const fc_tiles *t)
+
+/* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are `size`. */
+static inline int64_t fc_tile_start(int64_t index, int64_t whole, int64_t out)
+{
+    return index * out - fc_max(0, index - whole);
+}
+static inline int64_t fc_tile_length(int64_t index, int64_t whole, int64_t out, int64_t size)
+{
+    return fc_min(out - (index >= whole), size - fc_tile_start(index, whole, out));
+}
+/* What is wanted of a tile, for its kernels. */
+static inline int fc_tile_wanted(const fc_tiles *t, int64_t row, int64_t column)
+{
+    const int rows = row < t->whole_rows, columns = column < t->whole_columns;
+    return t->upright ? (rows ? FC_LAST_COLUMN : 0) : (rows ? FC_LAST_ROW : 0) | (columns ? FC_LAST_COLUMN : 0);
+}
+/* Multiplications of `rows` by `columns` tiles, of which some are whole, for each pair of channels: one for each point and phase, but
+ * for the last row (column) of points of short tiles, and of phases with one tap along it. */
+static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t whole_rows, int64_t columns,
+                                     int64_t whole_columns)
 {
     int64_t sum = 0;
     for (int64_t i = 0; i < t->phases; i++) {
-        const int missing = FC_WHOLE_TILE & ~fc_tile_phase_at(t->p, i).last;
-        sum += (t->in_h - !!(missing & FC_LAST_ROW)) * (t->in_w - !!(missing & FC_LAST_COLUMN));
+        const int last = fc_tile_phase_at(t->p, i).last;
+        sum += (rows * (t->in_h - 1) + (last & FC_LAST_ROW ? whole_rows : 0)) *
+               (columns * (t->in_w - 1) + (last & FC_LAST_COLUMN ? whole_columns : 0));
     }
     return sum;
+}
+/* Of a whole tile, and of all tiles of an image. */
+static inline int64_t fc_tile_products(const fc_tiles *t) { return fc_products_of(t, 1, 1, 1, 1); }
+static inline int64_t fc_image_products(const fc_tiles *t)
+{
+    return fc_products_of(t, t->rows, t->whole_rows, t->columns, t->whole_columns);
 }
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
@@ -82,11 +119,6 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 {
     return fc_ceil_div(tiles, t->share) * parts * fc_part_elements(t);
 }
-/* Where a tile of a block is. */
-static inline int64_t fc_tile_at(const fc_tiles *t, int64_t tile, int64_t parts)
-{
-    return tile / t->share * parts * fc_part_elements(t) + tile % t->share * t->k->line;
-}
 /* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
  * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
 static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
@@ -98,9 +130,38 @@ static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t
                 __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
 }
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
-/* The run that starts at `tile` and ends at `end` or at the end of its row. */
-fc_tile_run fc_run_at(const fc_tiles *, int64_t tile, int64_t end);
-/* v[e][t - base] = B' x B of tiles [first, end), v the block whose first tile is `base`; strip: fc_tiles_strip_bytes of memory */
-void fc_transform_inputs(const fc_tiles *, int64_t group, int64_t first, int64_t end, int64_t base, char *strip,
-                         char *v);
+fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
+/* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
+fc_tile_run fc_run_at(const fc_tiles *, const fc_tile_block *, int64_t tile, int64_t end);
+/* Where a tile of a run stands in a block of so many parts, and how many of its kind follow it in the brick, itself included. */
+typedef struct {
+    int64_t at, left, parts;
+} fc_tile_place;
+static inline fc_tile_place fc_place_at(const fc_tiles *t, int64_t slot, int64_t parts)
+{
+    const int64_t brick = slot / t->share, tile = slot - brick * t->share;
+    return (fc_tile_place){brick * parts * fc_part_elements(t) + tile * t->k->line, t->share - tile, parts};
+}
+static inline fc_tile_place fc_first_place(const fc_tiles *t, const fc_tile_run *r, int64_t parts)
+{
+    return fc_place_at(t, r->column < t->whole_columns ? r->whole : r->others, parts);
+}
+/* Of the next tile of the run, in tile column `column`. */
+static inline void fc_next_place(const fc_tiles *t, const fc_tile_run *r, int64_t column, fc_tile_place *p)
+{
+    p->at += t->k->line;
+    if (column == t->whole_columns && column < t->columns)
+        *p = fc_place_at(t, r->others, p->parts);
+    else if (--p->left == 0)
+        p->at += p->parts * fc_part_elements(t) - t->share * t->k->line, p->left = t->share;
+}
+/* The slots of a block that need point e, and how many points from e on are alike. */
+typedef struct {
+    int64_t first, count;
+    int points;
+} fc_tile_slots;
+fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
+/* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory */
+void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
+                         char *strip, char *v);
 #endif
