@@ -45,21 +45,29 @@ typedef struct {
 /* conv_grad_input.c */
 fc_phase fc_make_phase(int64_t first, int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad);
 
-/* conv.c */
-fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
-void fc_set_epilogue(fc_problem *, const fc_epilogue *);
-int fc_is_empty(const fc_view *);
+/* conv_choose.c: a pure function of the shape, see there and conv_choose.h */
 int fc_is_depthwise(const fc_problem *);
-/* What the method of a convolution of stride 1 costs per image, and that of fc_conv_phases_serves: in vector multiplications. */
-double fc_forward_cost(const fc_problem *);
-double fc_phases_cost(const fc_problem *, int gradient);
 int fc_is_grouped(const fc_problem *); /* few channels per group, which conv_depthwise.c serves */
+/* What the method of a convolution of stride 1 costs per image, in vector multiplications. */
+double fc_forward_cost(const fc_problem *);
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
 /* Whether the method is direct or depthwise on the problem as it lies: any rows of y by themselves have the bits of the whole. */
 int fc_runs_by_rows(const fc_problem *);
 int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
-/* A tall, narrow image is turned on its side. */
-void fc_lay_down(fc_problem *);
+
+/* conv_layout.c: the same problem in an easier shape */
+void fc_lay_down(fc_problem *); /* a tall, narrow image is turned on its side */
+void fc_turn_tall(fc_problem *); /* depthwise and grouped: a column of taps becomes a row */
+void fc_turn_where_better(fc_problem *); /* direct: where that saves multiplications by padding */
+/* Rows and columns of the kernel that meet nothing but padding are cut off; whether there were any. */
+int fc_trim(fc_problem *);
+/* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */
+void fc_unroll_rows(fc_problem *);
+
+/* conv.c */
+fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
+void fc_set_epilogue(fc_problem *, const fc_epilogue *);
+int fc_is_empty(const fc_view *);
 /* Picks the method and runs it; lays the problem out on the way. */
 fc_status fc_conv_forward(fc_problem *);
 /* Its scratch bytes for one thread. */
@@ -168,14 +176,13 @@ void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int
 void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t columns, int64_t c0, int64_t channels,
                        const char *panel, int64_t width, int64_t tap_pitch);
 
-/* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */
-void fc_unroll_rows(fc_problem *);
-
 /* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1, or fc_is_grouped */
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
+fc_status fc_conv_depthwise_inputs(
+    const fc_problem *); /* out_channels == 1: a depthwise problem for each input channel of a group */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 /* r x r, 1 x r, r x 1, r = 2 to 5, stride 1, dilation 1; 3 x 3 and 4 x 4 with stride 2 */
 int fc_conv_winograd_serves(const fc_problem *);
@@ -207,12 +214,14 @@ fc_status fc_fill_zero(const fc_problem *);
 /* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */
 int64_t fc_packed_direct(const fc_problem *);
 int64_t fc_packed_depthwise(const fc_problem *);
+int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 int64_t fc_packed_taps(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
 fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
+fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
 fc_status fc_pack_taps(const fc_problem *, char *to);
@@ -226,6 +235,8 @@ int64_t fc_direct_grad_weight_cost(const fc_problem *);
 fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_grad_serves */
 int fc_conv_winograd_grad_serves(const fc_problem *); /* as forward, but for r = 2 and stride 2 */
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
+/* Groups of few channels: one depthwise problem for each pair of an input and an output channel of a group */
+fc_status fc_conv_depthwise_grad_weight_by_pairs(const fc_problem *);
 
 /* conv_nonfinite.c */
 int fc_is_finite(const fc_kernels *, size_t item, const fc_view *);
@@ -239,6 +250,7 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *
 int64_t fc_conv_direct_scratch(const fc_problem *);
 int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
+int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
 int64_t fc_conv_taps_scratch(const fc_problem *);

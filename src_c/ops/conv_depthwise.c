@@ -487,3 +487,106 @@ fc_status fc_conv_depthwise_grad_input(const fc_problem *problem)
     fc_scratch_release(phases);
     return status;
 }
+
+/* ---- one output channel of few input channels per group: a depthwise problem for each input, one after the other ------*/
+/* Channel `first` of each group. */
+static fc_view one_of_each(const fc_view *v, int64_t first, int64_t groups, size_t item)
+{
+    fc_view s = *v;
+    s.data = (char *)v->data + first * v->stride_c * (int64_t)item;
+    s.stride_c = v->c / groups * v->stride_c;
+    s.c = groups;
+    return s;
+}
+
+fc_problem fc_depthwise_pair(const fc_problem *p, int64_t c, int64_t k)
+{
+    fc_problem q = *p;
+    q.x = one_of_each(&p->x, c, p->groups, p->item);
+    q.y = one_of_each(&p->y, k, p->groups, p->item);
+    q.in_channels = q.out_channels = 1;
+    if (p->weight) /* prepared calls have none */
+        q.weight += (k * p->weight_k + c * p->weight_c) * (int64_t)p->item;
+    return q;
+}
+
+/* The problem of input c. Sums of those before are its residual: they stand in y, or, channels-last, in `sum`. Bias and residual of
+ * the whole come first, its bounds last. */
+static fc_problem input_at(const fc_problem *p, int64_t c, const fc_view *sum)
+{
+    fc_problem q = fc_depthwise_pair(p, c, 0);
+    const int last = c == p->in_channels - 1;
+    if (p->packed)
+        q.packed += c * fc_packed_depthwise(&q) * (int64_t)p->item;
+    if (c > 0)
+        q.residual = *sum, q.epilogue.bias = NULL;
+    if (!last)
+        q.y = *sum, q.epilogue.lower = -__builtin_inf(), q.epilogue.upper = __builtin_inf();
+    return q;
+}
+
+int64_t fc_packed_depthwise_inputs(const fc_problem *p)
+{
+    const fc_problem q = fc_depthwise_pair(p, 0, 0);
+    return p->in_channels * fc_packed_depthwise(&q);
+}
+
+fc_status fc_pack_depthwise_inputs(const fc_problem *p, char *to)
+{
+    fc_status status = FC_OK;
+    for (int64_t c = 0; c < p->in_channels && status == FC_OK; c++) {
+        const fc_problem q = fc_depthwise_pair(p, c, 0);
+        status = fc_pack_depthwise(&q, to + c * fc_packed_depthwise(&q) * (int64_t)p->item);
+    }
+    return status;
+}
+
+/* Images whose sums stand in memory of their own, where y is not channels-last. */
+static int64_t images_at_once(const fc_problem *p)
+{
+    enum { SUM_BYTES = 1 << 20 }; /* they stay in the second-level cache */
+    const int64_t image = p->y.h * p->y.w * p->groups * (int64_t)p->item;
+    return fc_max(1, fc_min(p->y.n, SUM_BYTES / image));
+}
+
+static int64_t sum_bytes(const fc_problem *p)
+{
+    return p->y.stride_c == 1 ? 0 : images_at_once(p) * p->y.h * p->y.w * p->groups * (int64_t)p->item;
+}
+
+int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *p)
+{
+    const fc_problem q = fc_depthwise_pair(p, 0, 0);
+    return sum_bytes(p) + fc_conv_depthwise_scratch(&q);
+}
+
+static fc_status run_inputs(const fc_problem *p, const fc_view *sum)
+{
+    fc_status status = FC_OK;
+    for (int64_t c = 0; c < p->in_channels && status == FC_OK; c++) {
+        const fc_problem q = input_at(p, c, sum);
+        status = fc_conv_depthwise(&q);
+    }
+    return status;
+}
+
+fc_status fc_conv_depthwise_inputs(const fc_problem *p)
+{
+    if (sum_bytes(p) == 0)
+        return run_inputs(p, &p->y);
+    fc_view sum = {.data = fc_scratch_acquire((size_t)sum_bytes(p)), .c = p->groups, .h = p->y.h, .w = p->y.w};
+    if (!sum.data)
+        return FC_ENOMEM;
+    sum.stride_c = 1, sum.stride_w = sum.c, sum.stride_h = sum.w * sum.stride_w, sum.stride_n = sum.h * sum.stride_h;
+    fc_status status = FC_OK;
+    for (int64_t n = 0; n < p->y.n && status == FC_OK; n += sum.n) {
+        fc_problem q = *p;
+        sum.n = q.x.n = q.y.n = fc_min(images_at_once(p), p->y.n - n);
+        q.x.data = (char *)p->x.data + n * p->x.stride_n * (int64_t)p->item;
+        q.y.data = (char *)p->y.data + n * p->y.stride_n * (int64_t)p->item;
+        q.residual.data = (char *)(uintptr_t)fc_residual_at(p, n, 0, 0, 0);
+        status = run_inputs(&q, &sum);
+    }
+    fc_scratch_release(sum.data);
+    return status;
+}

@@ -39,6 +39,9 @@ static inline int64_t fc_depthwise_taps(const fc_problem *p)
     return fc_depthwise_is_spread(p) ? FC_SPREAD_TAPS : FC_DEPTHWISE_TAPS;
 }
 
+/* The depthwise problem of input channel c and output channel k of each group. */
+fc_problem fc_depthwise_pair(const fc_problem *, int64_t c, int64_t k);
+
 /* The groups of a phase along w, as even as `most` taps allow, and order[i] (may be NULL): the tap of the weight that
  * comes i-th. Columns count from w->least; of them x has [first, end), `pixel` bytes apart. Returns the number of groups. */
 int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *, int64_t most, int64_t pixel, fc_range x,

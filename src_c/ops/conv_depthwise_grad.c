@@ -218,3 +218,14 @@ fc_status fc_conv_depthwise_grad_weight(const fc_problem *p)
     fc_scratch_release(scratch);
     return FC_OK;
 }
+
+fc_status fc_conv_depthwise_grad_weight_by_pairs(const fc_problem *p)
+{
+    fc_status status = FC_OK;
+    for (int64_t c = 0; c < p->in_channels; c++)
+        for (int64_t k = 0; k < p->out_channels && status == FC_OK; k++) {
+            const fc_problem q = fc_depthwise_pair(p, c, k);
+            status = fc_conv_depthwise_grad_weight(&q);
+        }
+    return status;
+}

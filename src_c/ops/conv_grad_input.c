@@ -3,7 +3,7 @@
  */
 #include "../scratch.h"
 #include "../threads.h"
-#include "conv.h"
+#include "conv_choose.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -280,7 +280,7 @@ static int together_pays(const fc_problem *p, const fc_conv *c, const fc_view *g
     for (int64_t i = 0; i < phase_count(c, grad_x); i++)
         if (phase_at(p, c, grad_x, i, &q))
             apart += fc_forward_cost(&q);
-    return fc_phases_cost(p, 1) < apart * 0.9;
+    return fc_phases_grad_input_pay(p, apart);
 }
 
 static fc_status run_apart(fc_problem *p, const void *context)

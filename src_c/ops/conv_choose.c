@@ -1,0 +1,382 @@
+/* conv_choose.c: who solves a convolution and its gradients: costs of the methods, and the least of them.
+ *
+ * The choice is a pure function of the shape of one image, of the weight, and of the vector length: neither the batch, nor threads,
+ * nor the memory format, nor the machine enter, so the bits depend on none of them. Only the gradient of the weight, a sum over the
+ * batch, counts the batch's tiles.
+ *
+ * A cost is in vector multiplications per image at the peak, two per cycle; it is a double because it may not fit in 64 bits. Where
+ * the constants come from:
+ *
+ *     multiplications          counted
+ *     latency, loads, stores   instruction tables: 4 cycles, 2 loads and 1 store a cycle, twice for what straddles cache lines
+ *     transforms, copies       measured, on the machine named beside each constant
+ *     0.9, 0.95                a method that is not the plainest has to be better by more than the model's error
+ */
+#include "conv_choose.h"
+#include "conv_depthwise.h"
+#include "winograd_tiles.h"
+
+/* ---- methods --------------------------------------------------------------------------------------------------------*/
+/* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
+ * same order, so the same bits; a scale would be multiplied in another way. Measured up to 64 channels. */
+static int is_of_planes(const fc_problem *p)
+{
+    enum { MAX_CHANNELS = 64 };
+    return p->kernel_h * p->kernel_w == 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
+           p->in_channels <= MAX_CHANNELS && p->y.w >= p->k->vector_lanes && p->x.stride_c != 1 && p->y.stride_c != 1 &&
+           p->groups == 1 && !p->packed && !p->epilogue.scale;
+}
+
+static fc_status run_products(const fc_problem *p) { return is_of_planes(p) ? fc_conv_pixels(p) : fc_conv_direct(p); }
+
+static int64_t products_scratch(const fc_problem *p)
+{
+    return is_of_planes(p) ? fc_max(fc_conv_pixels_scratch(p), fc_conv_direct_scratch(p)) : fc_conv_direct_scratch(p);
+}
+
+static const fc_method depthwise = {FC_BY_DEPTHWISE,
+                                    "depthwise",
+                                    "one input and one output channel per group: lanes are channels",
+                                    fc_conv_depthwise,
+                                    fc_conv_depthwise_scratch,
+                                    fc_packed_depthwise,
+                                    fc_pack_depthwise};
+static const fc_method grouped = {FC_BY_GROUPS,
+                                  "grouped",
+                                  "few channels per group: lanes are the output channels of several groups",
+                                  fc_conv_depthwise,
+                                  fc_conv_depthwise_scratch,
+                                  fc_packed_depthwise,
+                                  fc_pack_depthwise};
+static const fc_method inputs = {
+    FC_BY_INPUTS,
+    "depthwise",
+    "one output and few input channels per group: a depthwise convolution for each input, summed",
+    fc_conv_depthwise_inputs,
+    fc_conv_depthwise_inputs_scratch,
+    fc_packed_depthwise_inputs,
+    fc_pack_depthwise_inputs};
+static const fc_method pixels = {FC_BY_PIXELS,
+                                 "pixels",
+                                 "few output channels per group: lanes are neighbouring outputs of a row",
+                                 fc_conv_pixels,
+                                 fc_conv_pixels_scratch,
+                                 fc_packed_pixels,
+                                 fc_pack_pixels};
+static const fc_method taps = {
+    FC_BY_TAPS,
+    "taps",
+    "few output channels, many input channels: one product per input pixel, then sums over taps",
+    fc_conv_taps,
+    fc_conv_taps_scratch,
+    fc_packed_taps,
+    fc_pack_taps};
+static const fc_method winograd = {
+    FC_BY_WINOGRAD,
+    "winograd",
+    "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
+    "channels: along an axis 5 or 6 multiplications per 2 to 4 outputs, 9 or 10 per 4 with stride 2",
+    fc_conv_winograd,
+    fc_conv_winograd_scratch,
+    fc_packed_winograd,
+    fc_pack_winograd};
+static const fc_method direct = {
+    FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
+    run_products,   products_scratch, fc_packed_direct,
+    fc_pack_direct};
+
+static const fc_method phases = {
+    FC_BY_PHASES,
+    "winograd",
+    "a stride, enough channels: the phases of the image as channels, and 3 to 5 taps of each",
+    fc_conv_phases,
+    fc_conv_phases_scratch,
+    fc_packed_phases,
+    fc_pack_phases};
+static const fc_method whole = {FC_BY_WHOLE,
+                                "direct",
+                                "one output, which sees all inputs: one matrix product over channels and taps",
+                                fc_conv_whole,
+                                fc_conv_whole_scratch,
+                                fc_packed_direct,
+                                fc_pack_whole};
+
+int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
+
+/* Whole groups fill a vector of outputs, and a vector holds all inputs that they see. */
+int fc_is_grouped(const fc_problem *p)
+{
+    return p->k->depthwise->spread_rows && p->groups > 1 && p->out_channels > 1 && p->in_channels <= p->out_channels &&
+           2 * p->out_channels <= p->k->vector_lanes && p->k->vector_lanes % p->out_channels == 0;
+}
+
+/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
+ * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
+static int is_almost_depthwise(const fc_problem *p)
+{
+    enum { MAX_PAIRS = 4 };
+    return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
+}
+
+/* Pairs of an output row and a row of the kernel that meet in x: direct convolution leaves out the others. Stride and dilation 1. */
+static int64_t rows_inside(const fc_problem *p)
+{
+    int64_t pairs = 0;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        pairs += fc_max(0, fc_min(p->y.h, p->x.h + p->pad_top - u) - fc_max(0, p->pad_top - u));
+    return pairs;
+}
+
+/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. */
+static double direct_products(const fc_problem *p)
+{
+    const int64_t rows = p->stride_h == 1 && p->dilation_h == 1 ? rows_inside(p) : p->kernel_h * p->y.h;
+    return (double)(rows * p->kernel_w) * (double)p->y.w;
+}
+
+/* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
+ * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
+ * of input channels, and of output channels. Of squares, both together: 275 where a core multiplies one vector of 16 per cycle (Zen 4,
+ * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
+ * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
+ * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
+ * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. */
+static double winograd_cost(const fc_problem *p)
+{
+    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
+    const double weight_tiles = 4;
+    const fc_tiles t = fc_make_tiles(p);
+    const int square = p->kernel_h == p->kernel_w;
+    const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
+                  in_vectors = fc_ceil_div(in, p->k->vector_lanes);
+    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_products(&t) * in * out_vectors) : 0;
+    return (double)fc_image_products(&t) * (double)(in * out_vectors) +
+           (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
+                                                   (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
+           weights;
+}
+
+/* ---- the other methods -----------------------------------------------------------------------------------------------*/
+/* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
+ * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. Of several taps
+ * x is mostly copied with its padding: a load and a store, of a pixel's vectors (the last three measured, Emerald Rapids). */
+static double direct_cost(const fc_problem *p)
+{
+    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
+    const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
+    const double rows = p->k->gemm->max_rows;
+    const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
+    const double copy = p->kernel_h * p->kernel_w > 1
+                            ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, lanes) * COPY)
+                            : 0;
+    return direct_products(p) * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
+           (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0)) +
+           copy;
+}
+
+/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned, and
+ * each output turned back, some channels of a pixel at a time, which are no whole vectors: 2 and 3 (Emerald Rapids, measured). */
+static double pixels_cost(const fc_problem *p)
+{
+    enum { TURN_IN = 2, TURN_OUT = 3 };
+    const double multiplications = (double)(p->y.h * fc_ceil_div(p->y.w, p->k->vector_lanes)) *
+                                   (double)(p->out_channels * p->kernel_h * p->kernel_w * p->in_channels);
+    return multiplications * 1.25 +
+           (double)(p->y.h * p->y.w) *
+               (double)(p->stride_h * p->stride_w * p->in_channels * TURN_IN + p->out_channels * TURN_OUT);
+}
+
+/* Rows that are not much shorter than a vector, and several taps: of one, direct reads x as it lies in less time than turning takes. A
+ * group's window is turned by itself, in pieces of cache lines: that costs as much as some 4 taps per input, of which there are
+ * stride_h * stride_w for each output. */
+static int pixels_serves(const fc_problem *p)
+{
+    enum { TURNING_TAPS = 4 };
+    return p->kernel_h * p->kernel_w > 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
+           2 * p->y.w >= p->k->vector_lanes &&
+           (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
+}
+
+/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
+ * straddle cache lines. */
+static double taps_cost(const fc_problem *p)
+{
+    enum { STORE = 8, SUM = 3 };
+    const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
+    return (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + STORE)) +
+           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
+}
+
+/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless. Less than a
+ * twentieth is no reason. */
+static const fc_method *for_few_outputs(const fc_problem *p)
+{
+    const fc_method *best = NULL;
+    double least = direct_cost(p) * 0.95;
+    if (pixels_serves(p) && pixels_cost(p) < least)
+        best = &pixels, least = pixels_cost(p);
+    return fc_conv_taps_serves(p) && taps_cost(p) < least ? &taps : best;
+}
+
+/* A phase's pixel is copied a vector at a time; an element of its weight by itself. */
+static double phases_cost(const fc_problem *p, int gradient)
+{
+    enum { COPY_OPS = 8, WEIGHT_OPS = 10 };
+    const fc_problem q = fc_phases_problem(p, gradient);
+    const fc_view *v = gradient ? &q.y : &q.x;
+    const int64_t channels = gradient ? q.out_channels : q.in_channels;
+    return winograd_cost(&q) + (double)(v->h * v->w * fc_ceil_div(channels, p->k->vector_lanes) * COPY_OPS) +
+           (double)(q.in_channels * q.out_channels * q.kernel_h * q.kernel_w) * WEIGHT_OPS;
+}
+
+static double least_cost(const fc_problem *p)
+{
+    const fc_method *few = for_few_outputs(p);
+    return few == &taps ? taps_cost(p) : few == &pixels ? pixels_cost(p) : direct_cost(p);
+}
+
+/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. With a stride its gain is
+ * small and depends most on how fast caches are written. */
+static int winograd_pays(const fc_problem *p)
+{
+    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : p->stride_h > 1 ? 0.8 : 0.9;
+    const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
+    return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin;
+}
+
+static int phases_pay(const fc_problem *p)
+{
+    return fc_conv_phases_serves(p, 0) && 2 * p->out_channels > p->k->vector_lanes &&
+           phases_cost(p, 0) < least_cost(p) * 0.9;
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------------*/
+const fc_method *fc_choose(fc_problem *p)
+{
+    fc_lay_down(p);
+    if (p->algorithm == FC_WINOGRAD)
+        return fc_conv_winograd_serves(p) ? &winograd : NULL;
+    fc_trim(p);
+    fc_turn_tall(p);
+    if (fc_is_depthwise(p))
+        return &depthwise;
+    if (fc_is_grouped(p))
+        return &grouped;
+    if (is_almost_depthwise(p) && p->out_channels == 1 && p->groups >= p->k->vector_lanes &&
+        p->kernel_h * p->kernel_w > 1)
+        return &inputs;
+    if (p->algorithm == FC_AUTO && winograd_pays(p))
+        return &winograd;
+    if (phases_pay(p))
+        return &phases;
+    if (fc_conv_whole_serves(p))
+        return &whole;
+    const fc_method *few = for_few_outputs(p);
+    if (few)
+        return few;
+    fc_turn_where_better(p);
+    fc_unroll_rows(p);
+    return &direct;
+}
+
+double fc_forward_cost(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    return fc_choose(&p) == &winograd ? winograd_cost(&p) : least_cost(&p);
+}
+
+int fc_is_direct(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    return fc_choose(&p) == &direct;
+}
+
+int fc_runs_by_rows(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    p.weight_u = 0, p.weight_v = 1; /* tell whether it is turned */
+    const fc_method *m = fc_choose(&p);
+    return (m == &direct || m == &depthwise) && p.weight_u == 0 && p.kernel_h == problem->kernel_h &&
+           p.kernel_w == problem->kernel_w;
+}
+
+int fc_takes_packed(const fc_problem *problem)
+{
+    fc_problem p = *problem;
+    const fc_method *m = fc_choose(&p);
+    return m == &direct || m == &winograd;
+}
+
+/* ---- gradient of the input: phases of the stride, see conv_grad_input.c ----------------------------------------------*/
+int fc_phases_grad_input_pay(const fc_problem *p, double apart)
+{
+    return fc_conv_phases_serves(p, 1) && phases_cost(p, 1) < apart * 0.9;
+}
+
+/* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
+/* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
+ * points transformed back, which takes as long as 500 (Zen 3). The sums of lines go through memory: they need 32 tiles. The
+ * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
+
+static int winograd_gradient_pays(const fc_problem *p)
+{
+    const double by_taps =
+        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+    if (!fc_conv_winograd_grad_serves(p) || p->in_channels < 8 || p->out_channels < 8 ||
+        winograd_cost(p) > by_taps * 0.9)
+        return 0;
+    const int64_t tiles = fc_make_tiles(p).count;
+    if (p->kernel_h != p->kernel_w)
+        return tiles >= LEAST_TILES_OF_LINES;
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM;
+}
+
+/* The same of phases: stride_h * stride_w pairs of channels for each. */
+static int phases_gradient_pay(const fc_problem *p)
+{
+    if (!phases_pay(p))
+        return 0;
+    fc_problem q = fc_phases_problem(p, 0);
+    const int64_t tiles = fc_make_tiles(&q).count, pairs = p->stride_h * p->stride_w;
+    if (q.kernel_h != q.kernel_w)
+        return tiles >= LEAST_TILES_OF_LINES;
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > pairs * (FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM);
+}
+
+/* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a third more. */
+static int grouped_gradient_pays(const fc_problem *p)
+{
+    const int64_t products = p->in_channels * p->out_channels * p->kernel_w;
+    return products * 4 < fc_direct_grad_weight_cost(p) * p->k->vector_lanes * 3;
+}
+
+fc_run *fc_choose_grad_weight(const fc_problem *p)
+{
+    if (p->algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(p))
+        return NULL;
+    if (p->algorithm == FC_WINOGRAD &&
+        fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
+        return fc_conv_winograd_grad_weight;
+    if (fc_is_depthwise(p) || (fc_is_grouped(p) && grouped_gradient_pays(p)))
+        return fc_conv_depthwise_grad_weight;
+    if (is_almost_depthwise(p))
+        return fc_conv_depthwise_grad_weight_by_pairs;
+    if (p->algorithm == FC_AUTO && winograd_gradient_pays(p))
+        return fc_conv_winograd_grad_weight;
+    return phases_gradient_pay(p) ? fc_conv_phases_grad_weight : fc_conv_direct_grad_weight;
+}
+
+/* ---- introspection ---------------------------------------------------------------------------------------------------*/
+fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
+                            fc_explanation *e)
+{
+    fc_problem p = fc_make_problem(dtype, c, x, w, y);
+    const fc_method *m = fc_choose(&p);
+    if (!m)
+        return FC_EALGORITHM;
+    e->algorithm = m->name;
+    e->reason = m->reason;
+    e->scratch_bytes = m->scratch(&p);
+    return FC_OK;
+}
