@@ -18,6 +18,7 @@ from helpers import (
     tolerance,
 )
 
+import fastconv
 import fastconv.functional as F
 from fastconv import reference as R
 
@@ -249,3 +250,34 @@ def test_output_mask(mask):
         assert (grad is not None) == bool(wanted)
         if wanted:
             np.testing.assert_array_equal(grad, want)
+
+
+@pytest.mark.parametrize("kernel", [2, 4, 5, 6, 7])
+@pytest.mark.parametrize("channels", [16, 32, 96])
+@pytest.mark.parametrize("size", [8, 9, 13, 17])
+def test_what_no_input_reaches_is_the_bias(isa, channels, kernel, size):
+    """By Winograd's method too, which leaves the error of the neighbours there."""
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+    w = rng.standard_normal((channels, channels, kernel, kernel)).astype(np.float32)
+    b = rng.standard_normal(channels).astype(np.float32)
+    y = F.conv_transpose2d(x, w, b, stride=2, output_padding=1)
+    assert (y[:, :, -1] == b[:, None]).all()
+    assert (y[..., -1] == b[:, None]).all()
+    last = np.einsum("ni,io->no", x[..., -1, -1], w[..., -1, -1]) + b  # one tap of one input
+    np.testing.assert_allclose(y[:, :, -2, -2], last, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("channels", [17, 33, 40, 48, 65, 80, 81, 112])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (2, 1), (1, 2)])
+def test_windows_that_touch_of_odd_vectors_of_channels(isa, threads, channels, kernel):
+    """Phases of one tap, whose weights are packed for all phases at once."""
+    rng = np.random.default_rng(channels)
+    x = rng.integers(-3, 4, (1, 4, 6, 7)).astype(np.float32)
+    w = rng.integers(-3, 4, (4, channels, *kernel)).astype(np.float32)
+    for dilation in (1, 3):
+        options = {"stride": kernel, "dilation": dilation}
+        with fastconv.num_threads(threads):
+            y = F.conv_transpose2d(x, w, **options)
+        np.testing.assert_array_equal(y, R.conv_transpose2d(x, w, **options))

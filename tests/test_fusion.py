@@ -435,7 +435,143 @@ def test_what_a_layer_of_ones_own_keeps_is_never_written_over():
     np.testing.assert_array_equal(keeping.output, kept[0])
     np.testing.assert_array_equal(outputs[0], kept[1])
     np.testing.assert_array_equal(keeping.grad_x, grad_x)
-    assert not Keeping.fresh
+
+
+def check_what_is_kept(make, training):
+    """The model of make(keep), forward and backward: no array that `keep` got may change."""
+    rng = np.random.default_rng(6)
+    kept = []
+
+    def keep(array):
+        kept.append((array, array.copy()))
+        return array
+
+    model = make(keep)
+    if not training:
+        model.eval(backward=True)
+    y = keep(model(keep(channels_last(rng.standard_normal((3, 4, 8, 8)).astype(np.float32)))))
+    keep(model.backward(keep(channels_last(rng.standard_normal(y.shape).astype(np.float32)))))
+    assert len(kept) > 4
+    for array, before in kept:
+        np.testing.assert_array_equal(array, before)
+
+
+def identity_backward(layer):
+    layer.backward = lambda grad: grad
+    return layer
+
+
+def tap(keep):
+    class Tap(nn.Module):
+        def forward(self, x):
+            return keep(x)
+
+        def backward(self, grad):
+            return keep(grad)
+
+    return Tap()
+
+
+def logging(keep, kind, *arguments, **options):
+    """A class of one's own that keeps what the library's layer returns, by a mixin."""
+
+    class Log:
+        def forward(self, x):
+            return keep(super().forward(x))
+
+        def backward(self, grad):
+            return keep(super().backward(grad))
+
+    class Logging(Log, kind):
+        pass
+
+    return Logging(*arguments, **options)
+
+
+def replaced(keep, layer):
+    forward, backward = layer.forward, layer.backward
+    layer.forward = lambda x: keep(forward(x))
+    layer.backward = lambda grad: keep(backward(grad))
+    return layer
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: nn.Sequential(conv(0, 4, 4), nn.ReLU(), tap(k), conv(1, 4, 4)),
+        lambda k: nn.Sequential(nn.Identity(), nn.BatchNorm2d(4), tap(k), conv(0, 4, 4)),
+        lambda k: nn.Sequential(tap(k), nn.BatchNorm2d(4), nn.ReLU(), tap(k), conv(0, 4, 4)),
+        lambda k: nn.Sequential(logging(k, nn.Conv2d, 4, 4, 1), nn.BatchNorm2d(4)),
+        lambda k: nn.Sequential(
+            nn.BatchNorm2d(4), nn.ReLU(), logging(k, nn.Conv2d, 4, 4, 1), nn.BatchNorm2d(4)
+        ),
+        lambda k: nn.Sequential(nn.BatchNorm2d(4), replaced(k, conv(0, 4, 4)), nn.BatchNorm2d(4)),
+        lambda k: nn.Sequential(
+            tap(k), nn.BatchNorm2d(4), nn.ReLU(), identity_backward(conv(0, 4, 4)), tap(k)
+        ),
+        lambda k: nn.Residual({"a": replaced(k, conv(0, 4, 4)), "b": replaced(k, conv(1, 4, 4))}),
+        lambda k: nn.Residual({"a": identity_backward(conv(0, 4, 4)), "b": tap(k)}, tap(k)),
+        lambda k: nn.Residual(
+            {"a": logging(k, nn.Conv2d, 4, 4, 1), "b": nn.BatchNorm2d(4)}, activation=nn.ReLU()
+        ),
+        lambda k: nn.Residual(
+            {"a": replaced(k, conv(0, 4, 4, stride=2))}, SubsampleAndPad(4, stride=2), nn.ReLU()
+        ),
+        lambda k: nn.Residual({"a": conv(0, 4, 4), "b": tap(k)}, nn.BatchNorm2d(4), tap(k)),
+    ],
+)
+def test_arrays_that_others_keep_are_never_written_over(make, training):
+    check_what_is_kept(make, training)
+
+
+def test_a_method_replaced_in_a_class_is_called(monkeypatch):
+    calls = []
+    original = nn.Conv2d.backward
+    monkeypatch.setattr(nn.Conv2d, "backward", lambda s, g: calls.append(s) or original(s, g))
+    model = nn.Sequential(conv(0, 4, 4), nn.ReLU(), conv(1, 4, 4))
+    x = channels_last(np.ones((1, 4, 5, 5), np.float32))
+    model.backward(model(x))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_residual_with_a_pool_at_the_end_of_its_body(norm, mode):
+    rng = np.random.default_rng(7)
+    layers = {"c": nn.Conv2d(2, 2, 1, rng=0, dtype=np.float64), "r": nn.ReLU()}
+    layers["p"] = nn.MaxPool2d(3, 1, 1)
+    if norm:
+        layers["b"] = nn.BatchNorm2d(2, dtype=np.float64)
+    model = nn.Residual(layers)
+    if mode == "eval":
+        model.eval(backward=True)
+    x = rng.standard_normal((2, 2, 6, 6))
+    grad = rng.standard_normal(x.shape)
+    results = []
+    for enabled in (False, True):
+        with nn.fusion(enabled):
+            model(x)
+            results.append(model.backward(grad))
+    np.testing.assert_allclose(results[1], results[0], rtol=0, atol=1e-10)
+
+
+def test_a_gradient_in_a_file_is_not_written(tmp_path):
+    model = nn.Residual({"c": conv(0, 4, 4), "b": nn.BatchNorm2d(4)}, nn.BatchNorm2d(4))
+    x = np.random.default_rng(8).standard_normal((2, 4, 6, 6)).astype(np.float32)
+    grad = np.memmap(tmp_path / "grad", np.float32, "w+", shape=x.shape)
+    grad[...] = x
+    model(x)
+    model.backward(grad)
+    np.testing.assert_array_equal(grad, x)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "i4", ">f4", "c8"])
+def test_option_a_shortcut_of_other_dtypes(dtype):
+    x = channels_last(np.arange(64).reshape(1, 4, 4, 4).astype(dtype))
+    y = SubsampleAndPad(8, stride=2)(x)
+    np.testing.assert_array_equal(y[:, :4], x[:, :, ::2, ::2])
+    assert not y[:, 4:].any()
 
 
 @pytest.mark.usefixtures("isa")

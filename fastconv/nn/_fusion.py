@@ -24,7 +24,7 @@ from typing import Any
 from .._config import _Restore
 from .activation import ReLU, ReLU6
 from .conv import Conv1d, Conv2d
-from .module import PASSED, Array, Module
+from .module import PASSED, Array, Module, is_plain
 from .norm import BatchNorm1d, BatchNorm2d
 from .pool import MaxPool1d, MaxPool2d
 
@@ -58,15 +58,6 @@ def _switch(enabled: bool) -> None:
     _enabled = enabled
 
 
-def _is_plain(layer: Module) -> bool:
-    return "forward" not in layer.__dict__ and "backward" not in layer.__dict__
-
-
-def is_fresh(layer: Module) -> bool:
-    """Whether nobody else has what its forward returned."""
-    return layer.fresh and _is_plain(layer)
-
-
 def run_length(layers: Sequence[Module], start: int) -> int:
     """How many layers from `start` on run as one: 1 where nothing is fused."""
     if not _enabled or start + 1 >= len(layers) or type(layers[start + 1]) not in _CLAMPS:
@@ -74,31 +65,34 @@ def run_length(layers: Sequence[Module], start: int) -> int:
     kind: type = type(layers[start])
     if kind not in _NORMS and kind not in _POOL_OF:
         return 1
-    if not (_is_plain(layers[start]) and _is_plain(layers[start + 1])):
+    if not (is_plain(layers[start]) and is_plain(layers[start + 1])):
         return 1
     if start + 2 < len(layers) and type(layers[start + 2]) is _POOL_OF.get(kind):
-        return 3 if _is_plain(layers[start + 2]) else 2
+        return 3 if is_plain(layers[start + 2]) else 2
     return 2
 
 
-def run(layers: Sequence[Module], x: Array, names: Iterable[str]) -> Array:
-    """The layers one after the other, fused where that can be; an error gets the layer's name."""
+def run(layers: Sequence[Module], x: Array, names: Iterable[str]) -> tuple[Array, bool]:
+    """The layers one after the other, fused where that can be, and whether nobody else has the
+    result; an error gets the layer's name."""
     i, owned = 0, False
     try:
         while i < len(layers):
             count, layer = run_length(layers, i), layers[i]
             if count > 1:
-                x = _run_fused(layers[i : i + count], x, owned)
-            elif owned and type(layer) in _NORMS and _is_plain(layer):
-                x = layer.run(x, owned=True)  # type: ignore[attr-defined]
+                y = _run_fused(layers[i : i + count], x, owned)
+            elif owned and type(layer) in _NORMS and is_plain(layer):
+                y = layer.run(x, owned=True)  # type: ignore[attr-defined]
             else:
-                x = layer(x)
-            owned = count == 1 and is_fresh(layer)
+                y = layer(x)
+            # A fused layer may keep its result.
+            owned = count == 1 and layer.fresh and is_plain(layer) and (owned or y is not x)
+            x = y
             i += count
     except (TypeError, ValueError) as error:
         error.add_note(f"in layer {list(names)[i]} ({type(layers[i]).__name__})")
         raise
-    return x
+    return x, owned
 
 
 def _run_fused(layers: Sequence[Any], x: Array, owned: bool) -> Array:
@@ -117,7 +111,7 @@ def _run_fused(layers: Sequence[Any], x: Array, owned: bool) -> Array:
 
 def starts_with_conv(layers: Sequence[Module]) -> bool:
     """Whether a Residual adds the shortcut's gradient in the gradient of its first layer."""
-    return _enabled and len(layers) > 0 and type(layers[0]) in _POOL_OF and _is_plain(layers[0])
+    return _enabled and len(layers) > 0 and type(layers[0]) in _POOL_OF and is_plain(layers[0])
 
 
 def ends_with_norm(layers: Sequence[Module], activation: Module | None) -> bool:
@@ -126,8 +120,8 @@ def ends_with_norm(layers: Sequence[Module], activation: Module | None) -> bool:
         _enabled
         and len(layers) > 0
         and type(layers[-1]) in _NORMS
-        and _is_plain(layers[-1])
-        and (activation is None or (type(activation) in _CLAMPS and _is_plain(activation)))
+        and is_plain(layers[-1])
+        and (activation is None or (type(activation) in _CLAMPS and is_plain(activation)))
     )
 
 

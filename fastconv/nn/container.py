@@ -9,9 +9,10 @@ from ..functional.norm import NO_CLAMP
 from . import _fusion
 from ._format import is_channels_first, to_channels_first, to_channels_last
 from .conv import _Conv
-from .module import Array, Module, naming
+from .module import Array, Module, is_plain, naming
 
 Shape = tuple[int, ...]
+_Owned = tuple[Array, bool]  # an array, and whether nobody else has it
 
 
 class Sequential(Module):
@@ -55,8 +56,8 @@ class Sequential(Module):
         layers = list(self._layers.values())
         self._saved = None
         if not (_starts_with_conv(layers) and is_channels_first(x)):
-            return _fusion.run(layers, x, self._layers)
-        y = to_channels_first(_fusion.run(layers, to_channels_last(x), self._layers))
+            return _fusion.run(layers, x, self._layers)[0]
+        y = to_channels_first(_fusion.run(layers, to_channels_last(x), self._layers)[0])
         self._keep("channels first")
         return y
 
@@ -168,18 +169,17 @@ class Residual(Module):
         self._saved = None
         layers = list(self.body)
         adds_in_norm = _fusion.ends_with_norm(layers, self.activation)
-        y = _fusion.run(layers[:-1] if adds_in_norm else layers, x, self.body._layers)
+        y, owned = _fusion.run(layers[:-1] if adds_in_norm else layers, x, self.body._layers)
         bypass = x
         if self.shortcut is not None:
-            bypass = _fusion.run([self.shortcut], x, ("downsample",))
+            bypass, _ = _fusion.run([self.shortcut], x, ("downsample",))
         if adds_in_norm and y.dtype == bypass.dtype:
             self.check_sum(x.shape, layers[-1].output_shape(y.shape), bypass.shape)
-            owned = len(layers) > 1 and _fusion.is_fresh(layers[-2])
             return self._norm_of_sum(layers[-1], y, bypass, owned)
         if adds_in_norm:
-            y = layers[-1](y)
+            y, owned = layers[-1](y), True
         self.check_sum(x.shape, y.shape, bypass.shape)
-        total = add(y, bypass, self._body_is_fresh(-1))
+        total = add(y, bypass, owned)
         return total if self.activation is None else self._activated(total)
 
     def check_sum(self, x: Shape, y: Shape, bypass: Shape) -> None:
@@ -205,48 +205,42 @@ class Residual(Module):
         y: Array = self.activation(total)  # type: ignore[misc]
         return y
 
-    def _split(self, grad: Array, owned: bool) -> tuple[Array, Array, bool, list[Module]]:
-        """The gradients of the body and the shortcut, whether they are two arrays that nobody else
-        has, and the layers of the body still to do."""
+    def _split(self, grad: Array, owned: bool) -> tuple[_Owned, _Owned, list[Module]]:
+        """The gradients of the body and of the shortcut, and the layers of the body still to do."""
         layers = list(self.body)
         if self.activation is not None:
             grad, owned = go_back([self.activation], grad, owned)
         if self._saved is None:
-            return grad, grad, False, layers
+            return (grad, False), (grad, False), layers  # each other's
         (norm,) = self._take()
-        grad_body, grad_bypass = norm.run_backward(grad, owned)
-        return grad_body, grad_bypass, owned or grad_bypass is not grad, layers[:-1]
+        grad_body, grad_bypass, owned = norm.run_backward(grad, owned)
+        return (grad_body, True), (grad_bypass, owned), layers[:-1]
 
     def backward(self, grad: Array) -> Array:
         return self._go_back(grad, False)[0]
 
     def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
-        grad, grad_bypass, owned, layers = self._split(grad, owned)
-        shortcut = self.shortcut
-        if (
-            shortcut is not None
-            and shortcut._backward_onto is not None
-            and "backward" not in shortcut.__dict__
-            and self._body_is_fresh(0)
-        ):
-            total, _ = go_back(layers, grad, owned)
-            shortcut._backward_onto(grad_bypass, total)
-            return total, True
-        if shortcut is not None:
-            grad_bypass, _ = go_back([shortcut], grad_bypass, owned)
-        adds_in_conv = _fusion.starts_with_conv(layers)
-        grad, _ = go_back(layers[1:] if adds_in_conv else layers, grad, owned)
+        (grad, owned), (grad_bypass, owns_bypass), layers = self._split(grad, owned)
+        shortcut: Any = self.shortcut
+        adds_in_shortcut = (
+            shortcut is not None and shortcut._backward_onto is not None and is_plain(shortcut)
+        )
+        if shortcut is not None and not adds_in_shortcut:
+            grad_bypass, _ = go_back([shortcut], grad_bypass, owns_bypass)
+        adds_in_conv = not adds_in_shortcut and _fusion.starts_with_conv(layers)
+        grad, owned = go_back(layers[1:] if adds_in_conv else layers, grad, owned)
         if adds_in_conv:
             first: Any = layers[0]
             return first.backward_plus(grad, grad_bypass), True
-        return add(grad, grad_bypass, self._body_is_fresh(0)), True
-
-    def _body_is_fresh(self, position: int) -> bool:
-        """Whether the array from that end of the body may be written over with the sum."""
-        return len(self.body) > 0 and self.body[position].fresh
+        if adds_in_shortcut and owned:
+            shortcut._backward_onto(grad_bypass, grad)
+            return grad, True
+        if adds_in_shortcut:
+            grad_bypass = shortcut.backward(grad_bypass)
+        return add(grad, grad_bypass, owned), True
 
     def backward_parameters(self, grad: Array) -> None:
-        grad, grad_bypass, _, layers = self._split(grad, False)
+        (grad, _), (grad_bypass, _), layers = self._split(grad, False)
         if self.shortcut is not None:
             self.shortcut.backward_parameters(grad_bypass)
         backward_parameters(layers, grad)
@@ -321,13 +315,14 @@ def _starts_with_conv(layers: Sequence[Module]) -> bool:
     return len(layers) > 0 and isinstance(layers[0], _Conv)
 
 
-def go_back(layers: Sequence[Module], grad: Array, owned: bool) -> tuple[Array, bool]:
-    """`grad` through the layers, and whether nobody else has the result; owned: whether nobody
-    else has `grad`."""
+def go_back(layers: Sequence[Module], grad: Array, owned: bool) -> _Owned:
+    """`grad` through the layers; owned: whether nobody else has `grad`, which may be written over
+    then."""
     for layer in reversed(layers):
-        own_backward = "backward" in layer.__dict__  # replaced in this object
-        step = Module._go_back if own_backward else type(layer)._go_back
-        grad, owned = step(layer, grad, owned)
+        if is_plain(layer):
+            grad, owned = layer._go_back(grad, owned)
+        else:
+            grad, owned = layer.backward(grad), False
     return grad, owned
 
 

@@ -129,9 +129,9 @@ class Module:
 
     training: bool = True
     recording: bool = True
-    # forward and backward return new arrays and do not keep them; not inherited by a class that
-    # writes one of the two anew
-    fresh: ClassVar[bool] = False
+    # The next three count for layers of the library only, see `is_plain`.
+    fresh: ClassVar[bool] = False  # forward and backward return new arrays and do not keep them
+    _methods: ClassVar[Any] = None  # what the class was made with
     # (grad, total): total += backward(grad), of a layer that has a better way; None: it has not
     _backward_onto: ClassVar[Any] = None
     _saved: Any = None
@@ -140,13 +140,8 @@ class Module:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if not own.keys().isdisjoint(("__call__", "forward", "backward")) and "fresh" not in own:
-            cls.fresh = False
-        if "backward" in own and "_go_back" not in own:
-            cls._go_back = Module._go_back  # type: ignore[method-assign]
-        if "backward" in own and "_backward_onto" not in own:
-            cls._backward_onto = None
+        in_library = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        cls._methods = (cls.__call__, cls.forward, cls.backward) if in_library else None
 
     # --- to be written by subclasses ---------------------------------------------------------
 
@@ -207,7 +202,7 @@ class Module:
         owned: the same of `grad`, which may be written over then.
         """
         result = self.backward(grad)
-        return result, self.fresh or (owned and result is grad)
+        return result, owned if result is grad else self.fresh
 
     def release(self) -> None:
         """Drop what the last training forward kept, without a backward."""
@@ -417,6 +412,19 @@ def set_rng_state(model: Module, state: Mapping[str, dict[str, Any]]) -> None:
     for name, value in state.items():
         layer: Any = modules[name]
         layer.rng.bit_generator.state = value
+
+
+def is_plain(layer: Module) -> bool:
+    """Whether a layer is the library's, its methods replaced neither in the object nor in a class.
+
+    Of such a layer it is known what it keeps, and who else has what it returns.
+    """
+    kind = type(layer)
+    return (
+        kind._methods == (kind.__call__, kind.forward, kind.backward)
+        and "forward" not in layer.__dict__
+        and "backward" not in layer.__dict__
+    )
 
 
 def _join(prefix: str, name: str) -> str:

@@ -86,8 +86,9 @@ class _BatchNorm(Module):
     def _go_back(self, grad: Array, owned: bool) -> tuple[Array, bool]:
         return self.run_backward(grad, owned)[0], True
 
-    def run_backward(self, grad: Array, owned: bool) -> tuple[Array, Array]:
-        """The gradients of run's x and residual; the latter may be `grad` itself.
+    def run_backward(self, grad: Array, owned: bool) -> tuple[Array, Array, bool]:
+        """The gradients of run's x and residual, the latter `grad` itself where nothing is clamped,
+        and whether nobody else has it.
 
         owned: nobody else has `grad`, which may be written over.
         """
@@ -99,7 +100,7 @@ class _BatchNorm(Module):
             self.weight.accumulate(grad_weight)
         if self.bias is not None:
             self.bias.accumulate(grad_bias)
-        return grad_x, grad_residual
+        return grad_x, grad_residual, owned or clamp != _norm.NO_CLAMP
 
     def _affine(self) -> tuple[Array | None, Array | None]:
         weight = None if self.weight is None else self.weight.data

@@ -6,8 +6,8 @@
 /* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
  *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
- * over `rows` rows of a and y. width is `columns` rounded up to whole vectors. More columns than `widest` vectors are panels of two
- * vectors, b_panel elements apart, and one of what is left. */
+ * over `rows` > 0 rows of a and y. width is `columns` rounded up to whole vectors. More columns than `widest` vectors are panels of two
+ * vectors, b_panel elements apart, and a last one of the one to `widest` vectors that are left. */
 typedef struct {
     const void *a;
     int64_t a_row;
@@ -22,7 +22,7 @@ typedef struct {
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;
-    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has u * v * c of them, the line
+    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has taps_h * taps_w * length, the line
      * at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie beyond the end of an array. */
     const void *ahead;
     int64_t ahead_step, ahead_tile, ahead_tiles;

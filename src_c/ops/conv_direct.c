@@ -251,7 +251,9 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
-    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
+    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width) and are
+     * as wide as the kernel cuts them (not narrow). */
+    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !p->narrow && !s.pack_late &&
                  fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
     choose_tiles(&s);
     set_strip(&s);

@@ -67,6 +67,7 @@ typedef struct {
 typedef struct {
     const fc_problem *p;
     const fc_conv *c;
+    int64_t seen_h, seen_w; /* rows and columns before the end of the last window */
     char *value; /* value[channel] */
 } fill;
 
@@ -129,9 +130,25 @@ static void fill_whole_row(void *context, int64_t task, int slot)
     fill_pixels(f, (char *)y->data + at * item, y->stride_w, y->w);
 }
 
+/* What lies behind the last window. */
+static void fill_tail_row(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const fill *f = context;
+    const fc_view *y = &f->p->y;
+    const int64_t i = task % y->h, first = i < f->seen_h ? fc_min(f->seen_w, y->w) : 0;
+    const int64_t at = task / y->h * y->stride_n + i * y->stride_h + first * y->stride_w;
+    fill_pixels(f, (char *)y->data + at * (int64_t)f->p->item, y->stride_w, y->w - first);
+}
+
+static int64_t seen(int64_t outputs, int64_t stride, int64_t taps, int64_t dilation, int64_t pad)
+{
+    return fc_max(0, (outputs - 1) * stride + (taps - 1) * dilation + 1 - pad);
+}
+
 static fc_status run_fill(const fc_problem *p, const fc_conv *c, fc_task *row)
 {
-    fill f = {p, c, fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
+    fill f = {.p = p, .c = c, .value = fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
     if (!f.value)
         return FC_ENOMEM;
     set_value(&f);
@@ -338,5 +355,21 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
     if (!fc_is_empty(grad_y) && fc_grad_input_patches_serves(&p))
         return fc_grad_input_patches(&p);
     const call a = {c, grad_y, grad_x, w};
-    return sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
+    /* Winograd's method leaves the error of its neighbours in an input that no output saw. */
+    fill tail = {.p = &p,
+                 .c = c,
+                 .seen_h = seen(grad_y->h, c->stride_h, w->h, c->dilation_h, c->pad_top),
+                 .seen_w = seen(grad_y->w, c->stride_w, w->w, c->dilation_w, c->pad_left)};
+    const int has_tail = tail.seen_h < grad_x->h || tail.seen_w < grad_x->w;
+    if (has_tail && !(tail.value = fc_scratch_acquire((size_t)(p.y.c * (int64_t)p.item))))
+        return FC_ENOMEM;
+    const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
+    if (!has_tail)
+        return status;
+    if (status == FC_OK) {
+        set_value(&tail);
+        fc_parallel(p.y.n * p.y.h, fill_tail_row, &tail);
+    }
+    fc_scratch_release(tail.value);
+    return status;
 }

@@ -79,7 +79,7 @@ static plan make_plan(const fc_problem *p, int gradient)
     return s;
 }
 
-/* Stretches are whole rows of Winograd tiles, so that results do not depend on them. */
+/* Stretches are whole rows of Winograd tiles. They depend on the shape of one image only, as the short tiles at their ends do. */
 static void cut(plan *s)
 {
     const fc_problem *q = &s->q;

@@ -98,7 +98,7 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* d[e][at + t] = G_m grad_y G_m' for a run of tiles. */
+/* d[e][slot] = G_m grad_y G_m' for a run of tiles. */
 static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
 {
     const fc_problem *p = s->p;

@@ -2,8 +2,7 @@
  * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
-/* Of 2 taps only the last tile is short, by all that is missing: pixels that no output of a stride 2 sees, in the gradient of the input,
- * are 0 exactly where they have a tile to themselves. */
+/* Of 2 taps only the last tile is short, by all that is missing. */
 static int64_t whole_tiles(const fc_tiles *t, int64_t tiles, int64_t out, int64_t size)
 {
     return tiles - fc_min(tiles * out - size, t->taps == 2 ? 1 : tiles);
