@@ -260,6 +260,7 @@ static plan make_plan(const fc_problem *p)
     s.tile_pixel = p->out_channels;
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
     s.tile_bytes = fc_round_up(tile, 64);
+    /* packed late: a panel has two vectors, the last one up to three */
     s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column * 3 / 2, 64) : 0);
     return s;
 }
