@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv._messages import shown, typed
-from fastconv.functional._memory import LEAST, new_array
+from fastconv.functional._memory import KERNEL_DTYPES, LEAST, new_array
 
 Array = npt.NDArray[Any]
 Pads = tuple[tuple[int, int], ...]
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F32, F64 = KERNEL_DTYPES
 LIMIT = 2**31 - 1  # of strides, paddings, dilations and kernel sizes: their products fit in 64 bits
 AXES = {1: ("L",), 2: ("H", "W")}
 

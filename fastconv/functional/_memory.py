@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 LEAST = 1 << 16  # bytes: smaller arrays come from the heap, without page faults
 _LINE = 64  # bytes of a cache line and of the widest vector
-_KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # native byte order
+KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # native byte order
 _LEAST_ALIGNED = 1 << 20  # bytes: finding the address takes 1 us, writing that much 30
 
 _active: ContextVar[_core.Buffers | None] = ContextVar("fastconv_buffers", default=None)
@@ -81,7 +81,7 @@ def new_like(x: Array) -> Array:
 
 def copy_into(to: Array, x: Array) -> None:
     """to[...] = x for images in any two layouts, by the kernels where they know the dtype."""
-    if x.dtype == to.dtype and x.dtype in _KERNEL_DTYPES and x.flags.aligned and x.size:
+    if x.dtype == to.dtype and x.dtype in KERNEL_DTYPES and x.flags.aligned and x.size:
         _core.copy(x, to)
     else:
         to[...] = x
@@ -110,7 +110,7 @@ def _have_pixels(a: Array, b: Array) -> bool:
     return (
         a.ndim == 4
         and a.dtype == b.dtype
-        and b.dtype in _KERNEL_DTYPES
+        and b.dtype in KERNEL_DTYPES
         and a.strides[1] == b.strides[1] == step
         and a.flags.aligned
         and b.flags.aligned

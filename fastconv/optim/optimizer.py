@@ -111,7 +111,7 @@ class Optimizer:
                 self._update(group, [_contiguous(entry) for entry in same_dtype])
                 for entry in same_dtype:
                     if not entry.data.flags.c_contiguous:
-                        entry.data[...] = entry.kept[0]
+                        entry.data[...] = entry.kept[0]  # where `_contiguous` put the copy
 
     def _check_arrays(self) -> None:
         """Refuse what `_core` cannot take: a user may have put other arrays into a Parameter."""
