@@ -26,8 +26,9 @@ def test_choice_by_the_shape(isa, batch):
         ((64, 64, 56, 1), "direct"),
         ((1, 6, 28, 5), "pixels"),
         ((1, 1, 512, 3), "pixels"),
-        ((64, 1, 57, 5), "taps"),
-        ((64, 1, 64, 3), "taps"),
+        ((64, 6, 57, 7), "taps"),
+        ((48, 1, 112, 3, 2), "dots"),
+        ((64, 1, 128, 1), "dots"),
         ((17, 23, 80, 3, 2), "direct"),  # a stride and few channels: the transforms cost too much
         ((97, 101, 23, 3, 2), "direct"),
     ):
@@ -35,8 +36,8 @@ def test_choice_by_the_shape(isa, batch):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7, 13, 64, 256])
-def test_one_tap_is_direct(isa, channels):
-    for outputs in range(1, 9):
+def test_one_tap_of_several_outputs_is_direct(isa, channels):
+    for outputs in range(4, 9):
         assert chosen(channels, outputs, 112, 1) == "direct"
 
 

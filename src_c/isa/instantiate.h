@@ -32,6 +32,7 @@
 #include "../kernels/gemm.tmpl.h"
 #include "../kernels/linear.tmpl.h"
 #include "../kernels/depthwise.tmpl.h"
+#include "../kernels/dots.tmpl.h"
 #include "../kernels/pixels.tmpl.h"
 #include "../kernels/taps.tmpl.h"
 #include "../kernels/pool.tmpl.h"
@@ -63,4 +64,5 @@ const fc_kernels FC_PASTE(FC_PASTE(fc_kernels, FC_ISA), FC_SUFFIX) = {
     .elementwise = &N(elementwise_table),
     .optimize = &N(optimize_table),
     .taps = N(taps_row),
+    .dots = N(dots_row),
 };

@@ -9,6 +9,7 @@
 #include "../fastconv.h"
 
 #include "depthwise.h"
+#include "dots.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "linear.h"
@@ -52,6 +53,7 @@ typedef struct {
     const fc_elementwise_kernels *elementwise;
     const fc_optimize_kernels *optimize;
     void (*taps)(const fc_taps *); /* a row of sums of taps */
+    void (*dots)(const fc_dots *, int64_t count);
 } fc_kernels;
 
 /* One table of each file of isa/ and each dtype */

@@ -320,7 +320,6 @@ static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, cons
         }
     }
 }
-#undef FC_EACH_LANE
 #undef FC_UP_TO_VL
 #undef FC_IN
 #undef FC_LOW

@@ -189,6 +189,8 @@ int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
+fc_status fc_conv_dots(const fc_problem *); /* where fc_conv_dots_serves */
+int fc_conv_dots_serves(const fc_problem *); /* few output channels */
 
 typedef fc_status fc_guarded(fc_problem *, const void *context);
 
@@ -218,6 +220,7 @@ int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 int64_t fc_packed_taps(const fc_problem *);
+int64_t fc_packed_dots(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
 fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
@@ -225,6 +228,7 @@ fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
 fc_status fc_pack_taps(const fc_problem *, char *to);
+fc_status fc_pack_dots(const fc_problem *, char *to);
 /* Sets problem->packed to the whole weight that fc_pack_direct packed. */
 void fc_use_packed(fc_problem *, const char *packed);
 
@@ -254,4 +258,5 @@ int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
 int64_t fc_conv_taps_scratch(const fc_problem *);
+int64_t fc_conv_dots_scratch(const fc_problem *);
 #endif

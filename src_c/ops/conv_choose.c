@@ -16,6 +16,8 @@
 #include "conv_depthwise.h"
 #include "winograd_tiles.h"
 
+#include <math.h>
+
 /* ---- methods --------------------------------------------------------------------------------------------------------*/
 /* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
  * same order, so the same bits; a scale would be multiplied in another way. Measured up to 64 channels. */
@@ -71,6 +73,13 @@ static const fc_method taps = {
     fc_conv_taps_scratch,
     fc_packed_taps,
     fc_pack_taps};
+static const fc_method dots = {FC_BY_DOTS,
+                               "dots",
+                               "few output channels: lanes are input channels, added up at the end",
+                               fc_conv_dots,
+                               fc_conv_dots_scratch,
+                               fc_packed_dots,
+                               fc_pack_dots};
 static const fc_method winograd = {
     FC_BY_WINOGRAD,
     "winograd",
@@ -207,15 +216,42 @@ static double taps_cost(const fc_problem *p)
            (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
 }
 
-/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless. Less than a
- * twentieth is no reason. */
-static const fc_method *for_few_outputs(const fc_problem *p)
+/* A tile of pixels loads its weights once and each of its pixels, most of which straddle cache lines. Adding up the lanes of a vector of
+ * sums takes 5 shuffles and additions each, storing them and copying the line 3. The last tile of a row is a whole one, and an output
+ * that sees the padding is by itself, where one step of a sum waits for the other (4 cycles). Measured (Zen 4, 7 shapes): 1.3 to 1.5
+ * times as long. One tap of planes, which are copied and read once per output, takes as long by pixels for 3 outputs. */
+static double dots_cost(const fc_problem *p)
 {
+    enum { SUM = 8, LATENCY = 4, MAX_OF_ONE_TAP = 3 };
+    const int64_t lanes = p->k->vector_lanes, out = p->out_channels, pixels = lanes / out, taps = p->kernel_w;
+    if (p->kernel_h * taps == 1 && out > MAX_OF_ONE_TAP)
+        return INFINITY;
+    const int64_t runs = p->dilation_w == 1 ? 1 : taps;
+    const int64_t steps = p->kernel_h * runs * fc_ceil_div(p->in_channels * taps / runs, lanes);
+    const fc_range first = fc_seeing_outputs(0, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w),
+                   last = fc_seeing_outputs(taps - 1, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    const int64_t inside = fc_max(0, fc_min(first.end, last.end) - fc_max(first.first, last.first)),
+                  tiles = fc_ceil_div(inside, pixels);
+    const int64_t tile = steps * fc_max(out * pixels, out + pixels) + SUM * out * pixels,
+                  single = steps * fc_max(out, LATENCY) + SUM * out;
+    return (double)(p->y.h * tiles) * (double)tile * 1.4 + (double)(p->y.h * (p->y.w - inside)) * (double)single * 1.4;
+}
+
+/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless, and its cost. Less than
+ * a twentieth is no reason. */
+static const fc_method *for_few_outputs(const fc_problem *p, double *cost)
+{
+    const double by_products = direct_cost(p);
     const fc_method *best = NULL;
-    double least = direct_cost(p) * 0.95;
+    double least = by_products * 0.95;
     if (pixels_serves(p) && pixels_cost(p) < least)
         best = &pixels, least = pixels_cost(p);
-    return fc_conv_taps_serves(p) && taps_cost(p) < least ? &taps : best;
+    if (fc_conv_taps_serves(p) && taps_cost(p) < least)
+        best = &taps, least = taps_cost(p);
+    if (fc_conv_dots_serves(p) && dots_cost(p) < least)
+        best = &dots, least = dots_cost(p);
+    *cost = best ? least : by_products;
+    return best;
 }
 
 /* A phase's pixel is copied a vector at a time; an element of its weight by itself. */
@@ -231,8 +267,9 @@ static double phases_cost(const fc_problem *p, int gradient)
 
 static double least_cost(const fc_problem *p)
 {
-    const fc_method *few = for_few_outputs(p);
-    return few == &taps ? taps_cost(p) : few == &pixels ? pixels_cost(p) : direct_cost(p);
+    double cost;
+    for_few_outputs(p, &cost);
+    return cost;
 }
 
 /* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. With a stride its gain is
@@ -271,12 +308,13 @@ const fc_method *fc_choose(fc_problem *p)
         return &phases;
     if (fc_conv_whole_serves(p))
         return &whole;
-    const fc_method *few = for_few_outputs(p);
-    if (few)
-        return few;
-    fc_turn_where_better(p);
-    fc_unroll_rows(p);
-    return &direct;
+    double cost;
+    const fc_method *few = for_few_outputs(p, &cost);
+    if (!few)
+        fc_turn_where_better(p);
+    if (!few || few == &dots)
+        fc_unroll_rows(p);
+    return few ? few : &direct;
 }
 
 double fc_forward_cost(const fc_problem *problem)

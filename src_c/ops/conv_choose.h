@@ -9,6 +9,7 @@ typedef enum {
     FC_BY_INPUTS,
     FC_BY_PIXELS,
     FC_BY_TAPS,
+    FC_BY_DOTS,
     FC_BY_WINOGRAD,
     FC_BY_PHASES,
     FC_BY_PRODUCTS, /* direct */

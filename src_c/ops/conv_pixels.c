@@ -213,7 +213,10 @@ static void run_block(void *context, int64_t task, int slot)
     fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
 }
 
-int64_t fc_conv_pixels_scratch(const fc_problem *p) { return make_plan(p).thread_bytes; }
+int64_t fc_conv_pixels_scratch(const fc_problem *p)
+{
+    return make_plan(p).thread_bytes + fc_packed_pixels(p) * (int64_t)p->item;
+}
 
 fc_status fc_conv_pixels(const fc_problem *p)
 {
