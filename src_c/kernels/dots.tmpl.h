@@ -20,27 +20,8 @@ INLINE void N(dots_step)(const char *const *at, int64_t pixel, const T *w, int64
     }
 }
 
-/* The sums of the lanes of each, as a tree */
-INLINE vec N(dots_tree)(vec *sum)
-{
-    _Pragma("GCC unroll 4") for (int n = VL / 2; n > 0; n /= 2) _Pragma("GCC unroll 8") for (int l = 0; l < n; l++)
-        sum[l] += sum[l + n];
-    return sum[0];
-}
-INLINE vec N(dots_add)(vec *sum)
-{
-    N(transpose_registers)(sum);
-    return N(dots_tree)(sum);
-}
-/* Once for all tiles of one pixel */
-static __attribute__((noinline)) vec N(dots_add_few)(const vec *few, int channels)
-{
-    vec sum[VL];
-    FC_EACH_LANE(l) sum[l] = l < channels ? few[l] : (vec){0};
-    return N(dots_add)(sum);
-}
-
-INLINE vec N(dots_sum)(const fc_dots *d, const T *x, const int pixels, const int channels)
+/* The parts of the sums of `pixels` pixels from x on, which the caller set to 0 where there are less than VL */
+INLINE void N(dots_parts)(const fc_dots *d, const T *x, vec *parts, const int pixels, const int channels)
 {
     const int64_t pixel = d->pixel * (int64_t)sizeof(T), whole = d->length / VL * VL, weight_k = d->weight_k;
     const int tail = (int)(d->length - whole);
@@ -60,98 +41,115 @@ INLINE vec N(dots_sum)(const fc_dots *d, const T *x, const int pixels, const int
             if (tail)
                 N(dots_step)(at, pixel, weight, weight_k, whole, tail, sum, pixels, channels);
         }
-    return pixels == 1 ? N(dots_add_few)(sum, channels) : N(dots_add)(sum);
+    FC_EACH_LANE(l) if (l < pixels * channels) parts[l] = sum[l];
 }
 
-/* Pixels i .. i + pixels - 1; whole vectors are stored: what lies beyond them is overwritten by the next. */
-INLINE void N(dots_tile)(const fc_dots *d, int64_t i, const int pixels, const int channels)
+typedef void N(dots_fn)(const fc_dots *, const T *x, vec *parts);
+#define FC_DOTS(channels)                                                                                              \
+    static void N(dots_tile_##channels)(const fc_dots *d, const T *x, vec *parts)                                      \
+    {                                                                                                                  \
+        N(dots_parts)(d, x, parts, VL / channels, channels);                                                           \
+    }                                                                                                                  \
+    static void N(dots_pixel_##channels)(const fc_dots *d, const T *x, vec *parts)                                     \
+    {                                                                                                                  \
+        N(dots_parts)(d, x, parts, 1, channels);                                                                       \
+    }
+#define FC_DOTS_ROW(channels) {N(dots_pixel_##channels), N(dots_tile_##channels)}
+FC_DOTS(1)
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 4
+FC_DOTS(2)
+#endif
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 8
+FC_DOTS(3) FC_DOTS(4)
+#endif
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 16
+FC_DOTS(5)
+#endif
+static N(dots_fn) *const N(dots_tiles)[][2] = {{0, 0}, FC_DOTS_ROW(1),
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 4
+                                                FC_DOTS_ROW(2),
+#endif
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 8
+                                                FC_DOTS_ROW(3), FC_DOTS_ROW(4),
+#endif
+#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 16
+                                                FC_DOTS_ROW(5),
+#endif
+};
+#undef FC_DOTS
+#undef FC_DOTS_ROW
+
+/* The sum of VL vectors, as a tree */
+INLINE vec N(dots_tree)(vec *sum)
 {
-    vec y = N(dots_sum)(d, (const T *)d->x + i * d->pixel, pixels, channels);
+    _Pragma("GCC unroll 4") for (int n = VL / 2; n > 0; n /= 2)
+        _Pragma("GCC unroll 8") for (int l = 0; l < n; l++) sum[l] += sum[l + n];
+    return sum[0];
+}
+
+/* Whole vectors are stored: what lies beyond their outputs is overwritten by the next. */
+static void N(dots_finish)(const fc_dots *d, const vec *parts, int64_t i, int64_t outputs)
+{
+    vec sum[VL];
+    FC_EACH_LANE(l) sum[l] = parts[l];
+    N(transpose_registers)(sum);
+    vec y = N(dots_tree)(sum);
     if (d->finish) {
         const vec a = d->scale ? vload(d->scale) : vset1(1), b = d->bias ? vload(d->bias) : (vec){0};
         y = vmuladd(y, a, b);
         if (d->residual)
-            y += N(gemm_load)((const T *)d->residual + i * channels, pixels * channels);
+            y += N(gemm_load)((const T *)d->residual + i * d->channels, (int)outputs);
         y = vclamp(y, vset1((T)d->lower), vset1((T)d->upper));
     }
-    vstore((T *)d->y + i * channels, y);
+    vstore((T *)d->y + i * d->channels, y);
 }
 
 /* The last pixels of a stretch may be computed in part once more; stretches shorter than a tile go pixel by pixel. */
-INLINE void N(dots_of)(const fc_dots *d, int64_t count, const int channels)
+static void N(dots_pixels)(const fc_dots *d, int64_t count)
 {
-    enum { ONE = 1 };
-    const int pixels = VL / channels;
-    int64_t i = 0;
-    for (; i < count && count >= pixels; i += pixels)
-        N(dots_tile)(d, i + pixels <= count ? i : count - pixels, pixels, channels);
-    for (; i < count; i++)
-        N(dots_tile)(d, i, ONE, channels);
+    const int64_t channels = d->channels, tile = VL / channels, step = count < tile ? 1 : tile;
+    N(dots_fn) *const parts_of = N(dots_tiles)[channels][step > 1];
+    vec parts[VL];
+    FC_EACH_LANE(l) parts[l] = (vec){0};
+    for (int64_t next = 0; next < count; next += step) {
+        const int64_t i = next + step <= count ? next : count - step;
+        parts_of(d, (const T *)d->x + i * d->pixel, parts);
+        N(dots_finish)(d, parts, i, step * channels);
+    }
 }
 
 /* Lanes are pixels here, and what were lanes are vectors: the same sums in the same order. */
-INLINE vec N(dots_plane)(const fc_dots *d, const T *x, const T *w, const int lanes)
+static void N(dots_plane)(const fc_dots *d, int64_t count, int64_t i)
 {
+    const int64_t left = count - i;
     const int64_t plane = d->plane, whole = d->length / VL * VL;
-    vec sum[VL];
-    FC_EACH_LANE(l) sum[l] = (vec){0};
-    for (int64_t c = 0; c < whole; c += VL, x += VL * plane, w += VL)
-        FC_EACH_LANE(l) sum[l] = vmuladd(N(gemm_load)(x + l * plane, lanes), vset1(w[l]), sum[l]);
-    FC_EACH_LANE(l) if (whole + l < d->length) sum[l] =
-        vmuladd(N(gemm_load)(x + l * plane, lanes), vset1(w[l]), sum[l]);
-    return N(dots_tree)(sum);
-}
-
-/* Pixels i .. i + lanes - 1 */
-INLINE void N(dots_planes)(const fc_dots *d, int64_t count, int64_t i, const int lanes)
-{
     const T *scale = d->scale, *bias = d->bias;
     for (int64_t k = 0; k < d->channels; k++) {
-        vec y = N(dots_plane)(d, (const T *)d->x + i, (const T *)d->weight + k * d->weight_k, lanes);
+        const T *x = (const T *)d->x + i, *w = (const T *)d->weight + k * d->weight_k;
+        vec sum[VL];
+        FC_EACH_LANE(l) sum[l] = (vec){0};
+        for (int64_t c = 0; c < whole; c += VL, x += VL * plane, w += VL)
+            FC_EACH_LANE(l) sum[l] = vmuladd(vload(x + l * plane), vset1(w[l]), sum[l]);
+        for (int64_t c = whole; c < d->length; c++, x += plane)
+            sum[c - whole] = vmuladd(vload(x), vset1(*w++), sum[c - whole]);
+        vec y = N(dots_tree)(sum);
         if (d->finish)
             y = vclamp(vmuladd(y, vset1(scale ? scale[k] : 1), vset1(bias ? bias[k] : 0)), vset1((T)d->lower),
                        vset1((T)d->upper));
         T *to = (T *)d->y + k * count + i;
-        if (lanes == VL)
+        if (left >= VL)
             vstore(to, y);
         else
-            vstore_tail(to, y, lanes);
+            vstore_tail(to, y, (int)left);
     }
 }
 
 static void N(dots_row)(const fc_dots *d, int64_t count)
 {
-    if (d->plane) {
-        int64_t i = 0;
-        for (; i + VL <= count; i += VL)
-            N(dots_planes)(d, count, i, VL);
-        if (i < count)
-            N(dots_planes)(d, count, i, (int)(count - i));
-        return;
-    }
-    switch (d->channels) {
-    case 1:
-        N(dots_of)(d, count, 1);
-        break;
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 4
-    case 2:
-        N(dots_of)(d, count, 2);
-        break;
-#endif
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 8
-    case 3:
-        N(dots_of)(d, count, 3);
-        break;
-    case 4:
-        N(dots_of)(d, count, 4);
-        break;
-#endif
-#if FC_VECTOR_BYTES / (FC_F32 ? 4 : 8) >= 16
-    case 5:
-        N(dots_of)(d, count, 5);
-        break;
-#endif
-    }
+    if (!d->plane)
+        N(dots_pixels)(d, count);
+    for (int64_t i = 0; d->plane && i < count; i += VL)
+        N(dots_plane)(d, count, i);
 }
 #undef FC_OPAQUE
 #undef FC_EACH_LANE
