@@ -271,7 +271,7 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };
     const T *a = g->a, *after = a + g->after;
-    if (g->columns <= FC_WIDEST * VL) {
+    if (g->pairs == 0) {
         N(gemm_panel)(g, 0, rows, after);
         return;
     }
@@ -281,9 +281,10 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     for (int64_t row = 0; row < rows; row += strip) {
         const int64_t count = rows - row < strip ? rows - row : strip;
         const T *next = row + count < rows ? a + (row + count) * g->a_row : after;
-        for (int64_t col = 0; col < g->columns; col += part.columns) {
-            part.columns = g->columns - col <= FC_WIDEST * VL ? g->columns - col : 2 * VL;
-            part.b = (const T *)g->b + col / (2 * VL) * g->b_panel;
+        for (int64_t panel = 0; panel <= g->pairs; panel++) {
+            const int64_t col = panel * 2 * VL;
+            part.columns = panel < g->pairs ? 2 * VL : g->columns - col;
+            part.b = (const T *)g->b + panel * g->b_panel;
             part.y = (T *)g->y + col;
             part.scale = g->scale ? (const T *)g->scale + col : NULL;
             part.bias = g->bias ? (const T *)g->bias + col : NULL;

@@ -251,9 +251,8 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
-    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width) and are
-     * as wide as the kernel cuts them (not narrow). */
-    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !p->narrow && !s.pack_late &&
+    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width). */
+    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
                  fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
     choose_tiles(&s);
     set_strip(&s);
@@ -474,6 +473,7 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
         .finish = c0 + chunk == p->in_channels && fc_has_epilogue(p),
         .y_row = y->pixel,
         .columns = end_of(s, last) - k.first,
+        .pairs = last - panel - 1,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .residual_row = p->residual.stride_w,
