@@ -77,8 +77,8 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
     }
-    /* Of rows of a their first lines, then the second ones; and y, which would be read when it is written. With no rows to fetch b,
-     * which is there: that costs less than a test. */
+    /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written, and the residual.
+     * With no rows to fetch b, which is there: that costs less than a test. */
     const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
@@ -86,8 +86,10 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory, or worse, those
      * of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
-    int left = rows, unwritten = rows_of_a && !g->stream && !g->accumulate ? rows : 0;
-    const T *line = y;
+    const int lines = ahead && FC_VECTOR_BYTES == 64;
+    const T *line = g->stream || g->accumulate ? NULL : y;
+    const T *other = g->finish && g->residual ? (const T *)g->residual + row * g->residual_row : NULL;
+    int left = rows, unread = line || other ? rows : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const char *at[FC_MR / 3 + 1];
@@ -106,10 +108,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                     left = rows;
                     fetch += FC_LINE_LANES - rows * fetch_step;
                 }
-                if (rows_of_a && unwritten > 0) {
-                    unwritten--;
-                    FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
-                    line += y_row;
+                if (lines && unread > 0) {
+                    unread--;
+                    if (line) {
+                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
+                        line += y_row;
+                    }
+                    if (other) {
+                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(other + j * VL, 0, 2);
+                        other += g->residual_row;
+                    }
                 }
                 vec part[FC_WIDEST];
                 FC_UNROLL for (int j = 0; j < vectors; j++) part[j] = vload(b + j * VL);
