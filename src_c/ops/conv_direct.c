@@ -150,6 +150,15 @@ static int64_t blocks(plan *s)
     return s->count_n * s->count_h * s->count_w * s->p->groups;
 }
 
+/* A few panels that leave a thread without one, as 3 do one of two: each has its part of a row of pixels instead, and reads all of a
+ * weight that is packed. */
+static int is_uneven(plan *s, int threads, int64_t wanted)
+{
+    const fc_problem *p = s->p;
+    return taps(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted && s->panels % threads &&
+           s->block_w >= threads * p->k->gemm->max_rows;
+}
+
 /* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. Where
  * the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
 static void share_out(plan *s)
@@ -165,7 +174,11 @@ static void share_out(plan *s)
         s->block_h = fc_ceil_div(s->block_h, 2);
     while (!heavy && blocks(s) < wanted && s->block_w > 4 * p->k->gemm->max_rows)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
-    s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
+    if (heavy && is_uneven(s, threads, wanted))
+        s->block_w = fc_ceil_div(s->block_w, threads);
+    /* Each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts than threads. */
+    const int64_t tasks = taps(p) == 1 && !s->in_place ? threads : wanted;
+    s->parts = blocks(s) < tasks ? fc_min(s->panels, fc_ceil_div(tasks, blocks(s))) : 1;
     s->pack_late = blocks(s) == p->groups && !p->packed;
     /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
     const int64_t others = s->count_n * s->count_w * p->groups;
