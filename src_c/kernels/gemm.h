@@ -6,8 +6,8 @@
 /* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
  *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
- * over `rows` > 0 rows of a and y. width is `columns` rounded up to whole vectors. More columns than `widest` vectors are panels of two
- * vectors, b_panel elements apart, and a last one of the one to `widest` vectors that are left. */
+ * over `rows` > 0 rows of a and y. width is `columns` rounded up to whole vectors, at most `widest` of them. `pairs` panels of two vectors,
+ * b_panel elements apart, come before the one of the last columns: how the columns are cut is the caller's choice. */
 typedef struct {
     const void *a;
     int64_t a_row;
@@ -16,7 +16,7 @@ typedef struct {
     int64_t b_step_h, b_step_w, b_panel;
     void *y;
     int64_t y_row;
-    int64_t columns;
+    int64_t columns, pairs;
     int accumulate; /* start from y instead of 0 */
     int finish; /* apply the epilogue (not the identity): y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
     const void *scale, *bias, *residual;

@@ -77,8 +77,8 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
     }
-    /* Of rows of a their first lines, then the second ones; and y, which would be read when it is written. With no rows to fetch b,
-     * which is there: that costs less than a test. */
+    /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written, and the residual.
+     * With no rows to fetch b, which is there: that costs less than a test. */
     const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
@@ -86,8 +86,10 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory, or worse, those
      * of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
-    int left = rows, unwritten = rows_of_a && !g->stream && !g->accumulate ? rows : 0;
-    const T *line = y;
+    const int lines = ahead && FC_VECTOR_BYTES == 64;
+    const T *line = g->stream || g->accumulate ? NULL : y;
+    const T *other = g->finish && g->residual ? (const T *)g->residual + row * g->residual_row : NULL;
+    int left = rows, unread = line || other ? rows : 0;
     for (int64_t u = 0; u < g->taps_h; u++)
         for (int64_t v = 0; v < g->taps_w; v++) {
             const char *at[FC_MR / 3 + 1];
@@ -106,10 +108,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                     left = rows;
                     fetch += FC_LINE_LANES - rows * fetch_step;
                 }
-                if (rows_of_a && unwritten > 0) {
-                    unwritten--;
-                    FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
-                    line += y_row;
+                if (lines && unread > 0) {
+                    unread--;
+                    if (line) {
+                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
+                        line += y_row;
+                    }
+                    if (other) {
+                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(other + j * VL, 0, 2);
+                        other += g->residual_row;
+                    }
                 }
                 vec part[FC_WIDEST];
                 FC_UNROLL for (int j = 0; j < vectors; j++) part[j] = vload(b + j * VL);
@@ -271,7 +279,7 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };
     const T *a = g->a, *after = a + g->after;
-    if (g->columns <= FC_WIDEST * VL) {
+    if (g->pairs == 0) {
         N(gemm_panel)(g, 0, rows, after);
         return;
     }
@@ -281,9 +289,10 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
     for (int64_t row = 0; row < rows; row += strip) {
         const int64_t count = rows - row < strip ? rows - row : strip;
         const T *next = row + count < rows ? a + (row + count) * g->a_row : after;
-        for (int64_t col = 0; col < g->columns; col += part.columns) {
-            part.columns = g->columns - col <= FC_WIDEST * VL ? g->columns - col : 2 * VL;
-            part.b = (const T *)g->b + col / (2 * VL) * g->b_panel;
+        for (int64_t panel = 0; panel <= g->pairs; panel++) {
+            const int64_t col = panel * 2 * VL;
+            part.columns = panel < g->pairs ? 2 * VL : g->columns - col;
+            part.b = (const T *)g->b + panel * g->b_panel;
             part.y = (T *)g->y + col;
             part.scale = g->scale ? (const T *)g->scale + col : NULL;
             part.bias = g->bias ? (const T *)g->bias + col : NULL;

@@ -48,9 +48,7 @@ int fc_streams(const fc_problem *p)
     enum { LINE = 64 };
     const int64_t item = (int64_t)p->item;
     const fc_view *y = &p->y;
-    return y->stride_c == 1 &&
-           fc_should_stream(p->batch * y->h * y->w * p->groups * p->out_channels * item,
-                            p->batch * p->x.h * p->x.w * p->groups * p->in_channels * item) &&
+    return y->stride_c == 1 && fc_fills_cache(p->batch * y->h * y->w * p->groups * p->out_channels * item) &&
            p->k->vector_lanes * item == LINE && (uintptr_t)y->data % LINE == 0 && p->out_channels * item % LINE == 0 &&
            (y->stride_w | y->stride_h | y->stride_n) * item % LINE == 0;
 }

@@ -150,6 +150,15 @@ static int64_t blocks(plan *s)
     return s->count_n * s->count_h * s->count_w * s->p->groups;
 }
 
+/* A few panels that leave a thread without one, as 3 do one of two: each has its part of a row of pixels instead, and reads all of a
+ * weight that is packed. */
+static int is_uneven(plan *s, int threads, int64_t wanted)
+{
+    const fc_problem *p = s->p;
+    return taps(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted && s->panels % threads &&
+           s->block_w >= threads * p->k->gemm->max_rows;
+}
+
 /* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. Where
  * the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
 static void share_out(plan *s)
@@ -165,7 +174,11 @@ static void share_out(plan *s)
         s->block_h = fc_ceil_div(s->block_h, 2);
     while (!heavy && blocks(s) < wanted && s->block_w > 4 * p->k->gemm->max_rows)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
-    s->parts = blocks(s) < wanted ? fc_min(s->panels, fc_ceil_div(wanted, blocks(s))) : 1;
+    if (heavy && is_uneven(s, threads, wanted))
+        s->block_w = fc_ceil_div(s->block_w, threads);
+    /* Each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts than threads. */
+    const int64_t tasks = taps(p) == 1 && !s->in_place ? threads : wanted;
+    s->parts = blocks(s) < tasks ? fc_min(s->panels, fc_ceil_div(tasks, blocks(s))) : 1;
     s->pack_late = blocks(s) == p->groups && !p->packed;
     /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
     const int64_t others = s->count_n * s->count_w * p->groups;
@@ -251,9 +264,8 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
-    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width) and are
-     * as wide as the kernel cuts them (not narrow). */
-    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !p->narrow && !s.pack_late &&
+    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width). */
+    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
                  fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
     choose_tiles(&s);
     set_strip(&s);
@@ -474,6 +486,7 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
         .finish = c0 + chunk == p->in_channels && fc_has_epilogue(p),
         .y_row = y->pixel,
         .columns = end_of(s, last) - k.first,
+        .pairs = last - panel - 1,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .residual_row = p->residual.stride_w,

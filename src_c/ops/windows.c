@@ -24,7 +24,7 @@ static int64_t last_cache(void)
     return kib >= 1 << 10 ? (int64_t)kib << 10 : LAST_CACHE;
 }
 
-int fc_should_stream(int64_t written, int64_t read)
+static int64_t last_cache_once(void)
 {
     static int64_t cache; /* benign race: every thread writes the same value */
     int64_t known = __atomic_load_n(&cache, __ATOMIC_RELAXED);
@@ -32,8 +32,15 @@ int fc_should_stream(int64_t written, int64_t read)
         known = last_cache();
         __atomic_store_n(&cache, known, __ATOMIC_RELAXED);
     }
+    return known;
+}
+
+int fc_fills_cache(int64_t written) { return written > last_cache_once() / 3; }
+
+int fc_should_stream(int64_t written, int64_t read)
+{
     const int alone = fc_parallel_slots(INT64_MAX) == 1;
-    return written > known / 3 && (alone || written + read > known / 8 * 7);
+    return fc_fills_cache(written) && (alone || written + read > last_cache_once() / 8 * 7);
 }
 
 fc_pool_axis fc_window_axis(const fc_pool_axis *axis, int adaptive, int64_t in, int64_t out)

@@ -9,12 +9,14 @@ enum {
     FC_TILE_BYTES = 64, /* channels-first images are pooled a cache line of channels at a time */
 };
 
-/* Whether a call that writes and reads so many bytes should write past the caches: if it writes more than a third of the last-level cache,
- * and with several threads, if it all does not fit: two cores of a Zen 4 write 28 GB/s past the caches, and a ReLU of 12.8 MB takes
- * 0.45 ms so and 0.28 through them; one core 0.47 and 0.58. What is left
- * there must outlive what is read meanwhile, and what its reader writes: three arrays of a size. In a chain of copies (Zen 3,
- * 32 MiB) stores through the caches take 0.4 of the time of those past them at 4 MiB, 0.6 at 6, 1.4 at 8, 1.4 at 12, 1.8 at 16; a
- * copy that is only read, by nobody who writes, 0.4 at 8, 0.9 at 10, 1.3 at 12. */
+/* Whether so many bytes are more than a third of the last-level cache: what is left there must outlive what is read meanwhile, and what
+ * its reader writes, three arrays of a size. In a chain of copies (Zen 3, 32 MiB) stores through the caches take 0.4 of the time of
+ * those past them at 4 MiB, 0.6 at 6, 1.4 at 8, 1.4 at 12, 1.8 at 16; a copy that is only read, by nobody who writes, 0.4 at 8, 0.9 at
+ * 10, 1.3 at 12. */
+int fc_fills_cache(int64_t written);
+/* Whether a call that does little but write and read so many bytes should write past the caches: if it fills them, and with several
+ * threads, if it all does not fit: two cores of a Zen 4 write 28 GB/s past the caches, and a ReLU of 12.8 MB takes 0.45 ms so and 0.28
+ * through them; one core 0.47 and 0.58. */
 int fc_should_stream(int64_t written, int64_t read);
 
 static inline int64_t fc_lesser(int64_t a, int64_t b) { return a < b ? a : b; }
