@@ -149,7 +149,7 @@ static double winograd_cost(const fc_problem *p)
     const int square = p->kernel_h == p->kernel_w;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
-    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_products(&t) * in * out_vectors) : 0;
+    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * in * out_vectors) : 0;
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
                                                    (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +

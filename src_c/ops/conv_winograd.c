@@ -6,12 +6,14 @@
  * Stride 2: an output is the sum of four convolutions of stride 1, of the pixels in even and odd rows and columns with the even and odd
  * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
- * instead of 144, 1.8 times less. A 4 x 4 kernel has 100 instead of 256, 2.6 times less.
+ * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
+ * 100 products instead of 256, 2.6 times less.
  *
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
  * columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
- *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel]
+ *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel],
+ *                      of stride 2 u[phase and point][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -28,7 +30,7 @@
 
 enum {
     /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Of stride 2, whose
-     * phases have 81 or 100 points, PHASE_CHUNK: 400 KiB. */
+     * phases of a 4 x 4 kernel have 100, PHASE_CHUNK: 400 KiB. */
     CHUNK = 64,
     PHASE_CHUNK = 32,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
@@ -62,12 +64,11 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
-/* Rows of u for so many channels: those of each phase, in whole parts where there are several. */
-static int64_t phase_rows(const fc_tiles *t, int64_t channels)
+/* Rows of u for so many channels: whole parts where there are several phases. */
+static int64_t rows_of(const fc_tiles *t, int64_t channels)
 {
     return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
 }
-static int64_t rows_of(const fc_tiles *t, int64_t channels) { return t->phases * phase_rows(t, channels); }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -85,7 +86,7 @@ static plan make_plan(const fc_problem *p)
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
     const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
                   v = s.tiles.count * v_tile;
-    const int64_t u = fc_tile_products(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
+    const int64_t u = fc_tile_weights(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
@@ -106,7 +107,8 @@ static plan make_plan(const fc_problem *p)
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
     if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
-        s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
+        s.tiles.chunk =
+            fc_min(fc_tile_weights(&s.tiles) > FC_WINOGRAD_MAX_POINTS ? PHASE_CHUNK : CHUNK, p->in_channels);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
     s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
             s.tiles.k->multiply_few[1];
@@ -120,7 +122,7 @@ static plan make_plan(const fc_problem *p)
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.u_point);
+    s.u_bytes = s.few ? 0 : bytes_of(&s, fc_tile_weights(&s.tiles) * s.u_point);
     s.pack_bytes =
         p->packed ? 0 : bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -163,24 +165,31 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
                     channels, columns, taps, width);
 }
 
-/* u[e][phase][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To the
- * kernel a column is a row. */
+/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To
+ * the kernel of lines a column is a row. */
 static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
                            int64_t count, int64_t channels, char *u)
 {
-    const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
-    if (s->tiles.upright)
-        tap = row;
-    for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, rows = rows_of(t, channels), columns = count * width, step = t->step;
+    for (int64_t i = 0; i < t->phases; i++) {
         const fc_tile_phase f = fc_tile_phase_at(s->p, i);
-        s->tiles.k->weights[s->tiles.taps](taps + (f.row * row + f.column * tap) * item, step * row, step * tap, f.last,
-                                           count * width, u + c * width * item, s->u_point);
-        for (int64_t e = 0; e < s->tiles.points && c + count == channels && channels < rows; e++)
-            memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
+        const char *from = taps + (f.row * row + f.column * tap) * item;
+        char *to = u + c * width * item;
+        if (f.last == FC_WHOLE_TILE)
+            t->k->weights[t->taps](from, step * row, t->upright ? row : step * tap, columns, to, s->u_point);
+        else if (f.last)
+            s->p->k->winograd_small_line->weights[2](from, 0, step * (f.last == FC_LAST_ROW ? row : tap), columns, to,
+                                                     s->u_point);
+        else
+            memcpy(to, from, (size_t)(columns * item));
+        for (int64_t e = 0; e < fc_phase_weights(t, i); e++, u += s->u_point * item)
+            if (c + count == channels)
+                memset(u + channels * width * item, 0, (size_t)((rows - channels) * width * item));
     }
 }
 
-/* u[e][phase][c][column] for the chunk of channels [c0, c0 + channels) */
+/* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels) */
 static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
                               char *u)
 {
@@ -281,14 +290,22 @@ static fc_range phases_at(const plan *s, int e)
     return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
 }
 
-/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
+/* Which of the transformed weights a phase has at a point, where those of the phase start at `first`. */
+static int64_t weight_at(const fc_tiles *t, int64_t first, int last, int e)
+{
+    const int64_t row = e / t->in_w, column = e % t->in_w;
+    return first + (last & FC_LAST_COLUMN ? column : 0) +
+           (last & FC_LAST_ROW ? row * (last & FC_LAST_COLUMN ? t->in_w : 1) : 0);
+}
+
+/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[phase and e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
  * at `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64_t c0, int64_t channels, const char *v,
                      const char *u, char *m, const char *ahead, int64_t ahead_bytes)
 {
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), width = panel_width(s, panel),
-                  rows = phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
+                  rows = rows_of(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
     fc_winograd_product product = {
         .part = part,
         .v_brick = t->parts * part,
@@ -296,6 +313,7 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
         .m_brick = panel_parts(s, panel) * part,
         .share = t->share,
         .vectors = (int)(width / s->lanes),
+        .channels = rows,
         .accumulate = c0 > 0,
         .ahead_lines = lines,
     };
@@ -307,9 +325,12 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
         product.points = s->p->kernel_h % t->step ? 1 : slots.points;
         product.first = slots.first % t->share;
         product.tiles = slots.count;
-        product.channels = (phases.end - phases.first) * rows;
+        product.phases = 0;
+        for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
+            if (f >= phases.first)
+                product.u[product.phases++] =
+                    u + weight_at(t, first, fc_tile_phase_at(s->p, f).last, e) * s->u_point * item;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
-        product.u = u + (e * s->u_point + phases.first * rows * width) * item;
         product.m = m + (at + brick * product.m_brick) * item;
         product.ahead = ahead + e * lines * FC_LINE_BYTES;
         t->k->multiply(&product);

@@ -71,6 +71,21 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
 }
 fc_tiles fc_make_tiles(const fc_problem *);
 
+/* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
+static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
+{
+    const int last = fc_tile_phase_at(t->p, index).last;
+    return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
+}
+/* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
+static inline int64_t fc_tile_weights(const fc_tiles *t)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < t->phases; i++)
+        sum += fc_phase_weights(t, i);
+    return sum;
+}
+
 /* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are `size`. */
 static inline int64_t fc_tile_start(int64_t index, int64_t whole, int64_t out)
 {
