@@ -245,44 +245,45 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 #define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
-INLINE void N(wino_product)(const T *v, const fc_winograd_product *g, int64_t point, T *m, const T *after, const int rows,
-                            const int vectors)
+INLINE void N(wino_product)(const T *v, const T *const *phase, T *m, const T *after, const fc_winograd_product *g,
+                            const int rows, const int vectors)
 {
-    const int64_t part = g->part;
+    const int64_t part = g->part, channels = g->channels;
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
     vec acc[FC_BRICK][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
             acc[i][j] = g->accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
-    for (int f = 0; f < g->phases; f++) {
-        const T *u = (const T *)g->u[f] + point;
-        for (int64_t c = g->channels; c > 0; c -= FC_LINE) {
-            const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE || f + 1 < g->phases ? v + part : after,
-                    *fetch = next;
-            for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
-                __builtin_prefetch(fetch); /* too far for a stream */
-                const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
-                FC_UNROLL for (int i = 0; i < rows; i++)
-                {
-                    const vec a = vset1(p[i * FC_LINE]);
-                    acc[i][0] = vmuladd(a, u0, acc[i][0]);
-                    if (vectors > 1)
-                        acc[i][1] = vmuladd(a, u1, acc[i][1]);
-                }
-            }
-            v = next;
+    const T *u = *phase;
+    for (int64_t c = g->phases * channels, next_phase = c - channels; c > 0; c -= FC_LINE) {
+        if (c == next_phase) {
+            u = *++phase;
+            next_phase -= channels;
         }
+        const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
+        for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
+            __builtin_prefetch(fetch); /* too far for a stream */
+            const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
+            FC_UNROLL for (int i = 0; i < rows; i++)
+            {
+                const vec a = vset1(p[i * FC_LINE]);
+                acc[i][0] = vmuladd(a, u0, acc[i][0]);
+                if (vectors > 1)
+                    acc[i][1] = vmuladd(a, u1, acc[i][1]);
+            }
+        }
+        v = next;
     }
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const fc_winograd_product *, int64_t point, T *m, const T *after);
+typedef void N(wino_product_fn)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *);
 #define FC_PRODUCT_OF(name, rows, vectors)                                                                             \
-    static void N(name)(const T *v, const fc_winograd_product *g, int64_t point, T *m, const T *after)                 \
+    static void N(name)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *g)             \
     {                                                                                                                  \
-        N(wino_product)(v, g, point, m, after, rows, vectors);                                                         \
+        N(wino_product)(v, u, m, after, g, rows, vectors);                                                             \
     }
 #define FC_PRODUCT(n) FC_PRODUCT_OF(wino_product_1_##n, 2 * n, 1) FC_PRODUCT_OF(wino_product_2_##n, n, 2)
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
@@ -311,6 +312,9 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
         for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
             __builtin_prefetch(ahead, 0, 2);
         const T *v = (const T *)g->v + e * FC_POINT, *next = v + g->first * FC_LINE + FC_POINT;
+        const T *u[FC_WINOGRAD_PHASES];
+        for (int f = 0; f < g->phases; f++)
+            u[f] = (const T *)g->u[f] + e * g->u_point;
         T *m = (T *)g->m + e * FC_POINT;
         int64_t at = g->first * FC_LINE, brick = g->share - g->first;
         for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, m += g->m_brick) {
@@ -320,7 +324,7 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
                 const int64_t count = (rows - row + groups - i - 1) / (groups - i), to = at + count * step * FC_LINE;
                 row += count;
                 const T *after = i + 1 < groups ? v + to : left > brick ? v + g->v_brick : next;
-                N(wino_products)[count][g->vectors - 1](v + at, g, e * g->u_point, m + at, after);
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, after, g);
                 at = to;
             }
         }

@@ -235,11 +235,10 @@ static double least_cost(const fc_problem *p)
     return few == &taps ? taps_cost(p) : few == &pixels ? pixels_cost(p) : direct_cost(p);
 }
 
-/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. With a stride its gain is
- * small and depends most on how fast caches are written. */
+/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. */
 static int winograd_pays(const fc_problem *p)
 {
-    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : p->stride_h > 1 ? 0.8 : 0.9;
+    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : 0.9;
     const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
     return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin;
 }

@@ -5,8 +5,7 @@
 
 /* Tiles are numbered through images, tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
- * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. Of 2 taps the last
- * tile alone is short. */
+ * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
