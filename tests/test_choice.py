@@ -29,7 +29,8 @@ def test_choice_by_the_shape(isa, batch):
         ((64, 1, 57, 5), "taps"),
         ((64, 1, 64, 3), "taps"),
         ((17, 23, 80, 3, 2), "direct"),  # a stride and few channels: the transforms cost too much
-        ((97, 101, 23, 3, 2), "direct"),
+        ((97, 101, 17, 3, 2), "direct"),  # and few pixels: the transforms of the weight
+        ((128, 256, 28, 3, 2), "winograd"),
     ):
         assert chosen(*shape, batch=batch) == wanted, shape
 

@@ -283,7 +283,7 @@ def test_short_tiles_in_stretches(isa, rng):
     ("kernel", "stride", "size"), [(3, 1, 7), (3, 1, 13), (3, 2, 23), (4, 2, 18)]
 )
 def test_panels_left_over(kernel, stride, size, outputs, isa, rng):
-    """Panels that are no multiple of the threads are cut into vectors: the same bits, and in plans."""
+    """Panels left over by the threads are cut into vectors: the same bits, and in plans."""
     x = rng.standard_normal((1, 272, size, size), dtype=np.float32)
     layer = fastconv.nn.Conv2d(272, outputs, kernel, stride=stride, padding=1)
     w, bias = layer.weight.data, layer.bias.data

@@ -210,8 +210,8 @@ INLINE void N(wino_input_border)(const void *const *x, int64_t channels, int las
 #undef FC_WINO_LINE
 #undef FC_WINO_SQUARE
 
-INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t count, void *u_, int64_t pitch, const int taps,
-                            const int points)
+INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t count, void *u_, int64_t pitch,
+                            const int taps, const int points)
 {
     const int tile = FC_WINO_TILE, lines = points == tile ? 1 : taps;
     const T *w = w_;
