@@ -147,7 +147,9 @@ static double winograd_cost(const fc_problem *p)
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
-    const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
+    /* the channels of a phase are whole parts */
+    const int64_t in = t.phases == 1 ? p->in_channels : fc_round_up(p->in_channels, t.k->line),
+                  out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * in * out_vectors) : 0;
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
