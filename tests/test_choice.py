@@ -30,7 +30,8 @@ def test_choice_by_the_shape(isa, batch):
         ((48, 1, 112, 3, 2), "dots"),
         ((64, 1, 128, 1), "dots"),
         ((17, 23, 80, 3, 2), "direct"),  # a stride and few channels: the transforms cost too much
-        ((97, 101, 23, 3, 2), "direct"),
+        ((97, 101, 17, 3, 2), "direct"),  # and few pixels: the transforms of the weight
+        ((128, 256, 28, 3, 2), "winograd"),
     ):
         assert chosen(*shape, batch=batch) == wanted, shape
 

@@ -278,6 +278,37 @@ def test_short_tiles_in_stretches(isa, rng):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
 
 
+@pytest.mark.parametrize("outputs", [24, 48, 80, 96, 160])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(3, 1, 7), (3, 1, 13), (3, 2, 23), (4, 2, 18)]
+)
+def test_panels_left_over(kernel, stride, size, outputs, isa, rng):
+    """Panels left over by the threads are cut into vectors: the same bits, and in plans."""
+    x = rng.standard_normal((1, 272, size, size), dtype=np.float32)
+    layer = fastconv.nn.Conv2d(272, outputs, kernel, stride=stride, padding=1)
+    w, bias = layer.weight.data, layer.bias.data
+    options = {"stride": stride, "padding": 1}
+    want = F.conv2d(x, w, bias, algorithm="direct", **options)
+    g = rng.standard_normal(want.shape, dtype=np.float32)
+    mask = {"output_mask": (True, False, False)}
+    want_x = F.conv2d_backward(g, x, w, algorithm="direct", **mask, **options)[0]
+    options["algorithm"] = "winograd"
+    first = None
+    plan = fastconv.compile(layer, x.shape)
+    for threads in (1, 2, 3, 5):
+        with fastconv.num_threads(threads):
+            got = (
+                F.conv2d(x, w, bias, **options),
+                plan(x),
+                F.conv2d_backward(g, x, w, **mask, **options)[0],
+            )
+        first = first or got
+        for a, b in zip(got, first, strict=True):
+            assert same_bits(a, b)
+    for a, b in zip(first, (want, want, want_x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+
+
 @pytest.mark.parametrize(
     ("groups", "channels", "outputs", "size"), [(5, 4, 6, 9), (4, 16, 24, 33), (7, 33, 18, 13)]
 )

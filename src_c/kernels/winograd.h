@@ -21,18 +21,19 @@ enum {
     FC_WINOGRAD_MAX_OUT = 4,
     FC_WINOGRAD_MAX_KERNEL = 5,
     FC_WINOGRAD_MAX_POINTS = 36,
+    FC_WINOGRAD_PHASES = 4, /* of stride 2 */
     FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
 };
 
-/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] u[e * u_point + c * width + k], e < points, first <= t < first + tiles, k < width.
- * Bricks hold `share` tiles each, the last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of
+/* m[e][t][k] (+)= sum_{f < phases, c < channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points, first <= t < first + tiles,
+ * k < width. The channels of several phases are whole parts. Bricks hold `share` tiles each, the last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of
  * an odd number the one behind the last of a brick is read and written too. */
 typedef struct {
-    const void *v, *u;
+    const void *v, *u[FC_WINOGRAD_PHASES];
     void *m;
     int64_t part, v_brick, u_point, m_brick; /* pitches, elements */
     int64_t first, tiles, share, channels;
-    int points, vectors; /* width / vector_lanes, 1 or 2 */
+    int phases, points, vectors; /* width / vector_lanes, 1 or 2 */
     int accumulate; /* start from m instead of 0 */
     /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an array. */
     const char *ahead;
@@ -69,8 +70,7 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
-/* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of pixels or taps
- * read. */
+/* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of pixels read. */
 enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAST_COLUMN };
 
 /* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
@@ -89,10 +89,10 @@ typedef struct {
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *); /* this and gradients: r > 2 */
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
-     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i];
-     * taps without their bit in `last` count as 0 */
-    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int last, int64_t count,
-                                                void *u, int64_t pitch);
+     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i]
+     */
+    void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int64_t count, void *u,
+                                                int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
      * for row < rows, column < columns, k < channels; where rows (columns) are less than m, the last row (column) of points is set
      * to 0 first: no other output needs it. m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].

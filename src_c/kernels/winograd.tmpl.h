@@ -210,18 +210,16 @@ INLINE void N(wino_input_border)(const void *const *x, int64_t channels, int las
 #undef FC_WINO_LINE
 #undef FC_WINO_SQUARE
 
-INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, int64_t count, void *u_, int64_t pitch,
+INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t count, void *u_, int64_t pitch,
                             const int taps, const int points)
 {
     const int tile = FC_WINO_TILE, lines = points == tile ? 1 : taps;
-    const int rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN;
     const T *w = w_;
     T *u = u_;
     for (int64_t c = 0; c < count; c += VL) {
         vec g[25], t[30], all[6], *const r = all + 6 - tile;
     FC_UNROLL for (int i = 0; i < lines; i++)
-            FC_UNROLL for (int j = 0; j < taps; j++)
-                g[taps * i + j] = (i == 0 || rows) && (j == 0 || columns) ? vload(w + i * row + j * tap + c) : (vec){0};
+            FC_UNROLL for (int j = 0; j < taps; j++) g[taps * i + j] = vload(w + i * row + j * tap + c);
         if (lines == 1) {
             N(wino_g)(all, g, 1, taps, tile);
             FC_UNROLL for (int j = 0; j < tile; j++) vstore(u + j * pitch + c, r[j]);
@@ -233,12 +231,10 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
             FC_UNROLL for (int i = 0; i < tile; i++) t[taps * i + j] = r[i];
         }
         FC_UNROLL for (int i = 0; i < tile; i++)
-            if (i < tile - 1 || rows) {
-                N(wino_g)(all, t + taps * i, 1, taps, tile);
-                FC_UNROLL for (int j = 0; j < tile; j++)
-                    if (j < tile - 1 || columns)
-                        vstore(u + (tile * i + j) * pitch + c, r[j]);
-            }
+        {
+            N(wino_g)(all, t + taps * i, 1, taps, tile);
+            FC_UNROLL for (int j = 0; j < tile; j++) vstore(u + (tile * i + j) * pitch + c, r[j]);
+        }
     }
 }
 
@@ -249,16 +245,22 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int last, 
 #define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
-INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after,
+INLINE void N(wino_product)(const T *v, const T *const *phase, T *m, const T *after, const fc_winograd_product *g,
                             const int rows, const int vectors)
 {
+    const int64_t part = g->part, channels = g->channels;
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
     vec acc[FC_BRICK][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
-    for (int64_t c = channels; c > 0; c -= FC_LINE) {
+            acc[i][j] = g->accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
+    const T *u = *phase;
+    for (int64_t c = g->phases * channels, next_phase = c - channels; c > 0; c -= FC_LINE) {
+        if (c == next_phase) {
+            u = *++phase;
+            next_phase -= channels;
+        }
         const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
         for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
             __builtin_prefetch(fetch); /* too far for a stream */
@@ -277,12 +279,11 @@ INLINE void N(wino_product)(const T *v, const T *u, T *m, int64_t channels, int6
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate,
-                                const T *after);
+typedef void N(wino_product_fn)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *);
 #define FC_PRODUCT_OF(name, rows, vectors)                                                                             \
-    static void N(name)(const T *v, const T *u, T *m, int64_t channels, int64_t part, int accumulate, const T *after)  \
+    static void N(name)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *g)             \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, channels, part, accumulate, after, rows, vectors);                                    \
+        N(wino_product)(v, u, m, after, g, rows, vectors);                                                             \
     }
 #define FC_PRODUCT(n) FC_PRODUCT_OF(wino_product_1_##n, 2 * n, 1) FC_PRODUCT_OF(wino_product_2_##n, n, 2)
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
@@ -310,8 +311,10 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
     for (int e = 0; e < g->points; e++) {
         for (int64_t i = 0; i < g->ahead_lines; i++, ahead += 64)
             __builtin_prefetch(ahead, 0, 2);
-        const T *v = (const T *)g->v + e * FC_POINT, *u = (const T *)g->u + e * g->u_point;
-        const T *next = v + g->first * FC_LINE + FC_POINT;
+        const T *v = (const T *)g->v + e * FC_POINT, *next = v + g->first * FC_LINE + FC_POINT;
+        const T *u[FC_WINOGRAD_PHASES];
+        for (int f = 0; f < g->phases; f++)
+            u[f] = (const T *)g->u[f] + e * g->u_point;
         T *m = (T *)g->m + e * FC_POINT;
         int64_t at = g->first * FC_LINE, brick = g->share - g->first;
         for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, m += g->m_brick) {
@@ -321,7 +324,7 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
                 const int64_t count = (rows - row + groups - i - 1) / (groups - i), to = at + count * step * FC_LINE;
                 row += count;
                 const T *after = i + 1 < groups ? v + to : left > brick ? v + g->v_brick : next;
-                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, g->channels, g->part, g->accumulate, after);
+                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, after, g);
                 at = to;
             }
         }
@@ -622,10 +625,10 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
 
 /* r taps, m outputs */
 #define FC_FORWARD(shape, points, r, m)                                                                                \
-    static void N(winograd_weights_##shape##r)(const void *w, int64_t row, int64_t tap, int last, int64_t count,       \
-                                               void *u, int64_t pitch)                                                 \
+    static void N(winograd_weights_##shape##r)(const void *w, int64_t row, int64_t tap, int64_t count, void *u,        \
+                                               int64_t pitch)                                                          \
     {                                                                                                                  \
-        N(wino_weights)(w, row, tap, last, count, u, pitch, r, points);                                                \
+        N(wino_weights)(w, row, tap, count, u, pitch, r, points);                                                      \
     }                                                                                                                  \
     static void N(winograd_output_##shape##r)(const fc_winograd_output *o, void *x, const void *residual, void *y,     \
                                               int rows, int columns)                                                   \

@@ -156,9 +156,11 @@ static double winograd_cost(const fc_problem *p)
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
-    const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
+    /* the channels of a phase are whole parts */
+    const int64_t in = t.phases == 1 ? p->in_channels : fc_round_up(p->in_channels, t.k->line),
+                  out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
-    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_products(&t) * in * out_vectors) : 0;
+    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * in * out_vectors) : 0;
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
                                                    (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
@@ -272,11 +274,10 @@ static double least_cost(const fc_problem *p)
     return cost;
 }
 
-/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. With a stride its gain is
- * small and depends most on how fast caches are written. */
+/* Winograd's lanes are output channels too: half empty, it pays where a pixel's inputs are whole vectors. */
 static int winograd_pays(const fc_problem *p)
 {
-    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : p->stride_h > 1 ? 0.8 : 0.9;
+    const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : 0.9;
     const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
     return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin;
 }

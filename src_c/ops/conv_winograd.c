@@ -6,12 +6,14 @@
  * Stride 2: an output is the sum of four convolutions of stride 1, of the pixels in even and odd rows and columns with the even and odd
  * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
- * instead of 144, 1.8 times less. A 4 x 4 kernel has 100 instead of 256, 2.6 times less.
+ * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
+ * 100 products instead of 256, 2.6 times less.
  *
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
  * columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
- *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel]
+ *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel],
+ *                      of stride 2 u[phase and point][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -28,7 +30,7 @@
 
 enum {
     /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Of stride 2, whose
-     * phases have 81 or 100 points, PHASE_CHUNK: 400 KiB. */
+     * phases of a 4 x 4 kernel have 100, PHASE_CHUNK: 400 KiB. */
     CHUNK = 64,
     PHASE_CHUNK = 32,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
@@ -49,6 +51,7 @@ typedef struct {
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
+    int64_t each, halves; /* by panels, see piece_at */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
@@ -62,12 +65,11 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
-/* Rows of u for so many channels: those of each phase, in whole parts where there are several. */
-static int64_t phase_rows(const fc_tiles *t, int64_t channels)
+/* Rows of u for so many channels: whole parts where there are several phases. */
+static int64_t rows_of(const fc_tiles *t, int64_t channels)
 {
     return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
 }
-static int64_t rows_of(const fc_tiles *t, int64_t channels) { return t->phases * phase_rows(t, channels); }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -85,28 +87,32 @@ static plan make_plan(const fc_problem *p)
     /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
     const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
                   v = s.tiles.count * v_tile;
-    const int64_t u = fc_tile_products(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
+    const int64_t u = fc_tile_weights(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
     /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its use: 3/4 of
-     * the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u, as long as 2 u move. */
+     * the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u, as long as 2 u move. A v that
+     * stays in that cache is multiplied by panels: threads that share u read each other's part of it from the third. */
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
     const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
-    s.by_panels = u > l2 / 2 && (v <= l2 / 2 || by_panels < by_tiles || u > MAX_U_BYTES);
+    s.by_panels = u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES);
+    const int64_t threads = fc_parallel_slots(INT64_MAX);
     if (s.by_panels) {
         s.block = fc_ceil_div(s.tiles.count, stretches);
         s.count = fc_ceil_div(s.tiles.count, s.block);
+        s.each = s.panels / threads;
+        s.halves = threads > 1 && s.panels % threads * 2 <= threads ? s.panels % threads * 2 : 0;
     } else {
-        const int64_t threads = fc_parallel_slots(INT64_MAX);
         if (s.count < 8 * threads) /* a multiple of the threads, so that none waits */
             s.count = fc_round_up(s.count, threads);
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
     if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
-        s.tiles.chunk = fc_min(PHASE_CHUNK, p->in_channels);
+        s.tiles.chunk =
+            fc_min(fc_tile_weights(&s.tiles) > FC_WINOGRAD_MAX_POINTS ? PHASE_CHUNK : CHUNK, p->in_channels);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
     s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
             s.tiles.k->multiply_few[1];
@@ -120,7 +126,7 @@ static plan make_plan(const fc_problem *p)
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.u_point);
+    s.u_bytes = s.few ? 0 : bytes_of(&s, fc_tile_weights(&s.tiles) * s.u_point);
     s.pack_bytes =
         p->packed ? 0 : bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
     s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
@@ -143,66 +149,97 @@ static memory thread_memory(const plan *s, int slot)
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------*/
-static int64_t panel_columns(const plan *s, int64_t panel)
+/* Output channels first .. first + columns - 1 of a panel, all of them or one of its vectors: rows of u and m are `width` long, those of
+ * taps packed for the whole panel `panel_width`. */
+typedef struct {
+    int64_t panel, first, columns, width, panel_width;
+} piece;
+
+static piece whole_panel(const plan *s, int64_t panel)
 {
-    return fc_min(s->panel, s->p->out_channels - panel * s->panel);
+    piece k = {.panel = panel, .first = panel * s->panel};
+    k.columns = fc_min(s->panel, s->p->out_channels - k.first);
+    k.width = k.panel_width = k.columns > s->lanes ? s->panel : s->lanes;
+    return k;
 }
-static int64_t panel_width(const plan *s, int64_t panel)
+
+/* Vector `index` of it, which may be one behind the last. */
+static piece vector_of(const plan *s, int64_t panel, int64_t index)
 {
-    return panel_columns(s, panel) > s->lanes ? s->panel : s->lanes;
+    piece k = whole_panel(s, panel);
+    k.first += index * s->lanes;
+    k.columns = fc_max(0, fc_min(s->lanes, k.columns - index * s->lanes));
+    k.width = s->lanes;
+    return k;
 }
 
 /* taps[u][v][c][column] of channels [c0, c0 + channels) */
-static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *taps)
+static void pack_taps(const plan *s, int64_t group, const piece *k, int64_t c0, int64_t channels, char *taps)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, width = panel_width(s, panel), columns = panel_columns(s, panel);
-    if (columns < width)
-        memset(taps, 0, (size_t)(p->kernel_h * p->kernel_w * channels * width * item));
-    fc_pack_weights(p, p->weight + (group * p->weight_g + panel * s->panel * p->weight_k + c0 * p->weight_c) * item,
-                    channels, columns, taps, width);
+    const int64_t item = (int64_t)p->item;
+    if (k->columns < k->width)
+        memset(taps, 0, (size_t)(p->kernel_h * p->kernel_w * channels * k->width * item));
+    fc_pack_weights(p, p->weight + (group * p->weight_g + k->first * p->weight_k + c0 * p->weight_c) * item, channels,
+                    k->columns, taps, k->width);
 }
 
-/* u[e][phase][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To the
- * kernel a column is a row. */
+/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To
+ * the kernel of lines a column is a row. */
 static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
                            int64_t count, int64_t channels, char *u)
 {
-    const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
-    if (s->tiles.upright)
-        tap = row;
-    for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, rows = rows_of(t, channels), columns = count * width, step = t->step;
+    for (int64_t i = 0; i < t->phases; i++) {
         const fc_tile_phase f = fc_tile_phase_at(s->p, i);
-        s->tiles.k->weights[s->tiles.taps](taps + (f.row * row + f.column * tap) * item, step * row, step * tap, f.last,
-                                           count * width, u + c * width * item, s->u_point);
-        for (int64_t e = 0; e < s->tiles.points && c + count == channels && channels < rows; e++)
-            memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
+        const char *from = taps + (f.row * row + f.column * tap) * item;
+        char *to = u + c * width * item;
+        if (f.last == FC_WHOLE_TILE)
+            t->k->weights[t->taps](from, step * row, t->upright ? row : step * tap, columns, to, s->u_point);
+        else if (f.last)
+            s->p->k->winograd_small_line->weights[2](from, 0, step * (f.last == FC_LAST_ROW ? row : tap), columns, to,
+                                                     s->u_point);
+        else
+            memcpy(to, from, (size_t)(columns * item));
+        for (int64_t e = 0; e < fc_phase_weights(t, i); e++, u += s->u_point * item)
+            if (channels < rows && c + count == channels)
+                memset(u + channels * width * item, 0, (size_t)((rows - channels) * width * item));
     }
 }
 
-/* u[e][phase][c][column] for the chunk of channels [c0, c0 + channels) */
-static void transform_weights(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *pack,
+/* Of taps that are packed for the whole panel: a vector of it is a part of each row. */
+static void transform_packed(const plan *s, const piece *k, const char *taps, int64_t row, int64_t tap,
+                             int64_t channels, char *u)
+{
+    const int64_t item = (int64_t)s->p->item, count = k->width == k->panel_width ? channels : 1;
+    taps += (k->first - k->panel * s->panel) * item;
+    for (int64_t c = 0; c < channels; c += count)
+        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, count, channels, u);
+}
+
+/* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels) */
+static void transform_weights(const plan *s, int64_t group, const piece *k, int64_t c0, int64_t channels, char *pack,
                               char *u)
 {
     const fc_problem *p = s->p;
-    const int64_t width = panel_width(s, panel);
     if (p->packed) { /* by fc_use_packed */
-        const int64_t at = fc_packed_at(p, group, panel * s->panel, c0, width);
-        transform_taps(s, width, p->packed + at * (int64_t)p->item, p->packed_u * width, p->packed_v * width, 0,
-                       channels, channels, u);
+        transform_packed(s, k,
+                         p->packed + fc_packed_at(p, group, k->panel * s->panel, c0, k->panel_width) * (int64_t)p->item,
+                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, channels, u);
         return;
     }
     for (int64_t c = 0; c < channels; c += PACKED) {
-        const int64_t count = fc_min(PACKED, channels - c), tap = count * width;
-        pack_taps(s, group, panel, c0 + c, count, pack);
-        transform_taps(s, width, pack, p->kernel_w * tap, tap, c, count, channels, u);
+        const int64_t count = fc_min(PACKED, channels - c), tap = count * k->width;
+        pack_taps(s, group, k, c0 + c, count, pack);
+        transform_taps(s, k->width, pack, p->kernel_w * tap, tap, c, count, channels, u);
     }
 }
 
 /* Where the chunk of channels from c0 on is in a u of all. */
-static int64_t u_offset(const plan *s, int64_t panel, int64_t c0)
+static int64_t u_offset(const plan *s, const piece *k, int64_t c0)
 {
-    return rows_of(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
+    return rows_of(&s->tiles, c0) * k->width * (int64_t)s->p->item;
 }
 
 static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
@@ -214,22 +251,22 @@ static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
  * it. taps[group][panel][chunk][u][v][c][column] */
 static int64_t taps_panel(const plan *s) { return taps_of(s) * s->p->in_channels * s->panel; }
 
-static const char *stored_taps(const plan *s, int64_t group, int64_t panel, int64_t c0)
+static const char *stored_taps(const plan *s, int64_t group, const piece *k, int64_t c0)
 {
-    const int64_t at = (group * s->panels + panel) * taps_panel(s) + taps_of(s) * c0 * panel_width(s, panel);
+    const int64_t at = (group * s->panels + k->panel) * taps_panel(s) + taps_of(s) * c0 * k->panel_width;
     return s->p->packed + at * (int64_t)s->p->item;
 }
 
 /* Of few tiles taps[vector of columns][c][u][v][column]: one stream. */
-static void pack_vectors(const plan *s, int64_t group, int64_t panel, int64_t c0, int64_t channels, char *to)
+static void pack_vectors(const plan *s, int64_t group, const piece *part, int64_t c0, int64_t channels, char *to)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, taps = taps_of(s), step = taps * s->lanes;
     const int runs = p->weight_c == taps && p->weight_u == p->kernel_w && p->weight_v == 1;
-    for (int64_t k = 0; k < panel_columns(s, panel); k += s->lanes, to += channels * step * item) {
-        const int64_t columns = fc_min(s->lanes, panel_columns(s, panel) - k);
+    for (int64_t k = 0; k < part->columns; k += s->lanes, to += channels * step * item) {
+        const int64_t columns = fc_min(s->lanes, part->columns - k);
         const char *from =
-            p->weight + (group * p->weight_g + (panel * s->panel + k) * p->weight_k + c0 * p->weight_c) * item;
+            p->weight + (group * p->weight_g + (part->first + k) * p->weight_k + c0 * p->weight_c) * item;
         if (columns < s->lanes)
             memset(to, 0, (size_t)(channels * step * item));
         if (runs)
@@ -250,26 +287,27 @@ static void store_weights(void *context, int64_t task, int slot)
 {
     const store_job *j = context;
     const plan *s = j->s;
-    const int64_t group = task / s->panels, panel = task % s->panels, item = (int64_t)s->p->item;
+    const int64_t group = task / s->panels, item = (int64_t)s->p->item;
+    const piece k = whole_panel(s, task % s->panels);
     if (!s->by_panels) {
         for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
-            transform_weights(s, group, panel, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
-                              j->packs + slot * j->pack_pitch, j->to + task * s->u_bytes + u_offset(s, panel, c0));
+            transform_weights(s, group, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
+                              j->packs + slot * j->pack_pitch, j->to + task * s->u_bytes + u_offset(s, &k, c0));
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
     if (s->few) {
-        pack_vectors(s, group, panel, 0, s->p->in_channels, to);
+        pack_vectors(s, group, &k, 0, s->p->in_channels, to);
         return;
     }
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
-        pack_taps(s, group, panel, c0, channels, to + taps_of(s) * c0 * panel_width(s, panel) * item);
+        pack_taps(s, group, &k, c0, channels, to + taps_of(s) * c0 * k.width * item);
     }
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
+static int64_t parts_of(const plan *s, const piece *k) { return fc_channel_parts(s->p, k->width); }
 
 /* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
  * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
@@ -281,21 +319,30 @@ static fc_range phases_at(const plan *s, int e)
     return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
 }
 
-/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
+/* Which of the transformed weights a phase has at a point, where those of the phase start at `first`. */
+static int64_t weight_at(const fc_tiles *t, int64_t first, int last, int e)
+{
+    const int64_t row = e / t->in_w, column = e % t->in_w;
+    return first + (last & FC_LAST_COLUMN ? column : 0) +
+           (last & FC_LAST_ROW ? row * (last & FC_LAST_COLUMN ? t->in_w : 1) : 0);
+}
+
+/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[phase and e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
  * at `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one call. */
-static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64_t c0, int64_t channels, const char *v,
+static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int64_t c0, int64_t channels, const char *v,
                      const char *u, char *m, const char *ahead, int64_t ahead_bytes)
 {
     const fc_tiles *t = &s->tiles;
-    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), width = panel_width(s, panel),
-                  rows = phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), rows = rows_of(t, channels),
+                  lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
     fc_winograd_product product = {
         .part = part,
         .v_brick = t->parts * part,
         .u_point = s->u_point,
-        .m_brick = panel_parts(s, panel) * part,
+        .m_brick = parts_of(s, k) * part,
         .share = t->share,
-        .vectors = (int)(width / s->lanes),
+        .vectors = (int)(k->width / s->lanes),
+        .channels = rows,
         .accumulate = c0 > 0,
         .ahead_lines = lines,
     };
@@ -307,9 +354,12 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
         product.points = s->p->kernel_h % t->step ? 1 : slots.points;
         product.first = slots.first % t->share;
         product.tiles = slots.count;
-        product.channels = (phases.end - phases.first) * rows;
+        product.phases = 0;
+        for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
+            if (f >= phases.first)
+                product.u[product.phases++] =
+                    u + weight_at(t, first, fc_tile_phase_at(s->p, f).last, e) * s->u_point * item;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
-        product.u = u + (e * s->u_point + phases.first * rows * width) * item;
         product.m = m + (at + brick * product.m_brick) * item;
         product.ahead = ahead + e * lines * FC_LINE_BYTES;
         t->k->multiply(&product);
@@ -317,12 +367,11 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
 }
 
 /* Output channels of one panel, for the tiles of a run. */
-static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile_run *r, char *m, char *tile)
+static void store_run(const plan *s, int64_t group, const piece *k, const fc_tile_run *r, char *m, char *tile)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + panel * s->panel,
-                  columns = panel_columns(s, panel);
+    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + k->first, columns = k->columns;
     const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, w = fc_tile_start(r->column, whole, out),
                   h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
                   rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, p->y.h);
@@ -341,14 +390,14 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         .residual_pixel = p->residual.stride_w,
         .y_row = s->y_in_place ? p->y.stride_h : pitch.row,
         .y_pixel = s->y_in_place ? p->y.stride_w : pitch.pixel,
-        .check = panel == 0 ? check : NULL,
+        .check = k->first == 0 ? check : NULL,
         .stream = s->stream,
     };
     const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_pixel = o.residual_pixel;
     if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const char *residual = fc_residual_at(p, r->n, channel, h, w);
-    fc_tile_place place = fc_first_place(&s->tiles, r, panel_parts(s, panel));
+    fc_tile_place place = fc_first_place(&s->tiles, r, parts_of(s, k));
     for (int64_t column = r->column; column < r->column + r->count;) {
         const int64_t length = fc_tile_length(column, whole, out, p->y.w);
         if (s->fetch && !s->stream)
@@ -363,7 +412,7 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
         residual = fc_at(residual, length * residual_pixel, p->item);
         fc_next_place(&s->tiles, r, ++column, &place);
     }
-    if (panel == 0 && !p->k->finite(s->lanes, check))
+    if (k->first == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
         const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
@@ -373,11 +422,12 @@ static void store_run(const plan *s, int64_t group, int64_t panel, const fc_tile
     }
 }
 
-static void store_tiles(const plan *s, const fc_tile_block *b, int64_t group, int64_t panel, char *m, char *tile_memory)
+static void store_tiles(const plan *s, const fc_tile_block *b, int64_t group, const piece *k, char *m,
+                        char *tile_memory)
 {
     for (int64_t tile = b->first; tile < b->end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, b, tile, b->end);
-        store_run(s, group, panel, &r, m, tile_memory);
+        store_run(s, group, k, &r, m, tile_memory);
         tile += r.count;
     }
     if (s->stream)
@@ -414,10 +464,11 @@ static void run_tiles(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, &b, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
         const char *u = stored_weights(s, group, panel);
+        const piece k = whole_panel(s, panel);
         for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
-            multiply(s, &b, panel, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv, u + u_offset(s, panel, c0),
-                     t.m, t.uv, 0);
-        store_tiles(s, &b, group, panel, t.m, t.tile);
+            multiply(s, &b, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv, u + u_offset(s, &k, c0), t.m,
+                     t.uv, 0);
+        store_tiles(s, &b, group, &k, t.m, t.tile);
     }
 }
 
@@ -445,13 +496,30 @@ static void multiply_few(const plan *s, const fc_winograd_few *all)
     }
 }
 
-/* A panel of few tiles. */
-static void run_few(void *context, int64_t panel, int slot)
+/* By panels a task is a panel, `each` for every thread. Those that are left over, if they are no more than half of the threads, are cut
+ * into vectors: the first `halves` threads end with one. */
+static piece piece_at(const plan *s, int64_t task)
+{
+    const int64_t each = s->each, others = s->halves * (each + 1);
+    if (task >= others)
+        return whole_panel(s, s->halves * each + task - others);
+    const int64_t thread = task / (each + 1), at = task % (each + 1);
+    return at < each ? whole_panel(s, thread * each + at)
+                     : vector_of(s, s->panels - s->halves / 2 + thread / 2, thread % 2);
+}
+
+static int64_t panel_tasks(const plan *s) { return s->panels + s->halves / 2; }
+
+/* Few tiles. */
+static void run_few(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
     const memory t = thread_memory(s, slot);
-    const int64_t item = (int64_t)p->item, width = panel_width(s, panel), part = fc_part_elements(&s->tiles);
+    const piece k = piece_at(s, task);
+    if (k.columns == 0)
+        return;
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(&s->tiles);
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, p->in_channels - c0), step = taps_of(s) * s->lanes;
         fc_winograd_few f = {.v = s->v + fc_channel_parts(p, c0) * part * item,
@@ -462,43 +530,48 @@ static void run_few(void *context, int64_t panel, int slot)
                              .tap = s->lanes,
                              .step = step,
                              .vector = channels * step,
-                             .width = width,
+                             .width = k.width,
                              .channels = channels,
                              .accumulate = c0 > 0};
         if (s->prepared) {
-            f.w = stored_taps(s, s->group, panel, 0) + c0 * step * item;
             f.vector = p->in_channels * step;
+            f.w = stored_taps(s, s->group, &k, 0) +
+                  (c0 * step + (k.first - k.panel * s->panel) / s->lanes * f.vector) * item;
         } else if (p->packed) { /* by fc_use_packed */
-            f.w = p->packed + fc_packed_at(p, s->group, panel * s->panel, c0, width) * item;
+            const int64_t width = k.panel_width;
+            f.w = p->packed +
+                  (fc_packed_at(p, s->group, k.panel * s->panel, c0, width) + k.first - k.panel * s->panel) * item;
             f.row = p->packed_u * width, f.tap = p->packed_v * width, f.step = width, f.vector = s->lanes;
         } else {
-            pack_vectors(s, s->group, panel, c0, channels, t.pack);
+            pack_vectors(s, s->group, &k, c0, channels, t.pack);
         }
         multiply_few(s, &f);
     }
-    store_tiles(s, &s->stretch, s->group, panel, t.m, t.tile);
+    store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
 
-static void run_panel(void *context, int64_t panel, int slot)
+static void run_panel(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const memory t = thread_memory(s, slot);
+    const piece k = piece_at(s, task);
+    if (k.columns == 0)
+        return;
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), width = panel_width(s, panel),
-                      tap = channels * width;
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0), tap = channels * k.panel_width;
         const char *ahead = t.uv; /* no bytes of it */
         int64_t ahead_bytes = 0;
         if (s->prepared) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
-            const char *taps = stored_taps(s, s->group, panel, c0);
-            transform_taps(s, width, taps, s->p->kernel_w * tap, tap, 0, channels, channels, t.uv);
+            const char *taps = stored_taps(s, s->group, &k, c0);
+            transform_packed(s, &k, taps, s->p->kernel_w * tap, tap, channels, t.uv);
             ahead_bytes = taps_of(s) * tap * (int64_t)s->p->item;
             ahead = taps + ahead_bytes;
         } else {
-            transform_weights(s, s->group, panel, c0, channels, t.pack, t.uv);
+            transform_weights(s, s->group, &k, c0, channels, t.pack, t.uv);
         }
-        multiply(s, &s->stretch, panel, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
+        multiply(s, &s->stretch, &k, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
     }
-    store_tiles(s, &s->stretch, s->group, panel, t.m, t.tile);
+    store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
 
 int fc_conv_winograd_serves(const fc_problem *p)
@@ -559,7 +632,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
             for (int64_t first = 0; first < s.tiles.count; first += s.block) {
                 s.stretch = fc_block_of(&s.tiles, first, fc_min(first + s.block, s.tiles.count));
                 fc_parallel_in(slots, fc_ceil_div(s.stretch.end - first, TILES_PER_TASK), run_inputs, &s);
-                fc_parallel_in(slots, s.panels, s.few ? run_few : run_panel, &s);
+                fc_parallel_in(slots, panel_tasks(&s), s.few ? run_few : run_panel, &s);
             }
     } else {
         store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};

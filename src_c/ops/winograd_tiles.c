@@ -2,12 +2,6 @@
  * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
-/* Of 2 taps only the last tile is short, by all that is missing. */
-static int64_t whole_tiles(const fc_tiles *t, int64_t tiles, int64_t out, int64_t size)
-{
-    return tiles - fc_min(tiles * out - size, t->taps == 2 ? 1 : tiles);
-}
-
 fc_tiles fc_make_tiles(const fc_problem *p)
 {
     fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
@@ -26,8 +20,8 @@ fc_tiles fc_make_tiles(const fc_problem *p)
         t.k = square ? p->k->winograd : p->k->winograd_line;
     t.rows = fc_ceil_div(p->y.h, t.out_h);
     t.columns = fc_ceil_div(p->y.w, t.out_w);
-    t.whole_rows = whole_tiles(&t, t.rows, t.out_h, p->y.h);
-    t.whole_columns = whole_tiles(&t, t.columns, t.out_w, p->y.w);
+    t.whole_rows = fc_max(0, p->y.h - t.rows * (t.out_h - 1));
+    t.whole_columns = fc_max(0, p->y.w - t.columns * (t.out_w - 1));
     t.count = p->y.n * t.rows * t.columns;
     t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
     t.parts = t.phases * fc_channel_parts(p, p->in_channels);

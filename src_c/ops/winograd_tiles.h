@@ -5,8 +5,7 @@
 
 /* Tiles are numbered through images, tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
- * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. Of 2 taps the last
- * tile alone is short. */
+ * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
@@ -70,6 +69,21 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
                            (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
 }
 fc_tiles fc_make_tiles(const fc_problem *);
+
+/* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
+static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
+{
+    const int last = fc_tile_phase_at(t->p, index).last;
+    return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
+}
+/* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
+static inline int64_t fc_tile_weights(const fc_tiles *t)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < t->phases; i++)
+        sum += fc_phase_weights(t, i);
+    return sum;
+}
 
 /* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are `size`. */
 static inline int64_t fc_tile_start(int64_t index, int64_t whole, int64_t out)
