@@ -62,13 +62,6 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
-/* Rows of u for so many channels: those of each phase, in whole parts where there are several. */
-static int64_t phase_rows(const fc_tiles *t, int64_t channels)
-{
-    return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
-}
-static int64_t rows_of(const fc_tiles *t, int64_t channels) { return t->phases * phase_rows(t, channels); }
-
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
@@ -113,7 +106,7 @@ static plan make_plan(const fc_problem *p)
     if (s.few) /* taps take a third of the second-level cache */
         s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
-    s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
+    s.u_point = fc_tile_rows(&s.tiles, s.chunk) * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
@@ -168,7 +161,7 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
 static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
                            int64_t count, int64_t channels, char *u)
 {
-    const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
+    const int64_t item = (int64_t)s->p->item, rows = fc_phase_rows(&s->tiles, channels), step = s->tiles.step;
     if (s->tiles.upright)
         tap = row;
     for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
@@ -202,7 +195,7 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
 /* Where the chunk of channels from c0 on is in a u of all. */
 static int64_t u_offset(const plan *s, int64_t panel, int64_t c0)
 {
-    return rows_of(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
+    return fc_tile_rows(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
 }
 
 static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
@@ -271,16 +264,6 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t panel_parts(const plan *s, int64_t panel) { return fc_channel_parts(s->p, panel_width(s, panel)); }
 
-/* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
- * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
-static fc_range phases_at(const plan *s, int e)
-{
-    if (s->p->kernel_h % s->tiles.step == 0)
-        return (fc_range){0, s->tiles.phases};
-    const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
-    return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
-}
-
 /* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[e][c][panel] for a chunk of channels and the tiles of a block, while the `ahead_bytes`
  * at `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64_t c0, int64_t channels, const char *v,
@@ -288,7 +271,7 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
 {
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), width = panel_width(s, panel),
-                  rows = phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
+                  rows = fc_phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
     fc_winograd_product product = {
         .part = part,
         .v_brick = t->parts * part,
@@ -302,7 +285,7 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
     v += t->phases * fc_channel_parts(s->p, c0) * part * item;
     for (int e = 0; e < t->points; e += product.points) {
         const fc_tile_slots slots = fc_slots_of(t, b, e);
-        const fc_range phases = phases_at(s, e);
+        const fc_range phases = fc_phases_at(t, e);
         const int64_t brick = slots.first / t->share, at = e * t->k->point;
         product.points = s->p->kernel_h % t->step ? 1 : slots.points;
         product.first = slots.first % t->share;

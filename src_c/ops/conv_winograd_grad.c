@@ -31,6 +31,7 @@ enum {
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
     /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288 KiB of sums. */
     CHUNK = 64,
+    PHASE_CHUNK = 32, /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
 };
 
 typedef struct {
@@ -41,6 +42,7 @@ typedef struct {
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
     int by_panels;
+    int64_t chunk; /* channels whose sums are made together, those of all phases */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
@@ -64,9 +66,10 @@ static plan make_plan(const fc_problem *p)
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + pad;
-    s.sum_point = p->in_channels * s.sum_row + pad;
+    s.sum_point = fc_tile_rows(&s.tiles, p->in_channels) * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
-    s.task_vectors = s.tiles.points < FC_WINOGRAD_MAX_POINTS ? s.panel / lanes : s.d_vectors;
+    const int square = s.tiles.in_h == s.tiles.in_w;
+    s.task_vectors = square ? s.d_vectors : s.panel / lanes;
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
@@ -77,11 +80,15 @@ static plan make_plan(const fc_problem *p)
     fc_set_block(&s.tiles, s.block);
     /* Bytes moved: v once per panel, or the sums written and read, from memory if they are large. */
     const int64_t sums = (s.sum_bytes > FC_SHARE_BYTES ? 4 : 1) * 2 * s.sum_bytes;
-    s.by_panels = s.slices == 1 && s.block == s.tiles.count && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
+    s.by_panels = s.slices == 1 && s.block == s.tiles.count && square &&
                   s.panels * s.tiles.count * s.tiles.parts * part_bytes < sums;
+    s.chunk = p->in_channels;
     if (s.by_panels) {
+        s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
+        if (s.tiles.phases > 1)
+            s.tiles.chunk = s.chunk;
         s.sum_row = s.panel;
-        s.sum_point = fc_min(CHUNK, p->in_channels) * s.sum_row + pad;
+        s.sum_point = fc_tile_rows(&s.tiles, s.chunk) * s.sum_row + pad;
         s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     }
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
@@ -144,13 +151,15 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` rows, `vectors` of output channels from k0 on,
- * the first of a panel; v and sum start at the first of the rows, sum at k0 */
+/* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors` of output channels
+ * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Points that the same tiles and phases have
+ * are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
                      int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
     const fc_tiles *t = &s->tiles;
-    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line;
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line,
+                  rows = fc_phase_rows(t, channels);
     fc_winograd_product_at product = {
         .part = part,
         .v_brick = t->parts * part,
@@ -158,19 +167,20 @@ static void multiply(const plan *s, const fc_tile_block *b, int first, int end, 
         .sum_row = s->sum_row,
         .sum_point = s->sum_point,
         .share = t->share,
-        .channels = channels,
         .vectors = vectors,
         .accumulate = accumulate,
     };
     for (int e = first; e < end; e += product.points) {
         const fc_tile_slots slots = fc_slots_of(t, b, e);
-        const int64_t brick = slots.first / t->share, at = e * t->k->point;
-        product.points = (int)fc_min(slots.points, end - e);
+        const fc_range phases = fc_phases_at(t, e);
+        const int64_t brick = slots.first / t->share, at = e * t->k->point, row = phases.first * rows;
+        product.points = s->p->kernel_h % t->step ? 1 : (int)fc_min(slots.points, end - e);
+        product.channels = phases.end * rows - row;
         product.first = slots.first % t->share;
         product.tiles = slots.count;
-        product.v = v + (at + brick * product.v_brick) * item;
+        product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, row) * part) * item;
         product.d = d + (at + brick * product.d_brick + k0 / line * part + k0 % line) * item;
-        product.sum = sum + e * s->sum_point * item;
+        product.sum = sum + (e * s->sum_point + row * s->sum_row) * item;
         t->k->multiply_at(&product);
     }
 }
@@ -232,8 +242,10 @@ static void add_task(void *context, int64_t e, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t count = s->p->in_channels * s->sum_row;
-    char *at = s->sum + e * s->sum_point * (int64_t)s->p->item;
+    const fc_range phases = fc_phases_at(&s->tiles, (int)e);
+    const int64_t pitch = fc_phase_rows(&s->tiles, s->p->in_channels) * s->sum_row,
+                  count = (phases.end - phases.first) * pitch;
+    char *at = s->sum + (e * s->sum_point + phases.first * pitch) * (int64_t)s->p->item;
     if (s->p->item == 4) {
         ADD_SLICES(float)
     } else {
@@ -248,15 +260,23 @@ static void run_by_slices(plan *s, int slots)
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
-/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them. */
-static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, char *taps)
+/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; `rows` is the pitch of phases. */
+static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, int64_t rows,
+                        char *taps)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
-    for (int64_t c = 0; c < channels; c++)
-        s->tiles.k->weight_gradient[s->tiles.taps](sum + c * s->sum_row * item, s->sum_point, columns,
-                                                   taps + c * s->panel * item, channels * s->panel);
-    fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0),
+                  tap = channels * s->panel, row = p->kernel_w * tap;
+    for (int64_t i = 0; i < t->phases; i++) {
+        const fc_tile_phase f = fc_tile_phase_at(p, i);
+        const char *from = sum + i * rows * s->sum_row * item;
+        char *to = taps + (f.row * row + f.column * tap) * item;
+        for (int64_t c = 0; c < channels; c++)
+            t->k->weight_gradient[t->taps](from + c * s->sum_row * item, s->sum_point, f.last, columns,
+                                           to + c * s->panel * item, t->step * row, t->step * tap);
+    }
+    fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, tap);
 }
 
 static void store_task(void *context, int64_t panel, int slot)
@@ -265,7 +285,7 @@ static void store_task(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += CHUNK)
         store_chunk(s, panel, c0, fc_min(CHUNK, s->p->in_channels - c0),
                     s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item,
-                    s->threads + slot * s->thread_bytes);
+                    fc_phase_rows(&s->tiles, s->p->in_channels), s->threads + slot * s->thread_bytes);
 }
 
 /* ---- by panels ---------------------------------------------------------------------------------------------------------*/
@@ -276,11 +296,12 @@ static void panel_task(void *context, int64_t panel, int slot)
     char *sum = s->threads + slot * s->thread_bytes, *taps = sum + s->sum_bytes;
     const int64_t k0 = panel * s->panel, lanes = p->k->vector_lanes,
                   vectors = fc_min(s->panel / lanes, s->d_vectors - k0 / lanes);
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
-        const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
-        const char *v = s->v + fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, p->in_channels - c0);
+        const char *v =
+            s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
         multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
-        store_chunk(s, panel, c0, channels, sum, taps);
+        store_chunk(s, panel, c0, channels, sum, fc_phase_rows(&s->tiles, channels), taps);
     }
 }
 
@@ -289,11 +310,6 @@ static void run_by_panels(plan *s, int slots)
     s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
     fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
     fc_parallel_in(slots, s->panels, panel_task, s);
-}
-
-int fc_conv_winograd_grad_serves(const fc_problem *p)
-{
-    return fc_conv_winograd_serves(p) && p->stride_h == 1 && fc_max(p->kernel_h, p->kernel_w) > 2;
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------------------*/
