@@ -163,21 +163,27 @@ static double winograd_cost(const fc_problem *p)
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
+/* Of several taps x is mostly copied with its padding: a load and a store, of a pixel's vectors (Emerald Rapids, measured). */
+static double copy_cost(const fc_problem *p)
+{
+    enum { COPY = 4 };
+    return p->kernel_h * p->kernel_w > 1
+               ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, p->k->vector_lanes) * COPY)
+               : 0;
+}
+
 /* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
- * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. Of several taps
- * x is mostly copied with its padding: a load and a store, of a pixel's vectors (the last three measured, Emerald Rapids). */
+ * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer (the
+ * last two measured, Emerald Rapids). */
 static double direct_cost(const fc_problem *p)
 {
-    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
+    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
     const double rows = p->k->gemm->max_rows;
     const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
-    const double copy = p->kernel_h * p->kernel_w > 1
-                            ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, lanes) * COPY)
-                            : 0;
     return direct_products(p) * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
            (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0)) +
-           copy;
+           copy_cost(p);
 }
 
 /* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned, and
@@ -321,22 +327,21 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 
 /* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
- * points transformed back, which takes as long as 500 (Zen 3). The sums of lines go through memory: they need 32 tiles. The
- * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+ * points transformed back, which takes as long as 500 (Zen 3), and those of all phases' points in proportion. The sums of lines go
+ * through memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
 enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     const double by_taps =
-        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes)) + copy_cost(p);
     if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p) > by_taps * 0.9)
         return 0;
     const fc_tiles t = fc_make_tiles(p);
     if (p->kernel_h != p->kernel_w)
         return t.count >= LEAST_TILES_OF_LINES;
-    const int64_t points = fc_tile_products(&t);
-    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
-           points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS;
+    const int64_t saved = p->y.h * p->y.w * p->kernel_h * p->kernel_w - fc_image_products(&t);
+    return p->y.n * saved > TRANSFORM * fc_tile_products(&t) / FC_WINOGRAD_MAX_POINTS;
 }
 
 /* The same of phases: stride_h * stride_w pairs of channels for each. */

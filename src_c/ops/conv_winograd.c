@@ -62,6 +62,13 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
+/* Rows of u for so many channels: those of each phase, in whole parts where there are several. */
+static int64_t phase_rows(const fc_tiles *t, int64_t channels)
+{
+    return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
+}
+static int64_t rows_of(const fc_tiles *t, int64_t channels) { return t->phases * phase_rows(t, channels); }
+
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
@@ -106,7 +113,7 @@ static plan make_plan(const fc_problem *p)
     if (s.few) /* taps take a third of the second-level cache */
         s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
-    s.u_point = fc_tile_rows(&s.tiles, s.chunk) * s.panel + pad;
+    s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
@@ -161,7 +168,7 @@ static void pack_taps(const plan *s, int64_t group, int64_t panel, int64_t c0, i
 static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
                            int64_t count, int64_t channels, char *u)
 {
-    const int64_t item = (int64_t)s->p->item, rows = fc_phase_rows(&s->tiles, channels), step = s->tiles.step;
+    const int64_t item = (int64_t)s->p->item, rows = phase_rows(&s->tiles, channels), step = s->tiles.step;
     if (s->tiles.upright)
         tap = row;
     for (int64_t i = 0; i < s->tiles.phases; i++, u += rows * width * item) {
@@ -195,7 +202,7 @@ static void transform_weights(const plan *s, int64_t group, int64_t panel, int64
 /* Where the chunk of channels from c0 on is in a u of all. */
 static int64_t u_offset(const plan *s, int64_t panel, int64_t c0)
 {
-    return fc_tile_rows(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
+    return rows_of(&s->tiles, c0) * panel_width(s, panel) * (int64_t)s->p->item;
 }
 
 static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
@@ -271,7 +278,7 @@ static void multiply(const plan *s, const fc_tile_block *b, int64_t panel, int64
 {
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), width = panel_width(s, panel),
-                  rows = fc_phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
+                  rows = phase_rows(t, channels), lines = fc_ceil_div(ahead_bytes, FC_LINE_BYTES * t->points);
     fc_winograd_product product = {
         .part = part,
         .v_brick = t->parts * part,

@@ -66,7 +66,7 @@ static plan make_plan(const fc_problem *p)
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + pad;
-    s.sum_point = fc_tile_rows(&s.tiles, p->in_channels) * s.sum_row + pad;
+    s.sum_point = s.tiles.phases * p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     const int square = s.tiles.in_h == s.tiles.in_w;
     s.task_vectors = square ? s.d_vectors : s.panel / lanes;
@@ -88,7 +88,7 @@ static plan make_plan(const fc_problem *p)
         if (s.tiles.phases > 1)
             s.tiles.chunk = s.chunk;
         s.sum_row = s.panel;
-        s.sum_point = fc_tile_rows(&s.tiles, s.chunk) * s.sum_row + pad;
+        s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
         s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     }
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
@@ -152,14 +152,14 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
 }
 
 /* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors` of output channels
- * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Points that the same tiles and phases have
- * are multiplied by one call. */
+ * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Without
+ * phases, points that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
                      int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line,
-                  rows = fc_phase_rows(t, channels);
+                  parts = fc_channel_parts(s->p, channels);
     fc_winograd_product_at product = {
         .part = part,
         .v_brick = t->parts * part,
@@ -167,21 +167,23 @@ static void multiply(const plan *s, const fc_tile_block *b, int first, int end, 
         .sum_row = s->sum_row,
         .sum_point = s->sum_point,
         .share = t->share,
+        .channels = channels,
         .vectors = vectors,
         .accumulate = accumulate,
     };
     for (int e = first; e < end; e += product.points) {
         const fc_tile_slots slots = fc_slots_of(t, b, e);
         const fc_range phases = fc_phases_at(t, e);
-        const int64_t brick = slots.first / t->share, at = e * t->k->point, row = phases.first * rows;
-        product.points = s->p->kernel_h % t->step ? 1 : (int)fc_min(slots.points, end - e);
-        product.channels = phases.end * rows - row;
+        const int64_t brick = slots.first / t->share, at = e * t->k->point;
+        product.points = t->phases > 1 ? 1 : (int)fc_min(slots.points, end - e);
         product.first = slots.first % t->share;
         product.tiles = slots.count;
-        product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, row) * part) * item;
         product.d = d + (at + brick * product.d_brick + k0 / line * part + k0 % line) * item;
-        product.sum = sum + (e * s->sum_point + row * s->sum_row) * item;
-        t->k->multiply_at(&product);
+        for (int64_t i = phases.first; i < phases.end; i++) {
+            product.v = v + (at + brick * product.v_brick + i * parts * part) * item;
+            product.sum = sum + (e * s->sum_point + i * channels * s->sum_row) * item;
+            t->k->multiply_at(&product);
+        }
     }
 }
 
@@ -243,7 +245,7 @@ static void add_task(void *context, int64_t e, int slot)
     (void)slot;
     const plan *s = context;
     const fc_range phases = fc_phases_at(&s->tiles, (int)e);
-    const int64_t pitch = fc_phase_rows(&s->tiles, s->p->in_channels) * s->sum_row,
+    const int64_t pitch = s->p->in_channels * s->sum_row,
                   count = (phases.end - phases.first) * pitch;
     char *at = s->sum + (e * s->sum_point + phases.first * pitch) * (int64_t)s->p->item;
     if (s->p->item == 4) {
@@ -260,7 +262,7 @@ static void run_by_slices(plan *s, int slots)
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
-/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; `rows` is the pitch of phases. */
+/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; phases stand `rows` rows apart. */
 static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, int64_t rows,
                         char *taps)
 {
@@ -285,7 +287,7 @@ static void store_task(void *context, int64_t panel, int slot)
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += CHUNK)
         store_chunk(s, panel, c0, fc_min(CHUNK, s->p->in_channels - c0),
                     s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item,
-                    fc_phase_rows(&s->tiles, s->p->in_channels), s->threads + slot * s->thread_bytes);
+                    s->p->in_channels, s->threads + slot * s->thread_bytes);
 }
 
 /* ---- by panels ---------------------------------------------------------------------------------------------------------*/
@@ -301,7 +303,7 @@ static void panel_task(void *context, int64_t panel, int slot)
         const char *v =
             s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
         multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
-        store_chunk(s, panel, c0, channels, sum, fc_phase_rows(&s->tiles, channels), taps);
+        store_chunk(s, panel, c0, channels, sum, channels, taps);
     }
 }
 

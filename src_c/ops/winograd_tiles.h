@@ -69,12 +69,6 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
     return (fc_tile_phase){row, column,
                            (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
 }
-/* Rows of a product, weights' or sums', for so many channels: those of each phase, in whole parts where there are several. */
-static inline int64_t fc_phase_rows(const fc_tiles *t, int64_t channels)
-{
-    return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
-}
-static inline int64_t fc_tile_rows(const fc_tiles *t, int64_t channels) { return t->phases * fc_phase_rows(t, channels); }
 /* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
  * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
 static inline fc_range fc_phases_at(const fc_tiles *t, int e)
