@@ -140,17 +140,19 @@ static double direct_products(const fc_problem *p)
  * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
  * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
  * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
- * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. */
-static double tiles_cost(const fc_problem *p)
+ * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. The gradient
+ * of the weight stores no products, and of the points of grad_y as many as there are. */
+static double tiles_cost(const fc_problem *p, int gradient)
 {
     enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
+    const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
     const int64_t in = p->in_channels, out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                                   (square ? OUTPUT_OPS : LINE_OPS) * out_vectors);
+                                                   (square ? output_ops : LINE_OPS) * out_vectors);
 }
 
 static double winograd_cost(const fc_problem *p)
@@ -158,32 +160,26 @@ static double winograd_cost(const fc_problem *p)
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    return tiles_cost(p) +
+    return tiles_cost(p, 0) +
            (t.taps == 2 ? weight_tiles * (double)(fc_tile_products(&t) * p->in_channels * out_vectors) : 0);
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
-/* Of several taps x is mostly copied with its padding: a load and a store, of a pixel's vectors (Emerald Rapids, measured). */
-static double copy_cost(const fc_problem *p)
-{
-    enum { COPY = 4 };
-    return p->kernel_h * p->kernel_w > 1
-               ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, p->k->vector_lanes) * COPY)
-               : 0;
-}
-
 /* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
- * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer (the
- * last two measured, Emerald Rapids). */
+ * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. Of several taps
+ * x is mostly copied with its padding: a load and a store, of a pixel's vectors (the last three measured, Emerald Rapids). */
 static double direct_cost(const fc_problem *p)
 {
-    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8 };
+    enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
     const double rows = p->k->gemm->max_rows;
     const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
+    const double copy = p->kernel_h * p->kernel_w > 1
+                            ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, lanes) * COPY)
+                            : 0;
     return direct_products(p) * (double)p->in_channels * ((double)(vectors / 2 * 2) + (double)(vectors % 2) * single) +
            (double)(p->y.h * p->y.w) * (double)(vectors * (WRITE + LOOP * p->kernel_h) + (out % lanes ? TAIL : 0)) +
-           copy_cost(p);
+           copy;
 }
 
 /* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned, and
@@ -327,21 +323,22 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 
 /* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
- * points transformed back, which takes as long as 500 (Zen 3), and those of all phases' points in proportion. The sums of lines go
- * through memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+ * points transformed back, which takes as long as 500 (Zen 3), and those of all phases in proportion. The sums of lines go through
+ * memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
 enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     const double by_taps =
-        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes)) + copy_cost(p);
-    if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p) > by_taps * 0.9)
+        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+    if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)
         return 0;
     const fc_tiles t = fc_make_tiles(p);
     if (p->kernel_h != p->kernel_w)
         return t.count >= LEAST_TILES_OF_LINES;
-    const int64_t saved = p->y.h * p->y.w * p->kernel_h * p->kernel_w - fc_image_products(&t);
-    return p->y.n * saved > TRANSFORM * fc_tile_products(&t) / FC_WINOGRAD_MAX_POINTS;
+    const int64_t points = fc_tile_products(&t);
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
+           points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS;
 }
 
 /* The same of phases: stride_h * stride_w pairs of channels for each. */

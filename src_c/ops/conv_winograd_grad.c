@@ -13,7 +13,7 @@
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
  *                panels)                                                                            (large ones)
- *     by panels: v and d of all tiles are made; a task owns a panel of outputs, whose sum of CHUNK channels stays in its
+ *     by panels: v and d of all tiles are made; a task owns a panel of outputs and CHUNK channels, whose sum stays in its
  *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v)
  */
 #include "../scratch.h"
@@ -44,7 +44,7 @@ typedef struct {
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
     int by_panels;
-    int64_t chunk; /* channels whose sums are made together, those of all phases */
+    int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
@@ -56,6 +56,8 @@ typedef struct {
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
+
+static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -79,20 +81,23 @@ static plan make_plan(const fc_problem *p)
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
-    fc_set_block(&s.tiles, s.block);
-    /* Bytes moved: v once per panel, or the sums written and read, from memory if they are large. */
-    const int64_t sums = (s.sum_bytes > FC_SHARE_BYTES ? 4 : 1) * 2 * s.sum_bytes;
-    s.by_panels = s.slices == 1 && s.block == s.tiles.count && square &&
-                  s.panels * s.tiles.count * s.tiles.parts * part_bytes < sums;
-    s.chunk = p->in_channels;
+    /* Bytes moved: v once per panel and d once per chunk of channels, or the sums written and read once per block; 4 times the price
+     * from memory. By panels takes no more memory than by points. */
+    const int64_t v = s.tiles.count * s.tiles.parts * part_bytes, d = s.tiles.count * s.d_parts * part_bytes;
+    s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
+    s.chunks = fc_ceil_div(p->in_channels, s.chunk);
+    s.by_panels = s.slices == 1 && square && v + d <= budget + s.sum_bytes &&
+                  s.panels * v + s.chunks * price(d) * d <
+                      fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes;
     if (s.by_panels) {
-        s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
+        s.block = s.tiles.count;
         if (s.tiles.phases > 1)
             s.tiles.chunk = s.chunk;
         s.sum_row = s.panel;
         s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
         s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     }
+    fc_set_block(&s.tiles, s.block);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
@@ -154,8 +159,8 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
 }
 
 /* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors` of output channels
- * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Without
- * phases, points that the same tiles have are multiplied by one call. */
+ * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Where there is one phase, points
+ * that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
                      int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
@@ -247,8 +252,7 @@ static void add_task(void *context, int64_t e, int slot)
     (void)slot;
     const plan *s = context;
     const fc_range phases = fc_phases_at(&s->tiles, (int)e);
-    const int64_t pitch = s->p->in_channels * s->sum_row,
-                  count = (phases.end - phases.first) * pitch;
+    const int64_t pitch = s->p->in_channels * s->sum_row, count = (phases.end - phases.first) * pitch;
     char *at = s->sum + (e * s->sum_point + phases.first * pitch) * (int64_t)s->p->item;
     if (s->p->item == 4) {
         ADD_SLICES(float)
@@ -288,32 +292,30 @@ static void store_task(void *context, int64_t panel, int slot)
     const plan *s = context;
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += CHUNK)
         store_chunk(s, panel, c0, fc_min(CHUNK, s->p->in_channels - c0),
-                    s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item,
-                    s->p->in_channels, s->threads + slot * s->thread_bytes);
+                    s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item, s->p->in_channels,
+                    s->threads + slot * s->thread_bytes);
 }
 
 /* ---- by panels ---------------------------------------------------------------------------------------------------------*/
-static void panel_task(void *context, int64_t panel, int slot)
+/* Of a chunk of channels all panels follow each other: its v stays in the third-level cache. */
+static void panel_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
     char *sum = s->threads + slot * s->thread_bytes, *taps = sum + s->sum_bytes;
-    const int64_t k0 = panel * s->panel, lanes = p->k->vector_lanes,
+    const int64_t panel = task % s->panels, c0 = task / s->panels * s->chunk, k0 = panel * s->panel,
+                  channels = fc_min(s->chunk, p->in_channels - c0), lanes = p->k->vector_lanes,
                   vectors = fc_min(s->panel / lanes, s->d_vectors - k0 / lanes);
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
-        const int64_t channels = fc_min(s->chunk, p->in_channels - c0);
-        const char *v =
-            s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
-        multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
-        store_chunk(s, panel, c0, channels, sum, channels, taps);
-    }
+    const char *v = s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
+    multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
+    store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
 static void run_by_panels(plan *s, int slots)
 {
     s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
     fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
-    fc_parallel_in(slots, s->panels, panel_task, s);
+    fc_parallel_in(slots, s->panels * s->chunks, panel_task, s);
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------------------*/
