@@ -304,9 +304,9 @@ def test_gradient_of_groups(groups, channels, outputs, size, kernel, stride, isa
     np.testing.assert_allclose(first, want, rtol=0, atol=2e-5 * np.abs(want).max())
 
 
-# images, channels, outputs, size: slices of tiles; blocks of them, by points; sums by panels of
-# outputs and chunks of channels, the last one short
-SCHEDULES = ((50, 9, 33, 27), (9, 150, 70, 28), (2, 70, 150, 17), (1, 300, 40, 11))
+# images, channels, outputs, size: slices of tiles; blocks of them, by points; all of them, by
+# panels of outputs and chunks of channels, the last ones short
+SCHEDULES = ((50, 9, 33, 27), (9, 150, 70, 28), (6, 70, 300, 17), (1, 300, 40, 11))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
