@@ -154,6 +154,9 @@ SMALL = (
     ((3, 3), 2, (0, 2)),
     ((4, 4), 2, 1),
     ((4, 4), 2, (3, 0)),
+    ((2, 2), 1, ((1, 0), (0, 2))),
+    ((3, 3), 2, ((0, 1), (2, 1))),
+    ((4, 4), 2, ((1, 2), (0, 3))),
 )
 
 
@@ -165,7 +168,8 @@ def test_two_taps(kernel, stride, padding, layout, dtype, isa, rng):
     sizes = ((4, 5), (9, 8), (10, 9), (17, 16), (3, 33), (18, 19))
     for number, size in enumerate(sizes):
         c, k = CHANNELS[number % 12], CHANNELS[(5 * number + 7) % 12]
-        padded = np.add(size, 2 * np.broadcast_to(padding, 2))
+        sides = padding if np.ndim(padding) == 2 else [(p, p) for p in np.broadcast_to(padding, 2)]
+        padded = np.add(size, np.sum(sides, axis=1))
         if (padded < kernel).any():
             continue
         x = to_format(integers(rng, (2, c, *size), dtype, 3), layout)
@@ -209,7 +213,7 @@ def test_bits_of_two_taps(kernel, stride, isa, rng):
     for layout in ALL_FORMATS:
         with fastconv.num_threads(2):
             got = both_ways(to_format(x, layout), w, to_format(g, layout), **options)
-        for a, b in zip(got[:2], want[:2], strict=True):
+        for a, b in zip(got, want, strict=True):
             assert same_bits(a, b)
     x, g = (to_format(a, "channels_last") for a in (x, g))
     for n in (1, 5):
@@ -309,15 +313,18 @@ def test_panels_left_over(kernel, stride, size, outputs, isa, rng):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (2, 1), (3, 2), (4, 2)])
 @pytest.mark.parametrize(
     ("groups", "channels", "outputs", "size"), [(5, 4, 6, 9), (4, 16, 24, 33), (7, 33, 18, 13)]
 )
-def test_gradient_of_groups(groups, channels, outputs, size, isa, rng):
+def test_gradient_of_groups(groups, channels, outputs, size, kernel, stride, isa, rng):
     """Threads share out groups where there are enough: the same bits."""
     x = rng.standard_normal((8, groups * channels, size, size), dtype=np.float32)
-    g = rng.standard_normal((8, groups * outputs, size, size), dtype=np.float32)
-    w = np.ones((groups * outputs, channels, 3, 3), np.float32)
-    options = {"padding": 1, "groups": groups, "output_mask": (False, True, False)}
+    w = np.ones((groups * outputs, channels, kernel, kernel), np.float32)
+    options = {"padding": 1, "groups": groups, "stride": stride}
+    shape = F.conv2d(x, w, **options).shape
+    g = rng.standard_normal(shape, dtype=np.float32)
+    options["output_mask"] = (False, True, False)
     want = F.conv2d_backward(g, x, w, algorithm="direct", **options)[1]
     first = None
     for threads in (1, 2, 3):
@@ -326,6 +333,76 @@ def test_gradient_of_groups(groups, channels, outputs, size, isa, rng):
         first = got if first is None else first
         assert same_bits(got, first)
     np.testing.assert_allclose(first, want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
+# images, channels, outputs, size: slices of tiles; blocks of them, by points; all of them, by
+# panels of outputs and chunks of channels, the last ones short
+SCHEDULES = ((50, 9, 33, 27), (9, 150, 70, 28), (6, 70, 300, 17), (1, 300, 40, 11))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("number", range(len(SCHEDULES)))
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((2, 2), 1), ((1, 2), 1), ((2, 1), 1), ((3, 3), 2), ((4, 4), 2)]
+)
+def test_gradient_of_two_taps(kernel, stride, number, dtype, isa, rng):
+    """Every schedule of the gradient of the weight; neither threads nor layout change a bit."""
+    n, c, k, size = SCHEDULES[number]
+    x = rng.standard_normal((n, c, stride * size, stride * size - 3)).astype(dtype)
+    w = np.ones((k, c, *kernel), dtype)
+    options = {"stride": stride, "padding": (1, 0)}
+    g = rng.standard_normal(F.conv2d(x, w, **options).shape).astype(dtype)
+    options["output_mask"] = (False, True, False)
+    wide = np.float64 if dtype == np.float32 else dtype
+    want = F.conv2d_backward(
+        g.astype(wide), x.astype(wide), w.astype(wide), algorithm="direct", **options
+    )[1]
+    options["algorithm"] = "winograd"
+    first = None
+    for threads, layout in ((1, "channels_first"), (2, "channels_last"), (3, "strided")):
+        with fastconv.num_threads(threads):
+            F.conv2d_backward(np.full_like(g, np.nan), np.full_like(x, np.nan), w, **options)
+            got = F.conv2d_backward(to_format(g, layout), to_format(x, layout), w, **options)[1]
+        first = got if first is None else first
+        assert same_bits(got, first)
+    terms = g[:, 0].size  # of standard deviation 1
+    np.testing.assert_allclose(first, want, rtol=0, atol=32 * eps(dtype) * terms)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_gradient_of_inputs_behind_the_last_window(kernel, value, isa, rng):
+    x = rng.standard_normal((2, 16, 20 + kernel % 2, 22 + kernel % 2), dtype=np.float32)
+    x = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=value)
+    w = np.ones((24, 16, kernel, kernel), np.float32)
+    options = {"stride": 2, "output_mask": (False, True, False)}
+    g = rng.standard_normal(F.conv2d(x, w, stride=2).shape, dtype=np.float32)
+    got = F.conv2d_backward(g, x, w, algorithm="winograd", **options)[1]
+    want = F.conv2d_backward(g, np.where(np.isfinite(x), x, 0), w, algorithm="direct", **options)[1]
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_gradient_of_transposed(kernel, isa, rng):
+    """What "auto" runs: the convolution's gradient with the arrays exchanged."""
+    x = rng.standard_normal((9, 48, 19, 16), dtype=np.float32)
+    w = rng.standard_normal((48, 40, kernel, kernel), dtype=np.float32)
+    options = {"stride": 2, "padding": 1, "output_padding": 1}
+    g = rng.standard_normal(F.conv_transpose2d(x, w, **options).shape, dtype=np.float32)
+    want = reference.conv_transpose2d_backward(
+        *(a.astype(np.float64) for a in (g, x, w)), **options
+    )
+    forced = F.conv2d_backward(
+        x, g, w, 2, 1, algorithm="winograd", output_mask=(False, True, False)
+    )[1]
+    for threads, layout in ((1, "channels_last"), (2, "channels_first")):
+        with fastconv.num_threads(threads):
+            got = F.conv_transpose2d_backward(
+                to_format(g, layout), to_format(x, layout), w, **options
+            )
+        assert same_bits(got[1], forced)
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 def test_auto_takes_stride_2_of_enough_tiles():

@@ -87,7 +87,7 @@ typedef struct {
     void (*multiply)(const fc_winograd_product *);
     /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512 */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
-    void (*multiply_at)(const fc_winograd_product_at *); /* this and gradients: r > 2 */
+    void (*multiply_at)(const fc_winograd_product_at *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i]
      */
@@ -101,8 +101,9 @@ typedef struct {
                                                int rows, int columns);
     /* d[e][k] = (G_m dy G_m')[e] for k < channels rounded up, d at a tile of a brick; dy[m * row + column] points at channel 0 */
     void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d);
-    /* w[tap * tap_pitch + k] = (A_r' u A_r)[tap] for k < channels */
-    void (*weight_gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *u, int64_t pitch, int64_t channels, void *w,
-                                                        int64_t tap_pitch);
+    /* w[i * row + j * tap + k] = (A_r' u A_r)[i][j], of lines w[j * tap + k], for k < channels rounded up; taps without their bit
+     * in `last` are not written, nor their points read */
+    void (*weight_gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *u, int64_t pitch, int last, int64_t channels,
+                                                        void *w, int64_t row, int64_t tap);
 } fc_winograd_kernels;
 #endif

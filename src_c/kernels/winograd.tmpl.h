@@ -568,58 +568,58 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
 
 INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, const int size, const int points)
 {
-    const int outputs = points == 6 ? size : size * size;
+    const int tile = FC_WINO_TILE, lines = points == tile ? 1 : size;
     for (int64_t k = 0; k < channels; k += VL) {
         T *const d = (T *)d_ + FC_CHANNEL(k);
         const int count = channels - k < VL ? (int)(channels - k) : VL;
-        vec g[16], t[24], r[6];
-        FC_UNROLL for (int e = 0; e < outputs; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
-        if (points == 6) {
-            N(wino_g)(r, g, 1, size, 6);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + j * FC_POINT, r[j]);
+        vec g[16], t[24], all[6], *const r = all + 6 - tile;
+        FC_UNROLL for (int e = 0; e < lines * size; e++) g[e] = N(wino_load)((const T *)dy[e] + k, count);
+        if (lines == 1) {
+            N(wino_g)(all, g, 1, size, tile);
+            FC_UNROLL for (int j = 0; j < tile; j++) vstore(d + j * FC_POINT, r[j]);
             continue;
         }
         FC_UNROLL for (int j = 0; j < size; j++)
         {
-            N(wino_g)(r, g + j, size, size, 6);
-            FC_UNROLL for (int i = 0; i < 6; i++) t[size * i + j] = r[i];
+            N(wino_g)(all, g + j, size, size, tile);
+            FC_UNROLL for (int i = 0; i < tile; i++) t[size * i + j] = r[i];
         }
-        FC_UNROLL for (int i = 0; i < 6; i++)
+        FC_UNROLL for (int i = 0; i < tile; i++)
         {
-            N(wino_g)(r, t + size * i, 1, size, 6);
-            FC_UNROLL for (int j = 0; j < 6; j++) vstore(d + (6 * i + j) * FC_POINT, r[j]);
+            N(wino_g)(all, t + size * i, 1, size, tile);
+            FC_UNROLL for (int j = 0; j < tile; j++) vstore(d + (tile * i + j) * FC_POINT, r[j]);
         }
     }
 }
 
-INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t channels, void *w_, int64_t tap_pitch,
-                                   const int taps, const int points)
+INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int64_t channels, void *w_, int64_t row,
+                                   int64_t tap, const int taps, const int points)
 {
+    const int tile = FC_WINO_TILE, lines = points == tile ? 1 : taps;
+    const int rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN;
     const T *u = u_;
     T *w = w_;
-    const int rows = points == 6 ? 1 : taps;
     for (int64_t k = 0; k < channels; k += VL) {
-        const int count = channels - k < VL ? (int)(channels - k) : VL;
         vec in[36], t[30], r[5];
-        FC_UNROLL for (int e = 0; e < points; e++) in[e] = N(wino_load)(u + e * pitch + k, count);
-        FC_UNROLL for (int j = 0; j < 6; j++)
+        FC_UNROLL for (int e = 0; e < points; e++)
+            in[e] = (e < points - tile || rows || lines == 1) && (e % tile < tile - 1 || columns) ? vload(u + e * pitch + k)
+                                                                                                  : (vec){0};
+        FC_UNROLL for (int j = 0; j < tile; j++)
         {
-            if (points == 6) {
+            if (lines == 1) {
                 t[j] = in[j];
                 continue;
             }
-            N(wino_a)(r, in + j, 6, taps, 6);
-            FC_UNROLL for (int i = 0; i < taps; i++) t[6 * i + j] = r[i];
+            N(wino_a)(r, in + j, tile, taps, tile);
+            FC_UNROLL for (int i = 0; i < taps; i++) t[tile * i + j] = r[i];
         }
-        FC_UNROLL for (int i = 0; i < rows; i++)
-        {
-            N(wino_a)(r, t + 6 * i, 1, taps, 6);
-            FC_UNROLL for (int j = 0; j < taps; j++)
-                if (count == VL)
-                    vstore(w + (taps * i + j) * tap_pitch + k, r[j]);
-                else
-                    vstore_tail(w + (taps * i + j) * tap_pitch + k, r[j], count);
-        }
+        FC_UNROLL for (int i = 0; i < lines; i++)
+            if (i == 0 || rows) {
+                N(wino_a)(r, t + tile * i, 1, taps, tile);
+                FC_UNROLL for (int j = 0; j < taps; j++)
+                    if (j == 0 || columns)
+                        vstore(w + i * row + j * tap + k, r[j]);
+            }
     }
 }
 
@@ -640,10 +640,10 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     {                                                                                                                  \
         N(wino_gradient)(dy, channels, d, m, points);                                                                  \
     }                                                                                                                  \
-    static void N(winograd_weight_gradient_##shape##r)(const void *u, int64_t pitch, int64_t channels, void *w,        \
-                                                       int64_t tap_pitch)                                              \
+    static void N(winograd_weight_gradient_##shape##r)(const void *u, int64_t pitch, int last, int64_t channels,       \
+                                                       void *w, int64_t row, int64_t tap)                              \
     {                                                                                                                  \
-        N(wino_weight_gradient)(u, pitch, channels, w, tap_pitch, r, points);                                          \
+        N(wino_weight_gradient)(u, pitch, last, channels, w, row, tap, r, points);                                     \
     }
 #define FC_INPUT(shape, points)                                                                                        \
     static void N(winograd_input_##shape)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last,       \
@@ -657,7 +657,8 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     }
 #define FC_SHARED(shape)                                                                                               \
     .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .input = N(winograd_input_##shape),                         \
-    .input_border = N(winograd_input_border_##shape), .multiply = N(winograd_multiply)
+    .input_border = N(winograd_input_border_##shape), .multiply = N(winograd_multiply),                                \
+    .multiply_at = N(winograd_multiply_at)
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
 #define FC_SIX(shape, points)                                                                                          \
     FC_INPUT(shape, points)                                                                                            \
@@ -669,7 +670,6 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
     FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
         FC_SHARED(shape),                                                                                              \
-        .multiply_at = N(winograd_multiply_at),                                                                        \
         .multiply_few = FC_FEW_##shape,                                                                                \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
@@ -679,10 +679,13 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int64_t chann
 #define FC_FIVE(shape, points)                                                                                         \
     FC_INPUT(shape, points)                                                                                            \
     FC_FORWARD(shape, points, 2, 4)                                                                                    \
+    FC_GRADIENT(shape, points, 2, 4)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
         FC_SHARED(shape),                                                                                              \
         .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
         .output = {[2] = N(winograd_output_##shape##2)},                                                               \
+        .gradient = {[2] = N(winograd_gradient_##shape##2)},                                                           \
+        .weight_gradient = {[2] = N(winograd_weight_gradient_##shape##2)},                                             \
     };
 #define FC_FEW_square FC_FEW
 #define FC_FEW_line {0}

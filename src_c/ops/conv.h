@@ -236,8 +236,7 @@ void fc_use_packed(fc_problem *, const char *packed);
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
 /* Its multiplications of vectors per output pixel and row of taps, for few output channels. */
 int64_t fc_direct_grad_weight_cost(const fc_problem *);
-fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_grad_serves */
-int fc_conv_winograd_grad_serves(const fc_problem *); /* as forward, but for r = 2 and stride 2 */
+fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_serves */
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 /* Groups of few channels: one depthwise problem for each pair of an input and an output channel of a group */
 fc_status fc_conv_depthwise_grad_weight_by_pairs(const fc_problem *);

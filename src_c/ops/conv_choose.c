@@ -143,28 +143,41 @@ static double direct_products(const fc_problem *p)
     return (double)(rows * p->kernel_w) * (double)p->y.w;
 }
 
+/* Of a stride, the channels of a phase are whole parts. */
+static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
+{
+    return t->phases == 1 ? p->in_channels : fc_round_up(p->in_channels, t->k->line);
+}
+
 /* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
  * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
  * of input channels, and of output channels. Of squares, both together: 275 where a core multiplies one vector of 16 per cycle (Zen 4,
  * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
  * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
  * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
- * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. */
-static double winograd_cost(const fc_problem *p)
+ * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. The gradient
+ * of the weight stores no products, and of the points of grad_y as many as there are. */
+static double tiles_cost(const fc_problem *p, int gradient)
 {
     enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
-    const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int square = p->kernel_h == p->kernel_w;
-    /* the channels of a phase are whole parts */
-    const int64_t in = t.phases == 1 ? p->in_channels : fc_round_up(p->in_channels, t.k->line),
-                  out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
+    const int64_t in = gradient ? p->in_channels : winograd_inputs(p, &t);
+    const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
+    const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
-    const double weights = t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * in * out_vectors) : 0;
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                                   (square ? OUTPUT_OPS : LINE_OPS) * out_vectors) +
-           weights;
+                                                   (square ? output_ops : LINE_OPS) * out_vectors);
+}
+
+static double winograd_cost(const fc_problem *p)
+{
+    const double weight_tiles = 4;
+    const fc_tiles t = fc_make_tiles(p);
+    const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
+    return tiles_cost(p, 0) +
+           (t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors) : 0);
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
@@ -354,21 +367,22 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 
 /* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
- * points transformed back, which takes as long as 500 (Zen 3). The sums of lines go through memory: they need 32 tiles. The
- * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+ * points transformed back, which takes as long as 500 (Zen 3), and those of all phases in proportion. The sums of lines go through
+ * memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
 enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     const double by_taps =
         direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
-    if (!fc_conv_winograd_grad_serves(p) || p->in_channels < 8 || p->out_channels < 8 ||
-        winograd_cost(p) > by_taps * 0.9)
+    if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)
         return 0;
-    const int64_t tiles = fc_make_tiles(p).count;
+    const fc_tiles t = fc_make_tiles(p);
     if (p->kernel_h != p->kernel_w)
-        return tiles >= LEAST_TILES_OF_LINES;
-    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM;
+        return t.count >= LEAST_TILES_OF_LINES;
+    const int64_t points = fc_tile_products(&t);
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
+           points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS;
 }
 
 /* The same of phases: stride_h * stride_w pairs of channels for each. */
@@ -392,11 +406,8 @@ static int grouped_gradient_pays(const fc_problem *p)
 
 fc_run *fc_choose_grad_weight(const fc_problem *p)
 {
-    if (p->algorithm == FC_WINOGRAD && !fc_conv_winograd_serves(p))
-        return NULL;
-    if (p->algorithm == FC_WINOGRAD &&
-        fc_conv_winograd_grad_serves(p)) /* 2 taps and stride 2: forward and grad_input only */
-        return fc_conv_winograd_grad_weight;
+    if (p->algorithm == FC_WINOGRAD)
+        return fc_conv_winograd_serves(p) ? fc_conv_winograd_grad_weight : NULL;
     if (fc_is_depthwise(p) || (fc_is_grouped(p) && grouped_gradient_pays(p)))
         return fc_conv_depthwise_grad_weight;
     if (is_almost_depthwise(p))

@@ -105,7 +105,8 @@ int fc_conv_phases_serves(const fc_problem *p, int gradient)
         p->groups > 1)
         return 0;
     const fc_problem q = fc_phases_problem(p, gradient);
-    return fc_conv_winograd_grad_serves(&q) && q.in_channels >= 8 && q.out_channels >= 8;
+    return fc_conv_winograd_serves(&q) && fc_max(q.kernel_h, q.kernel_w) > 2 && q.in_channels >= 8 &&
+           q.out_channels >= 8;
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------*/

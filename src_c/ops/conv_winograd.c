@@ -309,16 +309,6 @@ static void store_weights(void *context, int64_t task, int slot)
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
 static int64_t parts_of(const plan *s, const piece *k) { return fc_channel_parts(s->p, k->width); }
 
-/* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
- * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
-static fc_range phases_at(const plan *s, int e)
-{
-    if (s->p->kernel_h % s->tiles.step == 0)
-        return (fc_range){0, s->tiles.phases};
-    const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
-    return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
-}
-
 /* Which of the transformed weights a phase has at a point, where those of the phase start at `first`. */
 static int64_t weight_at(const fc_tiles *t, int64_t first, int last, int e)
 {
@@ -349,7 +339,7 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
     v += t->phases * fc_channel_parts(s->p, c0) * part * item;
     for (int e = 0; e < t->points; e += product.points) {
         const fc_tile_slots slots = fc_slots_of(t, b, e);
-        const fc_range phases = phases_at(s, e);
+        const fc_range phases = fc_phases_at(t, e);
         const int64_t brick = slots.first / t->share, at = e * t->k->point;
         product.points = s->p->kernel_h % t->step ? 1 : slots.points;
         product.first = slots.first % t->share;

@@ -1,17 +1,19 @@
 /* conv_winograd_grad.c: the gradient of an r x r weight, r = 3, 4, 5, by F(r x r, m x m), m = 7 - r, and of a line
- * of r taps by F(r, m), with 6 points instead of 36.
+ * of r taps by F(r, m), with 6 points instead of 36; of 2 taps by F(2 x 2, 4 x 4), with 25 points, or 5.
  *
  * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
- * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Three schedules, chosen by the shape alone;
+ * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Of stride 2 each phase of x (conv_winograd.c)
+ * makes the taps of its own, from one d, as if it were other channels: 81 multiplications instead of 144 for 3 x 3, 100 instead of 256
+ * for 4 x 4. The one tap of an odd phase does not see the last point. Three schedules, chosen by the shape alone;
  * in all, a sum runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
  *                panels)                                                                            (large ones)
- *     by panels: v and d of all tiles are made; a task owns a panel of outputs, whose sum of CHUNK channels stays in its
+ *     by panels: v and d of all tiles are made; a task owns a panel of outputs and CHUNK channels, whose sum stays in its
  *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v)
  */
 #include "../scratch.h"
@@ -31,6 +33,7 @@ enum {
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
     /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288 KiB of sums. */
     CHUNK = 64,
+    PHASE_CHUNK = 32, /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
 };
 
 typedef struct {
@@ -41,6 +44,7 @@ typedef struct {
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
     int by_panels;
+    int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
@@ -53,6 +57,8 @@ typedef struct {
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
+static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
+
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
@@ -64,9 +70,10 @@ static plan make_plan(const fc_problem *p)
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + pad;
-    s.sum_point = p->in_channels * s.sum_row + pad;
+    s.sum_point = s.tiles.phases * p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
-    s.task_vectors = s.tiles.points < FC_WINOGRAD_MAX_POINTS ? s.panel / lanes : s.d_vectors;
+    const int square = s.tiles.in_h == s.tiles.in_w;
+    s.task_vectors = square ? s.d_vectors : s.panel / lanes;
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
@@ -74,16 +81,23 @@ static plan make_plan(const fc_problem *p)
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
-    fc_set_block(&s.tiles, s.block);
-    /* Bytes moved: v once per panel, or the sums written and read, from memory if they are large. */
-    const int64_t sums = (s.sum_bytes > FC_SHARE_BYTES ? 4 : 1) * 2 * s.sum_bytes;
-    s.by_panels = s.slices == 1 && s.block == s.tiles.count && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
-                  s.panels * s.tiles.count * s.tiles.parts * part_bytes < sums;
+    /* Bytes moved: v once per panel and d once per chunk of channels, or the sums written and read once per block; 4 times the price
+     * from memory. By panels takes no more memory than by points. */
+    const int64_t v = s.tiles.count * s.tiles.parts * part_bytes, d = s.tiles.count * s.d_parts * part_bytes;
+    s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
+    s.chunks = fc_ceil_div(p->in_channels, s.chunk);
+    s.by_panels = s.slices == 1 && square && v + d <= budget + s.sum_bytes &&
+                  s.panels * v + s.chunks * price(d) * d <
+                      fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes;
     if (s.by_panels) {
+        s.block = s.tiles.count;
+        if (s.tiles.phases > 1)
+            s.tiles.chunk = s.chunk;
         s.sum_row = s.panel;
-        s.sum_point = fc_min(CHUNK, p->in_channels) * s.sum_row + pad;
+        s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
         s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     }
+    fc_set_block(&s.tiles, s.block);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
@@ -144,13 +158,15 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
     }
 }
 
-/* sum[e] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` rows, `vectors` of output channels from k0 on,
- * the first of a panel; v and sum start at the first of the rows, sum at k0 */
+/* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors` of output channels
+ * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Where there is one phase, points
+ * that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
                      int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
     const fc_tiles *t = &s->tiles;
-    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line;
+    const int64_t item = (int64_t)s->p->item, part = fc_part_elements(t), line = t->k->line,
+                  parts = fc_channel_parts(s->p, channels);
     fc_winograd_product_at product = {
         .part = part,
         .v_brick = t->parts * part,
@@ -164,14 +180,17 @@ static void multiply(const plan *s, const fc_tile_block *b, int first, int end, 
     };
     for (int e = first; e < end; e += product.points) {
         const fc_tile_slots slots = fc_slots_of(t, b, e);
+        const fc_range phases = fc_phases_at(t, e);
         const int64_t brick = slots.first / t->share, at = e * t->k->point;
-        product.points = (int)fc_min(slots.points, end - e);
+        product.points = t->phases > 1 ? 1 : (int)fc_min(slots.points, end - e);
         product.first = slots.first % t->share;
         product.tiles = slots.count;
-        product.v = v + (at + brick * product.v_brick) * item;
         product.d = d + (at + brick * product.d_brick + k0 / line * part + k0 % line) * item;
-        product.sum = sum + e * s->sum_point * item;
-        t->k->multiply_at(&product);
+        for (int64_t i = phases.first; i < phases.end; i++) {
+            product.v = v + (at + brick * product.v_brick + i * parts * part) * item;
+            product.sum = sum + (e * s->sum_point + i * channels * s->sum_row) * item;
+            t->k->multiply_at(&product);
+        }
     }
 }
 
@@ -232,8 +251,9 @@ static void add_task(void *context, int64_t e, int slot)
 {
     (void)slot;
     const plan *s = context;
-    const int64_t count = s->p->in_channels * s->sum_row;
-    char *at = s->sum + e * s->sum_point * (int64_t)s->p->item;
+    const fc_range phases = fc_phases_at(&s->tiles, (int)e);
+    const int64_t pitch = s->p->in_channels * s->sum_row, count = (phases.end - phases.first) * pitch;
+    char *at = s->sum + (e * s->sum_point + phases.first * pitch) * (int64_t)s->p->item;
     if (s->p->item == 4) {
         ADD_SLICES(float)
     } else {
@@ -248,15 +268,23 @@ static void run_by_slices(plan *s, int slots)
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
-/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them. */
-static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, char *taps)
+/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; phases stand `rows` rows apart. */
+static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, int64_t rows,
+                        char *taps)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0);
-    for (int64_t c = 0; c < channels; c++)
-        s->tiles.k->weight_gradient[s->tiles.taps](sum + c * s->sum_row * item, s->sum_point, columns,
-                                                   taps + c * s->panel * item, channels * s->panel);
-    fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, channels * s->panel);
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0),
+                  tap = channels * s->panel, row = p->kernel_w * tap;
+    for (int64_t i = 0; i < t->phases; i++) {
+        const fc_tile_phase f = fc_tile_phase_at(p, i);
+        const char *from = sum + i * rows * s->sum_row * item;
+        char *to = taps + (f.row * row + f.column * tap) * item;
+        for (int64_t c = 0; c < channels; c++)
+            t->k->weight_gradient[t->taps](from + c * s->sum_row * item, s->sum_point, f.last, columns,
+                                           to + c * s->panel * item, t->step * row, t->step * tap);
+    }
+    fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, tap);
 }
 
 static void store_task(void *context, int64_t panel, int slot)
@@ -264,36 +292,30 @@ static void store_task(void *context, int64_t panel, int slot)
     const plan *s = context;
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += CHUNK)
         store_chunk(s, panel, c0, fc_min(CHUNK, s->p->in_channels - c0),
-                    s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item,
+                    s->sum + (c0 * s->sum_row + panel * s->panel) * (int64_t)s->p->item, s->p->in_channels,
                     s->threads + slot * s->thread_bytes);
 }
 
 /* ---- by panels ---------------------------------------------------------------------------------------------------------*/
-static void panel_task(void *context, int64_t panel, int slot)
+/* Of a chunk of channels all panels follow each other: its v stays in the third-level cache. */
+static void panel_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
     char *sum = s->threads + slot * s->thread_bytes, *taps = sum + s->sum_bytes;
-    const int64_t k0 = panel * s->panel, lanes = p->k->vector_lanes,
+    const int64_t panel = task % s->panels, c0 = task / s->panels * s->chunk, k0 = panel * s->panel,
+                  channels = fc_min(s->chunk, p->in_channels - c0), lanes = p->k->vector_lanes,
                   vectors = fc_min(s->panel / lanes, s->d_vectors - k0 / lanes);
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHUNK) {
-        const int64_t channels = fc_min(CHUNK, p->in_channels - c0);
-        const char *v = s->v + fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
-        multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
-        store_chunk(s, panel, c0, channels, sum, taps);
-    }
+    const char *v = s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
+    multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
+    store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
 static void run_by_panels(plan *s, int slots)
 {
     s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
     fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
-    fc_parallel_in(slots, s->panels, panel_task, s);
-}
-
-int fc_conv_winograd_grad_serves(const fc_problem *p)
-{
-    return fc_conv_winograd_serves(p) && p->stride_h == 1 && fc_max(p->kernel_h, p->kernel_w) > 2;
+    fc_parallel_in(slots, s->panels * s->chunks, panel_task, s);
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------------------*/

@@ -68,6 +68,15 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
     return (fc_tile_phase){row, column,
                            (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
 }
+/* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
+ * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
+static inline fc_range fc_phases_at(const fc_tiles *t, int e)
+{
+    if (t->p->kernel_h % t->step == 0)
+        return (fc_range){0, t->phases};
+    const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
+    return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
+}
 fc_tiles fc_make_tiles(const fc_problem *);
 
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
