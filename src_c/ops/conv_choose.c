@@ -197,14 +197,16 @@ static int pixels_serves(const fc_problem *p)
            (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
 }
 
-/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
- * straddle cache lines. */
+/* The products of an input are stored, and each output loads and adds one vector per tap (by rows: of one row) and vector of channels,
+ * most of which straddle cache lines. */
 static double taps_cost(const fc_problem *p)
 {
-    enum { STORE = 8, SUM = 3 };
-    const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
-    return (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + STORE)) +
-           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
+    const int by_rows = fc_taps_by_rows(p);
+    const int64_t lanes = p->k->vector_lanes, taps = (by_rows ? 1 : p->kernel_h) * p->kernel_w;
+    const int64_t multiplied = by_rows ? rows_inside(p) : p->x.h, stored = by_rows ? p->y.h : p->x.h;
+    return (double)(p->x.w * fc_ceil_div(taps * p->out_channels, lanes)) *
+               (double)(multiplied * p->in_channels + stored * FC_TAPS_STORE) +
+           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM);
 }
 
 /* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless. Less than a
