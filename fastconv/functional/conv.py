@@ -114,6 +114,33 @@ def gradients(
     return _backward(f"conv{axes}d_backward", axes, grad_output, input, weight, *options)
 
 
+def pooled_weight_gradient(
+    grad_output: Array,
+    taps: Array,
+    windows: tuple[int, ...],
+    input: Array,
+    weight: Array,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> Array | None:
+    """That of conv2d behind a maximum pool, for layers; None where the gradient between them is needed.
+
+    grad_output: of the pool's result; taps, windows: what the pool keeps, and its geometry.
+    """
+    options = stride, padding, dilation, groups, padding_mode, "auto"
+    x, w, had_batch, plan = prepare("conv2d_backward", 2, input, weight, *options)
+    n, k, *sizes = grad_output.shape
+    if not had_batch or padding_mode != "zeros" or taps.shape != (n, *sizes, k):
+        return None
+    grad_weight = new_array(w.shape, w.dtype)
+    geometry = plan.output_shape, plan.geometry, windows
+    done = _core.conv2d_pooled_grad_weight(grad_output, taps, x, grad_weight, *geometry)
+    return grad_weight if done else None
+
+
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:
     if not isinstance(output_mask, (tuple, list)) or len(output_mask) != 3:
         raise ValueError(
