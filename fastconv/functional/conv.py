@@ -126,7 +126,7 @@ def pooled_weight_gradient(
     groups: int,
     padding_mode: str,
 ) -> Array | None:
-    """That of conv2d behind a maximum pool, for layers; None where the gradient between them is needed.
+    """That of conv2d before a maximum pool; None where the gradient between them is needed.
 
     grad_output: of the pool's result; taps, windows: what the pool keeps, and its geometry.
     """

@@ -195,7 +195,7 @@ class _ForwardConv(_Conv):
         return y
 
     def backward_pooled(self, grad: Array, owned: bool, activation: Any, pool: Any) -> None:
-        """`backward_parameters` of a fused run with a pool: the gradient between them need not exist."""
+        """`backward_parameters` of a run with a pool; the gradient between them need not exist."""
         pooled = grad, taps, batched, shape = pool.masked(grad, owned)
         x = self._saved[0]
         weight, options = self.weight.data, self._options()

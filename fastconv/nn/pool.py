@@ -115,7 +115,7 @@ class _MaxPool(_WindowPool):
         return self.spread(*self.masked(grad, owned))
 
     def masked(self, grad: Array, owned: bool) -> tuple[Array, Array, bool, tuple[int, ...]]:
-        """The gradient behind the clamp, which the bias has got, and where it belongs: for `spread`."""
+        """The gradient behind the clamp, added up for the bias, and where it belongs."""
         taps, batched, shape, y, clamp, bias = self._take()
         if y is not None:
             grad = mask_of_clamp(grad, y, clamp, owned)
