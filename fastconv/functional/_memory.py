@@ -87,15 +87,6 @@ def copy_into(to: Array, x: Array) -> None:
         to[...] = x
 
 
-def contiguous(x: Array) -> Array:
-    """x, or a C-contiguous copy of it; images by the kernels, which turn them faster."""
-    if x.flags.c_contiguous or x.ndim not in (3, 4):
-        return np.ascontiguousarray(x)
-    y = new_array(x.shape, x.dtype)
-    copy_into(y, x)
-    return y
-
-
 def pad_channels_into(to: Array, x: Array) -> None:
     """to[:, : x.shape[1]] = x, and 0 in the other channels."""
     if _have_pixels(to, x):

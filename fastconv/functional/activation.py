@@ -23,7 +23,7 @@ from fastconv.functional._checks import (
     number,
     same_dtype,
 )
-from fastconv.functional._memory import copy_into, is_gapless, new_like
+from fastconv.functional._memory import is_gapless, new_like
 
 
 def relu(input: Array, *, out: Array | None = None) -> Array:
@@ -572,10 +572,7 @@ def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: flo
     x, grad_input = _gapless(x)
     if g.strides != x.strides:
         copy = new_like(x)
-        if g.ndim in (3, 4):
-            copy_into(copy, g)
-        else:
-            copy[...] = g
+        copy[...] = g
         g = copy
     _core.elementwise_grad(code, g, x, grad_input, alpha)
     return grad_input

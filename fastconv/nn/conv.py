@@ -200,15 +200,13 @@ class _ForwardConv(_Conv):
         x = self._saved[0]
         weight, options = self.weight.data, self._options()
         found = None
-        if batched and taps.dtype == np.uint8:
-            found = _conv.pooled_weight_gradient(
-                grad, taps, pool.windows_on(shape), x, weight, **options
-            )
+        if taps.dtype == np.uint8:
+            images, windows = grad if batched else grad[None], pool.windows_on(shape)
+            found = _conv.pooled_weight_gradient(images, taps, windows, x, weight, **options)
         if found is None:
             self.backward_parameters(activation.backward(pool.spread(*pooled)))
             return
-        activation.release()
-        self.release()
+        activation._saved = self._saved = None
         self.weight.accumulate(found)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
-from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer, is_channels_last
-from ..functional._memory import contiguous
+from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer
 from . import init
 from .module import Array, Module, Parameter, Rng, as_generator
 
@@ -80,8 +79,6 @@ class Flatten(Module):
     def forward(self, x: Array) -> Array:
         x = float_array("Flatten", "input", x)
         self._keep(x.shape)
-        if x.ndim == 4 and is_channels_last(x):
-            x = contiguous(x)
         return x.reshape(self.output_shape(x.shape))
 
     def backward(self, grad: Array) -> Array:

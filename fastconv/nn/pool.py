@@ -84,7 +84,7 @@ class _MaxPool(_WindowPool):
 
     def windows_on(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Its windows as `_core` takes them, on images of `shape`."""
-        return windows(f"max_pool{self.axes}d", shape[2:], *self._arguments())[1]
+        return windows(f"max_pool{self.axes}d", shape[-self.axes :], *self._arguments())[1]
 
     def forward(self, x: Array) -> Array:
         return self.run(x)

@@ -3,12 +3,12 @@
 #define FC_KERNELS_POOLED_H
 #include <stdint.h>
 
-enum { FC_POOLED_BYTES = 32, FC_POOLED_ROWS = 5, FC_POOLED_VECTORS = 2 };
+enum { FC_POOLED_BYTES = 32, FC_POOLED_ROWS = 5 };
 
 /* For each k < channels and the windows i < height, j < width of one image:
  *     sum[k][u][q] += grad[i * grad_row + j * grad_pixel + k]
  *                     * x[i * step_h + j * step_w + offset[tap[(i * width + j) * channels + k]] + u * row + q]
- * for the rows of taps u and q < vectors * lanes, lanes = FC_POOLED_BYTES / sizeof(T). */
+ * for the rows of taps u and q < FC_POOLED_BYTES / sizeof(T). */
 typedef struct {
     const void *x;
     int64_t row, step_h, step_w;
@@ -20,6 +20,6 @@ typedef struct {
     void *sum;
 } fc_pooled;
 
-/* [rows of taps][vectors], NULL where there is none */
-typedef void (*fc_pooled_kernels[FC_POOLED_ROWS + 1][FC_POOLED_VECTORS + 1])(const fc_pooled *);
+/* By rows of taps, for an even number of channels; NULL where there is none */
+typedef void (*fc_pooled_kernels[FC_POOLED_ROWS + 1])(const fc_pooled *);
 #endif

@@ -30,23 +30,18 @@ typedef struct {
     char *sums, *x;
 } plan;
 
-static int64_t vectors_of(const fc_problem *p)
-{
-    return fc_ceil_div(p->kernel_w * p->in_channels * (int64_t)p->item, FC_POOLED_BYTES);
-}
-
 /* Multiplications against those of the product over all outputs. */
 static int pays(const fc_problem *p, const fc_view *grad)
 {
-    const int64_t window = p->out_channels * (p->kernel_h * vectors_of(p) + WINDOW_COST);
+    const int64_t window = p->out_channels * (p->kernel_h + WINDOW_COST);
     return grad->h * grad->w * window < p->y.h * p->y.w * p->kernel_h * fc_direct_grad_weight_cost(p);
 }
 
 static int serves(const fc_problem *p, const fc_pool *pool, const fc_view *grad)
 {
-    return p->groups == 1 && p->dilation_w == 1 && p->kernel_h <= FC_POOLED_ROWS &&
-           vectors_of(p) <= FC_POOLED_VECTORS && (*p->k->pooled)[p->kernel_h][vectors_of(p)] && grad->stride_c == 1 &&
-           !pool->adaptive && pool->h.kernel * pool->w.kernel <= UINT8_MAX + 1 && pays(p, grad);
+    return p->groups == 1 && p->dilation_w == 1 && p->kernel_h <= FC_POOLED_ROWS && (*p->k->pooled)[p->kernel_h] &&
+           p->kernel_w * p->in_channels * (int64_t)p->item <= FC_POOLED_BYTES && p->out_channels % 2 == 0 &&
+           grad->stride_c == 1 && !pool->adaptive && pool->h.kernel * pool->w.kernel <= UINT8_MAX + 1 && pays(p, grad);
 }
 
 static void run_slice(void *context, int64_t task, int slot)
@@ -72,7 +67,7 @@ static void run_slice(void *context, int64_t task, int slot)
 
 #define ADD_SLICES(type)                                                                                               \
     do {                                                                                                               \
-        const int64_t row = vectors_of(p) * FC_POOLED_BYTES / (int64_t)sizeof(type), size = p->kernel_h * row;         \
+        const int64_t row = FC_POOLED_BYTES / (int64_t)sizeof(type), size = p->kernel_h * row;                         \
         for (int64_t k = 0; k < p->out_channels; k++)                                                                  \
             for (int64_t c = 0; c < p->in_channels; c++)                                                               \
                 for (int64_t u = 0; u < p->kernel_h; u++)                                                              \
@@ -97,8 +92,8 @@ static void add_slices(const plan *s)
 
 static plan make_plan(const fc_problem *p, const fc_pool *pool, const fc_view *grad, int64_t *offset)
 {
-    const int64_t item = (int64_t)p->item, vector = FC_POOLED_BYTES / item;
-    plan s = {.p = p, .grad = grad, .kernel = (*p->k->pooled)[p->kernel_h][vectors_of(p)]};
+    const int64_t item = (int64_t)p->item;
+    plan s = {.p = p, .grad = grad, .kernel = (*p->k->pooled)[p->kernel_h]};
     s.slices = fc_min(MAX_SLICES, p->x.n);
     s.rows = fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h);
     s.columns = fc_extent(p->y.w, p->kernel_w, p->stride_w, 1);
@@ -115,9 +110,8 @@ static plan make_plan(const fc_problem *p, const fc_pool *pool, const fc_view *g
     for (int64_t t = 0; t < pool->h.kernel * pool->w.kernel; t++)
         offset[t] = t / pool->w.kernel * pool->h.dilation * down + t % pool->w.kernel * pool->w.dilation * right;
     s.origin = -pool->h.pad_before * down - pool->w.pad_before * right;
-    s.x_bytes =
-        fc_round_up((s.rows * row + vectors_of(p) * vector) * item, 64); /* a vector is read where v is the last */
-    s.sum_bytes = p->out_channels * p->kernel_h * vectors_of(p) * FC_POOLED_BYTES;
+    s.x_bytes = fc_round_up(s.rows * row * item + FC_POOLED_BYTES, 64); /* a vector is read where v is the last */
+    s.sum_bytes = p->out_channels * p->kernel_h * FC_POOLED_BYTES;
     return s;
 }
 

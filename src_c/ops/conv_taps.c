@@ -228,34 +228,30 @@ static void multiply(const plan *s, const block *b, const strip *x, int64_t i, f
     }
 }
 
-/* The products of the chunk that starts at row i of x. */
-static void multiply_chunk(const plan *s, const block *b, int64_t i)
-{
-    const int64_t rows = fc_min(s->chunk, b->bottom - i);
-    const strip x = load_strip(s, b, i, rows);
-    multiply(s, b, &x, i, (fc_range){0, 1}, rows, ring_row(s, b, i));
-}
-
 static fc_range rows_of_taps(const fc_problem *p, int64_t h)
 {
     return fc_valid_taps(h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
 }
 
-/* The products of the chunk that starts at row h of outputs: neighbouring rows that see the same rows of taps at once. */
-static void multiply_outputs(const plan *s, const block *b, int64_t h)
+/* The products of the chunk that starts at row i of x, or of outputs: neighbouring rows that see the same rows of taps at once. */
+static void multiply_chunk(const plan *s, const block *b, int64_t i)
 {
     const fc_problem *p = s->p;
-    const int64_t end = fc_min(b->h + b->rows, h + s->chunk), top = fc_max(b->top, h - p->pad_top);
-    const strip x = load_strip(s, b, top, fc_min(b->bottom, end - p->pad_top + s->reach) - top);
-    for (int64_t next; h < end; h = next) {
-        const fc_range u = rows_of_taps(p, h);
-        for (next = h + 1; next < end; next++) {
-            const fc_range other = rows_of_taps(p, next);
+    const int64_t pad = s->by_rows ? p->pad_top : 0, reach = s->by_rows ? s->reach : 0;
+    const int64_t end = fc_min(s->by_rows ? b->h + b->rows : b->bottom, i + s->chunk), top = fc_max(b->top, i - pad);
+    const strip x = load_strip(s, b, top, fc_min(b->bottom, end - pad + reach) - top);
+    for (int64_t next; i < end; i = next) {
+        fc_range u = {0, 1}, other = u;
+        for (next = i; next < end; next++) {
+            if (s->by_rows)
+                other = rows_of_taps(p, next);
+            if (next == i)
+                u = other;
             if (other.first != u.first || other.end != u.end)
                 break;
         }
         if (u.end > u.first && b->width > 0)
-            multiply(s, b, &x, h - p->pad_top, u, next - h, ring_row(s, b, h));
+            multiply(s, b, &x, i - pad, u, next - i, ring_row(s, b, i));
     }
 }
 
@@ -266,7 +262,7 @@ static int64_t find_products(const plan *s, const block *b, int64_t h, int64_t *
     const fc_range u = rows_of_taps(p, h);
     if (s->by_rows) {
         for (; *next <= h; *next += s->chunk)
-            multiply_outputs(s, b, *next);
+            multiply_chunk(s, b, *next);
         b->row[0] = ring_row(s, b, h);
         return u.end > u.first;
     }
