@@ -189,7 +189,6 @@ int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
-int fc_taps_by_rows(const fc_problem *); /* whether it sums over the rows of taps as it multiplies */
 enum { FC_TAPS_STORE = 8, FC_TAPS_SUM = 3 }; /* multiplications that a vector stored and one added cost */
 
 typedef fc_status fc_guarded(fc_problem *, const void *context);

@@ -197,15 +197,14 @@ static int pixels_serves(const fc_problem *p)
            (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
 }
 
-/* The products of an input are stored, and each output loads and adds one vector per tap (by rows: of one row) and vector of channels,
- * most of which straddle cache lines. */
+/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
+ * straddle cache lines. (Sums over rows of taps cost less where there is this much to multiply; where there is less they are not better
+ * than other methods, so they do not count here.) */
 static double taps_cost(const fc_problem *p)
 {
-    const int by_rows = fc_taps_by_rows(p);
-    const int64_t lanes = p->k->vector_lanes, taps = (by_rows ? 1 : p->kernel_h) * p->kernel_w;
-    const int64_t multiplied = by_rows ? rows_inside(p) : p->x.h, stored = by_rows ? p->y.h : p->x.h;
-    return (double)(p->x.w * fc_ceil_div(taps * p->out_channels, lanes)) *
-               (double)(multiplied * p->in_channels + stored * FC_TAPS_STORE) +
+    const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
+    return (double)(p->x.h * p->x.w) *
+               (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + FC_TAPS_STORE)) +
            (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM);
 }
 

@@ -53,17 +53,17 @@ static int64_t pixel_cost(const fc_problem *p, int by_rows)
 }
 
 /* Not rows far apart: a copy of what a chunk sees would be large. */
-int fc_taps_by_rows(const fc_problem *p)
+static int is_by_rows(const fc_problem *p)
 {
     return p->kernel_h > 1 && p->dilation_h == 1 && pixel_cost(p, 1) < pixel_cost(p, 0);
 }
 
 static int64_t columns_of(const fc_problem *p)
 {
-    return (fc_taps_by_rows(p) ? 1 : p->kernel_h) * p->kernel_w * p->out_channels;
+    return (is_by_rows(p) ? 1 : p->kernel_h) * p->kernel_w * p->out_channels;
 }
 
-static int64_t products_of(const fc_problem *p) { return (fc_taps_by_rows(p) ? p->kernel_h : 1) * p->in_channels; }
+static int64_t products_of(const fc_problem *p) { return (is_by_rows(p) ? p->kernel_h : 1) * p->in_channels; }
 static int64_t pixel_of(const fc_problem *p) { return fc_round_up(columns_of(p), p->k->vector_lanes); }
 
 static int64_t ring_elements(const plan *s) { return s->chunks * s->chunk * s->window * s->pixel; }
@@ -96,7 +96,7 @@ static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes;
     plan s = {.p = p,
-              .by_rows = fc_taps_by_rows(p),
+              .by_rows = is_by_rows(p),
               .pixel = pixel_of(p),
               .products = products_of(p),
               .in_place = p->x.stride_c == 1};
