@@ -31,6 +31,7 @@ KINDS = {
     "conv2d": "convolution, forward",
     "conv2d_grad_input": "convolution, gradient of the input",
     "conv2d_grad_weight": "convolution, gradient of the weight",
+    "conv2d_pooled_grad_weight": "convolution, gradient of the weight",
     "linear": "linear layers",
     "channel_sum": "gradient of biases",
     "batch_norm": "batch norm (+ sum, ReLU), forward",

@@ -57,6 +57,15 @@ def max_pool2d(
 def max_pool2d_tap_grad(
     grad_y: Array, tap: Array, by_planes: bool, grad_x: Array, axes: tuple[int, ...]
 ) -> None: ...
+def conv2d_pooled_grad_weight(
+    grad: Array,
+    tap: Array,
+    x: Array,
+    grad_weight: Array,
+    y_shape: tuple[int, ...],
+    geometry: Geometry,
+    axes: tuple[int, ...],
+) -> bool: ...
 def avg_pool2d(
     x: Array, y: Array, axes: tuple[int, ...], include_pad: bool, divisor: int
 ) -> None: ...

@@ -16,6 +16,9 @@ cdef extern from "fastconv.h" nogil:
                             uint8_t *tap, int by_planes)
     fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap,
                                      int by_planes, const fc_view *grad_x)
+    fc_status fc_conv2d_pooled_grad_weight(fc_dtype, const fc_conv *, const fc_pool *, const fc_view *y,
+                                           const fc_view *grad, const uint8_t *tap, const fc_view *x,
+                                           const fc_view *grad_weight)
     fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y)
     fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x)
     fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
@@ -66,6 +69,27 @@ def max_pool2d_tap_grad(grad_y, tap, bint by_planes, grad_x, tuple axes):
     with nogil:
         status = fc_max_pool2d_tap_grad(dtype, &pool, &vy, <const uint8_t *>vt.data, by_planes, &vx)
     _check(status)
+
+
+def conv2d_pooled_grad_weight(grad, tap, x, grad_weight, tuple y_shape, tuple geometry, tuple axes):
+    """Of a convolution and the pool behind it: grad is that of the pool's result, tap C-contiguous uint8 (N, H, W, C).
+    False where the two gradients one after the other are the way."""
+    cdef fc_view vg, vt, vx, vy, vw
+    cdef fc_pool pool
+    cdef fc_conv conv = _conv(geometry)
+    cdef fc_status status
+    _pool(&pool, axes, False, 0)
+    _read(grad, &vg)
+    _read(tap, &vt)
+    _read(x, &vx)
+    for_shape(&vy, y_shape)
+    cdef fc_dtype dtype = _dtype(_write(grad_weight, &vw))
+    with nogil:
+        status = fc_conv2d_pooled_grad_weight(dtype, &conv, &pool, &vy, &vg, <const uint8_t *>vt.data, &vx, &vw)
+    if status == FC_EALGORITHM:
+        return False
+    _check(status)
+    return True
 
 
 def avg_pool2d(x, y, tuple axes, bint include_pad, int64_t divisor):

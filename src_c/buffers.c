@@ -14,6 +14,8 @@ enum {
     ROUND_SMALL = 1 << 14, /* sizes are rounded up so that nearly equal ones share a block */
     LEAST_HUGE = 1 << 20,  /* from here on whole huge pages: 512 page faults and TLB entries become one */
     MOST_BLOCKS = 4096,
+    SMALL_POOL = 8
+        << 20, /* bytes that need no bound: the blocks of a small network differ more in size than 5/4 allows */
 };
 
 typedef struct {
@@ -64,6 +66,11 @@ static block take_kept(fc_buffers *pool, size_t bytes)
     return (block){NULL, 0};
 }
 
+static size_t most_bytes(const fc_buffers *pool)
+{
+    return pool->most_out / 4 * 5 > SMALL_POOL ? pool->most_out / 4 * 5 : SMALL_POOL;
+}
+
 static block allocate(size_t bytes)
 {
     block b = {NULL, bytes};
@@ -89,7 +96,7 @@ void *fc_buffers_take(fc_buffers *pool, size_t bytes)
         const size_t out = pool->out_bytes + (b.data ? b.bytes : bytes);
         if (out > pool->most_out)
             pool->most_out = out;
-        while (pool->kept_count && out + pool->kept_bytes > pool->most_out / 4 * 5)
+        while (pool->kept_count && out + pool->kept_bytes > most_bytes(pool))
             free(remove_kept(pool, 0).data);
         if (!b.data)
             b = allocate(bytes);

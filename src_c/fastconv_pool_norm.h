@@ -28,6 +28,12 @@ fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_vi
 fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, int by_planes,
                                  const fc_view *grad_x);
 
+/* fc_conv2d_grad_weight of the grad_x that fc_max_pool2d_tap_grad would make (not by planes), in y's place: of y the sizes are read.
+ * FC_EALGORITHM where that way is not better, or may treat what is not finite in another way (ops/conv_pooled.c). */
+fc_status fc_conv2d_pooled_grad_weight(fc_dtype, const fc_conv *, const fc_pool *, const fc_view *y,
+                                       const fc_view *grad, const uint8_t *tap, const fc_view *x,
+                                       const fc_view *grad_weight);
+
 /* y[n][c][i][j] = sum of the window / divisor */
 fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y);
 fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x);

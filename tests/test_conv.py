@@ -141,6 +141,13 @@ CASES = {
         (10, 40, 3, 5),
         {"groups": 2, "dilation": (1, 2), "padding": (2, 5)},
     ),
+    "few outputs, rows of taps": ((2, 33, 60, 11), (6, 33, 5, 5), {"padding": 4}),
+    "few outputs, taps in the padding": ((1, 20, 3, 9), (6, 20, 5, 5), {"padding": (6, 1)}),
+    "few outputs, panels of taps": (
+        (2, 80, 12, 10),
+        (16, 40, 6, 6),
+        {"groups": 2, "dilation": (1, 2), "padding": ((0, 7), (5, 6))},
+    ),
     "few outputs, long rows": ((1, 64, 1, 3000), (1, 64, 1, 40), {"padding": (0, 3)}),
     "few outputs, more than a vector": ((1, 64, 5, 8), (9, 64, 5, 5), {"padding": 4}),
     "one output 1x1": ((2, 40, 5, 6), (1, 40, 1, 1), {}),

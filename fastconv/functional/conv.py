@@ -12,7 +12,7 @@ from .._messages import shown
 from . import _checks as check
 from ._checks import Array, Pads
 from ._conv_plan import NO_PADS, Algorithm, Geometry, PaddingMode, checked_bias, prepare
-from ._memory import add, new_array
+from ._memory import add, copy_into, new_array
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
@@ -112,6 +112,39 @@ def gradients(
     """Those of conv1d or conv2d, for layers; `added`, of input's shape, is added to the first."""
     options = stride, padding, dilation, groups, padding_mode, "auto", output_mask, added
     return _backward(f"conv{axes}d_backward", axes, grad_output, input, weight, *options)
+
+
+def pooled_weight_gradient(
+    grad_output: Array,
+    taps: Array,
+    windows: tuple[int, ...],
+    input: Array,
+    weight: Array,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> Array | None:
+    """That of conv2d before a maximum pool; None where the gradient between them is needed.
+
+    grad_output: of the pool's result; taps, windows: what the pool keeps, and its geometry.
+    """
+    options = stride, padding, dilation, groups, padding_mode, "auto"
+    x, w, _, plan = prepare("conv2d_backward", 2, input, weight, *options)
+    if padding_mode != "zeros":
+        return None
+    g, (n, k, *sizes) = grad_output, grad_output.shape
+    if taps.shape != (n, *sizes, k):  # by planes, see pool._tap_shape
+        planes = np.moveaxis(taps, -1, 1).reshape(-1, *sizes)[: n * k].reshape(n, k, *sizes)
+        taps = np.ascontiguousarray(np.moveaxis(planes, 1, -1))
+    if g.strides[1] != g.itemsize:
+        g = check.empty("conv2d_backward", g.shape, g.dtype, True)
+        copy_into(g, grad_output)
+    grad_weight = new_array(w.shape, w.dtype)
+    geometry = plan.output_shape, plan.geometry, windows
+    done = _core.conv2d_pooled_grad_weight(g, taps, x, grad_weight, *geometry)
+    return grad_weight if done else None
 
 
 def _mask(function: str, output_mask: Any) -> tuple[bool, bool, bool]:

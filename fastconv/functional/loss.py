@@ -110,8 +110,8 @@ def cross_entropy_backward(
     """
     name = "cross_entropy_backward"
     c = _Classes(name, input, target, weight, ignore_index, reduction, label_smoothing)
-    scale = c.scale(name, grad_output)
     with np.errstate(all="ignore"):
+        scale = c.scale(name, grad_output)
         return _gradient(c, scale, *_softmax_parts(c.rows)[1:])
 
 
@@ -148,8 +148,8 @@ def cross_entropy_kept(
 def cross_entropy_kept_backward(grad_output: Any, kept: Any) -> Array:
     """cross_entropy_backward of the call that `kept` comes from."""
     c, exponentials, sums = kept
-    scale = c.scale("cross_entropy_backward", grad_output)
     with np.errstate(all="ignore"):
+        scale = c.scale("cross_entropy_backward", grad_output)
         return _gradient(c, scale, exponentials, sums)
 
 
@@ -240,9 +240,9 @@ def nll_loss_backward(
     """
     name = "nll_loss_backward"
     c = _Classes(name, input, target, weight, ignore_index, reduction)
-    scale = c.scale(name, grad_output)
     grad = np.zeros(c.rows.shape, c.rows.dtype)
     with np.errstate(all="ignore"):
+        scale = c.scale(name, grad_output)
         values = -c.sample_weight() * scale  # (samples,)
     if c.ignored is not None:
         values[c.ignored] = 0
@@ -318,8 +318,9 @@ class _Classes:
                 f"{self.input.shape}, got {target.shape}{advice}"
             )
         flat = target.reshape(-1)
-        if flat.size and flat.min() >= 0 and flat.max() < self.classes:
-            self.index = flat.astype(np.intp)
+        index = flat.astype(np.intp)
+        if flat.size and index.view(np.uintp).max() < self.classes:  # a negative one is a large one
+            self.index = index
             if not 0 <= ignore_index < self.classes:
                 return
         ignored = flat == ignore_index
@@ -386,14 +387,16 @@ class _Classes:
         return total if self.reduction == "sum" else mean(total, self.total())
 
     def scale(self, function: str, grad_output: Any) -> Array:
-        """The gradient of every sample's loss, (samples,), or () where it is the same for all."""
+        """The gradient of every sample's loss, (samples,), or () where it is the same for all.
+
+        For callers that ignore floating point errors.
+        """
         g = grad_of_losses(function, grad_output, self.loss_shape, self.input, self.reduction)
         if self.reduction == "none":
             return np.ascontiguousarray(g).reshape(-1)
         if self.reduction == "mean":
             total = self.total()
-            with np.errstate(all="ignore"):
-                g = g / total if total else g * 0
+            g = g / total if total else g * 0
         return np.asarray(g, self.rows.dtype)
 
     def shaped(self, rows: Array) -> Array:

@@ -109,6 +109,20 @@ def _run_fused(layers: Sequence[Any], x: Array, owned: bool) -> Array:
     return y
 
 
+def ran_with_pool(layers: Sequence[Any], start: int) -> bool:
+    """Whether a Conv2d at `start`, whose weight learns, an activation and a pool ran as one."""
+    run = layers[start : start + 3]
+    return (
+        len(run) == 3
+        and type(run[0]) is Conv2d
+        and type(run[1]) in _CLAMPS
+        and type(run[2]) is MaxPool2d
+        and all(is_plain(layer) and layer._saved is not None for layer in run)
+        and run[0]._saved[3]
+        and run[0].weight.requires_grad
+    )
+
+
 def starts_with_conv(layers: Sequence[Module]) -> bool:
     """Whether a Residual adds the shortcut's gradient in the gradient of its first layer."""
     return _enabled and len(layers) > 0 and type(layers[0]) in _POOL_OF and is_plain(layers[0])

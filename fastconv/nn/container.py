@@ -329,8 +329,12 @@ def go_back(layers: Sequence[Module], grad: Array, owned: bool) -> _Owned:
 def backward_parameters(layers: Sequence[Module], grad: Array) -> None:
     """Go back through `layers` as far as the first one that has a parameter to learn."""
     first = next((i for i, layer in enumerate(layers) if _learns(layer)), len(layers))
-    grad, _ = go_back(layers[first + 1 :], grad, False)
-    if first < len(layers):
+    pooled = _fusion.ran_with_pool(layers, first)
+    grad, owned = go_back(layers[first + (3 if pooled else 1) :], grad, False)
+    if pooled:
+        conv: Any = layers[first]
+        conv.backward_pooled(grad, owned, *layers[first + 1 : first + 3])
+    elif first < len(layers):
         layers[first].backward_parameters(grad)
     for layer in layers[:first]:
         layer.release()

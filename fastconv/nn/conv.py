@@ -194,6 +194,21 @@ class _ForwardConv(_Conv):
         self._keep(x, None if pooled else y, clamp, pooled)
         return y
 
+    def backward_pooled(self, grad: Array, owned: bool, activation: Any, pool: Any) -> None:
+        """`backward_parameters` of a run with a pool; the gradient between them need not exist."""
+        pooled = grad, taps, batched, shape = pool.masked(grad, owned)
+        x = self._saved[0]
+        weight, options = self.weight.data, self._options()
+        found = None
+        if taps.dtype == np.uint8:
+            images, windows = grad if batched else grad[None], pool.windows_on(shape)
+            found = _conv.pooled_weight_gradient(images, taps, windows, x, weight, **options)
+        if found is None:
+            self.backward_parameters(activation.backward(pool.spread(*pooled)))
+            return
+        activation._saved = self._saved = None
+        self.weight.accumulate(found)
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = window_shape(
             self._checked(shape), self.padding, self.kernel_size, self.stride, self.dilation

@@ -40,11 +40,12 @@ class _Loss(Module):
     def _cast_options(self, input: Array) -> dict[str, Any]:
         """The options, their arrays in the input's dtype."""
         dtype = float_array(type(self).__name__, "input", input).dtype
-        with np.errstate(over="ignore"):
-            return {
-                name: value.astype(dtype) if isinstance(value, np.ndarray) else value
-                for name, value in self._options().items()
-            }
+        options = self._options()
+        arrays = [name for name, value in options.items() if isinstance(value, np.ndarray)]
+        if arrays:
+            with np.errstate(over="ignore"):
+                options.update({name: options[name].astype(dtype) for name in arrays})
+        return options
 
     def backward(self, grad: Any = None) -> Array:
         """Gradient of the input; `grad` is that of the loss (1 if not given)."""

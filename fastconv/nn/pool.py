@@ -6,6 +6,7 @@ from .. import functional as F
 from ..functional import pool as _pool
 from ..functional._checks import batched as check_batched
 from ..functional._checks import flag, float_array, integer, per_axis
+from ..functional._windows import windows
 from ..functional.activation import mask_of_clamp
 from ..functional.conv import _channel_sum
 from ..functional.norm import NO_CLAMP, Clamp
@@ -81,6 +82,10 @@ class _MaxPool(_WindowPool):
     def _arguments(self) -> tuple[Any, ...]:
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
+    def windows_on(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Its windows as `_core` takes them, on images of `shape`."""
+        return windows(f"max_pool{self.axes}d", shape[-self.axes :], *self._arguments())[1]
+
     def forward(self, x: Array) -> Array:
         return self.run(x)
 
@@ -107,11 +112,19 @@ class _MaxPool(_WindowPool):
         return self._backward(grad, owned), True
 
     def _backward(self, grad: Array, owned: bool) -> Array:
+        return self.spread(*self.masked(grad, owned))
+
+    def masked(self, grad: Array, owned: bool) -> tuple[Array, Array, bool, tuple[int, ...]]:
+        """The gradient behind the clamp, added up for the bias, and where it belongs."""
         taps, batched, shape, y, clamp, bias = self._take()
         if y is not None:
             grad = mask_of_clamp(grad, y, clamp, owned)
         if bias is not None and bias.requires_grad:
             bias.accumulate(_channel_sum(grad if batched else grad[None]))
+        return grad, taps, batched, shape
+
+    def spread(self, grad: Array, taps: Array, batched: bool, shape: tuple[int, ...]) -> Array:
+        """The gradient of the input."""
         grad_x: Array
         if batched:
             grad_x = self.record_gradient(grad, taps, shape, *self._arguments())

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -100,18 +100,26 @@ class Optimizer:
         self._check_arrays()
         index = 0
         for group in self.param_groups:
-            entries: dict[Any, list[_Entry]] = {}
+            entries: dict[Any, list[Any]] = {}
+            copies = []
             slots = self._slots(group)
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    entry = self._entry(parameter, parameter.grad, group, slots, index)
-                    entries.setdefault(entry.data.dtype, []).append(entry)
+                grad = parameter.grad
+                if grad is not None:
+                    data = parameter.data
+                    kept, numbers = self._kept(parameter, group, slots, index)
+                    plain = data.flags.carray
+                    to = data if plain else np.ascontiguousarray(data)
+                    if not plain:
+                        copies.append((data, to))
+                    if not (_is_plain(data, grad) and grad.flags.carray):
+                        grad = np.ascontiguousarray(grad, data.dtype)
+                    entries.setdefault(data.dtype, []).append((to, grad, *kept, *numbers))
                 index += 1
             for same_dtype in entries.values():
-                self._update(group, [_contiguous(entry) for entry in same_dtype])
-                for entry in same_dtype:
-                    if not entry.data.flags.c_contiguous:
-                        entry.data[...] = entry.kept[0]  # where `_contiguous` put the copy
+                self._update(group, same_dtype)
+            for data, to in copies:
+                data[...] = to
 
     def _check_arrays(self) -> None:
         """Refuse what `_core` cannot take: a user may have put other arrays into a Parameter."""
@@ -131,9 +139,10 @@ class Optimizer:
                     if name in state and not _is_plain(data, state[name]):
                         _check_state(who, index, data, name, state[name])
 
-    def _entry(
-        self, parameter: Parameter, grad: Array, group: Group, slots: tuple[str, ...], index: int
-    ) -> "_Entry":
+    def _kept(
+        self, parameter: Parameter, group: Group, slots: tuple[str, ...], index: int
+    ) -> tuple[list[Array | None], tuple[float, float]]:
+        """Two arrays of the state, and the numbers of this step."""
         state = self.state.get(index)
         if state is None:
             state = self.state[index] = {"step": np.zeros((), np.int64)}
@@ -141,8 +150,8 @@ class Optimizer:
             if name not in state:
                 state[name] = np.zeros(parameter.shape, parameter.dtype)
         state["step"] += 1
-        kept = [state[name] for name in slots]
-        return _Entry(parameter.data, grad, kept, self._numbers(group, int(state["step"])))
+        kept = [*[state[name] for name in slots], None, None][:2]
+        return kept, self._numbers(group, int(state["step"]))
 
     def _slots(self, group: Group) -> tuple[str, ...]:
         return self.slots
@@ -333,15 +342,6 @@ class AdamW(Adam):
         _core.adam_step(entries, beta1, beta2, group["eps"], 0.0, shrink)
 
 
-class _Entry(NamedTuple):
-    """What a step does to one parameter."""
-
-    data: Array
-    grad: Array
-    kept: list[Array]
-    numbers: tuple[float, float]
-
-
 def _is_plain(data: Any, other: Any) -> bool:
     """Two arrays with which nothing is wrong, as in nearly every step."""
     return (
@@ -379,18 +379,3 @@ def _check_state(who: str, index: int, data: Array, name: str, state: Array) -> 
             f"{who}: state {name} of parameter {index} is {state.dtype}, its data {data.dtype}; "
             "make a new optimizer for a parameter of another dtype"
         )
-
-
-def _contiguous(entry: _Entry) -> tuple[Any, ...]:
-    """The entry as `_core` takes it: C-contiguous arrays of data's dtype, copies where needed."""
-    data = entry.data
-    if _is_plain(data, entry.grad) and entry.grad.flags.carray:
-        first, second = [*entry.kept, None, None][:2]
-        return data, entry.grad, first, second, *entry.numbers
-    if not data.flags.c_contiguous:
-        entry.kept.insert(0, np.ascontiguousarray(data))  # written back after the step
-        data = entry.kept[0]
-    grad = np.ascontiguousarray(entry.grad, data.dtype)
-    kept = entry.kept if data is entry.data else entry.kept[1:]
-    first, second = [*kept, None, None][:2]
-    return data, grad, first, second, *entry.numbers

@@ -36,6 +36,7 @@
 #include "../kernels/pixels.tmpl.h"
 #include "../kernels/taps.tmpl.h"
 #include "../kernels/pool.tmpl.h"
+#include "../kernels/pooled.tmpl.h"
 #include "../kernels/norm.tmpl.h"
 #include "../kernels/elementwise.tmpl.h"
 #include "../kernels/optimize.tmpl.h"
@@ -60,6 +61,7 @@ const fc_kernels FC_PASTE(FC_PASTE(fc_kernels, FC_ISA), FC_SUFFIX) = {
     .winograd_small = &N(winograd_small_square),
     .winograd_small_line = &N(winograd_small_line),
     .pool = &N(pool_table),
+    .pooled = &N(pooled_table),
     .norm = &N(norm_table),
     .elementwise = &N(elementwise_table),
     .optimize = &N(optimize_table),

@@ -28,7 +28,7 @@ typedef int64_t ivec __attribute__((vector_size(FC_VECTOR_BYTES)));
 
 INLINE vec vload(const T *p) { return *(const N(vec_unaligned) *)p; }
 INLINE void vstore(T *p, vec a) { *(N(vec_unaligned) *)p = a; }
-/* Half a vector, and the first half of one */
+/* Half a vector, and the halves of one */
 #define vhalf N(vhalf)
 #define vload_half N(vload_half)
 #define vstore_half N(vstore_half)
@@ -41,6 +41,13 @@ INLINE vhalf vlow(vec a)
 {
     vhalf half;
     memcpy(&half, &a, sizeof half);
+    return half;
+}
+#define vhigh N(vhigh)
+INLINE vhalf vhigh(vec a)
+{
+    vhalf half;
+    memcpy(&half, (const char *)&a + sizeof half, sizeof half);
     return half;
 }
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */

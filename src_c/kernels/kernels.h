@@ -17,6 +17,7 @@
 #include "optimize.h"
 #include "pixels.h"
 #include "pool.h"
+#include "pooled.h"
 #include "taps.h"
 #include "winograd.h"
 
@@ -49,6 +50,7 @@ typedef struct {
     const fc_pixels_kernels *pixels;
     const fc_winograd_kernels *winograd, *winograd_line, *winograd_small, *winograd_small_line; /* small: 2 taps */
     const fc_pool_kernels *pool;
+    const fc_pooled_kernels *pooled;
     const fc_norm_kernels *norm;
     const fc_elementwise_kernels *elementwise;
     const fc_optimize_kernels *optimize;

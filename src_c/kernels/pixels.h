@@ -24,5 +24,7 @@ typedef struct {
     /* The same for runs one below the other: x[r] = x[0] + r * row, y[r] = y[0] + r * y_row. 0 where there is none. */
     int max_below[FC_PIXELS_MAX_CHANNELS + 1];
     void (*column[FC_PIXELS_MAX_CHANNELS + 1][FC_PIXELS_MAX_RUNS + 1])(const fc_pixels *);
+    /* y[i] = clamp(y[i] * scale + bias, lower, upper) of whole vectors */
+    void (*finish)(int64_t count, double scale, double bias, double lower, double upper, void *y);
 } fc_pixels_kernels;
 #endif

@@ -116,6 +116,13 @@ INLINE void N(pixels_column)(const fc_pixels *p, const int channels, const int r
 
 #define FC_COLUMN(k, r)                                                                                                \
     static void N(pixels_column_##k##_##r)(const fc_pixels *p) { N(pixels_column)(p, k, r); }
+static void N(pixels_finish)(int64_t count, double scale, double bias, double lower, double upper, void *y)
+{
+    const vec a = vset1((T)scale), b = vset1((T)bias), low = vset1((T)lower), high = vset1((T)upper);
+    for (T *t = y, *end = t + count; t < end; t += VL)
+        vstore(t, vclamp(vmuladd(vload(t), a, b), low, high));
+}
+
 #if FC_VECTOR_BYTES == 64
 #define FC_COLUMNS(F) FC_ROW8(F, 1) FC_ROW8(F, 2) FC_ROW6(F, 3)
 #define FC_MAX_BELOW {0, 8, 8, 6}
@@ -128,7 +135,8 @@ FC_COLUMNS(FC_COLUMN)
 static const fc_pixels_kernels N(pixels_table) = {.max_runs = FC_MAX_RUNS,
                                                   .tile = {FC_TABLE(FC_ENTRY)},
                                                   .max_below = FC_MAX_BELOW,
-                                                  .column = {FC_COLUMNS(FC_COLUMN_ENTRY)}};
+                                                  .column = {FC_COLUMNS(FC_COLUMN_ENTRY)},
+                                                  .finish = N(pixels_finish)};
 #undef FC_COLUMN
 #undef FC_COLUMNS
 #undef FC_COLUMN_ENTRY

@@ -159,6 +159,30 @@ static void N(zip_three)(int64_t columns, const T *from, int64_t from_pitch, T *
 #undef FC_OF_TWO
 #undef FC_OF_THIRD
 
+#if FC_VECTOR_BYTES >= 32
+/* The same for VL / 4 to VL / 2 planes: half of the shuffles and less, and stores of half vectors, which spill into the next pixel; it
+ * is written later, and after the last one there may be none. */
+static void N(zip_few)(int rows, int64_t columns, const T *from, int64_t from_pitch, T *to)
+{
+    enum { HALF = VL / 2 };
+    vec r[HALF], last;
+    for (int64_t j = 0; j < columns; j += VL) {
+        j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
+        _Pragma("GCC unroll 8") for (int i = 0; i < HALF; i++) r[i] = i < rows ? vload(from + i * from_pitch + j) : (vec){0};
+        N(transpose_halves)(r);
+        T *t = to + j * rows;
+        _Pragma("GCC unroll 8") for (int i = 0; i < HALF; i++, t += rows) vstore_half(t, vlow(r[i]));
+        _Pragma("GCC unroll 8") for (int i = 0; i < HALF - 1; i++, t += rows) vstore_half(t, vhigh(r[i]));
+        if (j + VL < columns) {
+            vstore_half(t, vhigh(r[HALF - 1]));
+        } else {
+            vstore((T *)&last, r[HALF - 1]);
+            memcpy(t, (T *)&last + HALF, (size_t)rows * sizeof(T));
+        }
+    }
+}
+#endif
+
 static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
 {
     const T *from = from_;
@@ -167,6 +191,12 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         N(zip_three)(columns, from, from_pitch, to);
         return;
     }
+#if FC_VECTOR_BYTES >= 32
+    if (rows >= VL / 4 && rows <= VL / 2 && rows > 1 && to_pitch == rows && columns >= VL) {
+        N(zip_few)((int)rows, columns, from, from_pitch, to);
+        return;
+    }
+#endif
     for (int64_t i = 0; i < rows; i += VL)
         for (int64_t j = 0; j < columns; j += VL) {
             if (i + VL <= rows && columns >= VL)

@@ -189,6 +189,7 @@ int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
+enum { FC_TAPS_STORE = 8, FC_TAPS_SUM = 3 }; /* multiplications that a vector stored and one added cost */
 fc_status fc_conv_dots(const fc_problem *); /* where fc_conv_dots_serves */
 int fc_conv_dots_serves(const fc_problem *); /* few output channels */
 

@@ -222,13 +222,14 @@ static int pixels_serves(const fc_problem *p)
 }
 
 /* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
- * straddle cache lines. */
+ * straddle cache lines. (Sums over rows of taps cost less where there is this much to multiply; where there is less they are not better
+ * than other methods, so they do not count here.) */
 static double taps_cost(const fc_problem *p)
 {
-    enum { STORE = 8, SUM = 3 };
     const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
-    return (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + STORE)) +
-           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * SUM);
+    return (double)(p->x.h * p->x.w) *
+               (double)(fc_ceil_div(taps * p->out_channels, lanes) * (p->in_channels + FC_TAPS_STORE)) +
+           (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM);
 }
 
 /* A tile of pixels loads its weights once and each of its pixels, most of which straddle cache lines. Adding up the lanes of a vector of

@@ -120,36 +120,37 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
     }
 }
 
-#define FINISH(type)                                                                                                   \
-    do {                                                                                                               \
-        type *t = (type *)tile + k * s->tile_channel;                                                                  \
-        const type scale = e->scale ? ((const type *)e->scale)[channel + k] : 1;                                       \
-        const type bias = e->bias ? ((const type *)e->bias)[channel + k] : 0;                                          \
-        const type lower = (type)e->lower, upper = (type)e->upper;                                                     \
-        for (int64_t i = 0; i < count; i++)                                                                            \
-            t[i] = t[i] * scale + bias;                                                                                \
-        for (int64_t i = 0; r->data && i < rows; i++)                                                                  \
-            for (int64_t j = 0; j < columns; j++)                                                                      \
-                t[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];             \
-        for (int64_t i = 0; i < count; i++) {                                                                          \
-            const type y = t[i] < lower ? lower : t[i];                                                                \
-            t[i] = y > upper ? upper : y;                                                                              \
-        }                                                                                                              \
-    } while (0)
+#define ADD_RESIDUAL(type)                                                                                             \
+    for (int64_t i = 0; i < rows; i++)                                                                                 \
+        for (int64_t j = 0; j < columns; j++)                                                                          \
+            ((type *)t)[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];
+
+static double number_at(const void *array, int64_t i, size_t item, double otherwise)
+{
+    return !array ? otherwise : item == 4 ? (double)((const float *)array)[i] : ((const double *)array)[i];
+}
 
 static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, int64_t w, int64_t columns, char *tile)
 {
-    const fc_epilogue *e = &s->p->epilogue;
-    const int64_t channel = g * s->p->out_channels, count = rows * s->tile_row;
-    const fc_view *r = &s->p->residual;
-    const char *residual = fc_residual_at(s->p, n, channel, h, w);
-    if (!fc_has_epilogue(s->p))
+    const fc_problem *p = s->p;
+    const fc_epilogue *e = &p->epilogue;
+    const int64_t channel = g * p->out_channels, count = rows * s->tile_row;
+    const fc_view *r = &p->residual;
+    const char *residual = fc_residual_at(p, n, channel, h, w);
+    if (!fc_has_epilogue(p))
         return;
-    for (int64_t k = 0; k < s->p->out_channels; k++) {
-        if (s->p->item == 4)
-            FINISH(float);
-        else
-            FINISH(double);
+    for (int64_t k = 0; k < p->out_channels; k++) {
+        double scale = number_at(e->scale, channel + k, p->item, 1), bias = number_at(e->bias, channel + k, p->item, 0);
+        char *t = tile + k * s->tile_channel * (int64_t)p->item;
+        if (residual) { /* between the two halves of an epilogue */
+            p->k->pixels->finish(count, scale, bias, -__builtin_inf(), __builtin_inf(), t);
+            if (p->item == 4)
+                ADD_RESIDUAL(float)
+            else
+                ADD_RESIDUAL(double)
+            scale = 1, bias = 0;
+        }
+        p->k->pixels->finish(count, scale, bias, e->lower, e->upper, t);
     }
 }
 

@@ -9,6 +9,12 @@
  *
  * A task goes down the rows of its block: the products of a chunk of rows of x, enough pixels for the tile kernel, are put into a
  * ring that holds the rows that one row of outputs needs.
+ *
+ * Where (v, k) fill vectors by themselves ("by rows"), the tile kernel sums over u as well:
+ *
+ *     product[h][j][v][k] = sum_{u,c} x[h + u * dilation_h - pad_top][j][c] * weight[k][c][u][v]
+ *
+ * so that of kernel_h * kernel_w loads per output kernel_w are left, and a chunk is one of rows of outputs.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -26,27 +32,54 @@ enum {
 
 typedef struct {
     const fc_problem *p;
-    int64_t columns, pixel, panels; /* (u, v, k): their number, and in whole vectors; panels of two vectors */
+    int by_rows;
+    int64_t products; /* steps of a sum of the tile kernel: channels, by rows (u, c) */
+    int64_t pixel; /* (u, v, k), or by rows (v, k), in whole vectors */
     int64_t block_h, count_h, block_w, count_w; /* blocks of outputs */
     int64_t reach, window; /* rows that one output row sees, less one; columns of a block's products */
-    int64_t chunk, chunks; /* rows of x multiplied together; chunks in the ring */
+    int64_t chunk, chunks; /* rows of x, or of outputs, multiplied together; chunks in the ring */
     int in_place; /* the tile kernel reads x */
     int64_t strip_bytes, line_bytes, rows_bytes, thread_bytes;
-    const char *weights; /* [group][panel][c][column] */
+    const char *weights; /* [group][panel][c][column], by rows [group][panel][u][c][column] */
     char *threads;
 } plan;
 
-static int64_t columns_of(const fc_problem *p) { return p->kernel_h * p->kernel_w * p->out_channels; }
+/* Vector multiplications per pixel. */
+static int64_t pixel_cost(const fc_problem *p, int by_rows)
+{
+    const int64_t lanes = p->k->vector_lanes, rows = by_rows ? p->kernel_h : 1, taps = p->kernel_h * p->kernel_w / rows;
+    return fc_ceil_div(taps * p->out_channels, lanes) * (rows * p->in_channels + FC_TAPS_STORE) +
+           taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM;
+}
+
+/* Not rows far apart: a copy of what a chunk sees would be large. */
+static int is_by_rows(const fc_problem *p)
+{
+    return p->kernel_h > 1 && p->dilation_h == 1 && pixel_cost(p, 1) < pixel_cost(p, 0);
+}
+
+static int64_t columns_of(const fc_problem *p)
+{
+    return (is_by_rows(p) ? 1 : p->kernel_h) * p->kernel_w * p->out_channels;
+}
+
+static int64_t products_of(const fc_problem *p) { return (is_by_rows(p) ? p->kernel_h : 1) * p->in_channels; }
 static int64_t pixel_of(const fc_problem *p) { return fc_round_up(columns_of(p), p->k->vector_lanes); }
 
 static int64_t ring_elements(const plan *s) { return s->chunks * s->chunk * s->window * s->pixel; }
 
+/* Rows of x under a chunk. */
+static int64_t strip_rows(const plan *s) { return fc_min(s->p->x.h, s->chunk + (s->by_rows ? s->reach : 0)); }
+
 static void set_ring(plan *s)
 {
     const fc_problem *p = s->p;
+    const int64_t rows = s->by_rows ? p->y.h : p->x.h;
     s->window = fc_max(1, fc_min(p->x.w, fc_extent(s->block_w, p->kernel_w, 1, p->dilation_w)));
-    s->chunk = fc_max(1, fc_min(p->x.h, fc_ceil_div(CHUNK_PIXELS, s->window)));
-    s->chunks = fc_ceil_div(s->reach, s->chunk) + 1;
+    s->chunk = fc_max(1, fc_min(rows, fc_ceil_div(CHUNK_PIXELS, s->window)));
+    s->chunks = s->by_rows ? 1 : fc_ceil_div(s->reach, s->chunk) + 1;
+    if (s->by_rows && !s->in_place) /* neighbouring chunks both copy `reach` rows */
+        s->chunk = fc_min(rows, fc_max(s->chunk, s->reach * REREAD_SHARE));
 }
 
 /* The ring of the narrowest block, of two vectors of channels at most, stays in a core's part of a third-level cache. */
@@ -62,8 +95,11 @@ int fc_conv_taps_serves(const fc_problem *p)
 static plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes;
-    plan s = {.p = p, .columns = columns_of(p), .pixel = pixel_of(p)};
-    s.panels = fc_ceil_div(s.pixel, 2 * lanes);
+    plan s = {.p = p,
+              .by_rows = is_by_rows(p),
+              .pixel = pixel_of(p),
+              .products = products_of(p),
+              .in_place = p->x.stride_c == 1};
     s.reach = (p->kernel_h - 1) * p->dilation_h;
     s.block_w = p->y.w;
     for (set_ring(&s); ring_elements(&s) * item > fc_l2_bytes() / 2 && s.block_w > MIN_COLUMNS; set_ring(&s))
@@ -77,8 +113,7 @@ static plan make_plan(const fc_problem *p)
         s.count_h = fc_max(1, fc_min(slots, p->y.h / fc_max(1, s.reach * WAITING_SHARE)));
     s.block_h = fc_ceil_div(p->y.h, s.count_h);
     s.count_h = fc_ceil_div(p->y.h, s.block_h);
-    s.in_place = p->x.stride_c == 1;
-    s.strip_bytes = s.in_place ? 0 : fc_round_up(s.chunk * s.window * p->in_channels * item, 64);
+    s.strip_bytes = s.in_place ? 0 : fc_round_up(strip_rows(&s) * s.window * p->in_channels * item, 64);
     s.line_bytes = fc_round_up((s.block_w * p->out_channels + lanes) * item, 64);
     s.rows_bytes = fc_round_up(p->kernel_h * (int64_t)sizeof(char *), 64);
     s.thread_bytes = s.strip_bytes + s.line_bytes + s.rows_bytes + fc_round_up((ring_elements(&s) + lanes) * item, 64);
@@ -86,9 +121,9 @@ static plan make_plan(const fc_problem *p)
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------*/
-int64_t fc_packed_taps(const fc_problem *p) { return p->groups * p->in_channels * pixel_of(p); }
+int64_t fc_packed_taps(const fc_problem *p) { return p->groups * products_of(p) * pixel_of(p); }
 
-/* Columns are (u, v, k); the last panel has one vector if that is enough, and zeros beyond the last column. */
+/* Columns are (u, v, k), or (v, k); the last panel has one vector if that is enough, and zeros beyond the last column. */
 #define PACK(type)                                                                                                     \
     for (int64_t q = 0; q < columns; q++) {                                                                            \
         const int64_t k = q % p->out_channels, v = q / p->out_channels % p->kernel_w,                                  \
@@ -96,14 +131,15 @@ int64_t fc_packed_taps(const fc_problem *p) { return p->groups * p->in_channels 
                       width = fc_min(panel, pixel - first);                                                            \
         const type *f =                                                                                                \
             (const type *)p->weight + g * p->weight_g + k * p->weight_k + u * p->weight_u + v * p->weight_v;           \
-        type *t = (type *)to + (g * pixel + first) * p->in_channels + q - first;                                       \
-        for (int64_t c = 0; c < p->in_channels; c++)                                                                   \
-            t[c * width] = f[c * p->weight_c];                                                                         \
+        type *t = (type *)to + (g * pixel + first) * products + q - first;                                             \
+        for (int64_t i = 0; i < products; i++)                                                                         \
+            t[i * width] = f[i / p->in_channels * p->weight_u + i % p->in_channels * p->weight_c];                     \
     }
 
 fc_status fc_pack_taps(const fc_problem *p, char *to)
 {
-    const int64_t columns = columns_of(p), pixel = pixel_of(p), panel = 2 * p->k->vector_lanes;
+    const int64_t columns = columns_of(p), pixel = pixel_of(p), panel = 2 * p->k->vector_lanes,
+                  products = products_of(p);
     if (columns < pixel)
         memset(to, 0, (size_t)(fc_packed_taps(p) * (int64_t)p->item));
     for (int64_t g = 0; g < p->groups; g++)
@@ -140,43 +176,103 @@ static block block_at(const plan *s, int64_t task, char *scratch)
     return b;
 }
 
-/* Where the products of row `i` of x are; the rows of a chunk follow each other. */
+/* Where the products of row `i` of x, or of outputs, are; the rows of a chunk follow each other. */
 static char *ring_row(const plan *s, const block *b, int64_t i)
 {
-    const int64_t r = i - b->top;
+    const int64_t r = i - (s->by_rows ? b->h : b->top);
     return b->ring + (r / s->chunk % s->chunks * s->chunk + r % s->chunk) * b->width * s->pixel * (int64_t)s->p->item;
 }
 
-static void multiply(const plan *s, const block *b, const char *x, int64_t x_pixel, int64_t pixels, char *to)
+/* Rows of x under a block's columns: x itself, or a copy of the strip. */
+typedef struct {
+    const char *data; /* of row `first` */
+    int64_t first, row, pixel;
+} strip;
+
+static strip load_strip(const plan *s, const block *b, int64_t first, int64_t rows)
+{
+    const fc_problem *p = s->p;
+    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->g * p->in_channels, p->in_channels);
+    if (s->in_place)
+        return (strip){x.data + (first * x.stride_h + b->left * x.stride_w) * (int64_t)p->item, first, x.stride_h,
+                       x.stride_w};
+    const int64_t row = b->width * x.c;
+    const fc_window window = {first, rows, 1, b->left, b->width, 1};
+    if (rows > 0)
+        fc_load_window(p->k, p->item, &x, &window, b->strip, &(fc_pitch){row, x.c, 1});
+    return (strip){b->strip, first, row, x.c};
+}
+
+/* `rows` rows of products, from row i of x on, of the rows u of taps. */
+static void multiply(const plan *s, const block *b, const strip *x, int64_t i, fc_range u, int64_t rows, char *to)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, panel = 2 * p->k->vector_lanes;
-    fc_gemm product = {.a = x, .a_row = x_pixel, .taps_h = 1, .taps_w = 1, .length = p->in_channels, .y_row = s->pixel};
-    for (int64_t first = 0; first < s->pixel; first += panel) {
-        product.b = s->weights + (b->g * s->pixel + first) * p->in_channels * item;
-        product.y = to + first * item;
-        product.columns = fc_min(panel, s->pixel - first);
-        p->k->gemm->rows(&product, pixels);
+    const int64_t calls = x->row == b->width * x->pixel ? 1 : rows, pixels = rows * b->width / calls;
+    fc_gemm product = {.a_row = x->pixel,
+                       .taps_h = u.end - u.first,
+                       .taps_w = 1,
+                       .step_h = x->row,
+                       .length = p->in_channels,
+                       .b_step_h = p->in_channels,
+                       .y_row = s->pixel};
+    for (int64_t r = 0; r < calls; r++) {
+        product.a = x->data + (i + u.first - x->first + r) * x->row * item;
+        for (int64_t first = 0; first < s->pixel; first += panel) {
+            product.columns = fc_min(panel, s->pixel - first);
+            product.b = s->weights +
+                        ((b->g * s->pixel + first) * s->products + u.first * p->in_channels * product.columns) * item;
+            product.y = to + (r * pixels * s->pixel + first) * item;
+            p->k->gemm->rows(&product, pixels);
+        }
     }
 }
 
-/* The products of the chunk that starts at row i. Its rows are b->width pixels long in x and in the ring. */
+static fc_range rows_of_taps(const fc_problem *p, int64_t h)
+{
+    return fc_valid_taps(h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+}
+
+/* The products of the chunk that starts at row i of x, or of outputs: neighbouring rows that see the same rows of taps at once. */
 static void multiply_chunk(const plan *s, const block *b, int64_t i)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, rows = fc_min(s->chunk, b->bottom - i);
-    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->g * p->in_channels, p->in_channels);
-    const char *from = x.data + (i * x.stride_h + b->left * x.stride_w) * item;
-    if (!s->in_place) {
-        const fc_window window = {i, rows, 1, b->left, b->width, 1};
-        fc_load_window(p->k, p->item, &x, &window, b->strip, &(fc_pitch){b->width * x.c, x.c, 1});
-        multiply(s, b, b->strip, x.c, rows * b->width, ring_row(s, b, i));
-    } else if (x.stride_h == b->width * x.stride_w) {
-        multiply(s, b, from, x.stride_w, rows * b->width, ring_row(s, b, i));
-    } else {
-        for (int64_t r = 0; r < rows; r++)
-            multiply(s, b, from + r * x.stride_h * item, x.stride_w, b->width, ring_row(s, b, i + r));
+    const int64_t pad = s->by_rows ? p->pad_top : 0, reach = s->by_rows ? s->reach : 0;
+    const int64_t end = fc_min(s->by_rows ? b->h + b->rows : b->bottom, i + s->chunk), top = fc_max(b->top, i - pad);
+    const strip x = load_strip(s, b, top, fc_min(b->bottom, end - pad + reach) - top);
+    for (int64_t next; i < end; i = next) {
+        fc_range u = {0, 1}, other = u;
+        for (next = i; next < end; next++) {
+            if (s->by_rows)
+                other = rows_of_taps(p, next);
+            if (next == i)
+                u = other;
+            if (other.first != u.first || other.end != u.end)
+                break;
+        }
+        if (u.end > u.first && b->width > 0)
+            multiply(s, b, &x, i - pad, u, next - i, ring_row(s, b, i));
     }
+}
+
+/* Where the rows of products lie that row h of outputs is the sum of, and their number. */
+static int64_t find_products(const plan *s, const block *b, int64_t h, int64_t *next)
+{
+    const fc_problem *p = s->p;
+    const fc_range u = rows_of_taps(p, h);
+    if (s->by_rows) {
+        for (; *next <= h; *next += s->chunk)
+            multiply_chunk(s, b, *next);
+        b->row[0] = ring_row(s, b, h);
+        return u.end > u.first;
+    }
+    for (int64_t t = u.first; t < u.end; t++) {
+        const int64_t i = h - p->pad_top + t * p->dilation_h;
+        for (; *next <= i; *next += s->chunk)
+            multiply_chunk(s, b, *next);
+        b->row[t - u.first] = ring_row(s, b, i) + t * p->kernel_w * p->out_channels * (int64_t)p->item;
+    }
+    return u.end - u.first;
 }
 
 static void run_block(void *context, int64_t task, int slot)
@@ -204,16 +300,9 @@ static void run_block(void *context, int64_t task, int slot)
         .lower = e->lower,
         .upper = e->upper,
     };
-    int64_t next = b.top; /* row of x to multiply */
+    int64_t next = s->by_rows ? b.h : b.top; /* row to multiply */
     for (int64_t h = b.h; h < b.h + b.rows; h++) {
-        const fc_range u = fc_valid_taps(h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
-        sums.row_count = u.end - u.first;
-        for (int64_t t = u.first; t < u.end; t++) {
-            const int64_t i = h - p->pad_top + t * p->dilation_h;
-            for (; next <= i; next += s->chunk)
-                multiply_chunk(s, &b, next);
-            b.row[t - u.first] = ring_row(s, &b, i) + t * p->kernel_w * p->out_channels * item;
-        }
+        sums.row_count = find_products(s, &b, h, &next);
         sums.residual = fc_residual_at(p, b.n, channel, h, b.w);
         p->k->taps(&sums);
         fc_store_window(p->k, p->item, &y, &(fc_window){h, 1, 1, b.w, b.columns, 1}, b.line,
