@@ -142,6 +142,16 @@ CASES = {
         {"groups": 2, "dilation": (1, 2), "padding": (2, 5)},
     ),
     "few outputs, rows of taps": ((2, 33, 60, 11), (6, 33, 5, 5), {"padding": 4}),
+    "few outputs, dilated rows of taps": (
+        (2, 40, 31, 11),
+        (6, 40, 5, 5),
+        {"padding": 6, "dilation": (2, 1)},
+    ),
+    "few outputs, rows far apart": (
+        (1, 40, 40, 9),
+        (6, 40, 3, 5),
+        {"padding": 3, "dilation": (7, 1)},
+    ),
     "few outputs, taps in the padding": ((1, 20, 3, 9), (6, 20, 5, 5), {"padding": (6, 1)}),
     "few outputs, panels of taps": (
         (2, 80, 12, 10),

@@ -52,11 +52,8 @@ static int64_t pixel_cost(const fc_problem *p, int by_rows)
            taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM;
 }
 
-/* Not rows far apart: a copy of what a chunk sees would be large. */
-static int is_by_rows(const fc_problem *p)
-{
-    return p->kernel_h > 1 && p->dilation_h == 1 && pixel_cost(p, 1) < pixel_cost(p, 0);
-}
+/* Not by the dilation: rows far apart are run by residues, of which each is a problem of its own, with the weight packed once. */
+static int is_by_rows(const fc_problem *p) { return p->kernel_h > 1 && pixel_cost(p, 1) < pixel_cost(p, 0); }
 
 static int64_t columns_of(const fc_problem *p)
 {
@@ -212,12 +209,12 @@ static void multiply(const plan *s, const block *b, const strip *x, int64_t i, f
     fc_gemm product = {.a_row = x->pixel,
                        .taps_h = u.end - u.first,
                        .taps_w = 1,
-                       .step_h = x->row,
+                       .step_h = p->dilation_h * x->row,
                        .length = p->in_channels,
                        .b_step_h = p->in_channels,
                        .y_row = s->pixel};
     for (int64_t r = 0; r < calls; r++) {
-        product.a = x->data + (i + u.first - x->first + r) * x->row * item;
+        product.a = x->data + (i + u.first * p->dilation_h - x->first + r) * x->row * item;
         for (int64_t first = 0; first < s->pixel; first += panel) {
             product.columns = fc_min(panel, s->pixel - first);
             product.b = s->weights +
