@@ -25,14 +25,16 @@ enum {
     FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
 };
 
-/* m[e][t][k] (+)= sum_{f < phases, c < channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points, first <= t < first + tiles,
- * k < width. The channels of several phases are whole parts. Bricks hold `share` tiles each, the last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of
- * an odd number the one behind the last of a brick is read and written too. */
+/* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k],
+ * e < points, first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles each, the
+ * last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of an odd number the one behind the last
+ * of a brick is read and written too. */
 typedef struct {
     const void *v, *u[FC_WINOGRAD_PHASES];
     void *m;
     int64_t part, v_brick, u_point, m_brick; /* pitches, elements */
-    int64_t first, tiles, share, channels;
+    int64_t first, tiles, share;
+    int64_t channels, phase_channels; /* of all phases, of one */
     int phases, points, vectors; /* width / vector_lanes, 1 or 2 */
     int accumulate; /* start from m instead of 0 */
     /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an array. */

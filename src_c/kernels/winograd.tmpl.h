@@ -245,21 +245,20 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 #define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
-INLINE void N(wino_product)(const T *v, const T *const *phase, T *m, const T *after, const fc_winograd_product *g,
-                            const int rows, const int vectors)
+INLINE void N(wino_product)(const T *v, const T *u, const T *const *phase, T *m, const T *after,
+                            const fc_winograd_product *g, const int rows, const int vectors)
 {
-    const int64_t part = g->part, channels = g->channels;
+    const int64_t part = g->part;
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
     vec acc[FC_BRICK][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
             acc[i][j] = g->accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
-    const T *u = *phase;
-    for (int64_t c = g->phases * channels, next_phase = c - channels; c > 0; c -= FC_LINE) {
+    for (int64_t c = g->channels, next_phase = c - g->phase_channels; c > 0; c -= FC_LINE) {
         if (c == next_phase) {
             u = *++phase;
-            next_phase -= channels;
+            next_phase -= g->phase_channels;
         }
         const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
         for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
@@ -279,11 +278,13 @@ INLINE void N(wino_product)(const T *v, const T *const *phase, T *m, const T *af
         FC_UNROLL for (int j = 0; j < vectors; j++) vstore((j ? m1 : m) + i * FC_LINE, acc[i][j]);
 }
 
-typedef void N(wino_product_fn)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *);
+typedef void N(wino_product_fn)(const T *v, const T *u, const T *const *phase, T *m, const T *after,
+                                const fc_winograd_product *);
 #define FC_PRODUCT_OF(name, rows, vectors)                                                                             \
-    static void N(name)(const T *v, const T *const *u, T *m, const T *after, const fc_winograd_product *g)             \
+    static void N(name)(const T *v, const T *u, const T *const *phase, T *m, const T *after,                           \
+                        const fc_winograd_product *g)                                                                  \
     {                                                                                                                  \
-        N(wino_product)(v, u, m, after, g, rows, vectors);                                                             \
+        N(wino_product)(v, u, phase, m, after, g, rows, vectors);                                                      \
     }
 #define FC_PRODUCT(n) FC_PRODUCT_OF(wino_product_1_##n, 2 * n, 1) FC_PRODUCT_OF(wino_product_2_##n, n, 2)
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
@@ -324,7 +325,7 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
                 const int64_t count = (rows - row + groups - i - 1) / (groups - i), to = at + count * step * FC_LINE;
                 row += count;
                 const T *after = i + 1 < groups ? v + to : left > brick ? v + g->v_brick : next;
-                N(wino_products)[count][g->vectors - 1](v + at, u, m + at, after, g);
+                N(wino_products)[count][g->vectors - 1](v + at, u[0], u, m + at, after, g);
                 at = to;
             }
         }

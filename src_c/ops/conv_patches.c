@@ -165,7 +165,6 @@ int fc_grad_input_patches_serves(const fc_problem *p)
     return taps(p) > 1 && p->algorithm != FC_WINOGRAD && !p->residual.data &&
            all_land(p->x.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top, p->y.h) &&
            all_land(p->x.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left, p->y.w) && !fc_is_depthwise(p) &&
-           taps_run(p, p->out_channels, p->weight_k) &&
            (2 * p->out_channels <= p->k->vector_lanes || p->x.h * p->x.w <= FEW_PIXELS) &&
            disjoint(p->x.h, p->kernel_h, p->stride_h, p->dilation_h) &&
            disjoint(p->x.w, p->kernel_w, p->stride_w, p->dilation_w);

@@ -332,7 +332,7 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
         .m_brick = parts_of(s, k) * part,
         .share = t->share,
         .vectors = (int)(k->width / s->lanes),
-        .channels = rows,
+        .phase_channels = rows,
         .accumulate = c0 > 0,
         .ahead_lines = lines,
     };
@@ -349,6 +349,7 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
             if (f >= phases.first)
                 product.u[product.phases++] =
                     u + weight_at(t, first, fc_tile_phase_at(s->p, f).last, e) * s->u_point * item;
+        product.channels = product.phases * rows;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
         product.m = m + (at + brick * product.m_brick) * item;
         product.ahead = ahead + e * lines * FC_LINE_BYTES;
