@@ -122,3 +122,15 @@ def test_plan_and_epilogue(isa, rng):
     plan, wanted = fastconv.compile(net, x.shape), net(x)
     for layout in FORMATS:
         assert np.abs(plan(to_format(x, layout)) - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_for_any_layout_of_the_weight(isa, rng, dtype):
+    """Gradients of windows that do not overlap: one product, or phases of one tap each."""
+    for groups, channels, kernel in ((3, 51, 3), (1, 34, 2), (17, 51, 3)):
+        x = rng.standard_normal((3, channels, 6)).astype(dtype)
+        w = rng.standard_normal((channels, 1, kernel)).astype(dtype)
+        y = F.conv_transpose1d(x, w, None, kernel, groups=groups)
+        for order in ((2, 1, 0), (1, 2, 0), (2, 0, 1)):
+            turned = np.ascontiguousarray(w.transpose(order)).transpose(np.argsort(order))
+            assert same_bits(y, F.conv_transpose1d(x, turned, None, kernel, groups=groups))
