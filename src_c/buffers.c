@@ -14,8 +14,8 @@ enum {
     ROUND_SMALL = 1 << 14, /* sizes are rounded up so that nearly equal ones share a block */
     LEAST_HUGE = 1 << 20,  /* from here on whole huge pages: 512 page faults and TLB entries become one */
     MOST_BLOCKS = 4096,
-    SMALL_POOL = 8
-        << 20, /* bytes that need no bound: the blocks of a small network differ more in size than 5/4 allows */
+    /* bytes that need no bound: the blocks of a small network differ more in size than 5/4 allows */
+    SMALL_POOL = 8 << 20,
 };
 
 typedef struct {

@@ -134,3 +134,11 @@ def test_bits_for_any_layout_of_the_weight(isa, rng, dtype):
         for order in ((2, 1, 0), (1, 2, 0), (2, 0, 1)):
             turned = np.ascontiguousarray(w.transpose(order)).transpose(np.argsort(order))
             assert same_bits(y, F.conv_transpose1d(x, turned, None, kernel, groups=groups))
+
+
+@pytest.mark.parametrize("channels", [64, 65])
+def test_zeros_have_one_sign(isa, channels):
+    """Products that underflow to -0: planes and pixels give the same bits."""
+    x = np.full((1, channels, 20, 33), 1e-30, np.float32)
+    w = np.full((1, channels, 1, 1), -1e-30, np.float32)
+    assert same_bits(F.conv2d(x, w), F.conv2d(to_format(x, "channels_last"), w))

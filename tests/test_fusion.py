@@ -309,7 +309,7 @@ def test_weight_gradient_by_winners(case, dtype, form):
         if case == "LeNet" and dtype is np.float32 and fastconv.config()["isa"] != "generic":
             assert answers == [True]
         if case.startswith("too many"):
-            assert answers == [False]
+            assert answers in ([], [False])  # said in Python, or in C
 
 
 @pytest.mark.parametrize("outputs", [1, 5, 6, 16])
@@ -696,3 +696,40 @@ def test_option_a_shortcut_in_a_block(size, dtype, form):
     np.testing.assert_array_equal(y, expected)
     for a, b in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value"),
+    [
+        (2, "kernel_size", (1, 1)),
+        (2, "kernel_size", (1, 2)),
+        (2, "stride", (900, 900)),
+        (0, "padding", (0, 0)),
+        (0, "dilation", (6, 1)),
+    ],
+)
+def test_layers_changed_after_forward(layer, name, value):
+    """The gradient from a pool's winners refuses what the layers one by one refuse."""
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, rng=0), nn.ReLU(), nn.MaxPool2d(2))
+    y = net(rng.standard_normal((8, 1, 29, 29)).astype(np.float32))
+    setattr(net[layer], name, value)
+    with pytest.raises(ValueError):
+        net.backward_parameters(np.ones_like(y))
+
+
+def test_pool_changed_to_other_windows_of_as_many_outputs(isa):
+    """Codes of taps that the new windows do not have: any gradient, but no crash."""
+    net = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, rng=0), nn.ReLU(), nn.MaxPool2d(3, 2))
+    y = net(np.random.default_rng(0).standard_normal((8, 1, 29, 29)).astype(np.float32))
+    net[2].kernel_size = (2, 2)
+    net.backward_parameters(np.ones_like(y))
+
+
+def test_pool_called_by_itself_in_between():
+    """What the pool keeps is then of another array: an error, no gradient of another dtype."""
+    net = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, rng=0), nn.ReLU(), nn.MaxPool2d(2))
+    y = net(np.ones((8, 1, 28, 28), np.float32))
+    net[2](np.ones((8, 6, 20, 20), np.float64))
+    with pytest.raises((TypeError, ValueError)):
+        net.backward_parameters(np.ones_like(y))

@@ -114,10 +114,14 @@ def gradients(
     return _backward(f"conv{axes}d_backward", axes, grad_output, input, weight, *options)
 
 
+_POOLED_BYTES = 32  # of a row of taps: one vector of the kernel that multiplies by winners
+
+
 def pooled_weight_gradient(
     grad_output: Array,
     taps: Array,
-    windows: tuple[int, ...],
+    pool_input: tuple[int, ...],
+    pool: tuple[tuple[int, ...], tuple[int, ...]],
     input: Array,
     weight: Array,
     stride: Any,
@@ -128,16 +132,21 @@ def pooled_weight_gradient(
 ) -> Array | None:
     """That of conv2d before a maximum pool; None where the gradient between them is needed.
 
-    grad_output: of the pool's result; taps, windows: what the pool keeps, and its geometry.
+    grad_output: of the pool's result; taps, pool_input: what the pool kept; pool: its output sizes
+    and windows. Layers that were changed since get None too, and the old way's messages.
     """
+    if padding_mode != "zeros" or weight[0, :, 0].nbytes > _POOLED_BYTES:
+        return None
     options = stride, padding, dilation, groups, padding_mode, "auto"
     x, w, _, plan = prepare("conv2d_backward", 2, input, weight, *options)
-    if padding_mode != "zeros":
+    g, (images, channels) = grad_output, grad_output.shape[:2]
+    sizes, windows = pool
+    fits = plan.output_shape == (images, channels, *pool_input) and g.shape[2:] == sizes
+    if not fits or g.dtype != w.dtype:
         return None
-    g, (n, k, *sizes) = grad_output, grad_output.shape
-    if taps.shape != (n, *sizes, k):  # by planes, see pool._tap_shape
-        planes = np.moveaxis(taps, -1, 1).reshape(-1, *sizes)[: n * k].reshape(n, k, *sizes)
-        taps = np.ascontiguousarray(np.moveaxis(planes, 1, -1))
+    if taps.shape != (images, *sizes, channels):  # by planes, see pool._tap_shape
+        planes = np.moveaxis(taps, -1, 1).reshape(-1, *sizes)[: images * channels]
+        taps = np.ascontiguousarray(np.moveaxis(planes.reshape(g.shape), 1, -1))
     if g.strides[1] != g.itemsize:
         g = check.empty("conv2d_backward", g.shape, g.dtype, True)
         copy_into(g, grad_output)

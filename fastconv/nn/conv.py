@@ -201,8 +201,9 @@ class _ForwardConv(_Conv):
         weight, options = self.weight.data, self._options()
         found = None
         if taps.dtype == np.uint8:
-            images, windows = grad if batched else grad[None], pool.windows_on(shape)
-            found = _conv.pooled_weight_gradient(images, taps, windows, x, weight, **options)
+            images, sizes = grad if batched else grad[None], shape[-2:]
+            kept = images, taps, sizes, pool.windows_on(sizes)
+            found = _conv.pooled_weight_gradient(*kept, x, weight, **options)
         if found is None:
             self.backward_parameters(activation.backward(pool.spread(*pooled)))
             return

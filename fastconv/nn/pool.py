@@ -82,9 +82,9 @@ class _MaxPool(_WindowPool):
     def _arguments(self) -> tuple[Any, ...]:
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
-    def windows_on(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Its windows as `_core` takes them, on images of `shape`."""
-        return windows(f"max_pool{self.axes}d", shape[-self.axes :], *self._arguments())[1]
+    def windows_on(self, sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Output sizes of images of `sizes`, and the windows as `_core` takes them."""
+        return windows(f"max_pool{self.axes}d", sizes, *self._arguments())
 
     def forward(self, x: Array) -> Array:
         return self.run(x)

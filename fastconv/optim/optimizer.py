@@ -101,7 +101,7 @@ class Optimizer:
         index = 0
         for group in self.param_groups:
             entries: dict[Any, list[Any]] = {}
-            copies = []
+            copies = []  # of data that is not contiguous, written back after the step
             slots = self._slots(group)
             for parameter in group["params"]:
                 grad = parameter.grad

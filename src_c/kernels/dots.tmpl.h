@@ -6,7 +6,7 @@
 #define FC_EACH_PIXEL(i) _Pragma("GCC unroll 16") for (int i = 0; i < pixels; i++)
 #define FC_EACH_CHANNEL(k) _Pragma("GCC unroll 5") for (int k = 0; k < channels; k++)
 
-/* sum[i * channels + k] += x[pixel i][c ..] * weight[k][c ..]. An address is one of every third pixel's, or one pixel on either side. */
+/* sum[i * channels + k] += x[pixel i][c ..] * weight[k][c ..]. `at` has the address of every third pixel, the middle one of three. */
 INLINE void N(dots_step)(const char *const *at, int64_t pixel, const T *w, int64_t weight_k, int64_t c, const int tail,
                          vec *sum, const int pixels, const int channels)
 {
@@ -133,6 +133,8 @@ static void N(dots_plane)(const fc_dots *d, int64_t count, int64_t i)
         for (int64_t c = whole; c < d->length; c++, x += plane)
             sum[c - whole] = vmuladd(vload(x), vset1(*w++), sum[c - whole]);
         vec y = N(dots_tree)(sum);
+        if (whole < d->length)
+            y += (vec){0}; /* as the lanes beyond the tail of pixels, whose sums are +0 */
         if (d->finish)
             y = vclamp(vmuladd(y, vset1(scale ? scale[k] : 1), vset1(bias ? bias[k] : 0)), vset1((T)d->lower),
                        vset1((T)d->upper));
@@ -146,9 +148,11 @@ static void N(dots_plane)(const fc_dots *d, int64_t count, int64_t i)
 
 static void N(dots_row)(const fc_dots *d, int64_t count)
 {
-    if (!d->plane)
+    if (!d->plane) {
         N(dots_pixels)(d, count);
-    for (int64_t i = 0; d->plane && i < count; i += VL)
+        return;
+    }
+    for (int64_t i = 0; i < count; i += VL)
         N(dots_plane)(d, count, i);
 }
 #undef FC_OPAQUE

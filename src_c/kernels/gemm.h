@@ -6,8 +6,8 @@
 /* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
  *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
- * over `rows` > 0 rows of a and y. width is `columns` rounded up to whole vectors, at most `widest` of them. `pairs` panels of two vectors,
- * b_panel elements apart, come before the one of the last columns: how the columns are cut is the caller's choice. */
+ * over `rows` > 0 rows of a and y. `pairs` panels of two vectors, b_panel elements apart, come before the one of the columns that are left,
+ * at most `widest` vectors: how the columns are cut is the caller's choice. width is that of a panel, in whole vectors. */
 typedef struct {
     const void *a;
     int64_t a_row;

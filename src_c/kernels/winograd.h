@@ -91,8 +91,8 @@ typedef struct {
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
-     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines w[v * tap + i]
-     */
+     * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
+     * w[v * tap + i] */
     void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int64_t count, void *u,
                                                 int64_t pitch);
     /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)

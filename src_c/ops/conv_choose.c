@@ -16,8 +16,6 @@
 #include "conv_depthwise.h"
 #include "winograd_tiles.h"
 
-#include <math.h>
-
 /* ---- methods --------------------------------------------------------------------------------------------------------*/
 /* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
  * same order, so the same bits; a scale would be multiplied in another way. Measured up to 64 channels. */
@@ -222,8 +220,7 @@ static int pixels_serves(const fc_problem *p)
 }
 
 /* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
- * straddle cache lines. (Sums over rows of taps cost less where there is this much to multiply; where there is less they are not better
- * than other methods, so they do not count here.) */
+ * straddle cache lines. By rows it is less, which is not counted: it changed no choice for the better. */
 static double taps_cost(const fc_problem *p)
 {
     const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
@@ -235,13 +232,12 @@ static double taps_cost(const fc_problem *p)
 /* A tile of pixels loads its weights once and each of its pixels, most of which straddle cache lines. Adding up the lanes of a vector of
  * sums takes 5 shuffles and additions each, storing them and copying the line 3. The last tile of a row is a whole one, and an output
  * that sees the padding is by itself, where one step of a sum waits for the other (4 cycles). Measured (Zen 4, 7 shapes): 1.3 to 1.5
- * times as long. One tap of planes, which are copied and read once per output, takes as long by pixels for 3 outputs. */
+ * times as long. */
 static double dots_cost(const fc_problem *p)
 {
-    enum { SUM = 8, LATENCY = 4, MAX_OF_ONE_TAP = 3 };
+    enum { SUM = 8, LATENCY = 4 };
+    const double slower = 1.4; /* than these counts */
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, pixels = lanes / out, taps = p->kernel_w;
-    if (p->kernel_h * taps == 1 && out > MAX_OF_ONE_TAP)
-        return INFINITY;
     const int64_t runs = p->dilation_w == 1 ? 1 : taps;
     const int64_t steps = p->kernel_h * runs * fc_ceil_div(p->in_channels * taps / runs, lanes);
     const fc_range first = fc_seeing_outputs(0, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w),
@@ -250,7 +246,7 @@ static double dots_cost(const fc_problem *p)
                   tiles = fc_ceil_div(inside, pixels);
     const int64_t tile = steps * fc_max(out * pixels, out + pixels) + SUM * out * pixels,
                   single = steps * fc_max(out, LATENCY) + SUM * out;
-    return (double)(p->y.h * tiles) * (double)tile * 1.4 + (double)(p->y.h * (p->y.w - inside)) * (double)single * 1.4;
+    return slower * ((double)(p->y.h * tiles) * (double)tile + (double)(p->y.h * (p->y.w - inside)) * (double)single);
 }
 
 /* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless, and its cost. Less than

@@ -121,9 +121,11 @@ static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t r
 }
 
 #define ADD_RESIDUAL(type)                                                                                             \
-    for (int64_t i = 0; i < rows; i++)                                                                                 \
-        for (int64_t j = 0; j < columns; j++)                                                                          \
-            ((type *)t)[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];
+    do {                                                                                                               \
+        for (int64_t i = 0; i < rows; i++)                                                                             \
+            for (int64_t j = 0; j < columns; j++)                                                                      \
+                ((type *)t)[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];   \
+    } while (0)
 
 static double number_at(const void *array, int64_t i, size_t item, double otherwise)
 {
@@ -145,9 +147,9 @@ static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
         if (residual) { /* between the two halves of an epilogue */
             p->k->pixels->finish(count, scale, bias, -__builtin_inf(), __builtin_inf(), t);
             if (p->item == 4)
-                ADD_RESIDUAL(float)
+                ADD_RESIDUAL(float);
             else
-                ADD_RESIDUAL(double)
+                ADD_RESIDUAL(double);
             scale = 1, bias = 0;
         }
         p->k->pixels->finish(count, scale, bias, e->lower, e->upper, t);

@@ -120,7 +120,7 @@ fc_status fc_conv2d_pooled_grad_weight(fc_dtype dtype, const fc_conv *c, const f
                                        const fc_view *grad_weight)
 {
     const fc_problem p = fc_make_problem(dtype, c, x, grad_weight, y);
-    int64_t offset[UINT8_MAX + 1];
+    int64_t offset[UINT8_MAX + 1] = {0}; /* whatever the codes are */
     if (fc_is_empty(grad) || fc_is_empty(x) || !serves(&p, pool, grad) || !fc_is_finite(p.k, p.item, x))
         return FC_EALGORITHM;
     plan s = make_plan(&p, pool, grad, offset);

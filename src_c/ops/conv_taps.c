@@ -52,7 +52,7 @@ static int64_t pixel_cost(const fc_problem *p, int by_rows)
            taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM;
 }
 
-/* Not by the dilation: rows far apart are run by residues, of which each is a problem of its own, with the weight packed once. */
+/* Not by the dilation: rows far apart are run by residues, of which each is a problem of its own, and share what a plan packed. */
 static int is_by_rows(const fc_problem *p) { return p->kernel_h > 1 && pixel_cost(p, 1) < pixel_cost(p, 0); }
 
 static int64_t columns_of(const fc_problem *p)

@@ -36,8 +36,8 @@ enum {
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
-    MAX_U_BYTES = 64
-        << 20, /* larger blocks are not kept for the next call (scratch.c); of 3 x 3 with stride 2, u is 9 weights */
+    /* Larger blocks are not kept for the next call (scratch.c); of 4 x 4 with stride 2, u is 100 / 16 weights. */
+    MAX_U_BYTES = 64 << 20,
     /* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time: writing u takes longer. */
     FEW_TILES = 2 * FC_WINOGRAD_FEW,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
