@@ -714,7 +714,7 @@ def test_layers_changed_after_forward(layer, name, value):
     net = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, rng=0), nn.ReLU(), nn.MaxPool2d(2))
     y = net(rng.standard_normal((8, 1, 29, 29)).astype(np.float32))
     setattr(net[layer], name, value)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shape"):
         net.backward_parameters(np.ones_like(y))
 
 
