@@ -4,8 +4,8 @@
  *
  * Lanes that are output channels would be mostly empty. A row of taps and their channels is one run of memory, of which all lanes but the
  * last vector's are in use, for the price of adding up the lanes of a sum at its end, which takes as long as some 5 multiplications
- * (kernels/dots.tmpl.h). Taps in the padding are left out. Pixels are read where they lie; planes too where there is one tap, others
- * are turned, block by block.
+ * (kernels/dots.tmpl.h). Taps in the padding are left out. Pixels are read where they lie; planes are copied
+ * where there is one tap, and turned where there are more, block by block.
  */
 #include "../scratch.h"
 #include "../threads.h"
