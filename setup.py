@@ -22,6 +22,7 @@ BASE_FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
+    "-fno-asynchronous-unwind-tables",  # nothing unwinds C: 60 KB less in the wheel
 ]
 ISA_FLAGS = {
     "generic": [],
