@@ -1,4 +1,4 @@
-"""Where each activation lies in the one block of memory of a run."""
+"""Where each activation lies in the one block of memory of a run, and the weights of a plan."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from .graph import Array, Buffer
 
 ALIGN = 64  # bytes: a cache line, and the widest vector
+HUGE = 1 << 21  # bytes of a huge page
 
 
 def place(buffers: Sequence[Buffer], itemsize: int) -> int:
@@ -45,3 +47,26 @@ def aligned(size: int, dtype: Any = np.uint8) -> Array:
     raw = np.empty(size * itemsize + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + size * itemsize].view(dtype)
+
+
+class Pages:
+    """Memory for the weights of a plan, which stays as long as they do.
+
+    They are read once per call, mostly from memory, whose lines the processor fetches ahead up to
+    the end of a page: so they share blocks of whole huge pages. Each block is as large as all
+    before it, so small plans stay small, and pages that nobody writes to cost nothing.
+    """
+
+    def __init__(self) -> None:
+        self._pool, self._left, self._taken = _core.Buffers(), np.empty(0, np.uint8), 0
+
+    def take(self, size: int) -> Array:
+        """`size` bytes, uninitialised, whose first one is aligned to 64."""
+        whole = -(-size // ALIGN) * ALIGN
+        if whole > self._left.size:
+            block = max(whole, self._taken)
+            block = block if block < HUGE // 2 else -(-block // HUGE) * HUGE
+            self._left = np.frombuffer(self._pool.take(block), np.uint8)
+        self._taken += whole
+        array, self._left = self._left[:size], self._left[whole:]
+        return array

@@ -17,7 +17,7 @@ from ..functional import _checks as check
 from ..functional._arrays import shape as shape_argument
 from ..functional._checks import flag, float_dtype
 from ..nn.module import Module, unfit
-from .arena import aligned, place
+from .arena import Pages, aligned, place
 from .chains import link
 from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
@@ -123,7 +123,9 @@ class Plan:
         for parameter in model.parameters() if release else ():
             empty = (0,) * max(parameter.ndim, 1)
             parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
-        self._weights = [Weights(node, dtype) for node in graph.nodes]  # drops those of the nodes
+        pages = Pages()
+        # drops those of the nodes
+        self._weights = [Weights(node, dtype, pages) for node in graph.nodes]
         if depth_first:
             link(graph.nodes, self._weights, dtype.itemsize)
         self.arena_bytes = place(_lifetimes(graph.nodes), dtype.itemsize)

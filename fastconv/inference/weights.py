@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _core
 from ..nn.module import Module
-from .arena import aligned
+from .arena import Pages
 from .graph import LARGE, ONE_BY_ONE, Array, Node, Shape, Spread
 
 FEW_ROWS = 4
@@ -18,8 +18,8 @@ FEW_ROWS = 4
 class Weights:
     """The weights of one step, folded and prepared; nothing for steps without."""
 
-    def __init__(self, node: Node, dtype: np.dtype[Any]) -> None:
-        self.node, self.dtype = node, dtype
+    def __init__(self, node: Node, dtype: np.dtype[Any], pages: Pages) -> None:
+        self.node, self.dtype, self._pages = node, dtype, pages
         self.bias = None if node.bias is None else node.bias.astype(dtype)
         self.shared: Array | None = None  # with the model, unless it had to be folded
         self.raw: Array | None = None
@@ -66,7 +66,7 @@ class Weights:
         size = _core.prepared_bytes(self.dtype.itemsize, x, weight, y, geometry)
         if size == 0:
             return None
-        prepared = aligned(size)
+        prepared = self._pages.take(size)
         try:
             _core.prepare(self.dtype.itemsize, x, weight, y, geometry, prepared)
         except ValueError:  # NaN or infinity in the weight: the call needs the weight itself
