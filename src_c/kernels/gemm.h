@@ -30,6 +30,7 @@ typedef struct {
      * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched too,
      * and always for a single tap: the stores of a tile would wait for as many at once. */
     int64_t fetch, after;
+    int warm; /* a and y are in the second-level cache */
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
 } fc_gemm;
 

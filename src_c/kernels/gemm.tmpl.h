@@ -24,19 +24,18 @@
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
-#if FC_VECTOR_BYTES < 64
-/* Tiles with a partial vector leave the registers through a buffer x[rows][2 * VL]: kept out of line, it is one copy of the code instead
- * of one per tile shape, for 2 extra moves per output vector. Masked stores need none. */
-static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, T *y, int64_t row, int rows)
+/* y = x with the epilogue, from memory: tiles with a partial vector without masked stores leave the registers so, and all that are scaled,
+ * which no layer asks for. Kept out of line it is one copy of the code instead of one per tile shape. */
+static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, int64_t x_row, T *y, int64_t row, int64_t rows)
 {
     const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
     const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
-    for (int j = 0; j < g->columns; j += VL) {
-        const int count = (int)g->columns - j;
+    for (int64_t j = 0; j < g->columns; j += VL) {
+        const int count = g->columns - j < VL ? (int)(g->columns - j) : VL;
         const vec s = scale ? N(gemm_load)(scale + j, count) : vset1(1),
                   t = bias ? N(gemm_load)(bias + j, count) : (vec){0};
-        for (int i = 0; i < rows; i++) {
-            vec out = vload(x + i * 2 * VL + j);
+        for (int64_t i = 0; i < rows; i++) {
+            vec out = N(gemm_load)(x + i * x_row + j, count);
             if (g->finish) {
                 out = vmuladd(out, s, t);
                 if (residual)
@@ -50,7 +49,6 @@ static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x
         }
     }
 }
-#endif
 
 /* Vector j of a row, whose last one has so many lanes. Without masks only whole ones where `whole` is set. */
 INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
@@ -60,22 +58,58 @@ INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
     return vload_tail(p + j * VL, last);
 }
 
-/* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS in 16
- * registers 20. */
-enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2 };
+/* Of two vectors whose second is at most half full the lower half is multiplied: a processor that makes a 512-bit operation of two of
+ * 256 bits takes half as long for it (Zen 4), others as long as for all of it. */
+INLINE vhalf N(half_muladd)(vhalf a, vhalf b, vhalf sum)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    return (vhalf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+    return sum + a * b;
+#endif
+}
+INLINE vec N(widened)(vhalf a)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    return (vec)_mm512_castps256_ps512((__m256)a);
+#else
+    vec whole = {0};
+    memcpy(&whole, &a, sizeof a);
+    return whole;
+#endif
+}
 
-INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
+/* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS in 16
+ * registers 20. FC_PLAIN fetches nothing and knows that a tile starts at 0, is clamped, has no residual and stays in the caches. Of
+ * short sums the multiplications of the next tile have to begin before the stores of this one are done, two cycles each, and a
+ * processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half are left. 16 -> 96 channels, cycles of 14 rows
+ * and two vectors, 448 of them multiplications: 624 before, 536. */
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
+
+INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors, const int half,
                          const int ahead, const T *fetch)
 {
     const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = (int)g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
+    const int whole = vectors - half;
     vec acc[FC_MR][FC_WIDEST];
-    if (g->accumulate) {
-    FC_UNROLL for (int i = 0; i < rows; i++)
-            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(y + i * y_row, j, vectors, last, 0);
+    vhalf low[FC_MR];
+    const int plain = ahead == N(FC_PLAIN), accumulate = !plain && g->accumulate, finish = plain || g->finish,
+              stream = FC_VECTOR_BYTES == 64 && !plain && g->stream;
+    const T *residual = plain ? NULL : g->residual;
+    if (accumulate) {
+        const T *from = y;
+        FC_UNROLL for (int i = 0; i < rows; i++, from += y_row)
+        {
+            FC_OPAQUE(from);
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(from, j, vectors, last, 0);
+        }
     } else {
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
+    }
+    if (half) {
+        FC_UNROLL for (int i = 0; i < rows; i++) low[i] = vlow(acc[i][whole]);
     }
     /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written, and the residual.
      * With no rows to fetch b, which is there: that costs less than a test. */
@@ -86,19 +120,23 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory, or worse, those
      * of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
-    const int lines = ahead && FC_VECTOR_BYTES == 64;
-    const T *line = g->stream || g->accumulate ? NULL : y;
-    const T *other = g->finish && g->residual ? (const T *)g->residual + row * g->residual_row : NULL;
+    const int lines = ahead && !plain && FC_VECTOR_BYTES == 64;
+    const T *line = stream || accumulate ? NULL : y;
+    const T *other = finish && residual ? residual + row * g->residual_row : NULL;
     int left = rows, unread = line || other ? rows : 0;
-    for (int64_t u = 0; u < g->taps_h; u++)
-        for (int64_t v = 0; v < g->taps_w; v++) {
-            const char *at[FC_MR / 3 + 1];
-            FC_UNROLL for (int i = 0; i < rows; i += 3)
+    const T *a_u = a, *b_u = g->b;
+    for (int64_t u = g->taps_h; u > 0; u--, a_u += g->step_h, b_u += g->b_step_h * (vectors * VL)) {
+        const T *a_v = a_u, *b_v = b_u;
+        FC_OPAQUE(a_v);
+        FC_OPAQUE(b_v);
+        for (int64_t v = g->taps_w; v > 0; v--, a_v += g->step_w, b_v += g->b_step_w * (vectors * VL)) {
+            const char *at[FC_MR / 3 + 1], *third = (const char *)a_v + down;
+            FC_UNROLL for (int i = 0; i < rows; i += 3, third += 3 * down)
             {
-                at[i / 3] = (const char *)(a + u * g->step_h + v * g->step_w) + (i + 1) * down;
-                FC_OPAQUE(at[i / 3]);
+                FC_OPAQUE(third);
+                at[i / 3] = third;
             }
-            const T *b = (const T *)g->b + (u * g->b_step_h + v * g->b_step_w) * (vectors * VL);
+            const T *b = b_v;
             for (int64_t c = 0; c < length; c++, b += vectors * VL) {
                 if (weights || rows_of_a) {
                     __builtin_prefetch(fetch, 0, 2);
@@ -120,69 +158,78 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                     }
                 }
                 vec part[FC_WIDEST];
-                FC_UNROLL for (int j = 0; j < vectors; j++) part[j] = vload(b + j * VL);
+                FC_UNROLL for (int j = 0; j < whole; j++) part[j] = vload(b + j * VL);
+                const vhalf rest = vload_half(b + (half ? whole * VL : 0));
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
-                    FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
+                    FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
+                    if (half)
+                        low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
                 }
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
             }
         }
+    }
+    if (half) {
+        FC_UNROLL for (int i = 0; i < rows; i++) acc[i][whole] = N(widened)(low[i]);
+    }
 #if FC_VECTOR_BYTES < 64
     if (last < VL) {
         T x[FC_MR * 2 * VL];
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) vstore(x + (2 * i + j) * VL, acc[i][j]);
-        N(gemm_write)(g, x, y, row, rows);
+        N(gemm_write)(g, x, 2 * VL, y, row, rows);
         return;
     }
 #endif
-    if (g->finish) {
-        const T *scale = g->scale, *bias = g->bias;
+    if (finish) {
+        const T *bias = g->bias;
         const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
         FC_UNROLL for (int j = 0; j < vectors; j++)
         {
-            vec s = scale ? N(gemm_part)(scale, j, vectors, last, 1) : vset1(1),
-                t = bias ? N(gemm_part)(bias, j, vectors, last, 1) : (vec){0};
-            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] = vmuladd(acc[i][j], s, t);
+            vec t = bias ? N(gemm_part)(bias, j, vectors, last, 1) : (vec){0};
+            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] += t;
         }
-        const T *residual = g->residual;
         if (residual) {
             residual += row * g->residual_row;
-            FC_UNROLL for (int i = 0; i < rows; i++)
-                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] +=
-                N(gemm_part)(residual + i * g->residual_row, j, vectors, last, 1);
+            FC_UNROLL for (int i = 0; i < rows; i++, residual += g->residual_row)
+            {
+                FC_OPAQUE(residual);
+                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += N(gemm_part)(residual, j, vectors, last, 1);
+            }
         }
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
     }
-    if (FC_VECTOR_BYTES == 64 && g->stream) {
-        FC_UNROLL for (int i = 0; i < rows; i++)
-            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + i * y_row + j * VL, acc[i][j]);
-        return;
-    }
-    if (FC_VECTOR_BYTES == 64 && last < VL) {
-        FC_UNROLL for (int i = 0; i < rows; i++)
+    if (stream) {
+        FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
         {
-            FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
-            vstore_tail(y + i * y_row + (vectors - 1) * VL, acc[i][vectors - 1], last);
+            FC_OPAQUE(y);
+            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + j * VL, acc[i][j]);
         }
         return;
     }
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++) vstore(y + i * y_row + j * VL, acc[i][j]);
+    FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
+    {
+        FC_OPAQUE(y);
+        FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + j * VL, acc[i][j]);
+        if (FC_VECTOR_BYTES == 64)
+            vstore_tail(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
+        else
+            vstore(y + (vectors - 1) * VL, acc[i][vectors - 1]);
+    }
 }
 
 /* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
 typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int64_t tiles, const T *fetch);
-#define FC_KIND(kind, rows, vectors, ahead)                                                                            \
+#define FC_KIND(kind, rows, vectors, half, ahead)                                                                            \
     static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t tiles,           \
                                              const T *fetch)                                                           \
     {                                                                                                                  \
         for (; tiles > 0; tiles--) {                                                                                   \
             const T *next = a + rows * g->a_row;                                                                       \
-            N(gemm_tile)(g, a, y, row, rows, vectors, ahead, (ahead) == N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch); \
+            N(gemm_tile)(g, a, y, row, rows, vectors, half, ahead, (ahead) >= N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch); \
             a = next;                                                                                                  \
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
@@ -190,8 +237,8 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
                 fetch += g->ahead_tile;                                                                                \
         }                                                                                                              \
     }
-#define FC_SMALL(rows) FC_KIND(1, rows, 1, 0) FC_KIND(2, rows, 2, 0)
-#define FC_TILE(rows) FC_SMALL(rows) FC_KIND(3, rows, 2, N(FC_FETCH_WEIGHTS))
+#define FC_SMALL(rows) FC_KIND(1, rows, 1, 0, 0) FC_KIND(2, rows, 2, 0, 0)
+#define FC_TILE(rows) FC_SMALL(rows) FC_KIND(3, rows, 2, 0, N(FC_FETCH_WEIGHTS))
 #if FC_MR == 14
 FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_SMALL(4) FC_SMALL(5) FC_SMALL(6)
 FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
@@ -200,49 +247,51 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #endif
 /* Many rows are cut into groups of these. */
 #if FC_WIDEST == 3
-FC_KIND(4, 13, 2, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, N(FC_FETCH_ROWS))
-FC_KIND(5, 1, 3, 0) FC_KIND(5, 2, 3, 0) FC_KIND(5, 3, 3, 0) FC_KIND(5, 4, 3, 0) FC_KIND(5, 5, 3, 0) FC_KIND(5, 6, 3, 0)
-FC_KIND(5, 7, 3, 0) FC_KIND(5, 8, 3, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, N(FC_FETCH_ROWS))
-#define FC_ROWS_OF_A(rows) N(gemm_tile_4_##rows)
+FC_KIND(4, 13, 2, 0, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, 0, N(FC_FETCH_ROWS))
+FC_KIND(6, 13, 2, 1, 0) FC_KIND(6, 14, 2, 1, 0)
+FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
+FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0) FC_KIND(5, 6, 3, 0, 0)
+FC_KIND(5, 7, 3, 0, 0) FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
+#define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
-#define FC_ROWS_OF_A(rows) 0
+#define FC_MANY(rows) 0, 0, 0
 #define FC_THREE(rows) 0
 #endif
 #undef FC_TILE
 #undef FC_SMALL
 #undef FC_KIND
 
-/* one vector; two; three; two that fetch weights or rows of a, where they do */
-enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4 };
-#define FC_KINDS(rows, three, weights, fetches) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), three, weights, fetches}
-#define FC_WITH(rows, three, fetches) FC_KINDS(rows, three, N(gemm_tile_3_##rows), fetches)
-static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][5] = {
-    {0, 0, 0, 0, 0},
-    FC_KINDS(1, FC_THREE(1), 0, 0),
-    FC_KINDS(2, FC_THREE(2), 0, 0),
-    FC_KINDS(3, FC_THREE(3), 0, 0),
+/* one vector; two; three; two that fetch weights or rows of a, where they do; one and a half; two that are plain */
+enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4, N(FC_HALF) = 5, N(FC_WARM) = 6 };
+#define FC_KINDS(rows, three, weights, ...) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), three, weights, __VA_ARGS__}
+#define FC_WITH(rows, three, ...) FC_KINDS(rows, three, N(gemm_tile_3_##rows), __VA_ARGS__)
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
+    {0, 0, 0, 0, 0, 0, 0},
+    FC_KINDS(1, FC_THREE(1), 0, 0, 0),
+    FC_KINDS(2, FC_THREE(2), 0, 0, 0),
+    FC_KINDS(3, FC_THREE(3), 0, 0, 0),
 #if FC_MR == 14
-    FC_KINDS(4, FC_THREE(4), 0, 0),
-    FC_KINDS(5, FC_THREE(5), 0, 0),
-    FC_KINDS(6, FC_THREE(6), 0, 0),
-    FC_WITH(7, FC_THREE(7), 0),
-    FC_WITH(8, FC_THREE(8), 0),
-    FC_WITH(9, FC_THREE(9), 0),
-    FC_WITH(10, 0, 0),
-    FC_WITH(11, 0, 0),
-    FC_WITH(12, 0, 0),
-    FC_WITH(13, 0, FC_ROWS_OF_A(13)),
-    FC_WITH(14, 0, FC_ROWS_OF_A(14)),
+    FC_KINDS(4, FC_THREE(4), 0, 0, 0),
+    FC_KINDS(5, FC_THREE(5), 0, 0, 0),
+    FC_KINDS(6, FC_THREE(6), 0, 0, 0),
+    FC_WITH(7, FC_THREE(7), 0, 0),
+    FC_WITH(8, FC_THREE(8), 0, 0),
+    FC_WITH(9, FC_THREE(9), 0, 0),
+    FC_WITH(10, 0, 0, 0),
+    FC_WITH(11, 0, 0, 0),
+    FC_WITH(12, 0, 0, 0),
+    FC_WITH(13, 0, FC_MANY(13)),
+    FC_WITH(14, 0, FC_MANY(14)),
 #else
-    FC_WITH(4, 0, 0),
-    FC_WITH(5, 0, 0),
-    FC_WITH(6, 0, 0),
+    FC_WITH(4, 0, 0, 0),
+    FC_WITH(5, 0, 0, 0),
+    FC_WITH(6, 0, 0, 0),
 #endif
 };
 #undef FC_KINDS
 #undef FC_WITH
-#undef FC_ROWS_OF_A
+#undef FC_MANY
 #undef FC_THREE
 
 /* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA
@@ -253,6 +302,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     T *y = (T *)g->y + row * g->y_row;
     const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
     const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
+    const int half = g->columns <= VL + VL / 2;
+    const int plain = g->warm && g->finish && !g->residual && !g->accumulate && !g->stream;
     const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
     for (int64_t i = 0, tiles; i < groups; i += tiles) {
         const int64_t count = size + (i < longer);
@@ -261,9 +312,12 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
         if (weights && tiles > g->ahead_tiles - i)
             tiles = g->ahead_tiles - i;
         const T *next = a + tiles * count * g->a_row;
-        const int kind = weights                                                                        ? N(FC_WEIGHTS)
-                         : vectors == 2 && rows_fetch && N(gemm_tiles)[count][N(FC_ROWS)] ? N(FC_ROWS)
-                                                                                          : vectors - 1;
+        const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
+        const int kind = weights                 ? N(FC_WEIGHTS)
+                         : fetches && half       ? N(FC_HALF)
+                         : fetches && plain      ? N(FC_WARM)
+                         : fetches && rows_fetch ? N(FC_ROWS)
+                                                 : vectors - 1;
         N(gemm_tiles)[count][kind](g, a, y, row, tiles,
                                    weights                ? (const T *)g->ahead + i * g->ahead_tile
                                    : i + tiles == groups ? after
@@ -279,6 +333,13 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };
     const T *a = g->a, *after = a + g->after;
+    if (g->finish && g->scale) {
+        fc_gemm plain = *g;
+        plain.finish = 0;
+        N(gemm_rows)(&plain, rows);
+        N(gemm_write)(g, g->y, g->y_row, g->y, 0, rows);
+        return;
+    }
     if (g->pairs == 0) {
         N(gemm_panel)(g, 0, rows, after);
         return;
@@ -294,7 +355,6 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
             part.columns = panel < g->pairs ? 2 * VL : g->columns - col;
             part.b = (const T *)g->b + panel * g->b_panel;
             part.y = (T *)g->y + col;
-            part.scale = g->scale ? (const T *)g->scale + col : NULL;
             part.bias = g->bias ? (const T *)g->bias + col : NULL;
             part.residual = g->residual ? (const T *)g->residual + col : NULL;
             N(gemm_panel)(&part, row, count, next);

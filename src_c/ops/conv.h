@@ -29,6 +29,7 @@ typedef struct {
     fc_algorithm algorithm;
     int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding */
     int64_t batch; /* images of the call, of which x and y may be some */
+    int warm; /* x and y are in the second-level cache */
 } fc_problem;
 
 /* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with

@@ -206,6 +206,7 @@ static fc_status run_rows(const fc_problem *whole, const fc_view *x, int64_t x_f
     p.x = *x;
     p.y = *y;
     p.batch = 1;
+    p.warm = 1;
     p.pad_top = whole->pad_top - rows.first * whole->stride_h + x_first;
     if (whole->residual.data)
         p.residual = rows_of(&whole->residual, whole->item, n, rows);

@@ -492,6 +492,7 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
         .residual_row = p->residual.stride_w,
         .lower = e->lower,
         .upper = e->upper,
+        .warm = p->warm,
         .stream = s->stream,
     };
     if (late)
