@@ -20,6 +20,8 @@ CASES = {  # x, weight, stride, dilation, pad, groups; the method of the shape
     "winograd-4x4": ((2, 16, 11, 9), (33, 16, 4, 4), 1, 1, 2, 1),
     "winograd-5x5": ((2, 17, 7, 12), (24, 17, 5, 5), 1, 1, 2, 1),
     "winograd-5x5-panels": ((1, 300, 6, 6), (70, 300, 5, 5), 1, 1, 2, 1),
+    "direct-half-vector": ((2, 300, 4, 28), (24, 300, 1, 1), 1, 1, 0, 1),
+    "direct-3-vectors-and-a-half": ((1, 5, 9, 28), (53, 5, 3, 3), 1, 1, 1, 1),
     "direct-3-vectors": ((2, 20, 9, 15), (40, 20, 1, 1), 1, 1, 0, 1),
     "direct-6-vectors": ((1, 18, 13, 11), (90, 18, 1, 1), 1, 1, 0, 1),
     "direct-5-vectors": ((1, 5, 9, 11), (71, 5, 3, 3), 2, 1, 1, 1),

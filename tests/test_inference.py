@@ -11,7 +11,7 @@ from helpers import poisoned, randomized, same_bits, to_format, tolerance
 
 import fastconv
 from fastconv import models, nn
-from fastconv.inference.arena import aligned, place
+from fastconv.inference.arena import Pages, aligned, place
 from fastconv.inference.graph import Buffer
 from fastconv.models.resnet import SubsampleAndPad
 
@@ -465,6 +465,18 @@ def test_arena_is_the_peak_of_a_chain():
     plan = fastconv.compile(model, (1, 6, 16, 16), dtype=np.float64)
     assert plan.arena_bytes == 2 * 6 * 16 * 16 * 8  # eight activations, two of them alive
     assert aligned(10).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("sizes", [[1, 64, 65, 3000, 5000], [10, 3 << 20, 100, 1 << 20, 5 << 20]])
+def test_weights_share_blocks_of_memory(sizes):
+    pages, arrays = Pages(), []
+    for number, size in enumerate(sizes):
+        arrays.append(pages.take(size))
+        assert arrays[-1].shape == (size,)
+        assert arrays[-1].ctypes.data % 64 == 0
+        arrays[-1][:] = number
+    del pages
+    assert all((array == number).all() for number, array in enumerate(arrays))
 
 
 def test_plan_is_a_snapshot():
