@@ -26,7 +26,8 @@ INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) :
 
 /* y = x with the epilogue, from memory: tiles with a partial vector without masked stores leave the registers so, and all that are scaled,
  * which no layer asks for. Kept out of line it is one copy of the code instead of one per tile shape. */
-static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, int64_t x_row, T *y, int64_t row, int64_t rows)
+static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, int64_t x_row, T *y, int64_t row,
+                                                    int64_t rows)
 {
     const T *scale = g->scale, *bias = g->bias, *residual = g->residual;
     const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
@@ -86,8 +87,8 @@ INLINE vec N(widened)(vhalf a)
  * and two vectors, 448 of them multiplications: 624 before, 536. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
 
-INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors, const int half,
-                         const int ahead, const T *fetch)
+INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
+                         const int half, const int ahead, const T *fetch)
 {
     const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = (int)g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
@@ -99,7 +100,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     const T *residual = plain ? NULL : g->residual;
     if (accumulate) {
         const T *from = y;
-        FC_UNROLL for (int i = 0; i < rows; i++, from += y_row)
+    FC_UNROLL for (int i = 0; i < rows; i++, from += y_row)
         {
             FC_OPAQUE(from);
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(from, j, vectors, last, 0);
@@ -223,13 +224,14 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
 
 /* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
 typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int64_t tiles, const T *fetch);
-#define FC_KIND(kind, rows, vectors, half, ahead)                                                                            \
+#define FC_KIND(kind, rows, vectors, half, ahead)                                                                      \
     static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t tiles,           \
                                              const T *fetch)                                                           \
     {                                                                                                                  \
         for (; tiles > 0; tiles--) {                                                                                   \
             const T *next = a + rows * g->a_row;                                                                       \
-            N(gemm_tile)(g, a, y, row, rows, vectors, half, ahead, (ahead) >= N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch); \
+            N(gemm_tile)(g, a, y, row, rows, vectors, half, ahead,                                                     \
+                         (ahead) == N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch);                                     \
             a = next;                                                                                                  \
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
