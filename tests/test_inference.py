@@ -467,9 +467,10 @@ def test_arena_is_the_peak_of_a_chain():
     assert aligned(10).ctypes.data % 64 == 0
 
 
+@pytest.mark.parametrize("expected", [0, 5000, 4 << 20])
 @pytest.mark.parametrize("sizes", [[1, 64, 65, 3000, 5000], [10, 3 << 20, 100, 1 << 20, 5 << 20]])
-def test_weights_share_blocks_of_memory(sizes):
-    pages, arrays = Pages(), []
+def test_weights_share_blocks_of_memory(sizes, expected):
+    pages, arrays = Pages(expected), []
     for number, size in enumerate(sizes):
         arrays.append(pages.take(size))
         assert arrays[-1].shape == (size,)

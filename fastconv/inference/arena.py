@@ -53,18 +53,19 @@ class Pages:
     """Memory for the weights of a plan, which stays as long as they do.
 
     They are read once per call, mostly from memory, whose lines the processor fetches ahead up to
-    the end of a page: so they share blocks of whole huge pages. Each block is as large as all
-    before it, so small plans stay small, and pages that nobody writes to cost nothing.
+    the end of a page: so they share one block of whole huge pages, of `expected` bytes, and then
+    blocks as large as all before. What nobody writes to takes no memory.
     """
 
-    def __init__(self) -> None:
-        self._pool, self._left, self._taken = _core.Buffers(), np.empty(0, np.uint8), 0
+    def __init__(self, expected: int) -> None:
+        self._pool, self._left = _core.Buffers(), np.empty(0, np.uint8)
+        self._expected, self._taken = expected, 0
 
     def take(self, size: int) -> Array:
         """`size` bytes, uninitialised, whose first one is aligned to 64."""
         whole = -(-size // ALIGN) * ALIGN
         if whole > self._left.size:
-            block = max(whole, self._taken)
+            block = max(whole, self._taken or self._expected)
             block = block if block < HUGE // 2 else -(-block // HUGE) * HUGE
             self._left = np.frombuffer(self._pool.take(block), np.uint8)
         self._taken += whole

@@ -123,7 +123,9 @@ class Plan:
         for parameter in model.parameters() if release else ():
             empty = (0,) * max(parameter.ndim, 1)
             parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
-        pages = Pages()
+        # prepared weights have whole vectors of outputs: an eighth more at most, mostly
+        given = sum(0 if node.weight is None else node.weight.size for node in graph.nodes)
+        pages = Pages(given * dtype.itemsize * 9 // 8)
         # drops those of the nodes
         self._weights = [Weights(node, dtype, pages) for node in graph.nodes]
         if depth_first:
