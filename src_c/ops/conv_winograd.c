@@ -126,8 +126,9 @@ static plan make_plan(const fc_problem *p)
     }
     if (s.tiles.phases > 1) { /* the order of the sums, whatever the schedule */
         const int64_t line = s.tiles.k->line,
-                      lines = CHUNK * FC_WINOGRAD_MAX_POINTS / (fc_tile_weights(&s.tiles) * line);
-        s.tiles.chunk = fc_min(fc_max(1, lines) * line, p->in_channels);
+                      weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
+        s.tiles.chunk =
+            fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
     }
     s.joined = !fc_has_short_phases(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
