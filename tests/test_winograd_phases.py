@@ -74,9 +74,8 @@ def test_phases_and_residues(case, dtype, isa, rng):
         terms = (w[0].size, w[:, 0].size, g[:, 0].size)
         for name, a, b, n in zip(("y", "x", "w"), got, want, terms, strict=True):
             # products of at most 9; the transforms amplify the rounding of their sums
-            np.testing.assert_allclose(
-                a, b, rtol=0, atol=64 * eps(dtype) * 9 * n, err_msg=f"{name} of {x.shape}, {w.shape}"
-            )
+            message = f"{name} of {x.shape}, {w.shape}"
+            np.testing.assert_allclose(a, b, rtol=0, atol=64 * eps(dtype) * 9 * n, err_msg=message)
 
 
 def normal(rng, shape, dtype, _):

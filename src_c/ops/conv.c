@@ -193,7 +193,8 @@ fc_status fc_conv_forward(fc_problem *p)
     if (p->packed_v && m->kind != FC_BY_PRODUCTS &&
         m->kind != FC_BY_WINOGRAD) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
-    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION && m->kind != FC_BY_WINOGRAD &&
+    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&
+                     m->kind != FC_BY_WINOGRAD &&
                      ((m->kind != FC_BY_DEPTHWISE && m->kind != FC_BY_GROUPS && m->kind != FC_BY_DOTS) ||
                       p->x.stride_c != 1); /* they read rows where they lie */
     return gaps ? run_by_residue(p, m) : m->run(p);

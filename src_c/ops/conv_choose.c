@@ -174,7 +174,7 @@ static double tiles_cost(const fc_problem *p, int gradient)
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.residues_h * t.residues_w * t.rows * t.columns) *
                (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                                   (square ? output_ops : LINE_OPS) * out_vectors);
+                        (square ? output_ops : LINE_OPS) * out_vectors);
 }
 
 static double winograd_cost(const fc_problem *p)
@@ -182,8 +182,9 @@ static double winograd_cost(const fc_problem *p)
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    return tiles_cost(p, 0) +
-           (t.taps == 2 || t.phases > 1 ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors) : 0);
+    return tiles_cost(p, 0) + (t.taps == 2 || t.phases > 1
+                                   ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors)
+                                   : 0);
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/

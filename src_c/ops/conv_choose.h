@@ -16,7 +16,6 @@ typedef enum {
     FC_BY_WHOLE,
 } fc_method_kind;
 
-
 typedef struct {
     fc_method_kind kind;
     const char *name, *reason;

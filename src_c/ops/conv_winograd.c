@@ -1,4 +1,4 @@
-/* conv_winograd.c: r x r convolution with stride 1, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
+/* conv_winograd.c: r x r convolution, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
  * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. r = 2 by F(4 x 4, 2 x 2): 25 per 16 outputs, 2.6 times
  * less. Kernels of one row or one column of r taps are the same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times
  * less for r = 3 and 4, 1.7 times for 5, 1.6 for 2.
@@ -7,7 +7,10 @@
  * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
  * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
- * 100 products instead of 256, 2.6 times less.
+ * 100 products instead of 256, 2.6 times less. Kernels of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r).
+ *
+ * Larger and oblong kernels are the sum of their pieces of r x r taps, which are phases too: 7 x 7 is four of 4 x 4, 144 products for 9
+ * outputs instead of 441. Taps beyond the kernel are 0. A dilation makes several images of one (winograd_tiles.h).
  *
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
  * columns. For a block of T tiles
@@ -80,10 +83,7 @@ static int64_t all_rows_of(const plan *s, int64_t channels)
 }
 
 /* Whether a phase has taps beyond the kernel. */
-static int is_padded(const fc_tiles *t)
-{
-    return fc_padded_h(t) > t->p->kernel_h || fc_padded_w(t) > t->p->kernel_w;
-}
+static int is_padded(const fc_tiles *t) { return fc_padded_h(t) > t->p->kernel_h || fc_padded_w(t) > t->p->kernel_w; }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -125,15 +125,13 @@ static plan make_plan(const fc_problem *p)
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
     if (s.tiles.phases > 1) { /* the order of the sums, whatever the schedule */
-        const int64_t line = s.tiles.k->line,
-                      weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
-        s.tiles.chunk =
-            fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
+        const int64_t line = s.tiles.k->line, weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
+        s.tiles.chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
     }
     s.joined = !fc_has_short_phases(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    s.few = s.by_panels && s.tiles.taps == 3 && s.tiles.phases == 1 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
-            s.tiles.k->multiply_few[1];
+    s.few = s.by_panels && s.tiles.taps == 3 && s.tiles.phases == 1 && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
+            s.block <= FEW_TILES && s.tiles.k->multiply_few[1];
     if (s.few) /* taps take a third of the second-level cache */
         s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
@@ -147,7 +145,8 @@ static plan make_plan(const fc_problem *p)
     s.u_bytes = s.few ? 0 : bytes_of(&s, (s.joined ? s.tiles.points : fc_tile_weights(&s.tiles)) * s.u_point);
     const int64_t most = fc_min(PACKED, p->in_channels) * s.panel;
     s.pad_bytes = is_padded(&s.tiles) ? bytes_of(&s, s.tiles.taps * s.tiles.taps * most) : 0;
-    s.pack_bytes = p->packed ? 0 : bytes_of(&s, taps_of(&s) * (s.few ? fc_min(s.chunk, p->in_channels) * s.panel : most));
+    s.pack_bytes =
+        p->packed ? 0 : bytes_of(&s, taps_of(&s) * (s.few ? fc_min(s.chunk, p->in_channels) * s.panel : most));
     s.thread_bytes =
         s.strip_bytes + s.tile_bytes + s.m_bytes + s.pad_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
@@ -423,7 +422,8 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
     const fc_tile_image at = fc_tile_image_at(&s->tiles, r->n);
     const fc_image image = fc_tile_image_y(&s->tiles, &at, channel, columns);
     const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w,
-                  w = fc_tile_start(r->column, whole, out), h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
+                  w = fc_tile_start(r->column, whole, out),
+                  h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
                   rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, image.h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
     char *y = s->y_in_place ? image.data + (h * image.stride_h + w * image.stride_w) * item : tile;

@@ -75,9 +75,8 @@ static inline fc_tile_phase fc_tile_phase_at(const fc_tiles *t, int64_t index)
     if (t->step == 1)
         return (fc_tile_phase){index / t->phases_w * t->taps, index % t->phases_w * t->taps, FC_WHOLE_TILE};
     const int64_t row = index / 2, column = index == 0 || index == 3;
-    return (fc_tile_phase){row, column,
-                           fc_has_short_phases(t) ? (row ? 0 : FC_LAST_ROW) | (column ? 0 : FC_LAST_COLUMN)
-                                                  : FC_WHOLE_TILE};
+    return (fc_tile_phase){
+        row, column, fc_has_short_phases(t) ? (row ? 0 : FC_LAST_ROW) | (column ? 0 : FC_LAST_COLUMN) : FC_WHOLE_TILE};
 }
 /* The phases of a point: those whose rows (columns) have one tap are 0 at a point of the last row (column). The first two are left at
  * the last row, the middle two at the last column, the second in the corner. */
