@@ -38,6 +38,10 @@ METHODS = {
     "winograd 5x1": Method("winograd", 16, (5, 1), 1, 3),
     "winograd 2x2": Method("winograd", 16, (2, 2), 1, 4),
     "winograd 1x2": Method("winograd", 16, (1, 2), 1, 4),
+    "winograd 7x7": Method("winograd", 16, (7, 7), 1, 4),
+    "winograd 3x5": Method("winograd", 16, (3, 5), 1, 4),
+    "winograd 1x8": Method("winograd", 16, (1, 8), 1, 3),
+    "winograd 5x5, stride 2": Method("winograd", 16, (5, 5), 2, 4),
     "winograd 3x3, stride 2": Method("winograd", 16, (3, 3), 2, 4),
     "winograd 4x4, stride 2": Method("winograd", 16, (4, 4), 2, 4),
 }

@@ -26,12 +26,14 @@ def test_choice_by_the_shape(isa, batch):
         ((64, 64, 56, 1), "direct"),
         ((1, 6, 28, 5), "pixels"),
         ((1, 1, 512, 3), "pixels"),
-        ((64, 6, 57, 7), "taps"),
+        ((128, 3, 57, 7), "taps"),
         ((48, 1, 112, 3, 2), "dots"),
         ((64, 1, 128, 1), "dots"),
         ((17, 23, 80, 3, 2), "direct"),  # a stride and few channels: the transforms cost too much
         ((97, 101, 17, 3, 2), "direct"),  # and few pixels: the transforms of the weight
         ((128, 256, 28, 3, 2), "winograd"),
+        ((64, 64, 28, 7), "winograd"),  # in pieces
+        ((64, 96, 40, 5, 2), "winograd"),
     ):
         assert chosen(*shape, batch=batch) == wanted, shape
 

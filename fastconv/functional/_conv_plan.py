@@ -16,10 +16,6 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
 Geometry = tuple[int, int, int, int, int, int, int, int]
 
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd": 2}
-_WINOGRAD_KERNELS = {  # by stride
-    1: tuple(k for n in (2, 3, 4, 5) for k in ((n,), (1, n), (n, 1), (n, n))),
-    2: ((3, 3), (4, 4)),
-}
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 NO_PADS: dict[int, Pads] = {1: ((0, 0),), 2: ((0, 0), (0, 0))}
 
@@ -57,7 +53,10 @@ def check_weight(function: str, shape: tuple[int, ...], axes: int, layout: str) 
 def _winograd_serves(
     kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> bool:
-    return len({*stride}) == 1 == max(dilation) and kernel in _WINOGRAD_KERNELS.get(stride[0], ())
+    if stride == (2, 2):
+        return kernel[0] == kernel[1] and 3 <= kernel[0] <= 10 and max(dilation) == 1
+    most = 64 if len(kernel) == 1 or min(kernel) == 1 else 16
+    return max(stride) == 1 and 2 <= max(kernel) <= most
 
 
 def weight_layout(axes: int, transposed: bool = False) -> str:
@@ -120,8 +119,8 @@ def resolve(
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves kernels of 2 to 5 taps along one axis, and "
-            "2x2 to 5x5, with stride 1, and 3x3 and 4x4 with stride 2, all with dilation 1, "
+            f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
+            "up to 16x16, with stride 1, and 3x3 to 10x10 with stride 2 and dilation 1, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

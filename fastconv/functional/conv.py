@@ -394,8 +394,8 @@ def conv2d(
     padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric"}
     algorithm : {"auto", "direct", "winograd"}
         "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error. It
-        serves kernels of 2x2 to 5x5 and of one row or column of 2 to 5 taps with stride 1, and 3x3
-        and 4x4 with stride 2; "auto" takes it where it is faster.
+        serves kernels of up to 16x16 and of one row or column of 2 to 64 taps with stride 1, and
+        3x3 to 10x10 with stride 2 and dilation 1; "auto" takes it where it is faster.
     out : ndarray, optional
         Written and returned.
 

@@ -74,6 +74,8 @@ typedef struct {
 
 /* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of pixels read. */
 enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAST_COLUMN };
+/* Zeros fill the last part of channels: that of another phase follows. */
+enum { FC_WHOLE_PARTS = 4 };
 
 /* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
  * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. "36" and "6" are 25 and 5 where r = 2. */
@@ -81,7 +83,7 @@ typedef struct {
     int brick; /* tiles */
     int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
-    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector (to a part where r = 2), v at a tile of a brick;
+    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, or to a part where `last` says so, v at a tile of a brick;
      * x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last, void *v);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */

@@ -167,8 +167,7 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
         else                                                                                                           \
             FC_WINO_SQUARE                                                                                             \
     }
-/* Tiles of 5 are followed by those of the next phase: zeros fill their last part. */
-#define FC_WINO_CHANNELS (tile == 6 ? channels : (channels + FC_LINE - 1) / FC_LINE * FC_LINE)
+#define FC_WINO_CHANNELS (last & FC_WHOLE_PARTS ? (channels + FC_LINE - 1) / FC_LINE * FC_LINE : channels)
 /* Whether the last row and column of points are wanted; tiles of 6 are always written whole: a test costs more than the lines. */
 #define FC_WINO_WANTED                                                                                                 \
     const int tile = FC_WINO_TILE, rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN

@@ -95,22 +95,21 @@ void fc_set_epilogue(fc_problem *p, const fc_epilogue *e)
 }
 
 /* ---- forward: by the residues of a dilation, or as it is ---------------------------------------------------------------*/
-/* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical
- * dilation, whose strips have no gaps. Small d gains nothing. */
+/* The strips of a residue's problem have no gaps. Small d gains nothing. */
 static fc_problem residue_problem(const fc_problem *p, int64_t a)
 {
     const int64_t d = p->dilation_h, item = (int64_t)p->item;
     fc_problem q = *p;
-    const int64_t start = a - p->pad_top, residue = (start % d + d) % d;
+    const fc_residue r = fc_residue_of(a, d, p->pad_top, p->x.h, p->y.h);
     q.dilation_h = 1;
-    q.pad_top = (residue - start) / d;
+    q.pad_top = r.pad;
     q.y.data = (char *)p->y.data + a * p->y.stride_h * item;
-    q.y.h = fc_ceil_div(p->y.h - a, d);
+    q.y.h = r.y_size;
     q.y.stride_h *= d;
     q.residual.data = (char *)fc_residual_at(p, 0, 0, a, 0);
     q.residual.stride_h *= d;
-    q.x.data = (char *)p->x.data + residue * p->x.stride_h * item;
-    q.x.h = residue < p->x.h ? fc_ceil_div(p->x.h - residue, d) : 0;
+    q.x.data = (char *)p->x.data + r.first * p->x.stride_h * item;
+    q.x.h = r.x_size;
     q.x.stride_h *= d;
     return q;
 }
@@ -195,6 +194,7 @@ fc_status fc_conv_forward(fc_problem *p)
         m->kind != FC_BY_WINOGRAD) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
     const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&
+                     m->kind != FC_BY_WINOGRAD &&
                      ((m->kind != FC_BY_DEPTHWISE && m->kind != FC_BY_GROUPS && m->kind != FC_BY_DOTS) ||
                       p->x.stride_c != 1); /* they read rows where they lie */
     return gaps ? run_by_residue(p, m) : m->run(p);

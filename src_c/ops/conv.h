@@ -32,6 +32,8 @@ typedef struct {
     int warm; /* x and y are in the second-level cache */
 } fc_problem;
 
+typedef fc_status fc_run(const fc_problem *);
+
 /* Along one axis grad_x[i] = sum_u w[u] * grad_y[(i + pad - u * dilation) / stride] over the u that divide. The i with
  * (i + pad) mod stride == a, i = first + t * stride, form phase a; they see the taps u = u0, u0 + step, ... with
  * u * dilation mod stride == a, where step = stride / gcd(stride, dilation). With the taps reversed,
@@ -84,6 +86,18 @@ static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
+
+/* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical dilation. The
+ * same of columns. */
+typedef struct {
+    int64_t first, x_size, y_size, pad; /* the first of x, how many, and how many of y */
+} fc_residue;
+static inline fc_residue fc_residue_of(int64_t a, int64_t dilation, int64_t pad, int64_t x_size, int64_t y_size)
+{
+    const int64_t start = a - pad, first = (start % dilation + dilation) % dilation;
+    return (fc_residue){first, first < x_size ? fc_ceil_div(x_size - first, dilation) : 0,
+                        fc_ceil_div(y_size - a, dilation), (first - start) / dilation};
+}
 
 /* The taps t with 0 <= start + t * dilation < size. */
 typedef struct {
@@ -185,7 +199,7 @@ fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilat
 fc_status fc_conv_depthwise_inputs(
     const fc_problem *); /* out_channels == 1: a depthwise problem for each input channel of a group */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
-/* r x r, 1 x r, r x 1, r = 2 to 5, stride 1, dilation 1; 3 x 3 and 4 x 4 with stride 2 */
+/* Up to 16 x 16 taps and lines of 2 to 64 with stride 1, squares of 3 to 10 with stride 2 and no dilation */
 int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */

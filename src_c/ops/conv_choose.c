@@ -81,8 +81,8 @@ static const fc_method dots = {FC_BY_DOTS,
 static const fc_method winograd = {
     FC_BY_WINOGRAD,
     "winograd",
-    "2 to 5 taps along one axis or both, stride 1, or 3x3 and 4x4 with stride 2, enough "
-    "channels: along an axis 5 or 6 multiplications per 2 to 4 outputs, 9 or 10 per 4 with stride 2",
+    "several taps, stride 1, or squares with stride 2, enough channels: along an axis 5 or 6 "
+    "multiplications per 2 to 4 outputs and as many taps, 9 or 10 per 4 for 3 or 4 taps of stride 2",
     fc_conv_winograd,
     fc_conv_winograd_scratch,
     fc_packed_winograd,
@@ -125,20 +125,27 @@ static int is_almost_depthwise(const fc_problem *p)
     return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
 }
 
-/* Pairs of an output row and a row of the kernel that meet in x: direct convolution leaves out the others. Stride and dilation 1. */
-static int64_t rows_inside(const fc_problem *p)
+/* Pairs of an output and a tap that meet in x, along an axis: direct convolution leaves out the others. Stride 1. */
+static int64_t pairs_inside(int64_t taps, int64_t outputs, int64_t dilation, int64_t pad, int64_t size)
 {
     int64_t pairs = 0;
-    for (int64_t u = 0; u < p->kernel_h; u++)
-        pairs += fc_max(0, fc_min(p->y.h, p->x.h + p->pad_top - u) - fc_max(0, p->pad_top - u));
+    for (int64_t u = 0; u < taps; u++) {
+        const fc_range r = fc_seeing_outputs(u, outputs, 1, dilation, pad, size);
+        pairs += r.end - r.first;
+    }
     return pairs;
 }
 
-/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. */
+/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. Columns of padding are left
+ * out where a dilation makes them many. */
 static double direct_products(const fc_problem *p)
 {
-    const int64_t rows = p->stride_h == 1 && p->dilation_h == 1 ? rows_inside(p) : p->kernel_h * p->y.h;
-    return (double)(rows * p->kernel_w) * (double)p->y.w;
+    const int64_t rows = p->stride_h == 1 ? pairs_inside(p->kernel_h, p->y.h, p->dilation_h, p->pad_top, p->x.h)
+                                          : p->kernel_h * p->y.h,
+                  columns = p->stride_w == 1 && p->dilation_w > 1
+                                ? pairs_inside(p->kernel_w, p->y.w, p->dilation_w, p->pad_left, p->x.w)
+                                : p->kernel_w * p->y.w;
+    return (double)rows * (double)columns;
 }
 
 /* Of a stride, the channels of a phase are whole parts. */
@@ -159,14 +166,15 @@ static double tiles_cost(const fc_problem *p, int gradient)
 {
     enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
     const fc_tiles t = fc_make_tiles(p);
-    const int square = p->kernel_h == p->kernel_w;
+    const int square = t.in_h == t.in_w;
     const int64_t in = gradient ? p->in_channels : winograd_inputs(p, &t);
     const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
-           (double)(t.rows * t.columns) * (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                                                   (square ? output_ops : LINE_OPS) * out_vectors);
+           (double)(t.residues_h * t.residues_w * t.rows * t.columns) *
+               (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
+                        (square ? output_ops : LINE_OPS) * out_vectors);
 }
 
 static double winograd_cost(const fc_problem *p)
@@ -174,8 +182,9 @@ static double winograd_cost(const fc_problem *p)
     const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    return tiles_cost(p, 0) +
-           (t.taps == 2 ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors) : 0);
+    return tiles_cost(p, 0) + (t.taps == 2 || t.phases > 1
+                                   ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors)
+                                   : 0);
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
@@ -289,7 +298,8 @@ static int winograd_pays(const fc_problem *p)
 {
     const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : 0.9;
     const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
-    return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin;
+    return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin &&
+           !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < winograd_cost(p));
 }
 
 static int phases_pay(const fc_problem *p)
@@ -375,7 +385,7 @@ static int winograd_gradient_pays(const fc_problem *p)
     if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)
         return 0;
     const fc_tiles t = fc_make_tiles(p);
-    if (p->kernel_h != p->kernel_w)
+    if (t.in_h != t.in_w)
         return t.count >= LEAST_TILES_OF_LINES;
     const int64_t points = fc_tile_products(&t);
     return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
@@ -388,10 +398,12 @@ static int phases_gradient_pay(const fc_problem *p)
     if (!phases_pay(p))
         return 0;
     fc_problem q = fc_phases_problem(p, 0);
-    const int64_t tiles = fc_make_tiles(&q).count, pairs = p->stride_h * p->stride_w;
-    if (q.kernel_h != q.kernel_w)
-        return tiles >= LEAST_TILES_OF_LINES;
-    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w > pairs * (FC_WINOGRAD_MAX_POINTS * tiles + TRANSFORM);
+    const fc_tiles t = fc_make_tiles(&q);
+    if (t.in_h != t.in_w)
+        return t.count >= LEAST_TILES_OF_LINES;
+    const int64_t points = fc_tile_products(&t), pairs = p->stride_h * p->stride_w;
+    return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
+           pairs * (points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS);
 }
 
 /* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a third more. */

@@ -16,8 +16,6 @@ typedef enum {
     FC_BY_WHOLE,
 } fc_method_kind;
 
-typedef fc_status fc_run(const fc_problem *);
-
 typedef struct {
     fc_method_kind kind;
     const char *name, *reason;

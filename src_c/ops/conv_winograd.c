@@ -1,4 +1,4 @@
-/* conv_winograd.c: r x r convolution with stride 1, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
+/* conv_winograd.c: r x r convolution, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
  * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. r = 2 by F(4 x 4, 2 x 2): 25 per 16 outputs, 2.6 times
  * less. Kernels of one row or one column of r taps are the same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times
  * less for r = 3 and 4, 1.7 times for 5, 1.6 for 2.
@@ -7,7 +7,10 @@
  * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
  * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
- * 100 products instead of 256, 2.6 times less.
+ * 100 products instead of 256, 2.6 times less. Kernels of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r).
+ *
+ * Larger and oblong kernels are the sum of their pieces of r x r taps, which are phases too: 7 x 7 is four of 4 x 4, 144 products for 9
+ * outputs instead of 441. Taps beyond the kernel are 0. A dilation makes several images of one (winograd_tiles.h).
  *
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
  * columns. For a block of T tiles
@@ -29,10 +32,9 @@
 #include <string.h>
 
 enum {
-    /* Weights of CHUNK channels are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Of stride 2, whose
-     * phases of a 4 x 4 kernel have 100, PHASE_CHUNK: 400 KiB. */
+    /* Of so many channels weights are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Phases have as many
+     * more, so fewer channels, but no less than a part. */
     CHUNK = 64,
-    PHASE_CHUNK = 32,
     PACKED = 16, /* their taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
@@ -41,6 +43,9 @@ enum {
     /* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time: writing u takes longer. */
     FEW_TILES = 2 * FC_WINOGRAD_FEW,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
+    /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
+    MAX_SQUARE = 16,
+    MAX_LINE = 64,
 };
 
 typedef struct {
@@ -51,10 +56,11 @@ typedef struct {
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
+    int joined; /* u[e][phase][channel]: all phases have all points */
     int64_t each, halves; /* by panels, see piece_at */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
-    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pack_bytes, thread_bytes;
+    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group, and its stretch of tiles */
@@ -65,11 +71,19 @@ typedef struct {
 static int64_t taps_of(const plan *s) { return s->p->kernel_h * s->p->kernel_w; }
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
 
-/* Rows of u for so many channels: whole parts where there are several phases. */
+/* Rows of u for so many channels of a phase: whole parts where there are several. */
 static int64_t rows_of(const fc_tiles *t, int64_t channels)
 {
     return t->phases == 1 ? channels : fc_round_up(channels, t->k->line);
 }
+/* Of all phases that have a point in common. */
+static int64_t all_rows_of(const plan *s, int64_t channels)
+{
+    return (s->joined ? s->tiles.phases : 1) * rows_of(&s->tiles, channels);
+}
+
+/* Whether a phase has taps beyond the kernel. */
+static int is_padded(const fc_tiles *t) { return fc_padded_h(t) > t->p->kernel_h || fc_padded_w(t) > t->p->kernel_w; }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -110,32 +124,37 @@ static plan make_plan(const fc_problem *p)
         s.block = fc_ceil_div(s.tiles.count, s.count);
         s.count = fc_ceil_div(s.tiles.count, s.block);
     }
-    if (s.tiles.phases > 1) /* the order of the sums, whatever the schedule */
-        s.tiles.chunk =
-            fc_min(fc_tile_weights(&s.tiles) > FC_WINOGRAD_MAX_POINTS ? PHASE_CHUNK : CHUNK, p->in_channels);
+    if (s.tiles.phases > 1) { /* the order of the sums, whatever the schedule */
+        const int64_t line = s.tiles.k->line, weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
+        s.tiles.chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
+    }
+    s.joined = !fc_has_short_phases(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES &&
-            s.tiles.k->multiply_few[1];
+    s.few = s.by_panels && s.tiles.taps == 3 && s.tiles.phases == 1 && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
+            s.block <= FEW_TILES && s.tiles.k->multiply_few[1];
     if (s.few) /* taps take a third of the second-level cache */
         s.chunk = fc_min(p->in_channels, fc_max(1, l2 / 3 / (taps_of(&s) * s.panel * item) / PACKED) * PACKED);
     fc_set_block(&s.tiles, s.block);
-    s.u_point = rows_of(&s.tiles, s.chunk) * s.panel + pad;
+    s.u_point = all_rows_of(&s, s.chunk) * s.panel + pad;
 
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.tile_bytes = s.y_in_place ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.m_bytes =
         bytes_of(&s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = s.few ? 0 : bytes_of(&s, fc_tile_weights(&s.tiles) * s.u_point);
+    s.u_bytes = s.few ? 0 : bytes_of(&s, (s.joined ? s.tiles.points : fc_tile_weights(&s.tiles)) * s.u_point);
+    const int64_t most = fc_min(PACKED, p->in_channels) * s.panel;
+    s.pad_bytes = is_padded(&s.tiles) ? bytes_of(&s, s.tiles.taps * s.tiles.taps * most) : 0;
     s.pack_bytes =
-        p->packed ? 0 : bytes_of(&s, taps_of(&s) * fc_min(s.few ? s.chunk : PACKED, p->in_channels) * s.panel);
-    s.thread_bytes = s.strip_bytes + s.tile_bytes + s.m_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
+        p->packed ? 0 : bytes_of(&s, taps_of(&s) * (s.few ? fc_min(s.chunk, p->in_channels) * s.panel : most));
+    s.thread_bytes =
+        s.strip_bytes + s.tile_bytes + s.m_bytes + s.pad_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
     return s;
 }
 
 /* A thread's memory, one piece after the other. */
 typedef struct {
-    char *strip, *tile, *m, *pack, *uv;
+    char *strip, *tile, *m, *pad, *pack, *uv;
 } memory;
 
 static memory thread_memory(const plan *s, int slot)
@@ -143,7 +162,8 @@ static memory thread_memory(const plan *s, int slot)
     memory t = {.strip = s->threads + slot * s->thread_bytes};
     t.tile = t.strip + s->strip_bytes;
     t.m = t.tile + s->tile_bytes;
-    t.pack = t.m + s->m_bytes;
+    t.pad = t.m + s->m_bytes;
+    t.pack = t.pad + s->pad_bytes;
     t.uv = t.pack + s->pack_bytes;
     return t;
 }
@@ -184,62 +204,95 @@ static void pack_taps(const plan *s, int64_t group, const piece *k, int64_t c0, 
                     k->columns, taps, k->width);
 }
 
-/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column]. To
- * the kernel of lines a column is a row. */
-static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
-                           int64_t count, int64_t channels, char *u)
+/* Taps of a phase, `row` and `tap` apart; to the kernel of lines a column is a row. */
+typedef struct {
+    const char *at;
+    int64_t row, tap;
+} phase_taps;
+
+/* Of phase f: taps[u * row + v * tap + i], i < columns; those beyond the kernel are zeros in `pad`. */
+static phase_taps taps_of_phase(const plan *s, const fc_tile_phase *f, const char *taps, int64_t row, int64_t tap,
+                                int64_t columns, char *pad)
 {
     const fc_tiles *t = &s->tiles;
-    const int64_t item = (int64_t)s->p->item, rows = rows_of(t, channels), columns = count * width, step = t->step;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, step = t->step, h = p->kernel_h == 1 ? 1 : t->taps,
+                  w = p->kernel_w == 1 ? 1 : t->taps, in_h = fc_min(h, fc_ceil_div(p->kernel_h - f->row, step)),
+                  in_w = fc_min(w, fc_ceil_div(p->kernel_w - f->column, step));
+    phase_taps k = {taps + (f->row * row + f->column * tap) * item, step * row, step * tap};
+    if (!fc_has_short_phases(t) && (in_h < h || in_w < w)) {
+        memset(pad, 0, (size_t)(h * w * columns * item));
+        for (int64_t u = 0; u < in_h; u++)
+            for (int64_t v = 0; v < in_w; v++)
+                memcpy(pad + (u * w + v) * columns * item, k.at + (u * k.row + v * k.tap) * item,
+                       (size_t)(columns * item));
+        k = (phase_taps){pad, w * columns, columns};
+    }
+    if (t->upright)
+        k.tap = k.row;
+    return k;
+}
+
+/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column].
+ * pad: pad_bytes of memory */
+static void transform_taps(const plan *s, int64_t width, const char *taps, int64_t row, int64_t tap, int64_t c,
+                           int64_t count, int64_t channels, char *pad, char *u)
+{
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, rows = rows_of(t, channels), columns = count * width;
     for (int64_t i = 0; i < t->phases; i++) {
-        const fc_tile_phase f = fc_tile_phase_at(s->p, i);
-        const char *from = taps + (f.row * row + f.column * tap) * item;
+        const fc_tile_phase f = fc_tile_phase_at(t, i);
+        const phase_taps k = taps_of_phase(s, &f, taps, row, tap, columns, pad);
         char *to = u + c * width * item;
         if (f.last == FC_WHOLE_TILE)
-            t->k->weights[t->taps](from, step * row, t->upright ? row : step * tap, columns, to, s->u_point);
+            t->k->weights[t->taps](k.at, k.row, k.tap, columns, to, s->u_point);
         else if (f.last)
-            s->p->k->winograd_small_line->weights[2](from, 0, step * (f.last == FC_LAST_ROW ? row : tap), columns, to,
+            s->p->k->winograd_small_line->weights[2](k.at, 0, f.last == FC_LAST_ROW ? k.row : k.tap, columns, to,
                                                      s->u_point);
         else
-            memcpy(to, from, (size_t)(columns * item));
-        for (int64_t e = 0; e < fc_phase_weights(t, i); e++, u += s->u_point * item)
-            if (channels < rows && c + count == channels)
-                memset(u + channels * width * item, 0, (size_t)((rows - channels) * width * item));
+            memcpy(to, k.at, (size_t)(columns * item));
+        const int64_t points = fc_phase_weights(t, i);
+        if (channels < rows && c + count == channels)
+            for (int64_t e = 0; e < points; e++)
+                memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
+        u += (s->joined ? rows * width : points * s->u_point) * item;
     }
 }
 
 /* Of taps that are packed for the whole panel: a vector of it is a part of each row. */
 static void transform_packed(const plan *s, const piece *k, const char *taps, int64_t row, int64_t tap,
-                             int64_t channels, char *u)
+                             int64_t channels, char *pad, char *u)
 {
-    const int64_t item = (int64_t)s->p->item, count = k->width == k->panel_width ? channels : 1;
+    const int64_t item = (int64_t)s->p->item, most = k->width == k->panel_width ? PACKED : 1;
     taps += (k->first - k->panel * s->panel) * item;
-    for (int64_t c = 0; c < channels; c += count)
-        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, count, channels, u);
+    for (int64_t c = 0; c < channels; c += most)
+        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, fc_min(most, channels - c), channels,
+                       pad, u);
 }
 
 /* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels) */
-static void transform_weights(const plan *s, int64_t group, const piece *k, int64_t c0, int64_t channels, char *pack,
+static void transform_weights(const plan *s, int64_t group, const piece *k, int64_t c0, int64_t channels, char *pad,
                               char *u)
 {
     const fc_problem *p = s->p;
     if (p->packed) { /* by fc_use_packed */
         transform_packed(s, k,
                          p->packed + fc_packed_at(p, group, k->panel * s->panel, c0, k->panel_width) * (int64_t)p->item,
-                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, channels, u);
+                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, channels, pad, u);
         return;
     }
+    char *pack = pad + s->pad_bytes;
     for (int64_t c = 0; c < channels; c += PACKED) {
         const int64_t count = fc_min(PACKED, channels - c), tap = count * k->width;
         pack_taps(s, group, k, c0 + c, count, pack);
-        transform_taps(s, k->width, pack, p->kernel_w * tap, tap, c, count, channels, u);
+        transform_taps(s, k->width, pack, p->kernel_w * tap, tap, c, count, channels, pad, u);
     }
 }
 
 /* Where the chunk of channels from c0 on is in a u of all. */
 static int64_t u_offset(const plan *s, const piece *k, int64_t c0)
 {
-    return rows_of(&s->tiles, c0) * k->width * (int64_t)s->p->item;
+    return all_rows_of(s, c0) * k->width * (int64_t)s->p->item;
 }
 
 static const char *stored_weights(const plan *s, int64_t group, int64_t panel)
@@ -279,8 +332,8 @@ static void pack_vectors(const plan *s, int64_t group, const piece *part, int64_
 
 typedef struct {
     const plan *s;
-    char *to, *packs; /* packs[slot]: memory of pack_taps */
-    int64_t pack_pitch;
+    char *to, *pads; /* pads[slot]: memory of transform_weights */
+    int64_t pad_pitch;
 } store_job;
 
 static void store_weights(void *context, int64_t task, int slot)
@@ -292,7 +345,7 @@ static void store_weights(void *context, int64_t task, int slot)
     if (!s->by_panels) {
         for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
             transform_weights(s, group, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
-                              j->packs + slot * j->pack_pitch, j->to + task * s->u_bytes + u_offset(s, &k, c0));
+                              j->pads + slot * j->pad_pitch, j->to + task * s->u_bytes + u_offset(s, &k, c0));
         return;
     }
     char *to = j->to + task * taps_panel(s) * item;
@@ -332,7 +385,6 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
         .m_brick = parts_of(s, k) * part,
         .share = t->share,
         .vectors = (int)(k->width / s->lanes),
-        .phase_channels = rows,
         .accumulate = c0 > 0,
         .ahead_lines = lines,
     };
@@ -341,15 +393,19 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
         const fc_tile_slots slots = fc_slots_of(t, b, e);
         const fc_range phases = fc_phases_at(t, e);
         const int64_t brick = slots.first / t->share, at = e * t->k->point;
-        product.points = s->p->kernel_h % t->step ? 1 : slots.points;
+        product.points = s->joined ? slots.points : 1;
         product.first = slots.first % t->share;
         product.tiles = slots.count;
         product.phases = 0;
-        for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
-            if (f >= phases.first)
-                product.u[product.phases++] =
-                    u + weight_at(t, first, fc_tile_phase_at(s->p, f).last, e) * s->u_point * item;
-        product.channels = product.phases * rows;
+        if (s->joined)
+            product.u[product.phases++] = u + e * s->u_point * item;
+        else
+            for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
+                if (f >= phases.first)
+                    product.u[product.phases++] =
+                        u + weight_at(t, first, fc_tile_phase_at(t, f).last, e) * s->u_point * item;
+        product.channels = (phases.end - phases.first) * rows;
+        product.phase_channels = product.channels / product.phases;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
         product.m = m + (at + brick * product.m_brick) * item;
         product.ahead = ahead + e * lines * FC_LINE_BYTES;
@@ -363,13 +419,14 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + k->first, columns = k->columns;
-    const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, w = fc_tile_start(r->column, whole, out),
+    const fc_tile_image at = fc_tile_image_at(&s->tiles, r->n);
+    const fc_image image = fc_tile_image_y(&s->tiles, &at, channel, columns);
+    const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w,
+                  w = fc_tile_start(r->column, whole, out),
                   h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
-                  rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, p->y.h);
+                  rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, image.h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
-    char *y = tile;
-    if (s->y_in_place)
-        y = (char *)p->y.data + (r->n * p->y.stride_n + channel + h * p->y.stride_h + w * p->y.stride_w) * item;
+    char *y = s->y_in_place ? image.data + (h * image.stride_h + w * image.stride_w) * item : tile;
     double check[FC_MAX_LANES] = {0};
     fc_winograd_output o = {
         .channels = columns,
@@ -377,26 +434,27 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
         .bias = fc_at(e->bias, channel, item),
         .lower = e->lower,
         .upper = e->upper,
-        .residual_row = p->residual.stride_h,
-        .residual_pixel = p->residual.stride_w,
-        .y_row = s->y_in_place ? p->y.stride_h : pitch.row,
-        .y_pixel = s->y_in_place ? p->y.stride_w : pitch.pixel,
+        .residual_row = gap_h * p->residual.stride_h,
+        .residual_pixel = gap_w * p->residual.stride_w,
+        .y_row = s->y_in_place ? image.stride_h : pitch.row,
+        .y_pixel = s->y_in_place ? image.stride_w : pitch.pixel,
         .check = k->first == 0 ? check : NULL,
         .stream = s->stream,
     };
-    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_pixel = o.residual_pixel;
+    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_row = o.residual_row,
+                  residual_pixel = o.residual_pixel;
     if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
-    const char *residual = fc_residual_at(p, r->n, channel, h, w);
+    const char *residual = fc_residual_at(p, at.n, channel, at.row + gap_h * h, at.column + gap_w * w);
     fc_tile_place place = fc_first_place(&s->tiles, r, parts_of(s, k));
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t length = fc_tile_length(column, whole, out, p->y.w);
+        const int64_t length = fc_tile_length(column, whole, out, image.w);
         if (s->fetch && !s->stream)
             fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
                             columns * item);
         if (s->fetch && residual)
-            fc_fetch_pixels(residual + s->tiles.out_h * p->residual.stride_h * item, s->tiles.out_h, out,
-                            p->residual.stride_h * item, p->residual.stride_w * item, columns * item);
+            fc_fetch_pixels(residual + s->tiles.out_h * residual_row * item, s->tiles.out_h, out, residual_row * item,
+                            residual_pixel * item, columns * item);
         s->tiles.k->output[s->tiles.taps](&o, m + place.at * item, residual, y, s->tiles.upright ? 1 : (int)rows,
                                           s->tiles.upright ? (int)rows : (int)length);
         y += length * y_pixel * item;
@@ -404,10 +462,9 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
         fc_next_place(&s->tiles, r, ++column, &place);
     }
     if (k->first == 0 && !p->k->finite(s->lanes, check))
-        atomic_store_explicit(&s->spoilt[r->n], 1, memory_order_relaxed);
+        atomic_store_explicit(&s->spoilt[at.n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
-        const fc_image image = fc_image_of(&p->y, p->item, r->n, channel, columns);
-        const int64_t end = fc_min(fc_tile_start(r->column + r->count, whole, out), p->y.w);
+        const int64_t end = fc_min(fc_tile_start(r->column + r->count, whole, out), image.w);
         const fc_window window = {h, rows, 1, w, end - w, 1};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
@@ -554,11 +611,11 @@ static void run_panel(void *context, int64_t task, int slot)
         int64_t ahead_bytes = 0;
         if (s->prepared) { /* a plan's weights come from memory: those of the next chunk while this one is multiplied */
             const char *taps = stored_taps(s, s->group, &k, c0);
-            transform_packed(s, &k, taps, s->p->kernel_w * tap, tap, channels, t.uv);
+            transform_packed(s, &k, taps, s->p->kernel_w * tap, tap, channels, t.pad, t.uv);
             ahead_bytes = taps_of(s) * tap * (int64_t)s->p->item;
             ahead = taps + ahead_bytes;
         } else {
-            transform_weights(s, s->group, &k, c0, channels, t.pack, t.uv);
+            transform_weights(s, s->group, &k, c0, channels, t.pad, t.uv);
         }
         multiply(s, &s->stretch, &k, c0, channels, s->v, t.uv, t.m, ahead, ahead_bytes);
     }
@@ -567,11 +624,12 @@ static void run_panel(void *context, int64_t task, int slot)
 
 int fc_conv_winograd_serves(const fc_problem *p)
 {
-    const int64_t taps = fc_max(p->kernel_h, p->kernel_w), others = fc_min(p->kernel_h, p->kernel_w);
+    const int64_t most = fc_max(p->kernel_h, p->kernel_w);
     if (p->stride_h == 2 && p->stride_w == 2)
-        return taps == others && (taps == 3 || taps == 4) && p->dilation_h == 1 && p->dilation_w == 1;
-    return taps >= 2 && taps <= FC_WINOGRAD_MAX_KERNEL && (others == taps || others == 1) && p->stride_h == 1 &&
-           p->stride_w == 1 && (p->dilation_h == 1 || p->kernel_h == 1) && (p->dilation_w == 1 || p->kernel_w == 1);
+        return p->kernel_h == p->kernel_w && most > 2 && most <= 2 * FC_WINOGRAD_MAX_KERNEL && p->dilation_h == 1 &&
+               p->dilation_w == 1;
+    return p->stride_h == 1 && p->stride_w == 1 && most > 1 &&
+           most <= (fc_min(p->kernel_h, p->kernel_w) == 1 ? MAX_LINE : MAX_SQUARE);
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }
@@ -580,7 +638,7 @@ static int64_t flags_bytes(const plan *s) { return fc_round_up(s->p->y.n, 64); }
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + zeros_bytes(&s) + flags_bytes(&s) +
+    return s.thread_bytes + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
            (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
@@ -596,15 +654,16 @@ fc_status fc_pack_winograd(const fc_problem *p, char *to)
     const int64_t tasks = p->groups * s.panels;
     const int slots = fc_parallel_slots(tasks);
     char *packs = NULL; /* by panels taps go straight to their place */
-    if (!s.by_panels && !(packs = fc_scratch_acquire_parts(0, slots, s.pack_bytes)))
+    const int64_t pitch = s.pad_bytes + s.pack_bytes;
+    if (!s.by_panels && !(packs = fc_scratch_acquire_parts(0, slots, pitch)))
         return FC_ENOMEM;
-    store_job job = {&s, to, packs, s.pack_bytes};
+    store_job job = {&s, to, packs, pitch};
     fc_parallel_in(slots, tasks, store_weights, &job);
     fc_scratch_release(packs);
     return FC_OK;
 }
 
-fc_status fc_conv_winograd(const fc_problem *p)
+static fc_status run(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
@@ -626,7 +685,7 @@ fc_status fc_conv_winograd(const fc_problem *p)
                 fc_parallel_in(slots, panel_tasks(&s), s.few ? run_few : run_panel, &s);
             }
     } else {
-        store_job job = {&s, s.v, thread_memory(&s, 0).pack, s.thread_bytes};
+        store_job job = {&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes};
         if (!s.prepared)
             fc_parallel_in(slots, p->groups * s.panels, store_weights, &job);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
@@ -635,3 +694,5 @@ fc_status fc_conv_winograd(const fc_problem *p)
     fc_scratch_release(scratch);
     return status;
 }
+
+fc_status fc_conv_winograd(const fc_problem *p) { return fc_run_on_pixels(p, 1, run); }

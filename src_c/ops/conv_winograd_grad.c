@@ -5,8 +5,8 @@
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
- * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Of stride 2 each phase of x (conv_winograd.c)
- * makes the taps of its own, from one d, as if it were other channels: 81 multiplications instead of 144 for 3 x 3, 100 instead of 256
+ * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Each phase of x (conv_winograd.c)
+ * makes the taps of its own, from one d, as if it were other channels: of stride 2 81 multiplications instead of 144 for 3 x 3, 100 instead of 256
  * for 4 x 4. The one tap of an odd phase does not see the last point. Three schedules, chosen by the shape alone;
  * in all, a sum runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
@@ -104,7 +104,8 @@ static plan make_plan(const fc_problem *p)
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
         p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * p->out_channels);
-    s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, p->kernel_h * p->kernel_w * CHUNK * s.panel));
+    s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes,
+                            bytes_of(&s, fc_padded_h(&s.tiles) * fc_padded_w(&s.tiles) * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     if (s.by_panels)
@@ -120,7 +121,8 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
     const int64_t item = (int64_t)p->item, out_h = t->out_h, out_w = t->out_w, whole = t->whole_columns,
                   top = fc_tile_start(r->row, t->whole_rows, out_h), left = fc_tile_start(r->column, whole, out_w);
     const int in_place = p->y.stride_c == 1;
-    const fc_image image = fc_image_of(&p->y, p->item, r->n, s->group * p->out_channels, p->out_channels);
+    const fc_tile_image at = fc_tile_image_at(t, r->n);
+    const fc_image image = fc_tile_image_y(t, &at, s->group * p->out_channels, p->out_channels);
     const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!in_place) {
@@ -129,11 +131,11 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
         fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
         base = strip;
     }
-    const int64_t rows = fc_tile_length(r->row, t->whole_rows, out_h, p->y.h);
+    const int64_t rows = fc_tile_length(r->row, t->whole_rows, out_h, image.h);
     const char *tile = base;
     fc_tile_place place = fc_first_place(t, r, s->d_parts);
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t columns = fc_tile_length(column, whole, out_w, p->y.w);
+        const int64_t columns = fc_tile_length(column, whole, out_w, image.w);
         const void *y[FC_WINOGRAD_MAX_OUT * FC_WINOGRAD_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
             for (int64_t j = 0; j < out_w; j++)
@@ -275,15 +277,17 @@ static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channe
     const fc_problem *p = s->p;
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0),
-                  tap = channels * s->panel, row = p->kernel_w * tap;
+                  tap = channels * s->panel, row = fc_padded_w(t) * tap;
     for (int64_t i = 0; i < t->phases; i++) {
-        const fc_tile_phase f = fc_tile_phase_at(p, i);
+        const fc_tile_phase f = fc_tile_phase_at(t, i);
         const char *from = sum + i * rows * s->sum_row * item;
         char *to = taps + (f.row * row + f.column * tap) * item;
         for (int64_t c = 0; c < channels; c++)
             t->k->weight_gradient[t->taps](from + c * s->sum_row * item, s->sum_point, f.last, columns,
                                            to + c * s->panel * item, t->step * row, t->step * tap);
     }
+    for (int64_t u = 1; u < p->kernel_h && row > p->kernel_w * tap; u++) /* without what is beyond the kernel */
+        memmove(taps + u * p->kernel_w * tap * item, taps + u * row * item, (size_t)(p->kernel_w * tap * item));
     fc_unpack_weights(p, s->group, k0, columns, c0, channels, taps, s->panel, tap);
 }
 
@@ -351,7 +355,7 @@ static void group_task(void *context, int64_t group, int slot)
 
 /* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have to wait for each
  * other three times. */
-fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
+static fc_status run(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX), by_groups = p->groups >= 2 * slots;
@@ -370,3 +374,5 @@ fc_status fc_conv_winograd_grad_weight(const fc_problem *p)
     fc_scratch_release(scratch);
     return FC_OK;
 }
+
+fc_status fc_conv_winograd_grad_weight(const fc_problem *p) { return fc_run_on_pixels(p, 0, run); }

@@ -2,27 +2,71 @@
  * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
+#include "../scratch.h"
+
+/* Pieces of `taps` along an axis. */
+static int64_t pieces(int64_t kernel, int64_t taps) { return kernel == 1 ? 1 : fc_ceil_div(kernel, taps); }
+
+/* Taps along an axis of a piece, stride 1: those with which there are the fewest products for each output. */
+static int64_t piece_taps(int64_t h, int64_t w)
+{
+    const int64_t most = fc_max(h, w), least = fc_min(h, w);
+    if (most <= FC_WINOGRAD_MAX_KERNEL && (least == most || least == 1))
+        return most;
+    int64_t best = 0;
+    double fewest = 0;
+    for (int64_t taps = 3; taps <= FC_WINOGRAD_MAX_KERNEL; taps++) {
+        const int64_t phases = pieces(h, taps) * pieces(w, taps);
+        const double out = (double)fc_tile_outputs(taps), products = (double)phases / (least == 1 ? out : out * out);
+        if (phases <= FC_MAX_PHASES && (!best || products < fewest))
+            best = taps, fewest = products;
+    }
+    return best;
+}
+
+static void set_phases(fc_tiles *t)
+{
+    const fc_problem *p = t->p;
+    t->step = p->stride_h;
+    if (t->step > 1) {
+        t->taps = fc_ceil_div(p->kernel_h, t->step);
+        t->phases_w = t->step, t->phases = t->step * t->step;
+        return;
+    }
+    t->taps = piece_taps(p->kernel_h, p->kernel_w);
+    t->phases_w = pieces(p->kernel_w, t->taps), t->phases = t->phases_w * pieces(p->kernel_h, t->taps);
+}
+
+static void set_residues(fc_tiles *t)
+{
+    const fc_problem *p = t->p;
+    t->gap_h = p->kernel_h == 1 ? 1 : p->dilation_h, t->gap_w = p->kernel_w == 1 ? 1 : p->dilation_w;
+    t->residues_h = fc_min(t->gap_h, p->y.h), t->residues_w = fc_min(t->gap_w, p->y.w);
+}
+
 fc_tiles fc_make_tiles(const fc_problem *p)
 {
     fc_tiles t = {.p = p, .in_place = p->x.stride_c == 1};
-    t.step = p->stride_h, t.phases = t.step * t.step;
-    const int64_t taps_h = fc_ceil_div(p->kernel_h, t.step), taps_w = fc_ceil_div(p->kernel_w, t.step);
+    set_phases(&t);
+    set_residues(&t);
+    const int64_t taps_h = p->kernel_h == 1 ? 1 : t.taps, taps_w = p->kernel_w == 1 ? 1 : t.taps;
     t.in_h = fc_tile_inputs(taps_h), t.in_w = fc_tile_inputs(taps_w);
     t.out_h = fc_tile_outputs(taps_h), t.out_w = fc_tile_outputs(taps_w);
-    t.span_h = fc_extent(t.out_h, p->kernel_h, t.step, 1), t.span_w = fc_extent(t.out_w, p->kernel_w, t.step, 1);
+    t.span_h = fc_extent(t.out_h, fc_padded_h(&t), t.step, 1),
+    t.span_w = fc_extent(t.out_w, fc_padded_w(&t), t.step, 1);
     t.points = t.in_h * t.in_w;
-    t.taps = fc_max(taps_h, taps_w);
     t.upright = taps_w == 1;
     const int square = taps_h == taps_w;
     if (t.taps == 2)
         t.k = square ? p->k->winograd_small : p->k->winograd_small_line;
     else
         t.k = square ? p->k->winograd : p->k->winograd_line;
-    t.rows = fc_ceil_div(p->y.h, t.out_h);
-    t.columns = fc_ceil_div(p->y.w, t.out_w);
-    t.whole_rows = fc_max(0, p->y.h - t.rows * (t.out_h - 1));
-    t.whole_columns = fc_max(0, p->y.w - t.columns * (t.out_w - 1));
-    t.count = p->y.n * t.rows * t.columns;
+    const int64_t h = fc_ceil_div(p->y.h, t.gap_h), w = fc_ceil_div(p->y.w, t.gap_w); /* of the first residue */
+    t.rows = fc_ceil_div(h, t.out_h);
+    t.columns = fc_ceil_div(w, t.out_w);
+    t.whole_rows = fc_max(0, h - t.rows * (t.out_h - 1));
+    t.whole_columns = fc_max(0, w - t.columns * (t.out_w - 1));
+    t.count = p->y.n * t.residues_h * t.residues_w * t.rows * t.columns;
     t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
     t.parts = t.phases * fc_channel_parts(p, p->in_channels);
     t.chunk = p->in_channels;
@@ -35,6 +79,90 @@ void fc_set_block(fc_tiles *t, int64_t block)
     t->longest_run = fc_min(t->columns, block);
 }
 
+/* ---- residues of planes ------------------------------------------------------------------------------------------------*/
+static int is_of_planes(const fc_problem *p, const fc_view *v)
+{
+    const fc_tiles t = fc_make_tiles(p);
+    return t.gap_h * t.gap_w > 1 && v->stride_c != 1;
+}
+
+static int64_t copy_bytes(const fc_problem *p, const fc_view *v)
+{
+    return is_of_planes(p, v) ? fc_round_up(v->n * v->h * v->w * v->c * (int64_t)p->item, 64) : 0;
+}
+
+int64_t fc_pixels_bytes(const fc_problem *p) { return copy_bytes(p, &p->x) + copy_bytes(p, &p->y); }
+
+static fc_view pixels_of(const fc_view *v, char *data)
+{
+    fc_view w = *v;
+    w.data = data;
+    w.stride_c = 1, w.stride_w = w.c, w.stride_h = w.w * w.stride_w, w.stride_n = w.h * w.stride_h;
+    return w;
+}
+
+fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
+{
+    const int64_t x_bytes = copy_bytes(p, &p->x), y_bytes = copy_bytes(p, &p->y);
+    if (x_bytes + y_bytes == 0)
+        return run(p);
+    char *memory = fc_scratch_acquire_parts(x_bytes, 1, y_bytes);
+    if (!memory)
+        return FC_ENOMEM;
+    const fc_dtype dtype = p->item == sizeof(float) ? FC_F32 : FC_F64;
+    fc_problem q = *p;
+    if (x_bytes) {
+        q.x = pixels_of(&p->x, memory);
+        fc_copy(dtype, &p->x, &q.x);
+    }
+    if (y_bytes) {
+        q.y = pixels_of(&p->y, memory + x_bytes);
+        if (!writes)
+            fc_copy(dtype, &p->y, &q.y);
+    }
+    const fc_status status = run(&q);
+    if (y_bytes && writes && status == FC_OK)
+        fc_copy(dtype, &q.y, &p->y);
+    fc_scratch_release(memory);
+    return status;
+}
+
+/* ---- inputs ------------------------------------------------------------------------------------------------------------*/
+fc_tile_image fc_tile_image_at(const fc_tiles *t, int64_t index)
+{
+    const fc_problem *p = t->p;
+    const int64_t residues = t->residues_h * t->residues_w;
+    if (t->gap_h * t->gap_w == 1) /* the divisions below take as long as half a tile of 16 channels */
+        return (fc_tile_image){.n = index, .h = {0, p->x.h, p->y.h, p->pad_top}, .w = {0, p->x.w, p->y.w, p->pad_left}};
+    fc_tile_image m = {.n = index / residues, .row = index % residues / t->residues_w, .column = index % t->residues_w};
+    m.h = fc_residue_of(m.row, t->gap_h, p->pad_top, p->x.h, p->y.h);
+    m.w = fc_residue_of(m.column, t->gap_w, p->pad_left, p->x.w, p->y.w);
+    return m;
+}
+
+static fc_image image_at(const fc_tiles *t, const fc_view *v, const fc_tile_image *m, int64_t row, int64_t column,
+                         int64_t channel, int64_t channels)
+{
+    fc_image image = fc_image_of(v, t->p->item, m->n, channel, channels);
+    image.data += (row * v->stride_h + column * v->stride_w) * (int64_t)t->p->item;
+    image.stride_h *= t->gap_h, image.stride_w *= t->gap_w;
+    return image;
+}
+
+fc_image fc_tile_image_x(const fc_tiles *t, const fc_tile_image *m, int64_t channel, int64_t channels)
+{
+    fc_image image = image_at(t, &t->p->x, m, m->h.first, m->w.first, channel, channels);
+    image.h = m->h.x_size, image.w = m->w.x_size;
+    return image;
+}
+
+fc_image fc_tile_image_y(const fc_tiles *t, const fc_tile_image *m, int64_t channel, int64_t channels)
+{
+    fc_image image = image_at(t, &t->p->y, m, m->row, m->column, channel, channels);
+    image.h = m->h.y_size, image.w = m->w.y_size;
+    return image;
+}
+
 /* The i < count for which start + i * step lies inside an axis. */
 static fc_range inside(int64_t start, int64_t step, int64_t count, int64_t size)
 {
@@ -43,11 +171,11 @@ static fc_range inside(int64_t start, int64_t step, int64_t count, int64_t size)
 }
 
 /* v[e] = B' x B of some channels of a phase of a tile, whose corner is (top, left) of an image of which x is that corner. */
-static void transform_border(const fc_tiles *t, int last, int64_t top, int64_t left, const char *x, int64_t row,
-                             int64_t pixel, int64_t channels, char *v)
+static void transform_border(const fc_tiles *t, const fc_image *image, int last, int64_t top, int64_t left,
+                             const char *x, int64_t row, int64_t pixel, int64_t channels, char *v)
 {
     const int64_t item = (int64_t)t->p->item;
-    const fc_range h = inside(top, t->step, t->in_h, t->p->x.h), w = inside(left, t->step, t->in_w, t->p->x.w);
+    const fc_range h = inside(top, t->step, t->in_h, image->h), w = inside(left, t->step, t->in_w, image->w);
     const void *from[FC_WINOGRAD_MAX_POINTS];
     for (int e = 0; e < t->points; e++)
         from[e] = t->zeros;
@@ -58,23 +186,24 @@ static void transform_border(const fc_tiles *t, int last, int64_t top, int64_t l
 }
 
 /* All phases of a tile: v[chunk][phase][part of channels]. */
-static void transform_tile(const fc_tiles *t, int wanted, int64_t top, int64_t left, const char *x, int64_t row,
-                           int64_t pixel, char *v)
+static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted, int64_t top, int64_t left,
+                           const char *x, int64_t row, int64_t pixel, char *v)
 {
     const fc_problem *p = t->p;
     const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, step = t->step;
-    const int inner = !t->in_place || (top >= 0 && top + t->span_h <= p->x.h && left >= 0 &&
-                                       left + t->span_w <= p->x.w); /* the strip has its zeros */
+    const int inner = !t->in_place || (top >= 0 && top + t->span_h <= image->h && left >= 0 &&
+                                       left + t->span_w <= image->w); /* the strip has its zeros */
     for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
         const int64_t channels = fc_min(t->chunk, p->in_channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
-            const fc_tile_phase f = fc_tile_phase_at(p, i);
-            const int last = f.last & wanted;
+            const fc_tile_phase f = fc_tile_phase_at(t, i);
+            const int last = (f.last & wanted) | (t->phases > 1 ? FC_WHOLE_PARTS : 0);
             const char *from = x + (f.row * row + f.column * pixel + c) * item;
             if (inner)
                 t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, last, v);
             else
-                transform_border(t, last, top + f.row, left + f.column, from, step * row, step * pixel, channels, v);
+                transform_border(t, image, last, top + f.row, left + f.column, from, step * row, step * pixel, channels,
+                                 v);
         }
     }
 }
@@ -154,9 +283,10 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
 {
     const fc_problem *p = tiles->p;
     const int64_t item = (int64_t)p->item, step = tiles->step, step_w = step * tiles->out_w;
-    const int64_t top = step * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - p->pad_top;
-    const int64_t first = step * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - p->pad_left;
-    const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
+    const fc_tile_image at = fc_tile_image_at(tiles, r->n);
+    const int64_t top = step * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - at.h.pad;
+    const int64_t first = step * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - at.w.pad;
+    const fc_image image = fc_tile_image_x(tiles, &at, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
     if (!tiles->in_place) {
@@ -172,7 +302,8 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
         if (tiles->fetch)
             fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, step * tiles->out_h,
                             step_w, row * item, pixel * item, p->in_channels * item);
-        transform_tile(tiles, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel, v + place.at * item);
+        transform_tile(tiles, &image, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel,
+                       v + place.at * item);
         const int64_t wide = column < tiles->whole_columns ? step_w : step_w - step;
         left += wide;
         x += wide * pixel * item;

@@ -3,19 +3,23 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-/* Tiles are numbered through images, tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
+/* Tiles are numbered through images, of a dilation through its residues in each (below), tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
  * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
-    /* With stride 2, the convolutions by the even and the odd taps, whose inputs are the even and the odd pixels of a tile, are
-     * problems of stride 1 of their own, the phases; their sum is one sum over phases and channels. */
-    int64_t step, phases; /* the stride, along either axis; its square */
+    /* A convolution may be a sum of several with fewer taps and stride 1, its phases: with stride 2, those by the even and the odd taps,
+     * whose inputs are the even and the odd pixels of a tile; of a larger or an oblong kernel its pieces, neighbouring taps, whose
+     * inputs are as many pixels further on. Taps that a phase has beyond the kernel are 0. The sum is one over phases and channels. */
+    int64_t step, phases; /* the stride, along either axis */
+    int64_t phases_w; /* of a row of phases */
     int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
+    int64_t gap_h, gap_w; /* dilation: pixels that are neighbours to a tile stand so far apart */
+    int64_t residues_h, residues_w; /* an image is so many of tiles */
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
     int64_t span_h, span_w; /* pixels of x under a tile */
-    int64_t rows, columns, count; /* tiles per image column and row; of the whole batch */
+    int64_t rows, columns, count; /* tiles per column and row of an image (a residue of it); of the whole batch */
     int64_t whole_rows, whole_columns; /* those before the ones with an output less */
     int64_t parts; /* of channels, all phases */
     int64_t chunk; /* channels whose phases follow each other in v */
@@ -44,6 +48,9 @@ typedef struct {
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
+/* Whose v is 16 x 36 x 64 floats = 147 KiB for each tile of 64 channels. */
+enum { FC_MAX_PHASES = 16 };
+
 /* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others reads 8 MiB at
  * 50 GB/s and 16 MiB at 15 to 20, as from memory. */
 enum { FC_SHARE_BYTES = 8 << 20 };
@@ -55,34 +62,63 @@ static inline int64_t fc_tile_inputs(int64_t taps)
 }
 static inline int64_t fc_tile_outputs(int64_t taps) { return fc_tile_inputs(taps) - taps + 1; }
 
-/* Phases in an order in which those with a second tap along the rows, along the columns and along both are neighbours. */
+/* A 3 x 3 kernel with stride 2 has phases with one tap along an axis: they do not have the last point. Others have all points. */
+static inline int fc_has_short_phases(const fc_tiles *t) { return t->step == 2 && t->p->kernel_h == 3; }
+
+/* Phases of stride 2 in an order in which those with a second tap along the rows, along the columns and along both are neighbours. */
 typedef struct {
     int64_t row, column; /* of its first pixel, and of its first tap */
     int last; /* what is wanted of its tiles */
 } fc_tile_phase;
-static inline fc_tile_phase fc_tile_phase_at(const fc_problem *p, int64_t index)
+static inline fc_tile_phase fc_tile_phase_at(const fc_tiles *t, int64_t index)
 {
-    if (p->stride_h == 1)
-        return (fc_tile_phase){0, 0, FC_WHOLE_TILE};
+    if (t->step == 1)
+        return (fc_tile_phase){index / t->phases_w * t->taps, index % t->phases_w * t->taps, FC_WHOLE_TILE};
     const int64_t row = index / 2, column = index == 0 || index == 3;
-    return (fc_tile_phase){row, column,
-                           (row + 2 < p->kernel_h ? FC_LAST_ROW : 0) | (column + 2 < p->kernel_w ? FC_LAST_COLUMN : 0)};
+    return (fc_tile_phase){
+        row, column, fc_has_short_phases(t) ? (row ? 0 : FC_LAST_ROW) | (column ? 0 : FC_LAST_COLUMN) : FC_WHOLE_TILE};
 }
-/* The phases of a point: in an odd kernel with stride 2, those whose rows (columns) have one tap are 0 at a point of the last row
- * (column). The first two are left at the last row, the middle two at the last column, the second in the corner. */
+/* The phases of a point: those whose rows (columns) have one tap are 0 at a point of the last row (column). The first two are left at
+ * the last row, the middle two at the last column, the second in the corner. */
 static inline fc_range fc_phases_at(const fc_tiles *t, int e)
 {
-    if (t->p->kernel_h % t->step == 0)
+    if (!fc_has_short_phases(t))
         return (fc_range){0, t->phases};
     const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
     return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
 }
 fc_tiles fc_make_tiles(const fc_problem *);
 
+/* Taps of the kernel with those that are 0, along the rows and the columns. */
+static inline int64_t fc_padded_taps(const fc_tiles *t, int64_t kernel, int64_t phases)
+{
+    return kernel == 1 || fc_has_short_phases(t) ? kernel : t->step == 1 ? phases * t->taps : t->step * t->taps;
+}
+static inline int64_t fc_padded_h(const fc_tiles *t)
+{
+    return fc_padded_taps(t, t->p->kernel_h, t->phases / t->phases_w);
+}
+static inline int64_t fc_padded_w(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_w, t->phases_w); }
+
+/* Every gap_h-th row and every gap_w-th column of an image: x from (x_h.first, x_w.first) on, y from (row, column) on. */
+typedef struct {
+    int64_t n, row, column;
+    fc_residue h, w;
+} fc_tile_image;
+fc_tile_image fc_tile_image_at(const fc_tiles *, int64_t index);
+/* Channels of its x and y */
+fc_image fc_tile_image_x(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
+fc_image fc_tile_image_y(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
+
+/* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x and y whose channels
+ * are; y is read (grad_y) or written. Their bytes. */
+fc_status fc_run_on_pixels(const fc_problem *, int writes, fc_run *);
+int64_t fc_pixels_bytes(const fc_problem *);
+
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
 static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
 {
-    const int last = fc_tile_phase_at(t->p, index).last;
+    const int last = fc_tile_phase_at(t, index).last;
     return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
 }
 /* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
@@ -116,7 +152,7 @@ static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t wh
 {
     int64_t sum = 0;
     for (int64_t i = 0; i < t->phases; i++) {
-        const int last = fc_tile_phase_at(t->p, i).last;
+        const int last = fc_tile_phase_at(t, i).last;
         sum += (rows * (t->in_h - 1) + (last & FC_LAST_ROW ? whole_rows : 0)) *
                (columns * (t->in_w - 1) + (last & FC_LAST_COLUMN ? whole_columns : 0));
     }
@@ -126,7 +162,7 @@ static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t wh
 static inline int64_t fc_tile_products(const fc_tiles *t) { return fc_products_of(t, 1, 1, 1, 1); }
 static inline int64_t fc_image_products(const fc_tiles *t)
 {
-    return fc_products_of(t, t->rows, t->whole_rows, t->columns, t->whole_columns);
+    return t->residues_h * t->residues_w * fc_products_of(t, t->rows, t->whole_rows, t->columns, t->whole_columns);
 }
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
