@@ -446,7 +446,7 @@ def test_out_of_memory_leaves_the_gradients_of_batch_norm_alone():
 @needs_proc
 @no_sanitizer
 def test_out_of_memory_leaks_nothing_and_the_process_goes_on():
-    """Forward and backward under a limit, 200 times; without it they give the right bits."""
+    """Forward and backward under a limit, 400 times; without it they give the right bits."""
     code = """
     from problems import arrays, run
     names = ("3x3", "3x3 heavy weight", "depthwise", "strided", "stem", "groups", "transposed")
@@ -460,17 +460,20 @@ def test_out_of_memory_leaks_nothing_and_the_process_goes_on():
     fastconv.set_num_threads(4)
     for _ in range(3):
         all_fail()
-    before, failed = (resident(), status("VmSize")), 0
-    for _ in range(15):
-        failed += all_fail()
-    after = resident(), status("VmSize")
+    failed, growths = 0, []
+    for _ in range(2):
+        before = resident(), status("VmSize")
+        for _ in range(15):
+            failed += all_fail()
+        growths.append((resident() - before[0], status("VmSize") - before[1]))
     for name, problem in problems.items():
         for a, b in zip(run(name, *problem), want[name]):
             assert same_bits(a, b), name
-    print(failed, after[0] - before[0], after[1] - before[1])
+    print(failed, *map(min, zip(*growths)))
     """
+    # A leak grows both times; Python takes 1 MiB for its own objects once.
     failed, rss, size = map(int, run_python(code, before=TIGHT, timeout=120).split())
-    assert failed > 100
+    assert failed > 200
     assert rss < MIB
     assert size < MIB
 
