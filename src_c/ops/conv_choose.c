@@ -370,8 +370,10 @@ enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
-    const double by_taps =
-        direct_products(p) * (double)(p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes));
+    int64_t row = p->kernel_w * p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes);
+    if (p->groups > 1) /* whose transforms are far apart: 8 channels measured (Zen 4), of one group with those they are faster */
+        row = fc_min(row, fc_direct_grad_weight_cost(p));
+    const double by_taps = direct_products(p) / (double)p->kernel_w * (double)row;
     if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)
         return 0;
     const fc_tiles t = fc_make_tiles(p);
