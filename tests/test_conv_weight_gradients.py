@@ -1,4 +1,4 @@
-"""The gradient of the weight where its methods have edges: 1x1 kernels read in place, rows against shifted rows."""
+"""The gradient of the weight: 1x1 kernels read in place, rows of few channels by shifted rows."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def gradients(g, x, w, options):
 
 
 def check(rng, x_shape, w_shape, dtype, **options):
-    """Integers, whose sums are exact, against the reference; normal numbers, the bits of all ways."""
+    """Integers, whose sums are exact, by the reference; normal numbers, the bits of all ways."""
     x, w = integers(rng, x_shape).astype(dtype), np.zeros(w_shape, dtype)
     g = integers(rng, F.conv2d(x, w, **options).shape).astype(dtype)
     wanted = reference.conv2d_backward(g, x, w, **options, output_mask=MASK)[1]
@@ -58,7 +58,7 @@ def test_pointwise_of_pixels_a_page_apart(isa, rng, stride):
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 def test_few_of_both(isa, rng, dtype, channels, outputs):
-    """Kernels of all cuts of a row of taps, rows shorter than a vector, no multiple of one, of several pieces."""
+    """All cuts of a row of taps; rows shorter than a vector, no multiple of one, of pieces."""
     for size, kernel, options in (
         ((7, 40), (3, 3), {"padding": 1}),
         ((11, 33), (5, 5), {"padding": ((2, 0), (1, 3)), "dilation": (1, 2)}),
