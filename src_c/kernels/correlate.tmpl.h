@@ -7,8 +7,8 @@
 enum { N(CORRELATE_TAPS) = 5 };
 #define FC_UNROLL _Pragma("GCC unroll 8")
 
-INLINE void N(correlate_step)(const fc_correlate *g, const T *x, const T *y, int count, const int outputs, const int taps,
-                              vec (*acc)[N(CORRELATE_TAPS)])
+INLINE void N(correlate_step)(const fc_correlate *g, const T *x, const T *y, int count, const int outputs,
+                              const int taps, vec (*acc)[N(CORRELATE_TAPS)])
 {
     vec b[FC_OUTPUTS];
     FC_UNROLL for (int k = 0; k < outputs; k++)
