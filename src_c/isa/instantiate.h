@@ -31,6 +31,7 @@
 #include "../kernels/finite.tmpl.h"
 #include "../kernels/gemm.tmpl.h"
 #include "../kernels/linear.tmpl.h"
+#include "../kernels/correlate.tmpl.h"
 #include "../kernels/depthwise.tmpl.h"
 #include "../kernels/dots.tmpl.h"
 #include "../kernels/pixels.tmpl.h"
@@ -67,4 +68,5 @@ const fc_kernels FC_PASTE(FC_PASTE(fc_kernels, FC_ISA), FC_SUFFIX) = {
     .optimize = &N(optimize_table),
     .taps = N(taps_row),
     .dots = N(dots_row),
+    .correlate = FC_CORRELATE,
 };

@@ -8,6 +8,7 @@
 #define FC_KERNELS_H
 #include "../fastconv.h"
 
+#include "correlate.h"
 #include "depthwise.h"
 #include "dots.h"
 #include "elementwise.h"
@@ -56,6 +57,7 @@ typedef struct {
     const fc_optimize_kernels *optimize;
     void (*taps)(const fc_taps *); /* a row of sums of taps */
     void (*dots)(const fc_dots *, int64_t count);
+    void (*correlate)(const fc_correlate *); /* or NULL */
 } fc_kernels;
 
 /* One table of each file of isa/ and each dtype */

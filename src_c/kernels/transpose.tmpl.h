@@ -184,6 +184,66 @@ static void N(zip_few)(int rows, int64_t columns, const T *from, int64_t from_pi
 }
 #endif
 
+/* Every third element of 3 vectors, from element r on. */
+#define FC_THIRD_LOW(l, r) (3 * (l) + (r) < 2 * VL ? 3 * (l) + (r) : 0)
+#define FC_THIRD_HIGH(l, r) (3 * (l) + (r) < 2 * VL ? (l) : 3 * (l) + (r) - VL)
+#define FC_THIRD(a, b, c, r)                                                                                           \
+    __builtin_shufflevector(__builtin_shufflevector(a, b, FC_LANES(FC_THIRD_LOW, r)), c, FC_LANES(FC_THIRD_HIGH, r))
+#define FC_THIRDS(to, step, a, b, c)                                                                                   \
+    (to)[0] = FC_THIRD(a, b, c, 0), (to)[step] = FC_THIRD(a, b, c, 1), (to)[2 * (step)] = FC_THIRD(a, b, c, 2)
+
+#if FC_F32 && FC_VECTOR_BYTES >= 32
+/* to[j][i] = from[i][j] for i < rows, of which there are VL or more, and j < columns = 2, 3, 4 or 6: pixels that follow each other are taken
+ * apart by the parity of the channel and by thirds, 2 to 18 shuffles for 16 of them, where a block of VL x VL takes 64. */
+INLINE void N(unzip)(int64_t rows, const T *from, T *to, int64_t to_pitch, const int columns)
+{
+    for (int64_t i = 0; i < rows; i += VL) {
+        i = i + VL <= rows ? i : rows - VL; /* the last rows once more */
+        vec r[6], plane[6];
+        for (int j = 0; j < columns; j++)
+            r[j] = vload(from + i * columns + j * VL);
+        if (columns % 2 == 0) {
+            vec even[3], odd[3];
+            for (int j = 0; j < columns / 2; j++)
+                even[j] = N(evens)(r[2 * j], r[2 * j + 1]), odd[j] = N(odds)(r[2 * j], r[2 * j + 1]);
+            if (columns == 6) {
+                FC_THIRDS(plane, 2, even[0], even[1], even[2]);
+                FC_THIRDS(plane + 1, 2, odd[0], odd[1], odd[2]);
+            } else if (columns == 4) {
+                plane[0] = N(evens)(even[0], even[1]), plane[2] = N(odds)(even[0], even[1]);
+                plane[1] = N(evens)(odd[0], odd[1]), plane[3] = N(odds)(odd[0], odd[1]);
+            } else {
+                plane[0] = even[0], plane[1] = odd[0];
+            }
+        } else {
+            FC_THIRDS(plane, 1, r[0], r[1], r[2]);
+        }
+        for (int j = 0; j < columns; j++)
+            vstore(to + j * to_pitch + i, plane[j]);
+    }
+}
+
+static int N(unzips)(int64_t rows, int64_t columns, const T *from, T *to, int64_t to_pitch)
+{
+    switch (rows < VL ? 0 : columns) {
+    case 2:
+        N(unzip)(rows, from, to, to_pitch, 2);
+        return 1;
+    case 3:
+        N(unzip)(rows, from, to, to_pitch, 3);
+        return 1;
+    case 4:
+        N(unzip)(rows, from, to, to_pitch, 4);
+        return 1;
+    case 6:
+        N(unzip)(rows, from, to, to_pitch, 6);
+        return 1;
+    default:
+        return 0;
+    }
+}
+#endif
+
 static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
 {
     const T *from = from_;
@@ -197,6 +257,10 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         N(zip_few)((int)rows, columns, from, from_pitch, to);
         return;
     }
+#endif
+#if FC_F32 && FC_VECTOR_BYTES >= 32
+    if (from_pitch == columns && N(unzips)(rows, columns, from, to, to_pitch))
+        return;
 #endif
     for (int64_t i = 0; i < rows; i += VL)
         for (int64_t j = 0; j < columns; j += VL) {
@@ -257,14 +321,6 @@ static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64
             vstore_tail(to + whole, vload_tail(from + whole, tail), tail);
     }
 }
-
-/* Every third element of 3 vectors, from element r on. */
-#define FC_THIRD_LOW(l, r) (3 * (l) + (r) < 2 * VL ? 3 * (l) + (r) : 0)
-#define FC_THIRD_HIGH(l, r) (3 * (l) + (r) < 2 * VL ? (l) : 3 * (l) + (r) - VL)
-#define FC_THIRD(a, b, c, r)                                                                                           \
-    __builtin_shufflevector(__builtin_shufflevector(a, b, FC_LANES(FC_THIRD_LOW, r)), c, FC_LANES(FC_THIRD_HIGH, r))
-#define FC_THIRDS(to, step, a, b, c)                                                                                   \
-    (to)[0] = FC_THIRD(a, b, c, 0), (to)[step] = FC_THIRD(a, b, c, 1), (to)[2 * (step)] = FC_THIRD(a, b, c, 2)
 
 /* Every ninth element of 9 vectors is every third of every third: 36 shuffles, where a transpose with 7 empty rows takes 64. */
 INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)

@@ -252,6 +252,9 @@ void fc_use_packed(fc_problem *, const char *packed);
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
 /* Its multiplications of vectors per output pixel and row of taps, for few output channels. */
 int64_t fc_direct_grad_weight_cost(const fc_problem *);
+/* conv_correlate.c: few input and output channels, where its cost, in vector multiplications per image, is finite */
+fc_status fc_conv_correlate_grad_weight(const fc_problem *);
+double fc_correlate_grad_weight_cost(const fc_problem *);
 fc_status fc_conv_winograd_grad_weight(const fc_problem *); /* where fc_conv_winograd_serves */
 fc_status fc_conv_depthwise_grad_weight(const fc_problem *);
 /* Groups of few channels: one depthwise problem for each pair of an input and an output channel of a group */

@@ -12,9 +12,9 @@
  * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the next one is
  * fetched; x, if it must be copied, gets another pitch.
  *
- * A pointwise (1x1) problem is symmetric in x and grad_y. Where the first-level cache has 12 ways, both are read where they lie, a block
- * of pixels at a time, while the next one is fetched ("dense"). Elsewhere the side with fewer channels is transposed into rows of pixels,
- * so that the tile kernel of the forward pass reads both sides in order.
+ * A pointwise (1x1) problem is symmetric in x and grad_y. Where vectors have 64 bytes or the first-level cache 12 ways, both are read
+ * where they lie, and if they have no gaps a block of pixels is multiplied while the next one is fetched ("dense"). Elsewhere the side
+ * with fewer channels is transposed into rows of pixels, so that the tile kernel of the forward pass reads both sides in order.
  *
  * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round ("turned"):
  * the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
@@ -54,12 +54,14 @@ typedef struct {
     int64_t row_pixels, line_pixels; /* of a row and a line of the whole problem, before rows were joined */
     int64_t block_n, block_h, block_w; /* images, rows and columns of a block */
     int single; /* one block holds everything */
-    int pointwise; /* x strips are [channel][pixel], y strips one panel [pixel][column] */
+    int pointwise;
+    int transposed; /* pointwise: x strips are [channel][pixel], y strips one panel [pixel][column] */
     int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
     int64_t row_units; /* kernel_h or taps */
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
     int dense; /* pointwise, and both sides are read where they lie: a row of pixels without gaps */
     int turned; /* lanes are (v, c) */
+    int64_t aliasing; /* pixels a multiple of this apart are worth a copy, bytes */
     int64_t rows; /* (v, c) or c */
     int64_t x_pixel, x_row, x_image, x_step_h, x_step_w; /* pitches of the strips, elements */
     int64_t x_bytes, y_bytes, thread_bytes;
@@ -86,7 +88,7 @@ static void choose_slices(plan *s, const fc_view *y)
     s->lines = pixels / s->row_pixels * s->pieces;
     s->slices = fc_min(MAX_SLICES, SLICE_BUFFER_BYTES / fc_max(1, s->buffer_slice * (int64_t)s->p->item));
     s->slices = fc_max(1, fc_min(fc_min(s->slices, fc_ceil_div(s->lines * s->line_pixels, SLICE_PIXELS)), s->lines));
-    if (s->pointwise && fc_has_wide_l1()) { /* pieces of the columns make tasks as well */
+    if (s->pointwise) { /* pieces of the columns make tasks as well */
         const int64_t tasks = fc_ceil_div(POINTWISE_TASKS, fc_ceil_div(s->p->out_channels, s->panel));
         s->slices = fc_min(s->slices, fc_max(tasks, fc_ceil_div(pixels, POINTWISE_PIXELS)));
     }
@@ -114,10 +116,17 @@ static void set_pointwise_strips(plan *s)
     s->y_bytes = fc_round_up(pixels * s->panel * item, 64);
 }
 
-/* Rows of pixels without gaps, which a cache of 12 ways takes as they are. Not so that each pixel is in another page. */
+/* Whether a block of pixels is read as it lies. Its neighbours may share sets of the first-level cache: 12 ways hold them, and a tile of
+ * 64-byte vectors multiplies so long for each pixel, 14 cycles and more, that its 3 or 4 lines may come from the second level. */
+static int takes_pixels(const fc_problem *p)
+{
+    return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == LINE;
+}
+
+/* Rows of pixels without gaps. Not so that each pixel is in another page. */
 static int is_dense(const fc_problem *p)
 {
-    return fc_has_wide_l1() && p->x.n * p->x.h == 1 && p->y.n * p->y.h == 1 && p->x.stride_c == 1 &&
+    return takes_pixels(p) && p->x.n * p->x.h == 1 && p->y.n * p->y.h == 1 && p->x.stride_c == 1 &&
            p->y.stride_c == 1 && p->x.stride_w == p->in_channels && p->y.stride_w == p->out_channels &&
            p->in_channels * (int64_t)p->item % PAGE != 0;
 }
@@ -166,31 +175,31 @@ static int turns(const fc_problem *p, int64_t rows)
            (straight > turned || (straight == LATENCY && rows > p->out_channels));
 }
 
-/* Whether x at neighbouring outputs, `step` elements apart, shares so few cache sets that a block does not stay in L1, and
- * channels are so many that tiles need not join them with the taps of a row. */
-static int aliases(const fc_problem *p, int64_t step)
+/* Whether x at neighbouring outputs, `step` elements apart, shares too few cache sets, and channels are so many that tiles need not join
+ * them with the taps of a row. */
+static int aliases(const plan *s, int64_t step)
 {
-    return p->in_channels >= MIN_CHANNELS && step * (int64_t)p->item % ALIASING_BYTES == 0;
+    return s->p->in_channels >= MIN_CHANNELS && step * (int64_t)s->p->item % s->aliasing == 0;
 }
 
 static void set_strips(plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(p, p->stride_w * p->x.stride_w);
+    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(s, p->stride_w * p->x.stride_w);
     s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
     s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
     s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
-    if (!s->x_in_place && aliases(p, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
+    if (!s->x_in_place && aliases(s, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
         s->x_pixel += fc_ceil_div(LINE, s->x_step_w * item);
     s->x_row = s->x_in_place ? p->x.stride_h
                              : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
     s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
     s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
-    s->turned = turns(p, s->rows);
+    s->turned = !s->pointwise && turns(p, s->rows);
     const int64_t tiles = (s->merged ? p->kernel_h : s->taps) * fc_ceil_div(s->rows, p->k->gemm->max_rows);
-    s->y_in_place = p->y.stride_c == 1 && (s->turned || tiles < MIN_TILES || p->y.stride_w * item % ALIASING_BYTES);
+    s->y_in_place = p->y.stride_c == 1 && (s->turned || tiles < MIN_TILES || p->y.stride_w * item % s->aliasing);
     s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
     s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->block_h * s->block_w * s->panel * item, 64);
 }
@@ -205,9 +214,11 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     choose_slices(&s, y);
     choose_block(&s, y);
     s.dense = pointwise && is_dense(p);
+    s.aliasing = pointwise ? PAGE : ALIASING_BYTES;
+    s.transposed = pointwise && !takes_pixels(p);
     if (s.dense)
         set_dense_strips(&s);
-    else if (pointwise)
+    else if (s.transposed)
         set_pointwise_strips(&s);
     else
         set_strips(&s);
@@ -215,7 +226,8 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     s.row_units = s.merged ? p->kernel_h : s.taps;
 
     const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t tasks = pointwise && !s.dense ? 1 : TASKS_PER_THREAD; /* each task loads an x that is not dense */
+    const int64_t tasks =
+        s.x_bytes > 0 && pointwise ? 1 : TASKS_PER_THREAD; /* each task loads an x that is not in place */
     const int64_t wanted = threads == 1 ? 1 : threads * tasks;
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
     s.row_parts =
@@ -436,7 +448,7 @@ static void add_pixels(const plan *s, const block *b, const char *x, const outpu
 
 static const char *load_block(const plan *s, const block *b, int64_t group, char *scratch)
 {
-    if (!s->pointwise || s->dense)
+    if (!s->transposed)
         return load_strip(s, group, b, scratch);
     const fc_pitch pitch = {b->columns, 1, s->x_pixel};
     load_pixels(s, &s->p->x, b, group * s->p->in_channels, s->p->in_channels, scratch, pitch, b->rows * b->columns);
@@ -462,7 +474,7 @@ static void add_block(const plan *s, const block *b, const char *x, const part *
         const int64_t width = piece.columns > lanes ? s->panel : lanes, row = b->columns * width;
         const outputs y = {panel, b->rows * row, row, width};
         load_pixels(s, v, b, channel + k, piece.columns, panel, (fc_pitch){row, width, 1}, y.image);
-        if (s->pointwise && !s->dense)
+        if (s->transposed)
             add_pixels(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
         else
             add_products(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
@@ -477,7 +489,7 @@ static block whole_block(const fc_problem *p) { return (block){0, 0, 0, p->y.n, 
 static int64_t x_parts(const plan *s)
 {
     const fc_problem *p = s->p;
-    return s->pointwise ? fc_ceil_div(p->in_channels, PART_CHANNELS) : p->y.n * strip_rows(p, p->y.h);
+    return s->transposed ? fc_ceil_div(p->in_channels, PART_CHANNELS) : p->y.n * strip_rows(p, p->y.h);
 }
 
 static void load_part(void *context, int64_t task, int slot)
@@ -488,7 +500,7 @@ static void load_part(void *context, int64_t task, int slot)
     const block all = whole_block(p);
     const int64_t group = task / x_parts(s), part = task % x_parts(s), c0 = part * PART_CHANNELS;
     char *x = s->x + group * s->x_bytes;
-    if (s->pointwise)
+    if (s->transposed)
         load_pixels(s, &p->x, &all, group * p->in_channels + c0, fc_min(PART_CHANNELS, p->in_channels - c0),
                     x + c0 * s->x_pixel * (int64_t)p->item, (fc_pitch){all.columns, 1, s->x_pixel},
                     all.rows * all.columns);
