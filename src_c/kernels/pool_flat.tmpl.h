@@ -10,8 +10,8 @@ typedef struct {
     int64_t first; /* element of the row of windows */
 } __attribute__((aligned(FC_VECTOR_BYTES))) N(flat_lanes);
 
-/* The lanes of a row of p, made where those of the last call were others; *most: windows of a column */
-INLINE const N(flat_lanes) * N(flat_lanes_of)(const fc_pool_grad_task *p)
+/* The lanes of a row of p, made where those of the last call were others */
+static __attribute__((noinline)) const N(flat_lanes) * N(flat_lanes_of)(const fc_pool_grad_task *p)
 {
     fc_pool_flat *known = p->flat;
     N(flat_lanes) *lanes = (N(flat_lanes) *)(known + 1);
@@ -45,6 +45,16 @@ INLINE const N(flat_lanes) * N(flat_lanes_of)(const fc_pool_grad_task *p)
     return (N(flat_lanes) *)(known + 1);
 }
 
+/* share[j * channels + c] = 1 / divisor of window (i, j) */
+static __attribute__((noinline, cold)) void N(flat_shares)(const fc_pool_grad_task *p, int64_t i, T *share)
+{
+    for (int64_t j = 0; j < p->windows_j; j++) {
+        const T one = N(mean_share)(p, i, p->first_j + j);
+        for (int64_t c = 0; c < p->channels; c++)
+            *share++ = one;
+    }
+}
+
 /* values[i][j * channels + c] = grad_y / divisor, rounded as the sums of the other kernels */
 INLINE void N(flat_means)(const fc_pool_grad_task *p, int64_t run, T *values, T *share)
 {
@@ -52,11 +62,7 @@ INLINE void N(flat_means)(const fc_pool_grad_task *p, int64_t run, T *values, T 
     for (int64_t i = 0; i < p->windows_i; i++, values += run) {
         if (area != p->row_windows[p->first_i + i].area) {
             area = p->row_windows[p->first_i + i].area;
-            for (int64_t j = 0; j < p->windows_j; j++) {
-                const T one = N(mean_share)(p, p->first_i + i, p->first_j + j);
-                for (int64_t c = 0; c < p->channels; c++)
-                    share[j * p->channels + c] = one;
-            }
+            N(flat_shares)(p, p->first_i + i, share);
         }
         const T *g = (const T *)p->grad_y + i * p->grad_y_row;
         int64_t k = 0;
