@@ -39,13 +39,15 @@ def test_choice_by_the_shape(isa, batch):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7, 13, 64, 256])
-def test_one_tap_of_several_outputs_is_direct(isa, channels):
-    for outputs in range(4, 9):
+def test_one_tap_of_several_outputs(isa, channels):
+    for outputs in range(6, 9):
         assert chosen(channels, outputs, 112, 1) == "direct"
+    if isa == "avx512":
+        assert chosen(channels, 4, 112, 1) == ("dots" if channels >= 64 else "direct")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("channels", [1, 3, 16, 64, 65])
+@pytest.mark.parametrize("channels", [1, 3, 16, 64, 65, 128, 129])
 @pytest.mark.parametrize("size", [(5, 16), (3, 17), (1, 70), (40, 15)], ids=str)
 def test_one_tap_of_planes(isa, rng, dtype, channels, size):
     """Planes are read where they lie: the bits are those of channels-last, with a bias too."""

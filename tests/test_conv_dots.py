@@ -87,10 +87,11 @@ def test_gradients_of_few_inputs(isa, rng, dtype, channels):
             np.testing.assert_array_equal(got[0], wanted)
 
 
-@pytest.mark.parametrize("outputs", [1, 2, 5])
+@pytest.mark.parametrize("outputs", [1, 2, 4, 5, 8])
 def test_bits(isa, rng, outputs):
     """Normal data: the same bits for every format, batch and number of threads."""
-    for channels, size, kernel, stride in ((40, 61, 3, 2), (64, 50, 1, 1), (33, 90, 3, 1)):
+    cases = (40, 61, 3, 2), (64, 50, 1, 1), (96, 37, 1, 1), (128, 33, 1, 1), (33, 90, 3, 1)
+    for channels, size, kernel, stride in cases:
         x = rng.standard_normal((3, channels, size, size)).astype(np.float32)
         w = rng.standard_normal((outputs, channels, kernel, kernel)).astype(np.float32)
         last, options = to_format(x, "channels_last"), {"stride": stride, "padding": kernel // 2}

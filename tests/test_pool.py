@@ -196,6 +196,70 @@ def test_windows_apart(window, channels, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [2, 3, 5, 6, 8, 15, 16, 17, 37, 64, 70])
+@pytest.mark.parametrize("window", [(2, 20, 18), (2, 21, 19), ((1, 3), 4, 60), ((3, 2), 15, 20)])
+def test_indices_of_windows_that_tile(window, channels, dtype):
+    """Enough of them that the windows are guessed, and some indices then lie elsewhere."""
+    kernel, *sizes = window
+    rng = np.random.default_rng(channels)
+    x = whole(rng, (2 + 12 // channels, channels, *sizes), dtype)
+    y, where = F.max_pool2d(x, kernel, return_indices=True)
+    g = whole(rng, y.shape, dtype)
+    g[rng.random(g.shape) < 0.2] = -0.0
+    moved = [where.copy() for _ in range(4)]
+    moved[1][-1, -1, -1, -1] = 0
+    moved[2][0, channels // 2, 1, :] = where[0, channels // 2, 0, :]
+    moved[3][:] = rng.integers(0, sizes[0] * sizes[1], where.shape)
+    for index in moved:
+        expected = R.max_pool2d_backward(g, index, x.shape)
+        for form in FORMATS:
+            assert same_bits(F.max_pool2d_backward(form(g), form(index), x.shape), expected + 0)
+    for outside in (-1, sizes[0] * sizes[1], 2**32, 2**32 + 1, -(2**32)):
+        index = where.copy()
+        index[1, channels - 1, 1, 1] = outside
+        for form in FORMATS:
+            with pytest.raises(ValueError, match=str(outside)):
+                F.max_pool2d_backward(form(g), form(index), x.shape)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("channels", range(1, 18))
+@pytest.mark.parametrize(
+    "window",
+    [  # kernel, stride, padding, sizes
+        (2, 2, 0, (8, 13)),
+        (3, 2, 1, (9, 12)),
+        (5, 2, 2, (11, 31)),
+        (3, 1, 1, (5, 40)),
+        (7, 1, 3, (4, 6)),
+        ((2, 3), (3, 5), 0, (11, 43)),
+        ((1, 9), (1, 4), (0, 4), (2, 9000)),
+        ((4, 1), 1, (2, 0), (700, 5)),
+    ],
+)
+def test_average_gradients_of_few_channels(window, channels):
+    """Rows of few channels are streams of lanes; planes add in the same order."""
+    *arguments, sizes = window
+    rng = np.random.default_rng(channels)
+    shape = (2, channels, *sizes)
+    for options in ({}, {"count_include_pad": False}, {"ceil_mode": True}, {"divisor_override": 3}):
+        y = F.avg_pool2d(np.zeros(shape, np.float32), *arguments, **options)
+        g = rng.standard_normal(y.shape).astype(np.float32)
+        planes = F.avg_pool2d_backward(g, shape, *arguments, **options)
+        pixels = F.avg_pool2d_backward(channels_last(g), shape, *arguments, **options)
+        assert same_bits(pixels, planes)
+        wanted = F.avg_pool2d_backward(g.astype(np.float64), shape, *arguments, **options)
+        terms = np.prod(arguments[0]) if np.ndim(arguments[0]) else arguments[0] ** 2
+        bound = 2 * eps(np.float32) * np.abs(g).max() * terms
+        np.testing.assert_allclose(pixels, wanted, rtol=0, atol=bound)
+    for output in ((3, 5), (2, sizes[1]), (1, 2 * sizes[1] + 1)):
+        g = rng.standard_normal((2, channels, *output)).astype(np.float32)
+        planes = F.adaptive_avg_pool2d_backward(g, shape)
+        assert same_bits(F.adaptive_avg_pool2d_backward(channels_last(g), shape), planes)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 97])
 def test_max_pool1d_lengths_and_nan_in_every_lane(width, dtype):
     """One NaN at every position: it must come out of exactly the windows that hold it."""

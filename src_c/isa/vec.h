@@ -241,6 +241,7 @@ INLINE vec vfirst(vec a, int count)
  * visnan(a)            a is NaN
  * vany(m)              m is true in a lane
  * vor(m, n)            m or n
+ * vequal_lanes(a, b)   a == b of two ivec
  * vpick(m, a, b)       m ? a : b
  * ipick(m, a, b)       the same for ivec
  * vadd_where(m, a, b)  m ? a + b : a
@@ -257,6 +258,7 @@ INLINE vec vfirst(vec a, int count)
 #define visnan(a) vunordered(a, a)
 #define vany N(vany)
 #define vor N(vor)
+#define vequal_lanes N(vequal_lanes)
 #define vpick N(vpick)
 #define ipick N(ipick)
 #define vadd_where N(vadd_where)
@@ -274,6 +276,7 @@ INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_ps_mask((__m512)a, (__
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi32((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_ps((__m512)a, m, (__m512)a, (__m512)b); }
+INLINE vmask vequal_lanes(ivec a, ivec b) { return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b); }
 #elif FC_VECTOR_BYTES == 64
 typedef __mmask8 vmask;
 INLINE vmask vgreater(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ); }
@@ -282,6 +285,7 @@ INLINE vmask vunordered(vec a, vec b) { return _mm512_cmp_pd_mask((__m512d)a, (_
 INLINE vec vpick(vmask m, vec a, vec b) { return (vec)_mm512_mask_mov_pd((__m512d)b, m, (__m512d)a); }
 INLINE ivec ipick(vmask m, ivec a, ivec b) { return (ivec)_mm512_mask_mov_epi64((__m512i)b, m, (__m512i)a); }
 INLINE vec vadd_where(vmask m, vec a, vec b) { return (vec)_mm512_mask_add_pd((__m512d)a, m, (__m512d)a, (__m512d)b); }
+INLINE vmask vequal_lanes(ivec a, ivec b) { return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b); }
 #else
 typedef ivec vmask;
 INLINE vmask vgreater(vec a, vec b) { return a > b; }
@@ -352,4 +356,5 @@ INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }
 INLINE int vany(vmask m) { return m != 0; }
 #else
 INLINE vmask vor(vmask a, vmask b) { return a | b; }
+INLINE vmask vequal_lanes(ivec a, ivec b) { return a == b; }
 #endif

@@ -118,42 +118,56 @@ static void N(dots_pixels)(const fc_dots *d, int64_t count)
     }
 }
 
-/* Lanes are pixels here, and what were lanes are vectors: the same sums in the same order. */
-static void N(dots_plane)(const fc_dots *d, int64_t count, int64_t i)
+/* Lanes are pixels here, and what were lanes are vectors: the same sums in the same order, of all outputs, for a plane is read once. */
+INLINE void N(dots_plane)(const fc_dots *d, const T *x, vec sums[][VL], const int channels)
 {
-    const int64_t left = count - i;
-    const int64_t plane = d->plane, whole = d->length / VL * VL;
+    const int64_t length = d->length, plane = d->plane, weight_k = d->weight_k;
+    for (int l = 0; l < VL; l++) {
+        vec sum[5];
+        FC_EACH_CHANNEL(k) sum[k] = (vec){0};
+        for (int64_t c = l; c < length; c += VL) {
+            const vec a = vload(x + c * plane);
+            FC_EACH_CHANNEL(k) sum[k] = vmuladd(a, vset1(((const T *)d->weight)[k * weight_k + c]), sum[k]);
+        }
+        FC_EACH_CHANNEL(k) sums[k][l] = sum[k];
+    }
+}
+
+static void N(dots_planes)(const fc_dots *d, int64_t count)
+{
     const T *scale = d->scale, *bias = d->bias;
-    for (int64_t k = 0; k < d->channels; k++) {
-        const T *x = (const T *)d->x + i, *w = (const T *)d->weight + k * d->weight_k;
-        vec sum[VL];
-        FC_EACH_LANE(l) sum[l] = (vec){0};
-        for (int64_t c = 0; c < whole; c += VL, x += VL * plane, w += VL)
-            FC_EACH_LANE(l) sum[l] = vmuladd(vload(x + l * plane), vset1(w[l]), sum[l]);
-        for (int64_t c = whole; c < d->length; c++, x += plane)
-            sum[c - whole] = vmuladd(vload(x), vset1(*w++), sum[c - whole]);
-        vec y = N(dots_tree)(sum);
-        if (whole < d->length)
-            y += (vec){0}; /* as the lanes beyond the tail of pixels, whose sums are +0 */
-        if (d->finish)
-            y = vclamp(vmuladd(y, vset1(scale ? scale[k] : 1), vset1(bias ? bias[k] : 0)), vset1((T)d->lower),
-                       vset1((T)d->upper));
-        T *to = (T *)d->y + k * count + i;
-        if (left >= VL)
-            vstore(to, y);
-        else
-            vstore_tail(to, y, (int)left);
+    for (int64_t i = 0; i < count; i += VL) {
+        const T *x = (const T *)d->x + i;
+        vec sums[FC_DOTS_MAX_CHANNELS][VL];
+        switch (d->channels) {
+        case 1: N(dots_plane)(d, x, sums, 1); break;
+        case 2: N(dots_plane)(d, x, sums, 2); break;
+        case 3: N(dots_plane)(d, x, sums, 3); break;
+        case 4: N(dots_plane)(d, x, sums, 4); break;
+        default: N(dots_plane)(d, x, sums, 5);
+        }
+        for (int64_t k = 0; k < d->channels; k++) {
+            vec y = N(dots_tree)(sums[k]);
+            if (d->length % VL)
+                y += (vec){0}; /* as the lanes beyond the tail of pixels, whose sums are +0 */
+            if (d->finish)
+                y = vclamp(vmuladd(y, vset1(scale ? scale[k] : 1), vset1(bias ? bias[k] : 0)), vset1((T)d->lower),
+                           vset1((T)d->upper));
+            T *to = (T *)d->y + k * count + i;
+            if (count - i >= VL)
+                vstore(to, y);
+            else
+                vstore_tail(to, y, (int)(count - i));
+        }
     }
 }
 
 static void N(dots_row)(const fc_dots *d, int64_t count)
 {
-    if (!d->plane) {
+    if (d->plane)
+        N(dots_planes)(d, count);
+    else
         N(dots_pixels)(d, count);
-        return;
-    }
-    for (int64_t i = 0; i < count; i += VL)
-        N(dots_plane)(d, count, i);
 }
 #undef FC_OPAQUE
 #undef FC_EACH_LANE

@@ -77,7 +77,18 @@ typedef struct {
      * have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */
     int64_t lane_begin, lane_end, lane_step;
     const fc_pool_phase *phases;
+    /* Average: NULL, or of at most a vector of channels, all there are, whose columns are neighbours in both arrays: scratch that
+     * begins with an fc_pool_flat. */
+    void *flat;
 } fc_pool_grad_task;
+
+/* The columns [left, left + columns) are those whose lanes the scratch holds, 0 before the first call. There follow 3 vectors for each
+ * one of a row, as many elements as there are windows and a row of them more, and two vectors, and a row of windows and two vectors. */
+typedef struct {
+    int64_t left, columns;
+    int64_t most; /* windows of a column */
+    int64_t unused[5];
+} fc_pool_flat;
 
 /* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their strides. */
 typedef struct {
@@ -89,6 +100,9 @@ typedef struct {
     int64_t value_row, value_col, value_channel;
     int64_t n_rows, n_cols, channels;
     int64_t plane_channel;
+    /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own alike, which are
+     * in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
+    int64_t window_h, window_w, plane_w;
 } fc_pool_index_task;
 
 typedef struct {
@@ -98,6 +112,7 @@ typedef struct {
     void (*mean)(const fc_pool_task *);
     void (*max_grad)(const fc_pool_grad_task *);
     void (*mean_grad)(const fc_pool_grad_task *);
+    int has_flat; /* whether mean_grad knows fc_pool_grad_task.flat */
     /* These three return 0, or 1 when an index lies outside its plane (nothing is accessed there). */
     int (*scatter_add)(const fc_pool_index_task *); /* plane = 0, then plane[index] += value */
     int (*scatter_set)(const fc_pool_index_task *); /* plane = 0, then plane[index] = value, the last one stays */

@@ -264,6 +264,7 @@ static void N(pool_max_index)(const fc_pool_task *p) { N(pool_images)(p, 0, N(PO
 static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VALUE)); }
 
 #include "pool_grad.tmpl.h"
+#include "pool_flat.tmpl.h"
 #include "pool_index.tmpl.h"
 
 static const fc_pool_kernels N(pool_table) = {
@@ -273,6 +274,7 @@ static const fc_pool_kernels N(pool_table) = {
     .mean = N(pool_mean),
     .max_grad = N(pool_max_grad),
     .mean_grad = N(pool_mean_grad),
+    .has_flat = FC_F32 && FC_VECTOR_BYTES >= 32,
     .scatter_add = N(pool_scatter_add),
     .scatter_set = N(pool_scatter_set),
     .gather = N(pool_gather),

@@ -422,20 +422,3 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
     if (c < p->channels)
         N(scatter_block)(p, c, 0, (int)(p->channels - c));
 }
-
-static void N(pool_mean_grad)(const fc_pool_grad_task *p)
-{
-    if (p->lane_step && p->lane_end - p->lane_begin >= VL) {
-        N(mean_grad_plane)(p);
-        return;
-    }
-    if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
-        N(pool_grad)(p, 1);
-        return;
-    }
-    int64_t c = 0;
-    for (; c + VL <= p->channels; c += VL)
-        N(scatter_block)(p, c, 1, 0);
-    if (c < p->channels)
-        N(scatter_block)(p, c, 1, (int)(p->channels - c));
-}

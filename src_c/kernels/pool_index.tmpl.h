@@ -5,7 +5,7 @@ enum { N(INDEX_ADD), N(INDEX_SET), N(INDEX_GET) };
  * many at a time (4 KiB of a plane of its own), for a call takes about as long as clearing as much. */
 enum { N(INDEX_CLEARED) = 4096 / sizeof(T) };
 
-INLINE void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
+static __attribute__((noinline)) void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
 {
     T *plane = p->plane;
     if (p->channels == p->plane_step && (p->plane_channel == 1 || p->channels == 1)) {
@@ -117,6 +117,146 @@ INLINE uint64_t N(index_outputs)(const fc_pool_index_task *p, uint64_t ready, co
     return ready;
 }
 
+/* ---- windows side by side -----------------------------------------------------------------------------------------
+ * Where each output has a position of a rectangle of its own, that is written whole, without clearing and adding. Whether it had is
+ * counted; if not, all begins anew. Of float32, for the sake of the library's size. */
+#if FC_VECTOR_BYTES >= 32 && FC_F32
+/* Lanes of `count` indices, at most VL; those that do not fit are negative or too great for a plane. */
+INLINE ivec N(index_load)(const int64_t *index, int count)
+{
+#if FC_VECTOR_BYTES == 64
+    const __m512i low = _mm512_maskz_loadu_epi64((__mmask8)((1u << count) - 1), index);
+    const __m512i high = _mm512_maskz_loadu_epi64((__mmask8)(((1u << count) - 1) >> 8), index + 8);
+    return (ivec)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi64_epi32(low)), _mm512_cvtsepi64_epi32(high),
+                                    1);
+#else
+    int64_t lanes[VL] = {0};
+    memcpy(lanes, index, (size_t)count * sizeof lanes[0]);
+    /* the low halves, and all ones where the high ones are not 0 */
+    const __m256 a = _mm256_loadu_ps((float *)lanes), b = _mm256_loadu_ps((float *)(lanes + 4));
+    const __m256i low = (__m256i)_mm256_shuffle_ps(a, b, 0x88), high = (__m256i)_mm256_shuffle_ps(a, b, 0xdd);
+    const __m256i zero = _mm256_cmpeq_epi32(high, _mm256_setzero_si256());
+    const __m256i all = _mm256_or_si256(low, _mm256_andnot_si256(zero, _mm256_set1_epi32(-1)));
+    return (ivec)_mm256_permute4x64_epi64(all, 0xd8);
+#endif
+}
+
+INLINE ivec N(index_lanes)(int64_t a) { return (ivec){0} + (__typeof__(((ivec){0})[0]))a; }
+
+/* Channels [c, c + streams * VL), or `tail` of them, of a window; *hits counts the positions that were there. Pixels are written whole,
+ * in the order of memory. */
+INLINE void N(place_channels)(const fc_pool_index_task *p, const int64_t *index, const T *value, T *x, int64_t position,
+                              const int64_t rows, const int64_t cols, const int streams, const int tail, vec *hits)
+{
+    const int64_t step = p->plane_step, row = p->plane_w * step, width = p->plane_w;
+    ivec at[FC_STREAMS];
+    vec g[FC_STREAMS];
+    FC_EACH_STREAM
+    {
+        at[s] = N(index_load)(index + s * VL, tail ? tail : VL);
+        g[s] = FC_LOAD(value + s * VL) + (vec){0}; /* a sum begins with 0, which -0 does not change */
+    }
+    for (int64_t u = 0; u < rows; u++)
+        for (int64_t v = 0; v < cols; v++)
+            FC_EACH_STREAM
+            {
+                const vmask mine = vequal_lanes(at[s], N(index_lanes)(position + u * width + v));
+                const vec sum = vpick(mine, g[s], (vec){0});
+                hits[s] = vadd_where(mine, hits[s], vset1(1));
+                if (tail)
+                    vstore_tail(x + u * row + v * step, sum, tail);
+                else
+                    vstore(x + u * row + v * step + s * VL, sum);
+            }
+}
+
+/* Returns the hits of a row of windows. */
+INLINE vec N(place_row)(const fc_pool_index_task *p, const int64_t *index, const T *value, T *x, int64_t position,
+                        const int64_t rows, const int64_t cols)
+{
+    const int64_t channels = p->channels, n_cols = p->n_cols, next = cols * p->plane_step;
+    const int64_t index_j = p->index_col, value_j = p->value_col;
+    const int tail = (int)(channels % VL);
+    vec hits[FC_STREAMS] = {{0}}, last = {0};
+    for (int64_t j = 0; j < n_cols; j++, index += index_j, value += value_j, x += next, position += cols) {
+        int64_t c = 0;
+        for (; c + FC_STREAMS * VL <= channels; c += FC_STREAMS * VL)
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, FC_STREAMS, 0, hits);
+        for (; c + VL <= channels; c += VL)
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, 0, hits);
+        if (tail)
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, tail, &last);
+    }
+    return hits[0] + hits[1] + hits[2] + hits[3] + (tail ? vfirst(last, tail) : last);
+}
+
+#if FC_VECTOR_BYTES == 64
+/* Few channels: a row of a window is one store (max_place_runs). */
+INLINE void N(place_runs)(const fc_pool_index_task *p, const N(max_run) * run, const int64_t *index, const T *value,
+                          T *x, int64_t position, vec *hits)
+{
+    const int channels = (int)p->channels, lanes = (int)(p->window_w * p->channels);
+    const int64_t row = p->plane_w * channels, index_j = p->index_col, value_j = p->value_col;
+    const ivec channel = run->channel, down = N(index_lanes)(p->plane_w), right = N(index_lanes)(p->window_w);
+    N(bytes) columns;
+    memcpy(&columns, &run->column, sizeof columns);
+    ivec first = __builtin_convertvector(columns, ivec) + N(index_lanes)(position);
+    vec hit = {0};
+    for (int64_t j = 0; j < p->n_cols; j++, index += index_j, value += value_j, x += lanes, first += right) {
+        const ivec at = __builtin_shuffle(N(index_load)(index, channels), channel);
+        const vec g = __builtin_shuffle(vload_tail(value, channels) + (vec){0}, channel);
+        ivec here = first;
+        for (int64_t u = 0; u < p->window_h; u++, here += down) {
+            const vmask mine = vequal_lanes(at, here);
+            hit = vadd_where(mine, hit, vset1(1));
+            vstore_tail(x + u * row, vpick(mine, g, (vec){0}), lanes);
+        }
+    }
+    *hits += vfirst(hit, lanes);
+}
+#endif
+
+/* Whether all positions were in their windows; the plane is written then. */
+static __attribute__((noinline)) int N(index_place)(const fc_pool_index_task *given)
+{
+    const fc_pool_index_task task = *given, *p = &task; /* out of reach of the stores */
+    const int64_t rows = p->window_h, cols = p->window_w, row = p->plane_w * p->plane_step;
+    const int64_t right = p->n_cols * cols, bottom = p->n_rows * rows * p->plane_w;
+    vec hits = {0};
+#if FC_VECTOR_BYTES == 64
+    const N(max_run) run = p->channels < VL ? N(max_run_of)(p->channels) : (N(max_run)){0};
+#endif
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        const int64_t *index = p->index + i * p->index_row;
+        const T *value = (const T *)p->value + i * p->value_row;
+        const int64_t position = i * rows * p->plane_w;
+        T *x = (T *)p->plane + i * rows * row;
+#if FC_VECTOR_BYTES == 64
+        if (p->channels < VL)
+            N(place_runs)(p, &run, index, value, x, position, &hits);
+        else
+#endif
+            hits += N(place_row)(p, index, value, x, position, rows, cols);
+        for (int64_t u = 0; right < p->plane_w && u < rows; u++)
+            N(index_zero)(p, position + u * p->plane_w + right, position + (u + 1) * p->plane_w);
+    }
+    N(index_zero)(p, bottom, p->plane_size);
+    double sum = 0;
+    for (int l = 0; l < VL; l++)
+        sum += (double)hits[l];
+    return sum == (double)(p->n_rows * p->n_cols * p->channels);
+}
+
+/* Whether p is a problem for it: many channels, or few where the row of a window is half a vector or more. */
+INLINE int N(index_is_placed)(const fc_pool_index_task *p)
+{
+    const int64_t lanes = p->window_w * p->channels;
+    const int runs = FC_VECTOR_BYTES == 64 && 2 * lanes >= VL && lanes <= VL && p->plane_step == p->channels;
+    return p->window_h && p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1 &&
+           (p->channels >= VL || (p->channels > 1 && runs));
+}
+#endif
+
 INLINE uint64_t N(index_row)(const fc_pool_index_task *p, uint64_t ready, const int64_t *index, T *value,
                              const int mode)
 {
@@ -130,6 +270,10 @@ INLINE uint64_t N(index_row)(const fc_pool_index_task *p, uint64_t ready, const 
 INLINE int N(index_planes)(const fc_pool_index_task *given, const int mode)
 {
     fc_pool_index_task task = *given, *p = &task;
+#if FC_VECTOR_BYTES >= 32 && FC_F32
+    if (mode == N(INDEX_ADD) && N(index_is_placed)(p) && N(index_place)(p))
+        return 0;
+#endif
     if (p->index_row == p->n_cols * p->index_col && p->value_row == p->n_cols * p->value_col)
         p->n_cols *= p->n_rows, p->n_rows = 1; /* rows without gaps are one row */
     if (p->channels == 1)

@@ -18,10 +18,10 @@
 
 /* ---- methods --------------------------------------------------------------------------------------------------------*/
 /* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
- * same order, so the same bits; a scale would be multiplied in another way. Measured up to 64 channels. */
+ * same order, so the same bits; a scale would be multiplied in another way. Measured up to 128 channels. */
 static int is_of_planes(const fc_problem *p)
 {
-    enum { MAX_CHANNELS = 64 };
+    enum { MAX_CHANNELS = 128 };
     return p->kernel_h * p->kernel_w == 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
            p->in_channels <= MAX_CHANNELS && p->y.w >= p->k->vector_lanes && p->x.stride_c != 1 && p->y.stride_c != 1 &&
            p->groups == 1 && !p->packed && !p->epilogue.scale;

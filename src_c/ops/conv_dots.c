@@ -37,13 +37,11 @@ static int64_t runs_of(const fc_problem *p) { return p->dilation_w == 1 ? 1 : p-
 static int64_t run_of(const fc_problem *p) { return p->in_channels * p->kernel_w / runs_of(p); }
 static int64_t pitch_of(const fc_problem *p) { return fc_round_up(run_of(p), p->k->vector_lanes); }
 
-/* The weights of a group are read once per tile of pixels: they stay in half of a small second-level cache. One tap of planes, which are
- * copied and read once per output, takes as long by pixels for 3 outputs (Zen 4, measured). */
+/* The weights of a group are read once per tile of pixels: they stay in half of a small second-level cache. */
 int fc_conv_dots_serves(const fc_problem *p)
 {
-    enum { MAX_WEIGHT_BYTES = 256 << 10, MAX_OF_ONE_TAP = 3 };
-    return (p->kernel_h * p->kernel_w > 1 || p->out_channels <= MAX_OF_ONE_TAP) &&
-           p->out_channels <= fc_min(FC_DOTS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
+    enum { MAX_WEIGHT_BYTES = 256 << 10 };
+    return p->out_channels <= fc_min(FC_DOTS_MAX_CHANNELS, p->k->vector_lanes / 2) &&
            p->kernel_h * runs_of(p) <= MAX_WEIGHT_BYTES / (int64_t)p->item / pitch_of(p) / p->out_channels;
 }
 

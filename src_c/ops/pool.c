@@ -18,6 +18,7 @@ typedef struct {
     uint8_t *tap;
     int64_t tap_row, tap_col;
     int direct, wants_index, by_planes;
+    int flat; /* fc_pool_grad_task.flat */
     fc_blocks blocks;
     int64_t group; /* blocks of a task */
     fc_block_axis h, w;
@@ -128,9 +129,29 @@ static void grad_lanes(pool_call *call, const fc_pool_axis *w, int adaptive, con
     }
 }
 
+/* Whether a row of pixels is one run of memory, of few channels. */
+static int are_runs(const pool_call *call)
+{
+    const fc_view *const views[] = {&call->in, &call->out};
+    int runs = call->out.c <= call->k->vector_lanes;
+    for (int i = 0; i < 2; i++)
+        runs &= views[i]->stride_c == 1 && (views[i]->w == 1 || views[i]->stride_w == views[i]->c);
+    return runs;
+}
+
 static int64_t within(int64_t x, int64_t end) { return fc_lesser(fc_greater(x, 0), end); }
 
 /* ---- the plan ----------------------------------------------------------------------------------------------------*/
+/* Scratch of fc_pool_grad_task.flat for a block */
+static size_t lanes_bytes(const pool_call *call)
+{
+    const fc_blocks *b = &call->blocks;
+    const int64_t vector = call->k->vector_lanes, run = fc_block_reach(&call->w, b->cols) * b->lanes;
+    const int64_t windows = (fc_block_reach(&call->h, b->rows) + 1) * run + 2 * vector;
+    const int64_t lanes = 3 * fc_parts(b->cols * b->lanes, vector) * vector;
+    return sizeof(fc_pool_flat) + aligned((lanes + windows + run + 2 * vector) * (int64_t)call->item);
+}
+
 /* Decides between in place and tiles, and cuts the output. */
 static void plan(pool_call *call, int64_t work)
 {
@@ -161,8 +182,12 @@ static void plan(pool_call *call, int64_t work)
                                     call->direct && !call->whole_planes ? 0 : tile_lanes);
     }
     call->group = fc_blocks_group(&call->blocks, work);
-    if (call->direct)
+    if (call->direct) {
+        call->flat &= !call->lane_step;
+        call->slot_bytes = call->flat ? lanes_bytes(call) : 0;
         return;
+    }
+    call->flat = 0;
     const int64_t outputs = call->blocks.rows * call->blocks.cols;
     call->in_bytes = aligned(fc_block_reach(&call->h, call->blocks.rows) * fc_block_reach(&call->w, call->blocks.cols) *
                              FC_TILE_BYTES);
@@ -300,12 +325,20 @@ fc_status fc_avg_pool2d(fc_dtype dtype, const fc_pool *pool, const fc_view *x, c
 static void window_range(const fc_cover *covers, int64_t count, const fc_pair *pairs, int64_t *begin, int64_t *end)
 {
     *begin = INT64_MAX, *end = 0;
+    if (!pairs) { /* both ends of what covers a position grow with it */
+        while (count > 1 && !covers->count)
+            covers++, count--;
+        while (count > 1 && !covers[count - 1].count)
+            count--;
+        *begin = covers->first, *end = covers[count - 1].first + covers[count - 1].count;
+        return;
+    }
     for (int64_t h = 0; h < count; h++) {
         if (!covers[h].count)
             continue;
         const int64_t last = covers[h].first + covers[h].count - 1;
-        *begin = fc_lesser(*begin, pairs ? pairs[covers[h].first].window : covers[h].first);
-        *end = fc_greater(*end, (pairs ? pairs[last].window : last) + 1);
+        *begin = fc_lesser(*begin, pairs[covers[h].first].window);
+        *end = fc_greater(*end, pairs[last].window + 1);
     }
     if (*end == 0) /* no window sees these positions */
         *begin = 0;
@@ -335,7 +368,9 @@ static void grad_block(const pool_call *call, int64_t number, int slot)
         t.code = taps_at(call, &in, call->in.h);
         t.code_row = call->tap_row, t.code_col = call->tap_col;
     }
+    char *scratch = call->slots + (size_t)slot * call->slot_bytes;
     if (call->direct) {
+        t.flat = call->flat ? scratch : NULL;
         t.grad_y = at(&call->in, call->item, b.n, b.lane, in.row, in.col);
         t.grad_y_row = call->in.stride_h, t.grad_y_col = call->in.stride_w;
         t.grad_x = at(&call->out, call->item, b.n, b.lane, b.row, b.col);
@@ -344,7 +379,7 @@ static void grad_block(const pool_call *call, int64_t number, int slot)
         return;
     }
     const int64_t lanes = FC_TILE_BYTES / (int64_t)call->item;
-    char *grad_y = call->slots + (size_t)slot * call->slot_bytes, *grad_x = grad_y + call->in_bytes;
+    char *grad_y = scratch, *grad_x = grad_y + call->in_bytes;
     if (b.lanes < lanes && call->by_planes)
         memset(grad_y, 0, call->in_bytes);
     if (in.rows > 0 && in.cols > 0)
@@ -416,8 +451,11 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     call.tap_row = out_w * call.tap_col;
     call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
     call.w = grad_axis(&w, pool->adaptive, in_w, out_w);
-    if (!tap)
+    if (!tap) {
         grad_lanes(&call, &w, pool->adaptive, cols);
+        /* windows of adjacent columns are the same or adjacent ones, unless columns are fewer */
+        call.flat = call.k->pool->has_flat && are_runs(&call) && (!pool->adaptive || out_w <= in_w);
+    }
     plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
     call.run_grad = tap ? call.k->pool->max_grad : call.k->pool->mean_grad;
 
@@ -432,6 +470,8 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
     fc_pool_phase *phases = (fc_pool_phase *)(col_covers + in_w);
     fc_pair *row_pairs = (fc_pair *)(phases + in_w), *col_pairs = row_pairs + row_held;
     call.slots = scratch + table;
+    for (int i = 0; call.flat && i < call.slot_count; i++)
+        *(fc_pool_flat *)(call.slots + (size_t)i * call.slot_bytes) = (fc_pool_flat){0};
     call.grad = (fc_pool_grad_task){.kernel_w = w.kernel,
                                     .rows = row_covers,
                                     .cols = col_covers,

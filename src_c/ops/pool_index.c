@@ -12,6 +12,8 @@
 enum {
     TASK_INDICES = 1 << 13, /* indices per task: about 8 us */
     CHANNELS = 64,          /* of a task of few large images with their channels together */
+    SAMPLES = 32,           /* of windows of 3x3 that are 2 apart, all look as if 2x2 once in 2e11 times */
+    COUNTED = 1 << 24,      /* floats count so far */
 };
 
 typedef struct {
@@ -19,6 +21,7 @@ typedef struct {
     size_t item;
     int (*run)(const fc_pool_index_task *);
     int64_t channels, channel_parts, items, group;
+    int64_t window_h, window_w; /* fc_pool_index_task */
     _Atomic int outside;
 } index_call;
 
@@ -52,14 +55,39 @@ static void index_task(void *context, int64_t task, int slot)
             .n_rows = value->h,
             .n_cols = value->w,
             .channels = fc_lesser(call->channels, value->c - c),
+            .window_h = call->window_h,
+            .window_w = call->window_w,
+            .plane_w = plane->w,
         };
         if (call->run(&t))
             atomic_store(&call->outside, 1);
     }
 }
 
+/* Whoever calls fc_index_add does not say what windows the positions come from, but mostly they do come from some. Those that tile the
+ * plane but for its last rows and columns are known by its shape and some of the positions. */
+static void guess_windows(index_call *call)
+{
+    const fc_view *index = &call->index, *plane = &call->plane;
+    const int64_t outputs = index->n * index->c * index->h * index->w;
+    if (outputs < 32 * SAMPLES || outputs > UINT32_MAX || plane->h * plane->w > COUNTED / call->channels)
+        return;
+    const int64_t rows = plane->h / index->h, cols = plane->w / index->w;
+    for (uint64_t s = 0; s < SAMPLES; s++) {
+        const uint64_t spread = s * 0x9E3779B97F4A7C15 >> 32; /* Fibonacci hashing (Knuth) */
+        int64_t at = (int64_t)(spread * (uint64_t)outputs >> 32);
+        const int64_t j = at % index->w, i = (at /= index->w) % index->h, c = (at /= index->h) % index->c;
+        const int64_t position = ((const int64_t *)index->data)[at / index->c * index->stride_n + c * index->stride_c +
+                                                                i * index->stride_h + j * index->stride_w];
+        const int64_t row = position / plane->w, col = position % plane->w;
+        if (row < i * rows || row >= (i + 1) * rows || col < j * cols || col >= (j + 1) * cols)
+            return;
+    }
+    call->window_h = rows, call->window_w = cols;
+}
+
 static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *), const fc_view *value,
-                          const fc_view *index, const fc_view *plane)
+                          const fc_view *index, const fc_view *plane, int guess)
 {
     if (plane->n == 0 || plane->c == 0)
         return FC_OK;
@@ -69,21 +97,23 @@ static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *)
     call.items = plane->n * call.channel_parts;
     call.group = fc_greater(1, TASK_INDICES / fc_greater(1, value->h * value->w * call.channels));
     atomic_init(&call.outside, 0);
+    if (guess)
+        guess_windows(&call);
     fc_parallel(fc_parts(call.items, call.group), index_task, &call);
     return atomic_load(&call.outside) ? FC_EINDEX : FC_OK;
 }
 
 fc_status fc_index_add(fc_dtype dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
 {
-    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_add, value, index, plane);
+    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_add, value, index, plane, 1);
 }
 
 fc_status fc_index_set(fc_dtype dtype, const fc_view *value, const fc_view *index, const fc_view *plane)
 {
-    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_set, value, index, plane);
+    return by_index(dtype, fc_get_kernels(dtype)->pool->scatter_set, value, index, plane, 0);
 }
 
 fc_status fc_index_get(fc_dtype dtype, const fc_view *plane, const fc_view *index, const fc_view *value)
 {
-    return by_index(dtype, fc_get_kernels(dtype)->pool->gather, value, index, plane);
+    return by_index(dtype, fc_get_kernels(dtype)->pool->gather, value, index, plane, 0);
 }
