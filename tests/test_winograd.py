@@ -369,6 +369,35 @@ def test_gradient_of_two_taps(kernel, stride, number, dtype, isa, rng):
     np.testing.assert_allclose(first, want, rtol=0, atol=32 * eps(dtype) * terms)
 
 
+# images, height, width: of a brick of 28 tiles and less all, some or none have 4 rows or columns
+FEW = ((1, 7, 7), (1, 14, 14), (3, 8, 8), (2, 6, 9), (7, 5, 8), (1, 3, 55), (1, 29, 4), (1, 27, 13))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("number", range(len(FEW)))
+def test_gradient_of_few_tiles(number, dtype, isa, rng):
+    """Sums in registers; neither threads nor layouts change a bit, nor what the memory held."""
+    n, h, w = FEW[number]
+    c, k = ((17, 90), (90, 33), (64, 32), (131, 15))[number % 4]
+    x, weight = integers(rng, (n, c, h, w), dtype, 3), np.ones((k, c, 3, 3), dtype)
+    g = integers(rng, (n, k, h, w), dtype, 3)
+    options = {"padding": 1, "output_mask": (False, True, False), "algorithm": "winograd"}
+    want = wanted(x, weight, g)[2]
+    first = None
+    for threads, layout, order in (
+        (1, "channels_first", np.array),
+        (2, "channels_last", np.array),
+        (3, "strided", np.asfortranarray),
+    ):
+        with fastconv.num_threads(threads):
+            F.conv2d_backward(np.full_like(g, np.nan), np.full_like(x, np.nan), weight, **options)
+            arrays = to_format(g, layout), to_format(x, layout), order(weight)
+            got = F.conv2d_backward(*arrays, **options)[1]
+        first = got if first is None else first
+        assert same_bits(got, first)
+    np.testing.assert_allclose(first, want, rtol=0, atol=64 * eps(dtype) * 9 * n * h * w)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_gradient_of_inputs_behind_the_last_window(kernel, value, isa, rng):

@@ -112,11 +112,18 @@ static void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t
     FC_EACH_LANE(i) vstore(to + i * to_pitch, r[i]);
 }
 
-/* to[j][i] = from[i][j] for i < rows, j < columns, both at most VL; the rows of both sides given by pointers */
+/* to[j][i] = from[i][j] for i < rows, j < columns, both at most VL; the rows of both sides given by pointers. Whole blocks have a code of
+ * their own, or a test for each row would be in their way. */
 static void N(transpose_rows)(int rows, int columns, const T *const *from, T *const *to)
 {
     vec r[VL];
-    FC_EACH_LANE(i) r[i] = i >= rows ? (vec){0} : columns == VL ? vload(from[i]) : vload_tail(from[i], columns);
+    if (rows == VL && columns == VL) {
+        FC_EACH_LANE(i) r[i] = vload(from[i]);
+        N(transpose_registers)(r);
+        FC_EACH_LANE(i) vstore(to[i], r[i]);
+        return;
+    }
+    FC_EACH_LANE(i) r[i] = i < rows ? vload_tail(from[i], columns) : (vec){0};
     N(transpose_registers)(r);
     FC_EACH_LANE(i)
     {
@@ -268,7 +275,7 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
                 j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
             const T *f = from + i * from_pitch + j;
             T *t = to + j * to_pitch + i;
-            if (j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */
+            if (i + VL < rows && j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */
                 FC_EACH_LANE(l) __builtin_prefetch(f + (VL + l) * from_pitch, 0, 2);
             if (i + VL <= rows && j + VL <= columns)
                 N(transpose_block)(f, from_pitch, t, to_pitch);
@@ -327,7 +334,7 @@ INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)
 {
     vec r[9], third[9], ninth[9];
     for (int i = 0; i < 9; i++)
-        r[i] = vload(from + i * VL);
+        r[i] = vrounded(vload(from + i * VL)); /* or it is loaded by each of 3 shuffles, across cache lines */
     for (int i = 0; i < 3; i++)
         FC_THIRDS(third + i, 3, r[3 * i], r[3 * i + 1], r[3 * i + 2]);
     for (int i = 0; i < 3; i++)

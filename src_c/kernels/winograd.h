@@ -53,14 +53,27 @@ typedef struct {
 } fc_winograd_product_at;
 
 /* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G_3 w G_3')[e][c][k], e < 36, k < width, the weights transformed on the way:
- * w[u * row + v * tap + c * step + k / lanes * vector + k % lanes]. m and v are at the first
- * of the tiles, all of one brick; `part` is the pitch of their parts. */
+ * w[u * row + v * tap + c * step + k], one vector of outputs. m and v are at the first of the tiles, all of one brick; `part` is the
+ * pitch of v's parts. Meanwhile 10 cache lines come into the second-level cache for each channel, those at
+ * ahead + c / line * ahead_part + c % line * ahead_row (bytes; may lie beyond an array): 9 taps of a vector that begins anywhere. */
 typedef struct {
     const void *v, *w;
     void *m;
-    int64_t part, row, tap, step, vector, width, channels;
+    const char *ahead;
+    int64_t part, row, tap, step, channels, ahead_row, ahead_part;
     int accumulate;
 } fc_winograd_few;
+
+/* w[3 * i + j][c][k] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j], c < channels, which are one part, and one vector
+ * of outputs, for tiles of one brick: of the columns of points but the last one, and of the last one, `whole` tiles from `first` on have
+ * all six points and `others` behind them five. The 9 cache lines of channels that lie at ahead + k * ahead_row (bytes) come into the
+ * cache, to be written. */
+typedef struct {
+    const void *v, *d;
+    void *w;
+    const char *ahead;
+    int64_t channels, tap, ahead_row, first[2], whole[2], others[2];
+} fc_winograd_few_at;
 
 /* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */
 typedef struct {
@@ -92,6 +105,7 @@ typedef struct {
     /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512 */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
+    void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
      * w[v * tap + i] */

@@ -341,10 +341,14 @@ INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, cons
     vec acc[FC_AT_ONE][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
+    _Pragma("GCC unroll 1") for (int i = rows; i < 2 * rows; i++) /* of the next channels: a line or two of each row is no stream */
+        for (int j = 0; j < vectors * VL; j += FC_LINE)
+            __builtin_prefetch(sum + i * row + j);
     int64_t at = g->first * FC_LINE, brick = g->share - g->first;
     for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, d += g->d_brick) {
         const T *p = v + at, *q = d + at, *end = p + (left < brick ? left : brick) * FC_LINE;
         for (; p < end; p += FC_LINE, q += FC_LINE) {
+            __builtin_prefetch(p + part); /* too far for a stream */
             const vec d0 = vload(q), d1 = vectors > 1 ? vload(q + FC_VECTOR(1)) : d0;
             FC_UNROLL for (int i = 0; i < rows; i++)
             {
@@ -414,7 +418,8 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
 /* Of few tiles a row of 6 points at a time has all its sums in 24 of 32 registers, and its u is made on the way, from 9 taps, or 3 in
  * the rows of 0 and infinity: 42 vectors read instead of 36 written and read. `point` is the row's. */
 #if FC_VECTOR_BYTES == 64
-INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, T point, const int one, const int tiles)
+INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, const char *ahead, T point, const int one,
+                            const int tiles)
 {
     const int tile = 6;
     const int64_t row = g->row, tap = g->tap;
@@ -422,10 +427,13 @@ INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T 
     FC_UNROLL for (int e = 0; e < 6; e++)
         FC_UNROLL for (int t = 0; t < tiles; t++)
             acc[e][t] = g->accumulate ? vload(m + e * FC_POINT + t * FC_LINE) : (vec){0};
-    for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part) {
+    for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part, ahead += g->ahead_part) {
         const T *next = v + g->part, *end = v + (c < FC_LINE ? c : FC_LINE);
-        for (const T *p = v; p < end; p++, w += g->step) {
+        const char *fetch = ahead;
+        for (const T *p = v; p < end; p++, w += g->step, fetch += g->ahead_row) {
             vec t[3], r[6];
+            __builtin_prefetch(fetch, 0, 2);
+            __builtin_prefetch(fetch + 64, 0, 2);
             FC_UNROLL for (int j = 0; j < 3; j++)
             {
                 vec in[3], even, odd;
@@ -453,20 +461,66 @@ INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
 {
     const int tile = 6;
     const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B), 0};
-    for (int i = 0; i < 6; i++)
-        for (int k = 0; k < g->width; k += VL) {
-            const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = (const T *)g->w + k / VL * g->vector;
-            T *m = (T *)g->m + 6 * i * FC_POINT + k / FC_LINE * g->part + k % FC_LINE;
-            if (i == 0 || i == 5)
-                N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, 0, 1, tiles);
-            else
-                N(wino_few_row)(g, v, w, m, points[i], 0, tiles);
-        }
+    for (int i = 0; i < 6; i++) {
+        const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = g->w;
+        T *m = (T *)g->m + 6 * i * FC_POINT;
+        const char *ahead = g->ahead + (i < 5 ? i * 128 : 0);
+        if (i == 0 || i == 5)
+            N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, ahead, 0, 1, tiles);
+        else
+            N(wino_few_row)(g, v, w, m, ahead, points[i], 0, tiles);
+    }
 }
 static void N(winograd_few_1)(const fc_winograd_few *g) { N(wino_few)(g, 1); }
 static void N(winograd_few_2)(const fc_winograd_few *g) { N(wino_few)(g, 2); }
 static void N(winograd_few_4)(const fc_winograd_few *g) { N(wino_few)(g, 4); }
-#define FC_FEW {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)}
+#define FC_FEW {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)}, .multiply_few_at = N(winograd_few_at)
+#define FC_FEW_AT 4 /* channels whose sums of a column of points are registers */
+
+INLINE void N(wino_few_at_tiles)(vec (*acc)[FC_FEW_AT], const T *v, const T *d, int64_t tiles, const int rows)
+{
+    for (const T *end = v + tiles * FC_LINE; v < end; v += FC_LINE, d += FC_LINE)
+        FC_UNROLL for (int i = 0; i < rows; i++)
+        {
+            const vec a = vload(d + 6 * i * FC_POINT);
+            FC_UNROLL for (int c = 0; c < FC_FEW_AT; c++) acc[i][c] = vmuladd(vset1(v[6 * i * FC_POINT + c]), a, acc[i][c]);
+        }
+}
+
+/* The sums of a column of points are transformed as soon as they are there, into 3 rows, which wait for the other columns in the
+ * first-level cache. */
+static void N(winograd_few_at)(const fc_winograd_few_at *g)
+{
+    const int tile = 6;
+    vec columns[6][3][FC_LINE];
+    const char *ahead = g->ahead;
+    for (int j = 0; j < 6; j++) {
+        const int last = j == 5;
+        const int64_t whole = g->whole[last], at = j * FC_POINT + g->first[last] * FC_LINE;
+        const T *v = (const T *)g->v + at, *d = (const T *)g->d + at;
+        for (int c = 0; c < FC_LINE; c += FC_FEW_AT, ahead += g->ahead_row) {
+            vec acc[6][FC_FEW_AT] = {{{0}}};
+            for (int b = 0; j * FC_LINE / FC_FEW_AT + c / FC_FEW_AT < VL && b < 9; b++)
+                __builtin_prefetch(ahead + b * 64, 1, 3);
+            N(wino_few_at_tiles)(acc, v + c, d, whole, 6);
+            N(wino_few_at_tiles)(acc, v + c + whole * FC_LINE, d + whole * FC_LINE, g->others[last], 5);
+            FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++)
+            {
+                vec r[3];
+                N(wino_a)(r, &acc[0][i], FC_FEW_AT, 3, tile);
+                FC_UNROLL for (int u = 0; u < 3; u++) columns[j][u][c + i] = r[u];
+            }
+        }
+    }
+    for (int c = 0; c < g->channels; c++)
+        FC_UNROLL for (int u = 0; u < 3; u++)
+        {
+            vec r[3];
+            N(wino_a)(r, &columns[0][u][c], 3 * FC_LINE, 3, tile);
+            FC_UNROLL for (int i = 0; i < 3; i++) vstore((T *)g->w + (3 * u + i) * g->tap + c * VL, r[i]);
+        }
+}
+#undef FC_FEW_AT
 #else
 #define FC_FEW {0}
 #endif

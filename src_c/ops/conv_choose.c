@@ -374,9 +374,10 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 
 /* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
- * points transformed back, which takes as long as 500 (Zen 3), and those of all phases in proportion. The sums of lines go through
- * memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
-enum { TRANSFORM = 500, LEAST_TILES_OF_LINES = 32 };
+ * points transformed back, which takes as long as 500 (Zen 3), of few tiles, where they are in registers, 54 and the way of 9 taps into
+ * the weight, as long as 150 (Zen 4), and those of all phases in proportion. The sums of lines go through memory: they need 32 tiles. The
+ * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+enum { TRANSFORM = 500, FEW_TRANSFORM = 150, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
@@ -392,7 +393,7 @@ static int winograd_gradient_pays(const fc_problem *p)
         return t.count >= LEAST_TILES_OF_LINES;
     const int64_t points = fc_tile_products(&t);
     return p->y.n * p->y.h * p->y.w * p->kernel_h * p->kernel_w >
-           points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS;
+           points * t.count + (fc_sums_few_tiles(&t) ? FEW_TRANSFORM : TRANSFORM) * points / FC_WINOGRAD_MAX_POINTS;
 }
 
 /* The same of phases: stride_h * stride_w pairs of channels for each. */

@@ -14,7 +14,8 @@
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
  *                panels)                                                                            (large ones)
  *     by panels: v and d of all tiles are made; a task owns a panel of outputs and CHUNK channels, whose sum stays in its
- *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v)
+ *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v);
+ *                of tiles that are one brick, where a kernel for them exists, in registers and the first
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -44,6 +45,7 @@ typedef struct {
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
     int by_panels;
+    int few; /* by panels, with the sums in registers */
     int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
     int64_t task_vectors;
@@ -86,16 +88,17 @@ static plan make_plan(const fc_problem *p)
     const int64_t v = s.tiles.count * s.tiles.parts * part_bytes, d = s.tiles.count * s.d_parts * part_bytes;
     s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
     s.chunks = fc_ceil_div(p->in_channels, s.chunk);
-    s.by_panels = s.slices == 1 && square && v + d <= budget + s.sum_bytes &&
-                  s.panels * v + s.chunks * price(d) * d <
-                      fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes;
+    s.few = fc_sums_few_tiles(&s.tiles);
+    s.by_panels = s.few || (s.slices == 1 && square && v + d <= budget + s.sum_bytes &&
+                            s.panels * v + s.chunks * price(d) * d <
+                                fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes);
     if (s.by_panels) {
         s.block = s.tiles.count;
         if (s.tiles.phases > 1)
             s.tiles.chunk = s.chunk;
         s.sum_row = s.panel;
         s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
-        s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
+        s.sum_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.sum_point);
     }
     fc_set_block(&s.tiles, s.block);
     s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
@@ -315,11 +318,45 @@ static void panel_task(void *context, int64_t task, int slot)
     store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
+/* A vector of outputs and a part of channels at a time: 16 x 144 floats of the weight as torch keeps it, 9 whole lines of each row, which are
+ * fetched meanwhile. */
+static void few_task(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const fc_tiles *t = &s->tiles;
+    char *taps = s->threads + slot * s->thread_bytes;
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(t), line = t->k->line, vector = task / s->chunks,
+                  begin = task % s->chunks * s->chunk, end = fc_min(begin + s->chunk, p->in_channels),
+                  k0 = vector * line, columns = fc_min(line, p->out_channels - k0);
+    fc_winograd_few_at f = {.d = s->d + vector * part * item, .w = taps, .tap = line * line};
+    for (int i = 0; i < 2; i++) { /* the first and the last column of points, their first and last rows */
+        const int column = i * (int)(t->in_w - 1), row = (int)(t->points - t->in_w);
+        const fc_tile_slots all = fc_slots_of(t, &s->stretch, column),
+                            whole = fc_slots_of(t, &s->stretch, row + column);
+        f.first[i] = all.first, f.whole[i] = whole.count, f.others[i] = all.count - whole.count;
+    }
+    for (int64_t c0 = begin; c0 < end; c0 += line) {
+        f.channels = fc_min(line, end - c0);
+        f.v = s->v + c0 / line * part * item;
+        f.ahead = f.v;
+        if (p->weight_c == p->kernel_h * p->kernel_w) {
+            f.ahead_row = p->weight_k * item;
+            f.ahead = p->weight + (s->group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * item;
+        }
+        t->k->multiply_few_at(&f);
+        fc_unpack_weights(p, s->group, k0, columns, c0, f.channels, taps, line, f.tap);
+    }
+}
+
 static void run_by_panels(plan *s, int slots)
 {
     s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
     fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
-    fc_parallel_in(slots, s->panels * s->chunks, panel_task, s);
+    if (s->few)
+        fc_parallel_in(slots, s->d_vectors * s->chunks, few_task, s);
+    else
+        fc_parallel_in(slots, s->panels * s->chunks, panel_task, s);
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------------------*/

@@ -188,6 +188,11 @@ static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t
             for (int64_t b = 0; b < bytes; b += FC_LINE_BYTES)
                 __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
 }
+/* Whether the gradient of the weight sums over so few tiles, one brick, that a vector of its points stays in registers. */
+static inline int fc_sums_few_tiles(const fc_tiles *t)
+{
+    return t->phases == 1 && t->p->kernel_h * t->p->kernel_w == 9 && t->k->multiply_few_at && t->count <= t->k->brick;
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
 /* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
