@@ -16,18 +16,23 @@ fc_image fc_image_of(const fc_view *v, size_t item, int64_t n, int64_t channel, 
                       0};
 }
 
+/* Channel by channel: planes are often a power of two apart, and would push each other out of the first-level cache. */
+#define COPY_ELEMENTS(type)                                                                                            \
+    for (int64_t c = 0; c < channels; c++) {                                                                           \
+        const type *f = (const type *)from + c * from_channel;                                                         \
+        type *t = (type *)to + c * to_channel;                                                                         \
+        for (int64_t p = 0; p < pixels; p++)                                                                           \
+            t[p * to_pixel] = f[p * from_pixel];                                                                       \
+    }
+
 static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, int64_t from_pixel,
                           int64_t from_channel, char *to, int64_t to_pixel, int64_t to_channel)
 {
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t c = 0; c < channels; c++) {
-            const char *f = from + (p * from_pixel + c * from_channel) * (int64_t)item;
-            char *t = to + (p * to_pixel + c * to_channel) * (int64_t)item;
-            if (item == 4)
-                *(uint32_t *)t = *(const uint32_t *)f;
-            else
-                *(uint64_t *)t = *(const uint64_t *)f;
-        }
+    if (item == 4) {
+        COPY_ELEMENTS(uint32_t)
+    } else {
+        COPY_ELEMENTS(uint64_t)
+    }
 }
 
 /* to[p][c] = from[p][c] for any strides */

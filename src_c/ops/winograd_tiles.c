@@ -80,18 +80,37 @@ void fc_set_block(fc_tiles *t, int64_t block)
 }
 
 /* ---- residues of planes ------------------------------------------------------------------------------------------------*/
-static int is_of_planes(const fc_problem *p, const fc_view *v)
+static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
 {
     const fc_tiles t = fc_make_tiles(p);
-    return t.gap_h * t.gap_w > 1 && v->stride_c != 1;
+    if (t.gap_h * t.gap_w == 1 || v->stride_c == 1)
+        return 0;
+    return fc_round_up(images * v->h * v->w * v->c * (int64_t)p->item, FC_LINE_BYTES);
 }
 
-static int64_t copy_bytes(const fc_problem *p, const fc_view *v)
+/* Of so many images: as many as copies are made of at a time, if they are all, or outputs may be written in stretches; 0 if there
+ * is nothing to copy or too much. */
+static int64_t images_of_copy(const fc_problem *p, int writes)
 {
-    return is_of_planes(p, v) ? fc_round_up(v->n * v->h * v->w * v->c * (int64_t)p->item, 64) : 0;
+    enum { COPY_BYTES = 8 << 20 };
+    const int64_t image = copy_bytes(p, &p->x, 1) + copy_bytes(p, &p->y, 1),
+                  images = image ? fc_min(p->y.n, COPY_BYTES / image) : 0;
+    return writes || images == p->y.n ? images : 0;
 }
 
-int64_t fc_pixels_bytes(const fc_problem *p) { return copy_bytes(p, &p->x) + copy_bytes(p, &p->y); }
+int64_t fc_pixels_bytes(const fc_problem *p)
+{
+    const int64_t images = images_of_copy(p, 1);
+    return copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images);
+}
+
+static fc_view images_from(const fc_view *v, int64_t n, int64_t count, int64_t item)
+{
+    fc_view w = *v;
+    w.data = v->data ? (char *)v->data + n * v->stride_n * item : NULL;
+    w.n = count;
+    return w;
+}
 
 static fc_view pixels_of(const fc_view *v, char *data)
 {
@@ -101,28 +120,43 @@ static fc_view pixels_of(const fc_view *v, char *data)
     return w;
 }
 
-fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
+static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc_run *run)
 {
-    const int64_t x_bytes = copy_bytes(p, &p->x), y_bytes = copy_bytes(p, &p->y);
-    if (x_bytes + y_bytes == 0)
-        return run(p);
-    char *memory = fc_scratch_acquire_parts(x_bytes, 1, y_bytes);
-    if (!memory)
-        return FC_ENOMEM;
     const fc_dtype dtype = p->item == sizeof(float) ? FC_F32 : FC_F64;
     fc_problem q = *p;
-    if (x_bytes) {
+    if (p->x.stride_c != 1) {
         q.x = pixels_of(&p->x, memory);
         fc_copy(dtype, &p->x, &q.x);
+        memory += copy_bytes(p, &p->x, p->x.n);
     }
-    if (y_bytes) {
-        q.y = pixels_of(&p->y, memory + x_bytes);
+    if (p->y.stride_c != 1) {
+        q.y = pixels_of(&p->y, memory);
         if (!writes)
             fc_copy(dtype, &p->y, &q.y);
     }
     const fc_status status = run(&q);
-    if (y_bytes && writes && status == FC_OK)
+    if (p->y.stride_c != 1 && writes && status == FC_OK)
         fc_copy(dtype, &q.y, &p->y);
+    return status;
+}
+
+fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
+{
+    const int64_t images = images_of_copy(p, writes), item = (int64_t)p->item;
+    if (images == 0)
+        return run(p);
+    char *memory = fc_scratch_acquire((size_t)(copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images)));
+    if (!memory)
+        return FC_ENOMEM;
+    fc_status status = FC_OK;
+    for (int64_t n = 0, count; n < p->y.n && status == FC_OK; n += count) {
+        fc_problem q = *p;
+        count = fc_min(images, p->y.n - n);
+        q.x = images_from(&p->x, n, count, item);
+        q.y = images_from(&p->y, n, count, item);
+        q.residual = images_from(&p->residual, n, count, item);
+        status = run_on_copies(&q, writes, memory, run);
+    }
     fc_scratch_release(memory);
     return status;
 }
