@@ -122,6 +122,25 @@ def test_heavy_weights(case, threads, isa, rng):
     assert same_bits(planned, auto)
 
 
+@pytest.mark.parametrize(
+    ("channels", "size", "dilation"), [(128, 16, 2), (128, 16, 4), (128, 8, 2), (512, 8, 2)]
+)
+def test_plans_of_planes(channels, size, dilation, isa, rng):
+    """More planes than are turned at a time: a plan's weights are laid out for all images."""
+    image = channels * size * size * 8
+    n = (8 << 20) // image + 1
+    x = rng.standard_normal((n, channels, size, size), dtype=np.float32)
+    layer = fastconv.nn.Conv2d(channels, channels, 3, 1, dilation, dilation, rng=0)
+    plan = fastconv.compile(layer, x.shape)
+    want = plan(to_format(x, "channels_last"))
+    for threads in (1, 2):
+        with fastconv.num_threads(threads):
+            assert same_bits(plan(x), want)
+            w, bias = np.asarray(layer.weight.data), np.asarray(layer.bias.data)
+            got = F.conv2d(x, w, bias, padding=dilation, dilation=dilation)
+            assert same_bits(got, want)
+
+
 # images, channels, outputs, size: slices of tiles; blocks of them; all of them, by panels
 SCHEDULES = ((20, 9, 33, 27), (4, 100, 70, 28), (1, 160, 40, 13))
 

@@ -41,7 +41,7 @@ def compile(
     convolutions, activations and residual sums made part of them, weights transformed once, and
     every activation in one block of memory. Layers that are not of `fastconv.nn` or
     `fastconv.models` run their own forward. NaN and infinities in an input reach what they reach
-    in the model, and in layers that run by Winograd's method the rest of their 6 x 6 tiles too.
+    in the model, and in layers that run by Winograd's method the rest of their tiles too.
 
     The plan has copies of the weights, so that later changes of the model do not show, with one
     exception: a Linear weight of 2**24 entries or more that meets at most 4 rows is read where it

@@ -160,7 +160,8 @@ static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
  * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
  * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
  * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
- * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps. The gradient
+ * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and where
+ * u is largest, with phases. The gradient
  * of the weight stores no products, and of the points of grad_y as many as there are. */
 static double tiles_cost(const fc_problem *p, int gradient)
 {
@@ -382,8 +383,9 @@ enum { TRANSFORM = 500, FEW_TRANSFORM = 150, LEAST_TILES_OF_LINES = 32 };
 static int winograd_gradient_pays(const fc_problem *p)
 {
     int64_t row = p->kernel_w * p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    if (p->groups >
-        1) /* whose transforms are far apart: 8 channels measured (Zen 4), of one group with those they are faster */
+    /* Lanes of few outputs are taps too, which is counted for groups only: 32 groups of 8 channels are 1.25 times as fast by taps as by
+     * Winograd, one group of 8 is 0.9 times as fast (Zen 4). */
+    if (p->groups > 1)
         row = fc_min(row, fc_direct_grad_weight_cost(p));
     const double by_taps = direct_products(p) / (double)p->kernel_w * (double)row;
     if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)

@@ -3,6 +3,7 @@
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
+#include "../threads.h"
 
 /* Pieces of `taps` along an axis. */
 static int64_t pieces(int64_t kernel, int64_t taps) { return kernel == 1 ? 1 : fc_ceil_div(kernel, taps); }
@@ -88,14 +89,15 @@ static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
     return fc_round_up(images * v->h * v->w * v->c * (int64_t)p->item, FC_LINE_BYTES);
 }
 
-/* Of so many images: as many as copies are made of at a time, if they are all, or outputs may be written in stretches; 0 if there
- * is nothing to copy or too much. */
+/* Images of a stretch; 0 where x and y are not copied. A gradient of the weight is one sum over all images; a prepared weight is laid out
+ * for the tiles of all of them. */
 static int64_t images_of_copy(const fc_problem *p, int writes)
 {
     enum { COPY_BYTES = 8 << 20 };
+    const int prepared = p->packed && !p->packed_v;
     const int64_t image = copy_bytes(p, &p->x, 1) + copy_bytes(p, &p->y, 1),
                   images = image ? fc_min(p->y.n, COPY_BYTES / image) : 0;
-    return writes || images == p->y.n ? images : 0;
+    return (writes && !prepared) || images == p->y.n ? images : 0;
 }
 
 int64_t fc_pixels_bytes(const fc_problem *p)
@@ -120,6 +122,32 @@ static fc_view pixels_of(const fc_view *v, char *data)
     return w;
 }
 
+static fc_problem stretch_of(const fc_problem *p, int64_t n, int64_t count)
+{
+    const int64_t item = (int64_t)p->item;
+    fc_problem q = *p;
+    q.x = images_from(&p->x, n, count, item);
+    q.y = images_from(&p->y, n, count, item);
+    q.residual = images_from(&p->residual, n, count, item);
+    return q;
+}
+
+/* Whether there is memory for any stretch, which takes its own: found out before the first one writes. */
+static int can_allocate(const fc_problem *p, int64_t images)
+{
+    int64_t most = 0;
+    if (images == p->y.n)
+        return 1;
+    for (int i = 0; i < 2; i++) {
+        fc_problem q = stretch_of(p, 0, i && p->y.n % images ? p->y.n % images : images);
+        q.x = pixels_of(&q.x, NULL), q.y = pixels_of(&q.y, NULL);
+        most = fc_max(most, fc_conv_winograd_scratch(&q));
+    }
+    char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), most);
+    fc_scratch_release(block);
+    return block != NULL;
+}
+
 static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc_run *run)
 {
     const fc_dtype dtype = p->item == sizeof(float) ? FC_F32 : FC_F64;
@@ -142,19 +170,15 @@ static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc
 
 fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
 {
-    const int64_t images = images_of_copy(p, writes), item = (int64_t)p->item;
+    const int64_t images = images_of_copy(p, writes);
     if (images == 0)
         return run(p);
     char *memory = fc_scratch_acquire((size_t)(copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images)));
     if (!memory)
         return FC_ENOMEM;
-    fc_status status = FC_OK;
-    for (int64_t n = 0, count; n < p->y.n && status == FC_OK; n += count) {
-        fc_problem q = *p;
-        count = fc_min(images, p->y.n - n);
-        q.x = images_from(&p->x, n, count, item);
-        q.y = images_from(&p->y, n, count, item);
-        q.residual = images_from(&p->residual, n, count, item);
+    fc_status status = can_allocate(p, images) ? FC_OK : FC_ENOMEM;
+    for (int64_t n = 0; n < p->y.n && status == FC_OK; n += images) {
+        const fc_problem q = stretch_of(p, n, fc_min(images, p->y.n - n));
         status = run_on_copies(&q, writes, memory, run);
     }
     fc_scratch_release(memory);

@@ -48,7 +48,7 @@ typedef struct {
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
-/* Whose v is 16 x 36 x 64 floats = 147 KiB for each tile of 64 channels. */
+/* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
 enum { FC_MAX_PHASES = 16 };
 
 /* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others reads 8 MiB at
@@ -100,7 +100,7 @@ static inline int64_t fc_padded_h(const fc_tiles *t)
 }
 static inline int64_t fc_padded_w(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_w, t->phases_w); }
 
-/* Every gap_h-th row and every gap_w-th column of an image: x from (x_h.first, x_w.first) on, y from (row, column) on. */
+/* Every gap_h-th row and every gap_w-th column of an image: x from (h.first, w.first) on, y from (row, column) on. */
 typedef struct {
     int64_t n, row, column;
     fc_residue h, w;
@@ -110,10 +110,10 @@ fc_tile_image fc_tile_image_at(const fc_tiles *, int64_t index);
 fc_image fc_tile_image_x(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
 fc_image fc_tile_image_y(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
 
-/* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x and y whose channels
- * are; y is read (grad_y) or written. Their bytes. */
+/* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x and y with channels
+ * last, in stretches of images; where these are too large, in place, element by element. `writes`: y is the output, or grad_y. */
 fc_status fc_run_on_pixels(const fc_problem *, int writes, fc_run *);
-int64_t fc_pixels_bytes(const fc_problem *);
+int64_t fc_pixels_bytes(const fc_problem *); /* of the copies */
 
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
 static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
