@@ -42,12 +42,12 @@ typedef struct {
 
 typedef enum { FC_AUTO = 0, FC_DIRECT = 1, FC_WINOGRAD = 2 } fc_algorithm;
 
-/* y = clamp(y * scale[k] + bias[k] + residual, lower, upper), applied while y is in registers.
- * NaN passes through the clamp. Null pointers mean 1, 0 and 0. */
+/* y = clamp(y * scale[k] + bias[k] + residual, lower, upper), applied while y is in registers, by direct convolution with a scale in a
+ * pass over y. NaN passes through the clamp. Null pointers mean 1, 0 and 0. */
 typedef struct {
     const void *scale;       /* scale[out_channels] */
     const void *bias;        /* bias[out_channels] */
-    const fc_view *residual; /* same sizes as y, channels-last */
+    const fc_view *residual; /* same sizes as y, channels-last; not y itself */
     double lower, upper;     /* -inf, +inf: no clamp */
 } fc_epilogue;
 

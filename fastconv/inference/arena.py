@@ -54,7 +54,8 @@ class Pages:
 
     They are read once per call, mostly from memory, whose lines the processor fetches ahead up to
     the end of a page: so they share one block of whole huge pages, of `expected` bytes, and then
-    blocks as large as all before. What nobody writes to takes no memory.
+    blocks as large as all before. What nobody writes to takes no physical memory; where the system
+    grants no more, a block is as small as its first array.
     """
 
     def __init__(self, expected: int) -> None:
@@ -67,7 +68,11 @@ class Pages:
         if whole > self._left.size:
             block = max(whole, self._taken or self._expected)
             block = block if block < HUGE // 2 else -(-block // HUGE) * HUGE
-            self._left = np.frombuffer(self._pool.take(block), np.uint8)
+            try:
+                memory = self._pool.take(block)
+            except MemoryError:
+                memory = self._pool.take(whole)
+            self._left = np.frombuffer(memory, np.uint8)
         self._taken += whole
         array, self._left = self._left[:size], self._left[whole:]
         return array

@@ -19,7 +19,7 @@ from ..functional._checks import flag, float_dtype
 from ..nn.module import Module, unfit
 from .arena import Pages, aligned, place
 from .chains import link
-from .graph import Array, Buffer, Graph, Node, Shape, Spread, Value
+from .graph import LARGE, Array, Buffer, Graph, Node, Shape, Spread, Value
 from .report import StepReport, report
 from .rules import walk
 from .weights import Weights, frozen, strides
@@ -124,7 +124,8 @@ class Plan:
             empty = (0,) * max(parameter.ndim, 1)
             parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
         # prepared weights have whole vectors of outputs: an eighth more at most, mostly
-        given = sum(0 if node.weight is None else node.weight.size for node in graph.nodes)
+        weights = [node.weight.size for node in graph.nodes if node.weight is not None]
+        given = sum(size for size in weights if size < LARGE)  # larger ones are read where they are
         pages = Pages(given * dtype.itemsize * 9 // 8)
         # drops those of the nodes
         self._weights = [Weights(node, dtype, pages) for node in graph.nodes]

@@ -154,7 +154,8 @@ INLINE vec vgreatest(vec a, vec best)
 #endif
 }
 
-/* The first `count` lanes, 0 < count < VL (a cache line takes VL too); the others read as zero and are not touched in memory.
+/* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. Loads take VL too, and stores of
+ * vectors that are a cache line; narrower ones would store nothing.
  * vload_tail of vectors narrower than a cache line takes count <= 0 too: none. */
 #if FC_VECTOR_BYTES == 64 && FC_F32
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p); }
