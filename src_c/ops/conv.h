@@ -62,6 +62,8 @@ int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_p
 void fc_lay_down(fc_problem *); /* a tall, narrow image is turned on its side */
 void fc_turn_tall(fc_problem *); /* depthwise and grouped: a column of taps becomes a row */
 void fc_turn_where_better(fc_problem *); /* direct: where that saves multiplications by padding */
+/* Pairs of an output and a tap along an axis that meet in x. */
+int64_t fc_pairs_inside(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size);
 /* Rows and columns of the kernel that meet nothing but padding are cut off; whether there were any. */
 int fc_trim(fc_problem *);
 /* A 1x1 problem whose rows (and images) follow each other without gaps becomes one long row. */

@@ -125,25 +125,14 @@ static int is_almost_depthwise(const fc_problem *p)
     return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
 }
 
-/* Pairs of an output and a tap that meet in x, along an axis: direct convolution leaves out the others. Stride 1. */
-static int64_t pairs_inside(int64_t taps, int64_t outputs, int64_t dilation, int64_t pad, int64_t size)
-{
-    int64_t pairs = 0;
-    for (int64_t u = 0; u < taps; u++) {
-        const fc_range r = fc_seeing_outputs(u, outputs, 1, dilation, pad, size);
-        pairs += r.end - r.first;
-    }
-    return pairs;
-}
-
-/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. Columns of padding are left
- * out where a dilation makes them many. */
+/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. It leaves out rows of padding,
+ * and columns where a dilation makes them many. */
 static double direct_products(const fc_problem *p)
 {
-    const int64_t rows = p->stride_h == 1 ? pairs_inside(p->kernel_h, p->y.h, p->dilation_h, p->pad_top, p->x.h)
+    const int64_t rows = p->stride_h == 1 ? fc_pairs_inside(p->kernel_h, p->y.h, 1, p->dilation_h, p->pad_top, p->x.h)
                                           : p->kernel_h * p->y.h,
                   columns = p->stride_w == 1 && p->dilation_w > 1
-                                ? pairs_inside(p->kernel_w, p->y.w, p->dilation_w, p->pad_left, p->x.w)
+                                ? fc_pairs_inside(p->kernel_w, p->y.w, 1, p->dilation_w, p->pad_left, p->x.w)
                                 : p->kernel_w * p->y.w;
     return (double)rows * (double)columns;
 }

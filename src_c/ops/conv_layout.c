@@ -108,8 +108,7 @@ void fc_turn_tall(fc_problem *p)
         turn(p);
 }
 
-/* Pairs of an output and a tap along an axis that meet in x. */
-static int64_t pairs_inside(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
+int64_t fc_pairs_inside(int64_t taps, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
 {
     int64_t pairs = 0;
     for (int64_t t = 0; t < taps; t++) {
@@ -123,8 +122,8 @@ static int64_t pairs_inside(int64_t taps, int64_t outputs, int64_t stride, int64
  * 17x17 has a tenth less to do. Less than 1 / 32 is no reason. */
 static int is_better_turned(const fc_problem *p)
 {
-    const int64_t rows = pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
-    const int64_t columns = pairs_inside(p->kernel_w, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    const int64_t rows = fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+    const int64_t columns = fc_pairs_inside(p->kernel_w, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
     const double now = (double)rows * (double)(p->kernel_w * p->y.w),
                  then = (double)columns * (double)(p->kernel_h * p->y.h);
     return p->y.h >= NARROW && then * 32 < now * 31;
