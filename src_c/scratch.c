@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "scratch.h"
 #include "fastconv.h"
+#include "threads.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -88,7 +89,7 @@ static header *allocate(size_t bytes)
     return block;
 }
 
-static _Thread_local struct {
+static FC_THREAD_LOCAL struct {
     void *memory;
     size_t bytes;
     bool used;

@@ -61,7 +61,7 @@ static struct {
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static _Atomic int num_threads = 1;
-static _Thread_local bool alone;
+static FC_THREAD_LOCAL bool alone;
 
 static inline void relax(void)
 {

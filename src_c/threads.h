@@ -3,6 +3,14 @@
 #define FC_THREADS_H
 #include <stdint.h>
 
+/* Of a library that is loaded later glibc makes a thread's variables when it first touches one, and ends the process where there is no
+ * memory for that. Ours are 25 bytes, which fit in what every thread has for such libraries from its start. */
+#ifdef __GLIBC__
+#define FC_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define FC_THREAD_LOCAL _Thread_local
+#endif
+
 typedef void fc_task(void *context, int64_t task, int slot);
 
 /* Like

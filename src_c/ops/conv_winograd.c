@@ -482,7 +482,10 @@ static void store_tiles(const plan *s, const fc_tile_block *b, int64_t group, co
         s->p->k->fence();
 }
 
-/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly. */
+/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly, in memory that
+ * was the tiles': there is enough of it (repair_bytes). */
+static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
+
 static fc_status repair(const plan *s)
 {
     const int64_t item = (int64_t)s->p->item;
@@ -651,7 +654,7 @@ static int64_t flags_bytes(const plan *s) { return fc_round_up(s->p->y.n, 64); }
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.thread_bytes + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
+    return fc_max(s.thread_bytes, repair_bytes(p)) + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
            (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
@@ -682,12 +685,16 @@ static fc_status run(const fc_problem *p)
     const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
     const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(&s);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(zeros + flags + shared, slots, s.thread_bytes);
-    if (!scratch)
+    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, fc_max(s.thread_bytes, repair_bytes(p)));
+    s.spoilt = fc_scratch_acquire((size_t)flags);
+    if (!scratch || !s.spoilt) {
+        fc_scratch_release(scratch);
+        fc_scratch_release(s.spoilt);
         return FC_ENOMEM;
+    }
     s.tiles.zeros = memset(scratch, 0, (size_t)zeros);
-    s.spoilt = memset(scratch + zeros, 0, (size_t)flags);
-    s.v = scratch + zeros + flags;
+    memset(s.spoilt, 0, (size_t)flags);
+    s.v = scratch + zeros;
     s.threads = s.v + shared;
     s.u = s.prepared ? p->packed : s.v;
     if (s.by_panels) {
@@ -703,8 +710,9 @@ static fc_status run(const fc_problem *p)
             fc_parallel_in(slots, p->groups * s.panels, store_weights, &job);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = repair(&s);
     fc_scratch_release(scratch);
+    const fc_status status = repair(&s);
+    fc_scratch_release(s.spoilt);
     return status;
 }
 

@@ -53,7 +53,7 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     const int64_t taps_h = p->kernel_h == 1 ? 1 : t.taps, taps_w = p->kernel_w == 1 ? 1 : t.taps;
     t.in_h = fc_tile_inputs(taps_h), t.in_w = fc_tile_inputs(taps_w);
     t.out_h = fc_tile_outputs(taps_h), t.out_w = fc_tile_outputs(taps_w);
-    t.span_h = fc_extent(t.out_h, fc_padded_h(&t), t.step, 1),
+    t.span_h = fc_extent(t.out_h, fc_padded_h(&t), t.step, 1);
     t.span_w = fc_extent(t.out_w, fc_padded_w(&t), t.step, 1);
     t.points = t.in_h * t.in_w;
     t.upright = taps_w == 1;
