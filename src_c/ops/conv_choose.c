@@ -288,8 +288,10 @@ static int winograd_pays(const fc_problem *p)
 {
     const double margin = 2 * p->out_channels <= p->k->vector_lanes ? 0.7 : 0.9;
     const int64_t least_in = 2 * p->out_channels <= p->k->vector_lanes ? p->k->vector_lanes : 8;
-    return fc_conv_winograd_serves(p) && p->in_channels >= least_in && winograd_cost(p) <= least_cost(p) * margin &&
-           !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < winograd_cost(p));
+    if (!fc_conv_winograd_serves(p) || p->in_channels < least_in)
+        return 0;
+    const double cost = winograd_cost(p);
+    return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
 static int phases_pay(const fc_problem *p)

@@ -38,10 +38,13 @@ static void set_phases(fc_tiles *t)
     t->phases_w = pieces(p->kernel_w, t->taps), t->phases = t->phases_w * pieces(p->kernel_h, t->taps);
 }
 
+/* Dilation of an axis with several taps. */
+static int64_t gap(int64_t kernel, int64_t dilation) { return kernel == 1 ? 1 : dilation; }
+
 static void set_residues(fc_tiles *t)
 {
     const fc_problem *p = t->p;
-    t->gap_h = p->kernel_h == 1 ? 1 : p->dilation_h, t->gap_w = p->kernel_w == 1 ? 1 : p->dilation_w;
+    t->gap_h = gap(p->kernel_h, p->dilation_h), t->gap_w = gap(p->kernel_w, p->dilation_w);
     t->residues_h = fc_min(t->gap_h, p->y.h), t->residues_w = fc_min(t->gap_w, p->y.w);
 }
 
@@ -83,8 +86,7 @@ void fc_set_block(fc_tiles *t, int64_t block)
 /* ---- residues of planes ------------------------------------------------------------------------------------------------*/
 static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
 {
-    const fc_tiles t = fc_make_tiles(p);
-    if (t.gap_h * t.gap_w == 1 || v->stride_c == 1)
+    if (gap(p->kernel_h, p->dilation_h) * gap(p->kernel_w, p->dilation_w) == 1 || v->stride_c == 1)
         return 0;
     return fc_round_up(images * v->h * v->w * v->c * (int64_t)p->item, FC_LINE_BYTES);
 }
