@@ -53,10 +53,15 @@ def check_weight(function: str, shape: tuple[int, ...], axes: int, layout: str) 
 def _winograd_serves(
     kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> bool:
+    if len(kernel) == 1 or min(kernel) == 1:
+        axis = kernel.index(max(kernel))
+        taps, step = kernel[axis], stride[axis]
+        if step == 1:
+            return 2 <= taps <= 64
+        return step < taps <= 5 * step and step <= 16 and dilation[axis] == 1
     if stride == (2, 2):
         return kernel[0] == kernel[1] and 3 <= kernel[0] <= 10 and max(dilation) == 1
-    most = 64 if len(kernel) == 1 or min(kernel) == 1 else 16
-    return max(stride) == 1 and 2 <= max(kernel) <= most
+    return max(stride) == 1 and max(kernel) <= 16
 
 
 def weight_layout(axes: int, transposed: bool = False) -> str:
@@ -120,7 +125,8 @@ def resolve(
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
             f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
-            "up to 16x16, with stride 1, and 3x3 to 10x10 with stride 2 and dilation 1, "
+            "up to 16x16, with stride 1, with dilation 1 also 3x3 to 10x10 with stride 2 and one "
+            "axis with a stride up to 16 and 5 taps for each of its steps, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

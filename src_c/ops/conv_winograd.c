@@ -59,7 +59,7 @@ typedef struct {
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
-    int joined; /* u[e][phase][channel]: all phases have all points */
+    int joined; /* u[e][phase][channel], else phases have fewer weights than points */
     int64_t each, halves; /* by panels, see piece_at */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
@@ -131,7 +131,7 @@ static plan make_plan(const fc_problem *p)
         const int64_t line = s.tiles.k->line, weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
         s.tiles.chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
     }
-    s.joined = !fc_has_short_phases(&s.tiles);
+    s.joined = !fc_has_single_taps(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
     s.few = s.by_panels && taps_of(&s) == 9 && s.tiles.phases == 1 && s.tiles.points == FC_WINOGRAD_MAX_POINTS &&
             s.block <= FEW_TILES && s.tiles.k->multiply_few[1];
@@ -222,7 +222,7 @@ static phase_taps taps_of_phase(const plan *s, const fc_tile_phase *f, const cha
                   w = p->kernel_w == 1 ? 1 : t->taps, in_h = fc_min(h, fc_ceil_div(p->kernel_h - f->row, step)),
                   in_w = fc_min(w, fc_ceil_div(p->kernel_w - f->column, step));
     phase_taps k = {taps + (f->row * row + f->column * tap) * item, step * row, step * tap};
-    if (!fc_has_short_phases(t) && (in_h < h || in_w < w)) {
+    if (!fc_has_single_taps(t) && (in_h < h || in_w < w)) {
         memset(pad, 0, (size_t)(h * w * columns * item));
         for (int64_t u = 0; u < in_h; u++)
             for (int64_t v = 0; v < in_w; v++)
@@ -243,10 +243,10 @@ static void transform_taps(const plan *s, int64_t width, const char *taps, int64
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)s->p->item, rows = rows_of(t, channels), columns = count * width;
     for (int64_t i = 0; i < t->phases; i++) {
-        const fc_tile_phase f = fc_tile_phase_at(t, i);
+        const fc_tile_phase f = t->phase[i];
         const phase_taps k = taps_of_phase(s, &f, taps, row, tap, columns, pad);
         char *to = u + c * width * item;
-        if (f.last == FC_WHOLE_TILE)
+        if (s->joined || f.last == FC_WHOLE_TILE)
             t->k->weights[t->taps](k.at, k.row, k.tap, columns, to, s->u_point);
         else if (f.last)
             s->p->k->winograd_small_line->weights[2](k.at, 0, f.last == FC_LAST_ROW ? k.row : k.tap, columns, to,
@@ -398,12 +398,12 @@ static void multiply(const plan *s, const fc_tile_block *b, const piece *k, int6
         product.tiles = slots.count;
         product.phases = 0;
         if (s->joined)
-            product.u[product.phases++] = u + e * s->u_point * item;
+            product.u[product.phases++] = u + (e * s->u_point + phases.first * rows * k->width) * item;
         else
             for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
                 if (f >= phases.first)
                     product.u[product.phases++] =
-                        u + weight_at(t, first, fc_tile_phase_at(t, f).last, e) * s->u_point * item;
+                        u + weight_at(t, first, t->phase[f].last, e) * s->u_point * item;
         product.channels = (phases.end - phases.first) * rows;
         product.phase_channels = product.channels / product.phases;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
@@ -641,11 +641,12 @@ static void run_panel(void *context, int64_t task, int slot)
 int fc_conv_winograd_serves(const fc_problem *p)
 {
     const int64_t most = fc_max(p->kernel_h, p->kernel_w);
-    if (p->stride_h == 2 && p->stride_w == 2)
-        return p->kernel_h == p->kernel_w && most > 2 && most <= 2 * FC_WINOGRAD_MAX_KERNEL && p->dilation_h == 1 &&
-               p->dilation_w == 1;
-    return p->stride_h == 1 && p->stride_w == 1 && most > 1 &&
-           most <= (fc_min(p->kernel_h, p->kernel_w) == 1 ? MAX_LINE : MAX_SQUARE);
+    const int wide = p->kernel_h == 1, line = fc_min(p->kernel_h, p->kernel_w) == 1;
+    const int64_t step = wide ? p->stride_w : p->stride_h, dilation = wide ? p->dilation_w : p->dilation_h;
+    if (!line && (p->stride_h != p->stride_w || (step > 1 && (step > 2 || p->kernel_h != p->kernel_w || p->dilation_w > 1))))
+        return 0;
+    return step == 1 ? most > 1 && most <= (line ? MAX_LINE : MAX_SQUARE)
+                     : most > step && most <= step * FC_WINOGRAD_MAX_KERNEL && step <= FC_MAX_PHASES && dilation == 1;
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }

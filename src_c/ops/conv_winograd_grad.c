@@ -282,7 +282,7 @@ static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channe
     const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0),
                   tap = channels * s->panel, row = fc_padded_w(t) * tap;
     for (int64_t i = 0; i < t->phases; i++) {
-        const fc_tile_phase f = fc_tile_phase_at(t, i);
+        const fc_tile_phase f = t->phase[i];
         const char *from = sum + i * rows * s->sum_row * item;
         char *to = taps + (f.row * row + f.column * tap) * item;
         for (int64_t c = 0; c < channels; c++)

@@ -25,17 +25,51 @@ static int64_t piece_taps(int64_t h, int64_t w)
     return best;
 }
 
+/* Phases along an axis, the first `whole` of which have a tap at the last place, if any do. */
+typedef struct {
+    int64_t count, whole, step; /* pixels, and taps, from one to the next */
+} phase_axis;
+
+static phase_axis phases_along(const fc_tiles *t, int64_t kernel)
+{
+    if (kernel == 1)
+        return (phase_axis){1, 1, 0};
+    if (t->step > 1)
+        return (phase_axis){t->step, kernel - t->step * (t->taps - 1), 1};
+    const int64_t count = pieces(kernel, t->taps);
+    return (phase_axis){count, count > 1 ? kernel / t->taps : 1, t->taps};
+}
+
+static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const phase_axis *w, fc_range columns)
+{
+    for (int64_t i = rows.first; i < rows.end; i++)
+        for (int64_t j = columns.first; j < columns.end; j++)
+            t->phase[t->phases++] =
+                (fc_tile_phase){i * h->step, j * w->step,
+                                (i < h->whole ? FC_LAST_ROW : 0) | (j < w->whole ? FC_LAST_COLUMN : 0)};
+}
+
+/* In an order in which those of any point are neighbours. */
 static void set_phases(fc_tiles *t)
 {
     const fc_problem *p = t->p;
-    t->step = p->stride_h;
-    if (t->step > 1) {
-        t->taps = fc_ceil_div(p->kernel_h, t->step);
-        t->phases_w = t->step, t->phases = t->step * t->step;
-        return;
-    }
-    t->taps = piece_taps(p->kernel_h, p->kernel_w);
-    t->phases_w = pieces(p->kernel_w, t->taps), t->phases = t->phases_w * pieces(p->kernel_h, t->taps);
+    t->step = p->kernel_h == 1 ? p->stride_w : p->stride_h;
+    t->taps = t->step > 1 ? fc_ceil_div(fc_max(p->kernel_h, p->kernel_w), t->step)
+                          : piece_taps(p->kernel_h, p->kernel_w);
+    const phase_axis h = phases_along(t, p->kernel_h), w = phases_along(t, p->kernel_w);
+    const fc_range rows = {0, h.whole}, short_rows = {h.whole, h.count}, columns = {0, w.whole},
+                   short_columns = {w.whole, w.count};
+    add_phases(t, &h, rows, &w, short_columns);
+    const int64_t first = t->phases;
+    add_phases(t, &h, rows, &w, columns);
+    const int64_t whole_rows = t->phases;
+    add_phases(t, &h, short_rows, &w, columns);
+    const int64_t whole_columns = t->phases;
+    add_phases(t, &h, short_rows, &w, short_columns);
+    t->phases_at[0][0] = (fc_range){0, t->phases};
+    t->phases_at[0][1] = (fc_range){first, whole_columns};
+    t->phases_at[1][0] = (fc_range){0, whole_rows};
+    t->phases_at[1][1] = (fc_range){first, whole_rows};
 }
 
 /* Dilation of an axis with several taps. */
@@ -256,7 +290,7 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
     for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
         const int64_t channels = fc_min(t->chunk, p->in_channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
-            const fc_tile_phase f = fc_tile_phase_at(t, i);
+            const fc_tile_phase f = t->phase[i];
             const int last = (f.last & wanted) | (t->phases > 1 ? FC_WHOLE_PARTS : 0);
             const char *from = x + (f.row * row + f.column * pixel + c) * item;
             if (inner)
@@ -270,7 +304,7 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
 
 static int64_t strip_row(const fc_tiles *t)
 {
-    return (t->step * t->out_w * (t->longest_run - 1) + t->span_w) * t->p->in_channels;
+    return (t->p->stride_w * t->out_w * (t->longest_run - 1) + t->span_w) * t->p->in_channels;
 }
 
 int64_t fc_tiles_strip_bytes(const fc_tiles *t)
@@ -327,10 +361,16 @@ fc_tile_run fc_run_at(const fc_tiles *t, const fc_tile_block *b, int64_t tile, i
     return r;
 }
 
+static int has_short_phases(const fc_tiles *t)
+{
+    const fc_range least = t->phases_at[1][1];
+    return least.end - least.first < t->phases;
+}
+
 fc_tile_slots fc_slots_of(const fc_tiles *t, const fc_tile_block *b, int e)
 {
     const int64_t *kinds = b->kinds, tiles = kinds[FC_TILE_KINDS];
-    if (tiles == kinds[FC_WHOLE + 1] - kinds[FC_WHOLE])
+    if (tiles == kinds[FC_WHOLE + 1] - kinds[FC_WHOLE] && !has_short_phases(t))
         return (fc_tile_slots){0, tiles, (int)t->points - e};
     const int last_row = e / t->in_w == t->in_h - 1, last_column = e % t->in_w == t->in_w - 1;
     const int64_t first = last_column ? kinds[FC_WHOLE] : 0, end = kinds[last_row      ? FC_SHORT_ROW
@@ -342,10 +382,10 @@ fc_tile_slots fc_slots_of(const fc_tiles *t, const fc_tile_block *b, int e)
 static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
 {
     const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, step = tiles->step, step_w = step * tiles->out_w;
+    const int64_t item = (int64_t)p->item, step_w = p->stride_w * tiles->out_w;
     const fc_tile_image at = fc_tile_image_at(tiles, r->n);
-    const int64_t top = step * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - at.h.pad;
-    const int64_t first = step * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - at.w.pad;
+    const int64_t top = p->stride_h * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - at.h.pad;
+    const int64_t first = p->stride_w * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - at.w.pad;
     const fc_image image = fc_tile_image_x(tiles, &at, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
     int64_t row = image.stride_h, pixel = image.stride_w;
@@ -360,11 +400,11 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
     fc_tile_place place = fc_first_place(tiles, r, tiles->parts);
     for (int64_t column = r->column; column < r->column + r->count;) {
         if (tiles->fetch)
-            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, step * tiles->out_h,
+            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, p->stride_h * tiles->out_h,
                             step_w, row * item, pixel * item, p->in_channels * item);
         transform_tile(tiles, &image, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel,
                        v + place.at * item);
-        const int64_t wide = column < tiles->whole_columns ? step_w : step_w - step;
+        const int64_t wide = column < tiles->whole_columns ? step_w : step_w - p->stride_w;
         left += wide;
         x += wide * pixel * item;
         fc_next_place(tiles, r, ++column, &place);

@@ -7,13 +7,23 @@
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
  * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
+    int64_t row, column; /* of its first pixel, and of its first tap */
+    int last; /* whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN */
+} fc_tile_phase;
+
+/* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
+enum { FC_MAX_PHASES = 16 };
+
+typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
     /* A convolution may be a sum of several with fewer taps and stride 1, its phases: with stride 2, those by the even and the odd taps,
      * whose inputs are the even and the odd pixels of a tile; of a larger or an oblong kernel its pieces, neighbouring taps, whose
-     * inputs are as many pixels further on. Taps that a phase has beyond the kernel are 0. The sum is one over phases and channels. */
-    int64_t step, phases; /* the stride, along either axis */
-    int64_t phases_w; /* of a row of phases */
+     * inputs are as many pixels further on. Taps that a phase has beyond the kernel are 0: without one at the last place along an
+     * axis it is 0 at the last point, infinity, there. The sum is one over phases and channels. */
+    int64_t step, phases; /* the stride, along an axis with several taps */
+    fc_tile_phase phase[FC_MAX_PHASES];
+    fc_range phases_at[2][2]; /* those that a point has: in the last row or not, in the last column or not */
     int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
     int64_t gap_h, gap_w; /* dilation: pixels that are neighbours to a tile stand so far apart */
     int64_t residues_h, residues_w; /* an image is so many of tiles */
@@ -48,9 +58,6 @@ typedef struct {
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
-/* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
-enum { FC_MAX_PHASES = 16 };
-
 /* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others reads 8 MiB at
  * 50 GB/s and 16 MiB at 15 to 20, as from memory. */
 enum { FC_SHARE_BYTES = 8 << 20 };
@@ -62,43 +69,27 @@ static inline int64_t fc_tile_inputs(int64_t taps)
 }
 static inline int64_t fc_tile_outputs(int64_t taps) { return fc_tile_inputs(taps) - taps + 1; }
 
-/* A 3 x 3 kernel with stride 2 has phases with one tap along an axis: they do not have the last point. Others have all points. */
-static inline int fc_has_short_phases(const fc_tiles *t) { return t->step == 2 && t->p->kernel_h == 3; }
-
-/* Phases of stride 2 in an order in which those with a second tap along the rows, along the columns and along both are neighbours. */
-typedef struct {
-    int64_t row, column; /* of its first pixel, and of its first tap */
-    int last; /* what is wanted of its tiles */
-} fc_tile_phase;
-static inline fc_tile_phase fc_tile_phase_at(const fc_tiles *t, int64_t index)
+/* A 3 x 3 kernel with stride 2 has phases with one tap along an axis, which have the same transformed weight at all points of it. */
+static inline int fc_has_single_taps(const fc_tiles *t)
 {
-    if (t->step == 1)
-        return (fc_tile_phase){index / t->phases_w * t->taps, index % t->phases_w * t->taps, FC_WHOLE_TILE};
-    const int64_t row = index / 2, column = index == 0 || index == 3;
-    return (fc_tile_phase){
-        row, column, fc_has_short_phases(t) ? (row ? 0 : FC_LAST_ROW) | (column ? 0 : FC_LAST_COLUMN) : FC_WHOLE_TILE};
+    return t->step == 2 && t->p->kernel_h == 3 && t->p->kernel_w == 3;
 }
-/* The phases of a point: those whose rows (columns) have one tap are 0 at a point of the last row (column). The first two are left at
- * the last row, the middle two at the last column, the second in the corner. */
+/* The phases that are not 0 at a point. */
 static inline fc_range fc_phases_at(const fc_tiles *t, int e)
 {
-    if (!fc_has_short_phases(t))
-        return (fc_range){0, t->phases};
-    const int tile = FC_WINOGRAD_SMALL_TILE, last_row = e / tile == tile - 1, last_column = e % tile == tile - 1;
-    return (fc_range){last_column, last_row ? 2 : last_column ? 3 : 4};
+    const int last_row = t->in_h > 1 && e / t->in_w == t->in_h - 1,
+              last_column = t->in_w > 1 && e % t->in_w == t->in_w - 1;
+    return t->phases_at[last_row][last_column];
 }
 fc_tiles fc_make_tiles(const fc_problem *);
 
 /* Taps of the kernel with those that are 0, along the rows and the columns. */
-static inline int64_t fc_padded_taps(const fc_tiles *t, int64_t kernel, int64_t phases)
+static inline int64_t fc_padded_taps(const fc_tiles *t, int64_t kernel)
 {
-    return kernel == 1 || fc_has_short_phases(t) ? kernel : t->step == 1 ? phases * t->taps : t->step * t->taps;
+    return kernel == 1 || fc_has_single_taps(t) ? kernel : fc_round_up(kernel, t->step == 1 ? t->taps : t->step);
 }
-static inline int64_t fc_padded_h(const fc_tiles *t)
-{
-    return fc_padded_taps(t, t->p->kernel_h, t->phases / t->phases_w);
-}
-static inline int64_t fc_padded_w(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_w, t->phases_w); }
+static inline int64_t fc_padded_h(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_h); }
+static inline int64_t fc_padded_w(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_w); }
 
 /* Every gap_h-th row and every gap_w-th column of an image: x from (h.first, w.first) on, y from (row, column) on. */
 typedef struct {
@@ -118,7 +109,9 @@ int64_t fc_pixels_bytes(const fc_problem *); /* of the copies */
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
 static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
 {
-    const int last = fc_tile_phase_at(t, index).last;
+    const int last = t->phase[index].last;
+    if (!fc_has_single_taps(t))
+        return t->points;
     return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
 }
 /* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
@@ -146,13 +139,13 @@ static inline int fc_tile_wanted(const fc_tiles *t, int64_t row, int64_t column)
     return t->upright ? (rows ? FC_LAST_COLUMN : 0) : (rows ? FC_LAST_ROW : 0) | (columns ? FC_LAST_COLUMN : 0);
 }
 /* Multiplications of `rows` by `columns` tiles, of which some are whole, for each pair of channels: one for each point and phase, but
- * for the last row (column) of points of short tiles, and of phases with one tap along it. */
+ * for the last row (column) of points of short tiles, and of phases without a tap there. */
 static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t whole_rows, int64_t columns,
                                      int64_t whole_columns)
 {
     int64_t sum = 0;
     for (int64_t i = 0; i < t->phases; i++) {
-        const int last = fc_tile_phase_at(t, i).last;
+        const int last = t->phase[i].last;
         sum += (rows * (t->in_h - 1) + (last & FC_LAST_ROW ? whole_rows : 0)) *
                (columns * (t->in_w - 1) + (last & FC_LAST_COLUMN ? whole_columns : 0));
     }
@@ -219,7 +212,7 @@ static inline void fc_next_place(const fc_tiles *t, const fc_tile_run *r, int64_
     else if (--p->left == 0)
         p->at += p->parts * fc_part_elements(t) - t->share * t->k->line, p->left = t->share;
 }
-/* The slots of a block that need point e, and how many points from e on are alike. */
+/* The slots of a block that need point e, and how many points from e on are alike, in their phases too. */
 typedef struct {
     int64_t first, count;
     int points;
