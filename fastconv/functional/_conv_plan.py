@@ -58,7 +58,7 @@ def _winograd_serves(
         taps, step = kernel[axis], stride[axis]
         if step == 1:
             return 2 <= taps <= 64
-        return step < taps <= 5 * step and step <= 16 and dilation[axis] == 1
+        return step < taps <= min(64, 16 // step * step * 5) and dilation[axis] == 1
     if stride == (2, 2):
         return kernel[0] == kernel[1] and 3 <= kernel[0] <= 10 and max(dilation) == 1
     return max(stride) == 1 and max(kernel) <= 16
@@ -126,7 +126,7 @@ def resolve(
         raise ValueError(
             f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
             "up to 16x16, with stride 1, with dilation 1 also 3x3 to 10x10 with stride 2 and one "
-            "axis with a stride up to 16 and 5 taps for each of its steps, "
+            "axis with a stride up to 16 and more taps, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

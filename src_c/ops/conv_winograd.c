@@ -86,7 +86,7 @@ static int64_t all_rows_of(const plan *s, int64_t channels)
 }
 
 /* Whether a phase has taps beyond the kernel. */
-static int is_padded(const fc_tiles *t) { return fc_padded_h(t) > t->p->kernel_h || fc_padded_w(t) > t->p->kernel_w; }
+static int is_padded(const fc_tiles *t) { return t->padded_h > t->p->kernel_h || t->padded_w > t->p->kernel_w; }
 
 static plan make_plan(const fc_problem *p)
 {
@@ -640,13 +640,18 @@ static void run_panel(void *context, int64_t task, int slot)
 
 int fc_conv_winograd_serves(const fc_problem *p)
 {
-    const int64_t most = fc_max(p->kernel_h, p->kernel_w);
     const int wide = p->kernel_h == 1, line = fc_min(p->kernel_h, p->kernel_w) == 1;
-    const int64_t step = wide ? p->stride_w : p->stride_h, dilation = wide ? p->dilation_w : p->dilation_h;
-    if (!line && (p->stride_h != p->stride_w || (step > 1 && (step > 2 || p->kernel_h != p->kernel_w || p->dilation_w > 1))))
+    const int64_t most = fc_max(p->kernel_h, p->kernel_w), step = wide ? p->stride_w : p->stride_h,
+                  dilation = wide ? p->dilation_w : p->dilation_h;
+    if (!line && p->stride_h != p->stride_w)
         return 0;
-    return step == 1 ? most > 1 && most <= (line ? MAX_LINE : MAX_SQUARE)
-                     : most > step && most <= step * FC_WINOGRAD_MAX_KERNEL && step <= FC_MAX_PHASES && dilation == 1;
+    if (step == 1)
+        return most > 1 && most <= (line ? MAX_LINE : MAX_SQUARE);
+    if (most <= step || dilation > 1)
+        return 0;
+    if (line)
+        return most <= fc_min(MAX_LINE, FC_MAX_PHASES / step * step * FC_WINOGRAD_MAX_KERNEL);
+    return step == 2 && p->kernel_h == p->kernel_w && p->dilation_w == 1 && most <= 2 * FC_WINOGRAD_MAX_KERNEL;
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }

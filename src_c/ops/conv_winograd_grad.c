@@ -108,7 +108,7 @@ static plan make_plan(const fc_problem *p)
     s.strip_y_bytes =
         p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * p->out_channels);
     s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes,
-                            bytes_of(&s, fc_padded_h(&s.tiles) * fc_padded_w(&s.tiles) * CHUNK * s.panel));
+                            bytes_of(&s, s.tiles.padded_h * s.tiles.padded_w * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     if (s.by_panels)
@@ -280,7 +280,7 @@ static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channe
     const fc_problem *p = s->p;
     const fc_tiles *t = &s->tiles;
     const int64_t item = (int64_t)p->item, k0 = panel * s->panel, columns = fc_min(s->panel, p->out_channels - k0),
-                  tap = channels * s->panel, row = fc_padded_w(t) * tap;
+                  tap = channels * s->panel, row = t->padded_w * tap;
     for (int64_t i = 0; i < t->phases; i++) {
         const fc_tile_phase f = t->phase[i];
         const char *from = sum + i * rows * s->sum_row * item;

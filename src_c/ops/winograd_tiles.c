@@ -5,39 +5,60 @@
 #include "../scratch.h"
 #include "../threads.h"
 
-/* Pieces of `taps` along an axis. */
-static int64_t pieces(int64_t kernel, int64_t taps) { return kernel == 1 ? 1 : fc_ceil_div(kernel, taps); }
+/* Phases along an axis, those that have a tap at the last place before the others. */
+typedef struct {
+    int64_t count, whole, first[FC_MAX_PHASES]; /* count may be too large; first taps, and pixels */
+    int64_t padded; /* taps, with those beyond the kernel */
+} phase_axis;
 
-/* Taps along an axis of a piece, stride 1: those with which there are the fewest products for each output. */
-static int64_t piece_taps(int64_t h, int64_t w)
+static phase_axis phases_along(int64_t kernel, int64_t step, int64_t taps)
 {
-    const int64_t most = fc_max(h, w), least = fc_min(h, w);
-    if (most <= FC_WINOGRAD_MAX_KERNEL && (least == most || least == 1))
-        return most;
+    const int64_t piece = step * taps;
+    phase_axis x = {.padded = kernel};
+    if (kernel == 1)
+        return (phase_axis){.count = 1, .whole = 1, .padded = 1};
+    for (int others = 0; others < 2; others++) {
+        for (int64_t a = 0; a < fc_min(step, kernel); a++)
+            for (int64_t tap = a; tap < kernel; tap += piece) {
+                const int64_t end = tap + piece - step + 1;
+                if ((end > kernel) != others)
+                    continue;
+                if (x.count < FC_MAX_PHASES)
+                    x.first[x.count] = tap;
+                x.count++;
+                x.padded = fc_max(x.padded, end);
+            }
+        if (!others)
+            x.whole = x.count;
+    }
+    if (x.whole == 0) /* an oblong kernel: what all lack is counted and multiplied nevertheless */
+        x.whole = x.count;
+    return x;
+}
+
+/* Products along an axis for each output of it. */
+static double products_along(const phase_axis *x, int64_t taps)
+{
+    const int64_t in = fc_tile_inputs(taps);
+    return (double)(x->whole * in + (x->count - x->whole) * (in - 1)) / (double)fc_tile_outputs(taps);
+}
+
+/* Taps along an axis of a phase: those with which there are the fewest products for each output, of the squares of the kernel itself if
+ * they are that small. */
+static int64_t phase_taps(const fc_problem *p, int64_t step)
+{
+    const int64_t h = p->kernel_h, w = p->kernel_w, all = fc_ceil_div(fc_max(h, w), step);
+    if (h == w && all <= FC_WINOGRAD_MAX_KERNEL)
+        return all;
     int64_t best = 0;
     double fewest = 0;
-    for (int64_t taps = 3; taps <= FC_WINOGRAD_MAX_KERNEL; taps++) {
-        const int64_t phases = pieces(h, taps) * pieces(w, taps);
-        const double out = (double)fc_tile_outputs(taps), products = (double)phases / (least == 1 ? out : out * out);
-        if (phases <= FC_MAX_PHASES && (!best || products < fewest))
+    for (int64_t taps = fc_min(h, w) == 1 ? 2 : 3; taps <= FC_WINOGRAD_MAX_KERNEL; taps++) {
+        const phase_axis rows = phases_along(h, step, taps), columns = phases_along(w, step, taps);
+        const double products = (h == 1 ? 1 : products_along(&rows, taps)) * (w == 1 ? 1 : products_along(&columns, taps));
+        if (rows.count * columns.count <= FC_MAX_PHASES && (!best || products < fewest))
             best = taps, fewest = products;
     }
     return best;
-}
-
-/* Phases along an axis, the first `whole` of which have a tap at the last place, if any do. */
-typedef struct {
-    int64_t count, whole, step; /* pixels, and taps, from one to the next */
-} phase_axis;
-
-static phase_axis phases_along(const fc_tiles *t, int64_t kernel)
-{
-    if (kernel == 1)
-        return (phase_axis){1, 1, 0};
-    if (t->step > 1)
-        return (phase_axis){t->step, kernel - t->step * (t->taps - 1), 1};
-    const int64_t count = pieces(kernel, t->taps);
-    return (phase_axis){count, count > 1 ? kernel / t->taps : 1, t->taps};
 }
 
 static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const phase_axis *w, fc_range columns)
@@ -45,7 +66,7 @@ static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const ph
     for (int64_t i = rows.first; i < rows.end; i++)
         for (int64_t j = columns.first; j < columns.end; j++)
             t->phase[t->phases++] =
-                (fc_tile_phase){i * h->step, j * w->step,
+                (fc_tile_phase){h->first[i], w->first[j],
                                 (i < h->whole ? FC_LAST_ROW : 0) | (j < w->whole ? FC_LAST_COLUMN : 0)};
 }
 
@@ -54,9 +75,10 @@ static void set_phases(fc_tiles *t)
 {
     const fc_problem *p = t->p;
     t->step = p->kernel_h == 1 ? p->stride_w : p->stride_h;
-    t->taps = t->step > 1 ? fc_ceil_div(fc_max(p->kernel_h, p->kernel_w), t->step)
-                          : piece_taps(p->kernel_h, p->kernel_w);
-    const phase_axis h = phases_along(t, p->kernel_h), w = phases_along(t, p->kernel_w);
+    t->taps = phase_taps(p, t->step);
+    const phase_axis h = phases_along(p->kernel_h, t->step, t->taps), w = phases_along(p->kernel_w, t->step, t->taps);
+    t->padded_h = fc_has_single_taps(t) ? p->kernel_h : h.padded;
+    t->padded_w = fc_has_single_taps(t) ? p->kernel_w : w.padded;
     const fc_range rows = {0, h.whole}, short_rows = {h.whole, h.count}, columns = {0, w.whole},
                    short_columns = {w.whole, w.count};
     add_phases(t, &h, rows, &w, short_columns);
@@ -90,8 +112,8 @@ fc_tiles fc_make_tiles(const fc_problem *p)
     const int64_t taps_h = p->kernel_h == 1 ? 1 : t.taps, taps_w = p->kernel_w == 1 ? 1 : t.taps;
     t.in_h = fc_tile_inputs(taps_h), t.in_w = fc_tile_inputs(taps_w);
     t.out_h = fc_tile_outputs(taps_h), t.out_w = fc_tile_outputs(taps_w);
-    t.span_h = fc_extent(t.out_h, fc_padded_h(&t), t.step, 1);
-    t.span_w = fc_extent(t.out_w, fc_padded_w(&t), t.step, 1);
+    t.span_h = fc_extent(t.out_h, t.padded_h, t.step, 1);
+    t.span_w = fc_extent(t.out_w, t.padded_w, t.step, 1);
     t.points = t.in_h * t.in_w;
     t.upright = taps_w == 1;
     const int square = taps_h == taps_w;

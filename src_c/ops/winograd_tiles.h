@@ -25,6 +25,7 @@ typedef struct {
     fc_tile_phase phase[FC_MAX_PHASES];
     fc_range phases_at[2][2]; /* those that a point has: in the last row or not, in the last column or not */
     int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
+    int64_t padded_h, padded_w; /* taps of the kernel with those that are 0 */
     int64_t gap_h, gap_w; /* dilation: pixels that are neighbours to a tile stand so far apart */
     int64_t residues_h, residues_w; /* an image is so many of tiles */
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
@@ -82,14 +83,6 @@ static inline fc_range fc_phases_at(const fc_tiles *t, int e)
     return t->phases_at[last_row][last_column];
 }
 fc_tiles fc_make_tiles(const fc_problem *);
-
-/* Taps of the kernel with those that are 0, along the rows and the columns. */
-static inline int64_t fc_padded_taps(const fc_tiles *t, int64_t kernel)
-{
-    return kernel == 1 || fc_has_single_taps(t) ? kernel : fc_round_up(kernel, t->step == 1 ? t->taps : t->step);
-}
-static inline int64_t fc_padded_h(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_h); }
-static inline int64_t fc_padded_w(const fc_tiles *t) { return fc_padded_taps(t, t->p->kernel_w); }
 
 /* Every gap_h-th row and every gap_w-th column of an image: x from (h.first, w.first) on, y from (row, column) on. */
 typedef struct {
