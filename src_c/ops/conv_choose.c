@@ -162,7 +162,7 @@ static double tiles_cost(const fc_problem *p, int gradient)
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
-           (double)(t.residues_h * t.residues_w * t.rows * t.columns) *
+           (double)(t.residues_h * t.rows * t.columns) *
                (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
                         (square ? output_ops : LINE_OPS) * out_vectors);
 }

@@ -421,12 +421,12 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
     const int64_t item = (int64_t)p->item, channel = group * p->out_channels + k->first, columns = k->columns;
     const fc_tile_image at = fc_tile_image_at(&s->tiles, r->n);
     const fc_image image = fc_tile_image_y(&s->tiles, &at, channel, columns);
-    const int64_t out = s->tiles.out_w, whole = s->tiles.whole_columns, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w,
-                  w = fc_tile_start(r->column, whole, out),
+    const int64_t out = s->tiles.out_w, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w,
+                  first = fc_tile_left(&s->tiles, r->column),
                   h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
                   rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, image.h);
     const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
-    char *y = s->y_in_place ? image.data + (h * image.stride_h + w * image.stride_w) * item : tile;
+    char *base = s->y_in_place ? image.data + (h * image.stride_h + first * image.stride_w) * item : tile;
     double check[FC_MAX_LANES] = {0};
     fc_winograd_output o = {
         .channels = columns,
@@ -437,7 +437,7 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
         .residual_row = gap_h * p->residual.stride_h,
         .residual_pixel = gap_w * p->residual.stride_w,
         .y_row = s->y_in_place ? image.stride_h : pitch.row,
-        .y_pixel = s->y_in_place ? image.stride_w : pitch.pixel,
+        .y_pixel = s->y_in_place ? gap_w * image.stride_w : pitch.pixel,
         .check = k->first == 0 ? check : NULL,
         .stream = s->stream,
     };
@@ -445,10 +445,13 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
                   residual_pixel = o.residual_pixel;
     if (s->tiles.upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
-    const char *residual = fc_residual_at(p, at.n, channel, at.row + gap_h * h, at.column + gap_w * w);
+    const int64_t column_pitch = s->y_in_place ? image.stride_w : pitch.pixel;
+    const char *residuals = fc_residual_at(p, at.n, channel, at.row + gap_h * h, first);
     fc_tile_place place = fc_first_place(&s->tiles, r, parts_of(s, k));
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t length = fc_tile_length(column, whole, out, image.w);
+        const int64_t left = fc_tile_left(&s->tiles, column), length = fc_tile_width(&s->tiles, column, left);
+        char *y = base + (left - first) * column_pitch * item;
+        const char *residual = fc_at(residuals, (left - first) * p->residual.stride_w, p->item);
         if (s->fetch && !s->stream)
             fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
                             columns * item);
@@ -457,15 +460,14 @@ static void store_run(const plan *s, int64_t group, const piece *k, const fc_til
                             residual_pixel * item, columns * item);
         s->tiles.k->output[s->tiles.taps](&o, m + place.at * item, residual, y, s->tiles.upright ? 1 : (int)rows,
                                           s->tiles.upright ? (int)rows : (int)length);
-        y += length * y_pixel * item;
-        residual = fc_at(residual, length * residual_pixel, p->item);
         fc_next_place(&s->tiles, r, ++column, &place);
     }
     if (k->first == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[at.n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
-        const int64_t end = fc_min(fc_tile_start(r->column + r->count, whole, out), image.w);
-        const fc_window window = {h, rows, 1, w, end - w, 1};
+        const int64_t last = r->column + r->count - 1, left = fc_tile_left(&s->tiles, last),
+                      before = r->count > 1 ? left - first : 0;
+        const fc_window window = {h, rows, 1, first, before + fc_tile_width(&s->tiles, last, left), gap_w};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
 }

@@ -121,24 +121,25 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
 {
     const fc_problem *p = s->p;
     const fc_tiles *t = &s->tiles;
-    const int64_t item = (int64_t)p->item, out_h = t->out_h, out_w = t->out_w, whole = t->whole_columns,
-                  top = fc_tile_start(r->row, t->whole_rows, out_h), left = fc_tile_start(r->column, whole, out_w);
+    const int64_t item = (int64_t)p->item, out_h = t->out_h, out_w = t->out_w,
+                  top = fc_tile_start(r->row, t->whole_rows, out_h), first = fc_tile_left(t, r->column);
     const int in_place = p->y.stride_c == 1;
     const fc_tile_image at = fc_tile_image_at(t, r->n);
     const fc_image image = fc_tile_image_y(t, &at, s->group * p->out_channels, p->out_channels);
-    const char *base = image.data + (top * image.stride_h + left * image.stride_w) * item;
-    int64_t row = image.stride_h, pixel = image.stride_w;
+    const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
+    int64_t row = image.stride_h, column_pitch = image.stride_w;
     if (!in_place) {
-        const fc_window window = {top, out_h, 1, left, out_w * r->count, 1};
-        row = out_w * r->count * p->out_channels, pixel = p->out_channels;
-        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
+        const fc_window window = {top, out_h, 1, first, out_w * r->count, t->gap_w};
+        row = out_w * r->count * p->out_channels, column_pitch = p->out_channels;
+        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, column_pitch, 1});
         base = strip;
     }
     const int64_t rows = fc_tile_length(r->row, t->whole_rows, out_h, image.h);
-    const char *tile = base;
+    const int64_t pixel = (in_place ? t->gap_w : 1) * column_pitch;
     fc_tile_place place = fc_first_place(t, r, s->d_parts);
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t columns = fc_tile_length(column, whole, out_w, image.w);
+        const int64_t left = fc_tile_left(t, column), columns = fc_tile_width(t, column, left);
+        const char *tile = base + (left - first) * column_pitch * item;
         const void *y[FC_WINOGRAD_MAX_OUT * FC_WINOGRAD_MAX_OUT];
         for (int64_t i = 0; i < out_h; i++)
             for (int64_t j = 0; j < out_w; j++)
@@ -146,7 +147,6 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
         if (s->fetch)
             fc_fetch_pixels(tile + out_h * row * item, out_h, out_w, row * item, pixel * item, p->out_channels * item);
         t->k->gradient[t->taps](y, p->out_channels, d + place.at * item);
-        tile += columns * pixel * item;
         fc_next_place(t, r, ++column, &place);
     }
 }

@@ -123,10 +123,10 @@ fc_tiles fc_make_tiles(const fc_problem *p)
         t.k = square ? p->k->winograd : p->k->winograd_line;
     const int64_t h = fc_ceil_div(p->y.h, t.gap_h), w = fc_ceil_div(p->y.w, t.gap_w); /* of the first residue */
     t.rows = fc_ceil_div(h, t.out_h);
-    t.columns = fc_ceil_div(w, t.out_w);
+    const int64_t columns = fc_ceil_div(w, t.out_w);
     t.whole_rows = fc_max(0, h - t.rows * (t.out_h - 1));
-    t.whole_columns = fc_max(0, w - t.columns * (t.out_w - 1));
-    t.count = p->y.n * t.residues_h * t.residues_w * t.rows * t.columns;
+    t.columns = t.residues_w * columns, t.whole_columns = t.residues_w * fc_max(0, w - columns * (t.out_w - 1));
+    t.count = p->y.n * t.residues_h * t.rows * t.columns;
     t.fetch = t.in_place && t.in_h > 1 && p->x.n * p->x.h * p->x.w * p->in_channels * (int64_t)p->item > fc_l2_bytes();
     t.parts = t.phases * fc_channel_parts(p, p->in_channels);
     t.chunk = p->in_channels;
@@ -136,7 +136,8 @@ fc_tiles fc_make_tiles(const fc_problem *p)
 void fc_set_block(fc_tiles *t, int64_t block)
 {
     t->share = fc_ceil_div(block, fc_ceil_div(block, t->k->brick));
-    t->longest_run = fc_min(t->columns, block);
+    /* What is copied is a run of one residue: a tile. */
+    t->longest_run = t->residues_w == 1 || (t->in_place && t->p->y.stride_c == 1) ? fc_min(t->columns, block) : 1;
 }
 
 /* ---- residues of planes ------------------------------------------------------------------------------------------------*/
@@ -247,35 +248,33 @@ fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
 fc_tile_image fc_tile_image_at(const fc_tiles *t, int64_t index)
 {
     const fc_problem *p = t->p;
-    const int64_t residues = t->residues_h * t->residues_w;
-    if (t->gap_h * t->gap_w == 1) /* the divisions below take as long as half a tile of 16 channels */
-        return (fc_tile_image){.n = index, .h = {0, p->x.h, p->y.h, p->pad_top}, .w = {0, p->x.w, p->y.w, p->pad_left}};
-    fc_tile_image m = {.n = index / residues, .row = index % residues / t->residues_w, .column = index % t->residues_w};
+    if (t->gap_h == 1) /* the divisions below take as long as half a tile of 16 channels */
+        return (fc_tile_image){.n = index, .h = {0, p->x.h, p->y.h, p->pad_top}};
+    fc_tile_image m = {.n = index / t->residues_h, .row = index % t->residues_h};
     m.h = fc_residue_of(m.row, t->gap_h, p->pad_top, p->x.h, p->y.h);
-    m.w = fc_residue_of(m.column, t->gap_w, p->pad_left, p->x.w, p->y.w);
     return m;
 }
 
-static fc_image image_at(const fc_tiles *t, const fc_view *v, const fc_tile_image *m, int64_t row, int64_t column,
-                         int64_t channel, int64_t channels)
+static fc_image image_at(const fc_tiles *t, const fc_view *v, const fc_tile_image *m, int64_t row, int64_t channel,
+                         int64_t channels)
 {
     fc_image image = fc_image_of(v, t->p->item, m->n, channel, channels);
-    image.data += (row * v->stride_h + column * v->stride_w) * (int64_t)t->p->item;
-    image.stride_h *= t->gap_h, image.stride_w *= t->gap_w;
+    image.data += row * v->stride_h * (int64_t)t->p->item;
+    image.stride_h *= t->gap_h;
     return image;
 }
 
 fc_image fc_tile_image_x(const fc_tiles *t, const fc_tile_image *m, int64_t channel, int64_t channels)
 {
-    fc_image image = image_at(t, &t->p->x, m, m->h.first, m->w.first, channel, channels);
-    image.h = m->h.x_size, image.w = m->w.x_size;
+    fc_image image = image_at(t, &t->p->x, m, m->h.first, channel, channels);
+    image.h = m->h.x_size;
     return image;
 }
 
 fc_image fc_tile_image_y(const fc_tiles *t, const fc_tile_image *m, int64_t channel, int64_t channels)
 {
-    fc_image image = image_at(t, &t->p->y, m, m->row, m->column, channel, channels);
-    image.h = m->h.y_size, image.w = m->w.y_size;
+    fc_image image = image_at(t, &t->p->y, m, m->row, channel, channels);
+    image.h = m->h.y_size;
     return image;
 }
 
@@ -291,7 +290,7 @@ static void transform_border(const fc_tiles *t, const fc_image *image, int last,
                              const char *x, int64_t row, int64_t pixel, int64_t channels, char *v)
 {
     const int64_t item = (int64_t)t->p->item;
-    const fc_range h = inside(top, t->step, t->in_h, image->h), w = inside(left, t->step, t->in_w, image->w);
+    const fc_range h = inside(top, t->step, t->in_h, image->h), w = inside(left, t->step * t->gap_w, t->in_w, image->w);
     const void *from[FC_WINOGRAD_MAX_POINTS];
     for (int e = 0; e < t->points; e++)
         from[e] = t->zeros;
@@ -308,7 +307,7 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
     const fc_problem *p = t->p;
     const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, step = t->step;
     const int inner = !t->in_place || (top >= 0 && top + t->span_h <= image->h && left >= 0 &&
-                                       left + t->span_w <= image->w); /* the strip has its zeros */
+                                       left + (t->span_w - 1) * t->gap_w < image->w); /* the strip has its zeros */
     for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
         const int64_t channels = fc_min(t->chunk, p->in_channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
@@ -318,8 +317,8 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
             if (inner)
                 t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, last, v);
             else
-                transform_border(t, image, last, top + f.row, left + f.column, from, step * row, step * pixel, channels,
-                                 v);
+                transform_border(t, image, last, top + f.row, left + f.column * t->gap_w, from, step * row,
+                                 step * pixel, channels, v);
         }
     }
 }
@@ -372,7 +371,7 @@ fc_tile_block fc_block_of(const fc_tiles *t, int64_t first, int64_t end)
 fc_tile_run fc_run_at(const fc_tiles *t, const fc_tile_block *b, int64_t tile, int64_t end)
 {
     fc_tile_run r = position(t, tile);
-    r.count = fc_min(t->columns - r.column, end - tile);
+    r.count = fc_min(fc_min(t->columns - r.column, t->longest_run), end - tile);
     r.whole = tile - b->first;
     if (all_whole(t))
         return r;
@@ -407,28 +406,26 @@ static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_ru
     const int64_t item = (int64_t)p->item, step_w = p->stride_w * tiles->out_w;
     const fc_tile_image at = fc_tile_image_at(tiles, r->n);
     const int64_t top = p->stride_h * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - at.h.pad;
-    const int64_t first = p->stride_w * fc_tile_start(r->column, tiles->whole_columns, tiles->out_w) - at.w.pad;
+    const int64_t first = p->stride_w * fc_tile_left(tiles, r->column) - p->pad_left;
     const fc_image image = fc_tile_image_x(tiles, &at, group * p->in_channels, p->in_channels);
     const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
-    int64_t row = image.stride_h, pixel = image.stride_w;
+    int64_t row = image.stride_h, column_pitch = image.stride_w;
     if (!tiles->in_place) {
-        const fc_window window = {top, tiles->span_h, 1, first, step_w * (r->count - 1) + tiles->span_w, 1};
-        row = strip_row(tiles), pixel = p->in_channels;
-        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, pixel, 1});
+        const fc_window window = {top, tiles->span_h, 1, first, step_w * (r->count - 1) + tiles->span_w, tiles->gap_w};
+        row = strip_row(tiles), column_pitch = p->in_channels;
+        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, column_pitch, 1});
         base = strip;
     }
-    const char *x = base;
-    int64_t left = first;
+    const int64_t pixel = (tiles->in_place ? tiles->gap_w : 1) * column_pitch;
     fc_tile_place place = fc_first_place(tiles, r, tiles->parts);
     for (int64_t column = r->column; column < r->column + r->count;) {
+        const int64_t left = p->stride_w * fc_tile_left(tiles, column) - p->pad_left;
+        const char *x = base + (left - first) * column_pitch * item;
         if (tiles->fetch)
-            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item, p->stride_h * tiles->out_h,
-                            step_w, row * item, pixel * item, p->in_channels * item);
+            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item,
+                            p->stride_h * tiles->out_h, step_w, row * item, pixel * item, p->in_channels * item);
         transform_tile(tiles, &image, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel,
                        v + place.at * item);
-        const int64_t wide = column < tiles->whole_columns ? step_w : step_w - p->stride_w;
-        left += wide;
-        x += wide * pixel * item;
         fc_next_place(tiles, r, ++column, &place);
     }
 }

@@ -3,7 +3,8 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-/* Tiles are numbered through images, of a dilation through its residues in each (below), tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
+/* Tiles are numbered through images, of a dilation through its residues of rows in each (below), tile rows and tile columns; where
+ * neighbours to a tile stand apart in a row, through the residues in each of these: neighbouring tiles read neighbouring pixels. Outputs along an axis that are no multiple of a tile's: as many of its
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
  * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
@@ -27,7 +28,7 @@ typedef struct {
     int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
     int64_t padded_h, padded_w; /* taps of the kernel with those that are 0 */
     int64_t gap_h, gap_w; /* dilation: pixels that are neighbours to a tile stand so far apart */
-    int64_t residues_h, residues_w; /* an image is so many of tiles */
+    int64_t residues_h, residues_w; /* an image is so many of tiles; a tile column so many columns */
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
     int64_t span_h, span_w; /* pixels of x under a tile */
     int64_t rows, columns, count; /* tiles per column and row of an image (a residue of it); of the whole batch */
@@ -84,10 +85,10 @@ static inline fc_range fc_phases_at(const fc_tiles *t, int e)
 }
 fc_tiles fc_make_tiles(const fc_problem *);
 
-/* Every gap_h-th row and every gap_w-th column of an image: x from (h.first, w.first) on, y from (row, column) on. */
+/* Every gap_h-th row of an image: x from h.first on, y from `row` on. */
 typedef struct {
-    int64_t n, row, column;
-    fc_residue h, w;
+    int64_t n, row;
+    fc_residue h;
 } fc_tile_image;
 fc_tile_image fc_tile_image_at(const fc_tiles *, int64_t index);
 /* Channels of its x and y */
@@ -125,6 +126,18 @@ static inline int64_t fc_tile_length(int64_t index, int64_t whole, int64_t out, 
 {
     return fc_min(out - (index >= whole), size - fc_tile_start(index, whole, out));
 }
+/* The first column of outputs of a tile, and their number; they stand gap_w apart. */
+static inline int64_t fc_tile_left(const fc_tiles *t, int64_t column)
+{
+    const int64_t n = t->residues_w;
+    return n == 1 ? fc_tile_start(column, t->whole_columns, t->out_w)
+                  : column % n + t->gap_w * fc_tile_start(column / n, t->whole_columns / n, t->out_w);
+}
+static inline int64_t fc_tile_width(const fc_tiles *t, int64_t column, int64_t left)
+{
+    const int64_t rest = t->p->y.w - left;
+    return fc_min(t->out_w - (column >= t->whole_columns), t->gap_w == 1 ? rest : fc_ceil_div(rest, t->gap_w));
+}
 /* What is wanted of a tile, for its kernels. */
 static inline int fc_tile_wanted(const fc_tiles *t, int64_t row, int64_t column)
 {
@@ -148,7 +161,7 @@ static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t wh
 static inline int64_t fc_tile_products(const fc_tiles *t) { return fc_products_of(t, 1, 1, 1, 1); }
 static inline int64_t fc_image_products(const fc_tiles *t)
 {
-    return t->residues_h * t->residues_w * fc_products_of(t, t->rows, t->whole_rows, t->columns, t->whole_columns);
+    return t->residues_h * fc_products_of(t, t->rows, t->whole_rows, t->columns, t->whole_columns);
 }
 /* Sets the layout: blocks of up to `block` tiles, in as few bricks as hold them, filled alike. */
 void fc_set_block(fc_tiles *, int64_t block);
