@@ -41,6 +41,22 @@ PROBLEMS = {
         (33, 17, 3, 3),
         {"dilation": (2, 5), "padding": 4, "algorithm": "winograd"},
     ),
+    "1-D dilated winograd": ((6, 33, 401), (40, 33, 2), {"dilation": 64, "algorithm": "winograd"}),
+    "1-D strided winograd": (
+        (6, 33, 401),
+        (40, 33, 9),
+        {"stride": 2, "padding": 4, "algorithm": "winograd"},
+    ),
+    "1-D winograd of stride 8": (
+        (6, 33, 401),
+        (40, 33, 16),
+        {"stride": 8, "padding": 4, "algorithm": "winograd"},
+    ),
+    "7x7 winograd of stride 3": (
+        (6, 17, 40, 41),
+        (33, 17, 7, 7),
+        {"stride": 3, "padding": 3, "algorithm": "winograd"},
+    ),
     "3x3 heavy weight": ((3, 160, 7, 7), (160, 160, 3, 3), {"padding": 1}),
     "1x1": ((6, 33, 13, 14), (65, 33, 1, 1), {}),
     "1x1 of many pixels": ((6, 64, 19, 20), (48, 64, 1, 1), {}),

@@ -145,7 +145,7 @@ def test_few_tiles_of_many_channels(width, isa, rng):
     assert same_bits(fastconv.compile(layer, x[:1].shape)(x[:1]), F.conv2d(x[:1], w, padding=1))
 
 
-# kernel, stride, padding: tiles of 5 x 5 and of lines of 5; 3x3 and 4x4 by four phases
+# kernel, stride, padding: tiles of 5 x 5 and of lines of 5; strides by their phases, up to two taps each
 SMALL = (
     ((2, 2), 1, (0, 1)),
     ((1, 2), 1, 0),
@@ -157,6 +157,13 @@ SMALL = (
     ((2, 2), 1, ((1, 0), (0, 2))),
     ((3, 3), 2, ((0, 1), (2, 1))),
     ((4, 4), 2, ((1, 2), (0, 3))),
+    ((1, 3), (1, 2), (0, 1)),
+    ((4, 1), (2, 1), (1, 0)),
+    ((1, 4), (2, 3), (1, 2)),
+    ((1, 16), (1, 8), (0, 5)),
+    ((5, 1), (4, 2), (2, 0)),
+    ((4, 4), 3, 1),
+    ((5, 5), 4, (2, 0)),
 )
 
 
@@ -227,17 +234,22 @@ SHORT = (
     *(((r, r), 1) for r in (2, 3, 4, 5)),
     *(((1, r), 1) for r in (2, 3, 5)),
     *(((r, 1), 1) for r in (2, 3, 4)),
-    ((3, 3), 2),
-    ((4, 4), 2),
+    *(((r, r), 2) for r in (3, 4, 5)),
+    *(((r, r), 3) for r in (5, 7)),
+    *(((1, r), (1, 2)) for r in (3, 5, 7, 9, 11)),
+    *(((r, 1), (3, 2)) for r in (4, 8, 13)),
+    *(((r, r), 1) for r in (7, 11)),
+    ((5, 3), 1),
+    ((1, 7), 1),
 )
 
 
 @pytest.mark.parametrize("size", [(5, 6), (9, 14), (13, 7), (10, 11)])
 @pytest.mark.parametrize(("kernel", "stride"), SHORT)
 def test_short_tiles(kernel, stride, size, isa, rng):
-    """The last tiles leave points out: what their memory held does not matter."""
+    """The last tiles leave points out, and phases: what their memory held does not matter."""
     c, k, n = 20, 37, 5
-    size = (size[0] * stride, size[1] * stride)
+    size = tuple(np.multiply(size, stride))
     options = {"stride": stride, "padding": pads(kernel)}
     x = integers(rng, (n, c, *size), np.float32, 3)
     w = integers(rng, (k, c, *kernel), np.float32, 3)

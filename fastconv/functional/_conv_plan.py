@@ -59,8 +59,9 @@ def _winograd_serves(
         if step == 1:
             return 2 <= taps <= 64
         return step < taps <= min(64, 16 // step * step * 5) and dilation[axis] == 1
-    if stride == (2, 2):
-        return kernel[0] == kernel[1] and 3 <= kernel[0] <= 10 and max(dilation) == 1
+    step = stride[0]
+    if stride in ((2, 2), (3, 3), (4, 4)):
+        return kernel[0] == kernel[1] and step < kernel[0] <= 5 * step and max(dilation) == 1
     return max(stride) == 1 and max(kernel) <= 16
 
 
@@ -125,8 +126,8 @@ def resolve(
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
             f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
-            "up to 16x16, with stride 1, with dilation 1 also 3x3 to 10x10 with stride 2 and one "
-            "axis with a stride up to 16 and more taps, "
+            "up to 16x16, with stride 1; with dilation 1 also squares with a stride of 2 to 4 and "
+            "lines with one up to 16 along them that is less than the kernel's size, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

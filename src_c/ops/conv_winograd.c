@@ -653,7 +653,7 @@ int fc_conv_winograd_serves(const fc_problem *p)
         return 0;
     if (line)
         return most <= fc_min(MAX_LINE, FC_MAX_PHASES / step * step * FC_WINOGRAD_MAX_KERNEL);
-    return step == 2 && p->kernel_h == p->kernel_w && p->dilation_w == 1 && most <= 2 * FC_WINOGRAD_MAX_KERNEL;
+    return step <= 4 && p->kernel_h == p->kernel_w && p->dilation_w == 1 && most <= step * FC_WINOGRAD_MAX_KERNEL;
 }
 
 static int64_t zeros_bytes(const plan *s) { return bytes_of(s, s->p->in_channels); }
