@@ -5,9 +5,44 @@
 #include "../scratch.h"
 #include "../threads.h"
 
-/* Phases along an axis, those that have a tap at the last place before the others. */
+/* Products along an axis for each output of it; `phases` becomes so many times as many. Residues of the stride have `least` taps, or one
+ * more, a phase for every `taps` of them. */
+static double products_along(int64_t kernel, int64_t step, int64_t taps, int64_t *phases)
+{
+    if (kernel == 1)
+        return 1;
+    const int64_t least = kernel / step, more = kernel % step;
+    const int64_t count = more * fc_ceil_div(least + 1, taps) + (step - more) * fc_ceil_div(least, taps),
+                  whole = more * ((least + 1) / taps) + (step - more) * (least / taps);
+    *phases *= count;
+    return (double)(count * (fc_tile_inputs(taps) - 1) + (whole ? whole : count)) / (double)fc_tile_outputs(taps);
+}
+
+/* Taps along an axis of a phase: those with which there are the fewest products for each output, where the channels of several phases are
+ * whole parts. What is a single phase, and squares of a stride that are small enough, have all of the kernel's. */
+static int64_t phase_taps(const fc_problem *p, int64_t step)
+{
+    enum { MAX_SINGLE_LINE = 4 }; /* 5 are 3 and 2, in 11 products for 4 outputs instead of 6 for 2 */
+    const int64_t h = p->kernel_h, w = p->kernel_w, all = fc_ceil_div(fc_max(h, w), step);
+    const int line = fc_min(h, w) == 1;
+    if (line ? step == 1 && all <= MAX_SINGLE_LINE : h == w && all <= FC_WINOGRAD_MAX_KERNEL)
+        return all;
+    int64_t best = 0;
+    double fewest = 0;
+    for (int64_t taps = line ? 2 : 3; taps <= FC_WINOGRAD_MAX_KERNEL; taps++) {
+        int64_t phases = 1;
+        double products = products_along(h, step, taps, &phases) * products_along(w, step, taps, &phases);
+        if (phases > 1)
+            products *= (double)fc_round_up(p->in_channels, p->k->winograd->line) / (double)p->in_channels;
+        if (phases <= FC_MAX_PHASES && (!best || products < fewest))
+            best = taps, fewest = products;
+    }
+    return best;
+}
+
+/* First taps of the phases along an axis, which are those of their pixels too: those that have a tap at the last place before the others. */
 typedef struct {
-    int64_t count, whole, first[FC_MAX_PHASES]; /* count may be too large; first taps, and pixels */
+    int64_t count, whole, first[FC_MAX_PHASES];
     int64_t padded; /* taps, with those beyond the kernel */
 } phase_axis;
 
@@ -15,50 +50,25 @@ static phase_axis phases_along(int64_t kernel, int64_t step, int64_t taps)
 {
     const int64_t piece = step * taps;
     phase_axis x = {.padded = kernel};
-    if (kernel == 1)
-        return (phase_axis){.count = 1, .whole = 1, .padded = 1};
+    if (kernel == 1) {
+        x.count = x.whole = 1;
+        return x;
+    }
     for (int others = 0; others < 2; others++) {
-        for (int64_t a = 0; a < fc_min(step, kernel); a++)
+        for (int64_t a = 0; a < step; a++)
             for (int64_t tap = a; tap < kernel; tap += piece) {
                 const int64_t end = tap + piece - step + 1;
                 if ((end > kernel) != others)
                     continue;
-                if (x.count < FC_MAX_PHASES)
-                    x.first[x.count] = tap;
-                x.count++;
+                x.first[x.count++] = tap;
                 x.padded = fc_max(x.padded, end);
             }
         if (!others)
             x.whole = x.count;
     }
-    if (x.whole == 0) /* an oblong kernel: what all lack is counted and multiplied nevertheless */
+    if (x.whole == 0) /* of an oblong kernel: what all lack is counted and multiplied nevertheless */
         x.whole = x.count;
     return x;
-}
-
-/* Products along an axis for each output of it. */
-static double products_along(const phase_axis *x, int64_t taps)
-{
-    const int64_t in = fc_tile_inputs(taps);
-    return (double)(x->whole * in + (x->count - x->whole) * (in - 1)) / (double)fc_tile_outputs(taps);
-}
-
-/* Taps along an axis of a phase: those with which there are the fewest products for each output, of the squares of the kernel itself if
- * they are that small. */
-static int64_t phase_taps(const fc_problem *p, int64_t step)
-{
-    const int64_t h = p->kernel_h, w = p->kernel_w, all = fc_ceil_div(fc_max(h, w), step);
-    if (h == w && all <= FC_WINOGRAD_MAX_KERNEL)
-        return all;
-    int64_t best = 0;
-    double fewest = 0;
-    for (int64_t taps = fc_min(h, w) == 1 ? 2 : 3; taps <= FC_WINOGRAD_MAX_KERNEL; taps++) {
-        const phase_axis rows = phases_along(h, step, taps), columns = phases_along(w, step, taps);
-        const double products = (h == 1 ? 1 : products_along(&rows, taps)) * (w == 1 ? 1 : products_along(&columns, taps));
-        if (rows.count * columns.count <= FC_MAX_PHASES && (!best || products < fewest))
-            best = taps, fewest = products;
-    }
-    return best;
 }
 
 static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const phase_axis *w, fc_range columns)
@@ -66,8 +76,19 @@ static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const ph
     for (int64_t i = rows.first; i < rows.end; i++)
         for (int64_t j = columns.first; j < columns.end; j++)
             t->phase[t->phases++] =
-                (fc_tile_phase){h->first[i], w->first[j],
+                (fc_tile_phase){(int)h->first[i], (int)w->first[j],
                                 (i < h->whole ? FC_LAST_ROW : 0) | (j < w->whole ? FC_LAST_COLUMN : 0)};
+}
+
+/* A transposed convolution of a large stride asks for the tiles of hundreds of small problems. */
+static void set_single_phase(fc_tiles *t)
+{
+    t->phases = 1;
+    t->phase[0].last = FC_WHOLE_TILE;
+    for (int i = 0; i < 4; i++)
+        t->phases_at[i / 2][i % 2].end = 1;
+    t->padded_h = t->p->kernel_h == 1 ? 1 : t->taps;
+    t->padded_w = t->p->kernel_w == 1 ? 1 : t->taps;
 }
 
 /* In an order in which those of any point are neighbours. */
@@ -76,6 +97,10 @@ static void set_phases(fc_tiles *t)
     const fc_problem *p = t->p;
     t->step = p->kernel_h == 1 ? p->stride_w : p->stride_h;
     t->taps = phase_taps(p, t->step);
+    if (t->step == 1 && fc_max(p->kernel_h, p->kernel_w) <= t->taps) {
+        set_single_phase(t);
+        return;
+    }
     const phase_axis h = phases_along(p->kernel_h, t->step, t->taps), w = phases_along(p->kernel_w, t->step, t->taps);
     t->padded_h = fc_has_single_taps(t) ? p->kernel_h : h.padded;
     t->padded_w = fc_has_single_taps(t) ? p->kernel_w : w.padded;

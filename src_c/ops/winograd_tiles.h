@@ -8,7 +8,7 @@
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
  * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
-    int64_t row, column; /* of its first pixel, and of its first tap */
+    int row, column; /* of its first pixel, and of its first tap */
     int last; /* whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN */
 } fc_tile_phase;
 
