@@ -145,7 +145,7 @@ def test_few_tiles_of_many_channels(width, isa, rng):
     assert same_bits(fastconv.compile(layer, x[:1].shape)(x[:1]), F.conv2d(x[:1], w, padding=1))
 
 
-# kernel, stride, padding: tiles of 5 x 5 and of lines of 5; strides by their phases, up to two taps each
+# kernel, stride, padding: tiles of 5 x 5 and of lines of 5; strides by phases of one or two taps
 SMALL = (
     ((2, 2), 1, (0, 1)),
     ((1, 2), 1, 0),

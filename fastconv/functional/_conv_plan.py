@@ -126,8 +126,8 @@ def resolve(
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
             f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
-            "up to 16x16, with stride 1; with dilation 1 also squares with a stride of 2 to 4 and "
-            "lines with one up to 16 along them that is less than the kernel's size, "
+            "up to 16x16, with stride 1; with dilation 1 also a stride below the kernel's size, up "
+            "to 4 for squares and 16 for lines, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

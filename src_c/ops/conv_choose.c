@@ -81,7 +81,7 @@ static const fc_method dots = {FC_BY_DOTS,
 static const fc_method winograd = {
     FC_BY_WINOGRAD,
     "winograd",
-    "several taps, stride 1, or squares with stride 2, enough channels: along an axis 5 or 6 "
+    "several taps, stride 1, or a stride below their number, enough channels: along an axis 5 or 6 "
     "multiplications per 2 to 4 outputs and as many taps, 9 or 10 per 4 for 3 or 4 taps of stride 2",
     fc_conv_winograd,
     fc_conv_winograd_scratch,

@@ -7,7 +7,7 @@
  * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
  * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Each phase of x (conv_winograd.c)
  * makes the taps of its own, from one d, as if it were other channels: of stride 2 81 multiplications instead of 144 for 3 x 3, 100 instead of 256
- * for 4 x 4. The one tap of an odd phase does not see the last point. Three schedules, chosen by the shape alone;
+ * for 4 x 4. A phase without a last tap does not see the last point; what is made of it there is beyond the kernel. Three schedules, chosen by the shape alone;
  * in all, a sum runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
@@ -107,8 +107,8 @@ static plan make_plan(const fc_problem *p)
     s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
         p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * p->out_channels);
-    s.thread_bytes = fc_max(s.strip_bytes + s.strip_y_bytes,
-                            bytes_of(&s, s.tiles.padded_h * s.tiles.padded_w * CHUNK * s.panel));
+    s.thread_bytes =
+        fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, s.tiles.padded_h * s.tiles.padded_w * CHUNK * s.panel));
     if (s.slices > 1)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     if (s.by_panels)
