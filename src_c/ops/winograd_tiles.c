@@ -71,15 +71,6 @@ static phase_axis phases_along(int64_t kernel, int64_t step, int64_t taps)
     return x;
 }
 
-static void add_phases(fc_tiles *t, const phase_axis *h, fc_range rows, const phase_axis *w, fc_range columns)
-{
-    for (int64_t i = rows.first; i < rows.end; i++)
-        for (int64_t j = columns.first; j < columns.end; j++)
-            t->phase[t->phases++] =
-                (fc_tile_phase){(int)h->first[i], (int)w->first[j],
-                                (i < h->whole ? FC_LAST_ROW : 0) | (j < w->whole ? FC_LAST_COLUMN : 0)};
-}
-
 /* A transposed convolution of a large stride asks for the tiles of hundreds of small problems. */
 static void set_single_phase(fc_tiles *t)
 {
@@ -104,19 +95,19 @@ static void set_phases(fc_tiles *t)
     const phase_axis h = phases_along(p->kernel_h, t->step, t->taps), w = phases_along(p->kernel_w, t->step, t->taps);
     t->padded_h = fc_has_single_taps(t) ? p->kernel_h : h.padded;
     t->padded_w = fc_has_single_taps(t) ? p->kernel_w : w.padded;
-    const fc_range rows = {0, h.whole}, short_rows = {h.whole, h.count}, columns = {0, w.whole},
-                   short_columns = {w.whole, w.count};
-    add_phases(t, &h, rows, &w, short_columns);
-    const int64_t first = t->phases;
-    add_phases(t, &h, rows, &w, columns);
-    const int64_t whole_rows = t->phases;
-    add_phases(t, &h, short_rows, &w, columns);
-    const int64_t whole_columns = t->phases;
-    add_phases(t, &h, short_rows, &w, short_columns);
-    t->phases_at[0][0] = (fc_range){0, t->phases};
-    t->phases_at[0][1] = (fc_range){first, whole_columns};
-    t->phases_at[1][0] = (fc_range){0, whole_rows};
-    t->phases_at[1][1] = (fc_range){first, whole_rows};
+    int64_t ends[4];
+    for (int part = 0; part < 4; part++) {
+        const int rows = part < 2, columns = part == 1 || part == 2; /* of those that have a tap at the last place */
+        for (int64_t i = rows ? 0 : h.whole; i < (rows ? h.whole : h.count); i++)
+            for (int64_t j = columns ? 0 : w.whole; j < (columns ? w.whole : w.count); j++)
+                t->phase[t->phases++] = (fc_tile_phase){(int)h.first[i], (int)w.first[j],
+                                                        (rows ? FC_LAST_ROW : 0) | (columns ? FC_LAST_COLUMN : 0)};
+        ends[part] = t->phases;
+    }
+    t->phases_at[0][0] = (fc_range){0, ends[3]};
+    t->phases_at[0][1] = (fc_range){ends[0], ends[2]};
+    t->phases_at[1][0] = (fc_range){0, ends[1]};
+    t->phases_at[1][1] = (fc_range){ends[0], ends[1]};
 }
 
 /* Dilation of an axis with several taps. */

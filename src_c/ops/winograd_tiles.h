@@ -103,18 +103,13 @@ int64_t fc_pixels_bytes(const fc_problem *); /* of the copies */
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
 static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
 {
-    const int last = t->phase[index].last;
-    if (!fc_has_single_taps(t))
-        return t->points;
+    const int last = fc_has_single_taps(t) ? t->phase[index].last : FC_WHOLE_TILE;
     return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
 }
 /* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
 static inline int64_t fc_tile_weights(const fc_tiles *t)
 {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < t->phases; i++)
-        sum += fc_phase_weights(t, i);
-    return sum;
+    return fc_has_single_taps(t) ? (t->in_h + 1) * (t->in_w + 1) : t->phases * t->points;
 }
 
 /* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are `size`. */
@@ -149,13 +144,11 @@ static inline int fc_tile_wanted(const fc_tiles *t, int64_t row, int64_t column)
 static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t whole_rows, int64_t columns,
                                      int64_t whole_columns)
 {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < t->phases; i++) {
-        const int last = t->phase[i].last;
-        sum += (rows * (t->in_h - 1) + (last & FC_LAST_ROW ? whole_rows : 0)) *
-               (columns * (t->in_w - 1) + (last & FC_LAST_COLUMN ? whole_columns : 0));
-    }
-    return sum;
+    const fc_range at_row = t->phases_at[1][0], at_column = t->phases_at[0][1], at_both = t->phases_at[1][1];
+    const int64_t h = rows * (t->in_h - 1), w = columns * (t->in_w - 1);
+    return t->phases * h * w + (at_row.end - at_row.first) * whole_rows * w +
+           (at_column.end - at_column.first) * whole_columns * h +
+           (at_both.end - at_both.first) * whole_rows * whole_columns;
 }
 /* Of a whole tile, and of all tiles of an image. */
 static inline int64_t fc_tile_products(const fc_tiles *t) { return fc_products_of(t, 1, 1, 1, 1); }
