@@ -7,12 +7,13 @@
  * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
  * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
  * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
- * 100 products instead of 256, 2.6 times less. Kernels of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r), those of odd kernels without
- * the last point too. Strides of 3 and 4 are sums of 9 and 16, a stride s of a line of s: 16 taps of stride 8 are 8 of 2 taps, 40 products
- * for 4 outputs instead of 64.
+ * 100 products instead of 256, 2.6 times less. Kernels of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r), the odd ones of odd
+ * kernels without the last point too. Strides of 3 and 4 are sums of 9 and 16, a stride s of a line is one of s: 16 taps of stride 8 are 8
+ * of 2 taps, 40 products for 4 outputs instead of 64.
  *
  * Larger and oblong kernels are the sum of their pieces of r x r taps, which are phases too: 7 x 7 is four of 4 x 4, 144 products for 9
- * outputs, 121 without the last points of those with 3 taps, instead of 441. Taps beyond the kernel are 0. A dilation makes several images of one (winograd_tiles.h).
+ * outputs, 121 without the last points of those with 3 taps, instead of 441. Taps beyond the kernel are 0. A dilation makes several
+ * images of one (winograd_tiles.h).
  *
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
  * columns. For a block of T tiles

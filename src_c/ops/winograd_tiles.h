@@ -3,10 +3,6 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-/* Tiles are numbered through images, of a dilation through its residues of rows in each (below), tile rows and tile columns; where
- * neighbours to a tile stand apart in a row, through the residues in each of these: neighbouring tiles read neighbouring pixels. Outputs along an axis that are no multiple of a tile's: as many of its
- * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
- * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
     int last; /* whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN */
@@ -15,6 +11,11 @@ typedef struct {
 /* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
 enum { FC_MAX_PHASES = 16 };
 
+/* Tiles are numbered through images, of a dilation through its residues of rows in each (below), tile rows and tile columns; where
+ * pixels of a tile stand apart in a row, through the residues of a tile column, so that neighbouring tiles read neighbouring pixels.
+ * Outputs along an axis that are no multiple of a tile's: as many of its last tiles as outputs are missing have one less, and do not need
+ * the last point, infinity, which only a tile's last output sees. 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not
+ * 24: 484 products instead of 576 in the plane. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
@@ -28,10 +29,10 @@ typedef struct {
     int64_t points, taps; /* positions of a tile; taps of a phase along an axis, which index *k */
     int64_t padded_h, padded_w; /* taps of the kernel with those that are 0 */
     int64_t gap_h, gap_w; /* dilation: pixels that are neighbours to a tile stand so far apart */
-    int64_t residues_h, residues_w; /* an image is so many of tiles; a tile column so many columns */
+    int64_t residues_h, residues_w; /* an image is so many of tiles, and a column of a residue so many of tiles */
     int64_t in_h, in_w, out_h, out_w; /* inputs of a tile's phase, and outputs */
     int64_t span_h, span_w; /* pixels of x under a tile */
-    int64_t rows, columns, count; /* tiles per column and row of an image (a residue of it); of the whole batch */
+    int64_t rows, columns, count; /* tiles per column and row of an image (a residue of its rows); of the whole batch */
     int64_t whole_rows, whole_columns; /* those before the ones with an output less */
     int64_t parts; /* of channels, all phases */
     int64_t chunk; /* channels whose phases follow each other in v */
