@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -145,6 +146,24 @@ void fc_scratch_release(void *user)
     cache.blocks[cache.count++] = block;
     cache.bytes += block->bytes;
     pthread_mutex_unlock(&cache.mutex);
+}
+
+int fc_scratch_suffices(int64_t blocks, int slots, int64_t each)
+{
+    char *held = NULL, *block = NULL; /* a list: the first bytes of a block are the address of the one before */
+    for (int64_t i = 0; i < blocks; i++, held = block) {
+        block = fc_scratch_acquire_parts((int64_t)sizeof held, slots, each);
+        if (!block)
+            break;
+        memcpy(block, &held, sizeof held);
+    }
+    while (held) {
+        char *next;
+        memcpy(&next, held, sizeof next);
+        fc_scratch_release(held);
+        held = next;
+    }
+    return block != NULL;
 }
 
 void fc_clear_workspace(void)

@@ -20,4 +20,8 @@ static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t 
         return NULL;
     return fc_scratch_acquire((size_t)bytes);
 }
+
+/* Whether there is memory for `blocks` at a time of `slots` parts of `each` bytes. Some calls consist of several that take their own, and
+ * must not write before it is known that the last one will have enough. What is released here is what they take. */
+int fc_scratch_suffices(int64_t blocks, int slots, int64_t each);
 #endif

@@ -130,8 +130,7 @@ static void residue_task(void *context, int64_t a, int slot)
         atomic_store(&r->status, (int)status);
 }
 
-/* Each residue takes its own scratch, for as many threads as there are: whether there is enough is found out before the first one
- * writes. What is released here is what they take. */
+/* Each residue takes its own scratch, `slots` of them at a time. */
 static int can_allocate(const residues *r, int64_t count, int64_t slots)
 {
     int64_t most = 0;
@@ -139,20 +138,7 @@ static int can_allocate(const residues *r, int64_t count, int64_t slots)
         const fc_problem q = residue_problem(r->p, a);
         most = fc_max(most, r->m->scratch(&q));
     }
-    char *held = NULL, *block = NULL;
-    for (int64_t i = 0; i < slots; i++, held = block) {
-        block = fc_scratch_acquire_parts((int64_t)sizeof held, (int)slots, most);
-        if (!block)
-            break;
-        memcpy(block, &held, sizeof held); /* a list */
-    }
-    while (held) {
-        char *next;
-        memcpy(&next, held, sizeof next);
-        fc_scratch_release(held);
-        held = next;
-    }
-    return block != NULL;
+    return fc_scratch_suffices(slots, (int)slots, most);
 }
 
 /* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each other. */

@@ -227,6 +227,13 @@ static int64_t cut_row(plan *s)
     return best[p->y.w];
 }
 
+/* No cut is cheaper where the outputs of a row see so many taps: a tile of n outputs sees at least an n-th of theirs. */
+static int64_t least_cut(const plan *s, int64_t seen)
+{
+    const fc_problem *p = s->p;
+    return (2 * seen + seen / p->k->gemm->max_rows) * p->kernel_h * s->chunk;
+}
+
 static void choose_tiles(plan *s)
 {
     const fc_problem *p = s->p;
@@ -239,10 +246,10 @@ static void choose_tiles(plan *s)
         longer * tile_cost(s, p->kernel_w, rows + 1) + (groups - longer) * tile_cost(s, p->kernel_w, rows);
     if (plain * p->y.n * p->y.h < SMALL)
         return;
-    const int64_t limit = plain - plain / 32, cut = cut_row(s);
     int64_t seen = 0;
     for (int64_t i = 0; i < p->y.w; i++)
         seen += taps_of(p, i).end - taps_of(p, i).first;
+    const int64_t limit = plain - plain / 32, cut = least_cut(s, seen) < limit ? cut_row(s) : limit;
     s->by_pixel = (tile_cost(s, seen, images) + p->y.w * CALL) / images < fc_min(cut, limit);
     if (s->by_pixel || cut >= limit)
         s->tiles = 0;

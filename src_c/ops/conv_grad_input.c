@@ -205,7 +205,7 @@ static void phase_task(void *context, int64_t task, int slot)
         atomic_store(&f->status, (int)status);
 }
 
-/* Each phase takes its own scratch: whether there is enough for any of them is found out before the first one writes. */
+/* Each phase takes its own scratch. */
 static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
     const int64_t count = phase_count(c, grad_x);
@@ -217,10 +217,8 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
         if (phase_at(p, c, grad_x, i, &q))
             most = fc_max(most, fc_forward_scratch(&q));
     char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
-    char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), most);
-    const int enough = packed && block;
+    const int enough = packed && fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
     fc_scratch_release(packed);
-    fc_scratch_release(block);
     return enough;
 }
 

@@ -207,7 +207,7 @@ static fc_problem stretch_of(const fc_problem *p, int64_t n, int64_t count)
     return q;
 }
 
-/* Whether there is memory for any stretch, which takes its own: found out before the first one writes. */
+/* Each stretch takes its own scratch. */
 static int can_allocate(const fc_problem *p, int64_t images)
 {
     int64_t most = 0;
@@ -218,9 +218,7 @@ static int can_allocate(const fc_problem *p, int64_t images)
         q.x = pixels_of(&q.x, NULL), q.y = pixels_of(&q.y, NULL);
         most = fc_max(most, fc_conv_winograd_scratch(&q));
     }
-    char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), most);
-    fc_scratch_release(block);
-    return block != NULL;
+    return fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
 }
 
 static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc_run *run)

@@ -1,0 +1,223 @@
+/* conv_winograd_weights.c: the transformed weights of conv_winograd.c, and what of them a plan keeps. */
+#include "../threads.h"
+#include "conv_winograd.h"
+
+#include <string.h>
+
+/* taps[u][v][c][column] of channels [c0, c0 + channels) */
+static void pack_taps(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0,
+                      int64_t channels, char *taps)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    if (k->columns < k->width)
+        memset(taps, 0, (size_t)(p->kernel_h * p->kernel_w * channels * k->width * item));
+    fc_pack_weights(p, p->weight + (group * p->weight_g + k->first * p->weight_k + c0 * p->weight_c) * item, channels,
+                    k->columns, taps, k->width);
+}
+
+/* Taps of a phase, `row` and `tap` apart; to the kernel of lines a column is a row. */
+typedef struct {
+    const char *at;
+    int64_t row, tap;
+} phase_taps;
+
+/* Of phase f: taps[u * row + v * tap + i], i < columns; those beyond the kernel are zeros in `pad`. */
+static phase_taps taps_of_phase(const fc_winograd_plan *s, const fc_tile_phase *f, const char *taps, int64_t row,
+                                int64_t tap, int64_t columns, char *pad)
+{
+    const fc_tiles *t = &s->tiles;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, step = t->step, h = p->kernel_h == 1 ? 1 : t->taps,
+                  w = p->kernel_w == 1 ? 1 : t->taps, in_h = fc_min(h, fc_ceil_div(p->kernel_h - f->row, step)),
+                  in_w = fc_min(w, fc_ceil_div(p->kernel_w - f->column, step));
+    phase_taps k = {taps + (f->row * row + f->column * tap) * item, step * row, step * tap};
+    if (!fc_has_single_taps(t) && (in_h < h || in_w < w)) {
+        memset(pad, 0, (size_t)(h * w * columns * item));
+        for (int64_t u = 0; u < in_h; u++)
+            for (int64_t v = 0; v < in_w; v++)
+                memcpy(pad + (u * w + v) * columns * item, k.at + (u * k.row + v * k.tap) * item,
+                       (size_t)(columns * item));
+        k = (phase_taps){pad, w * columns, columns};
+    }
+    if (t->upright)
+        k.tap = k.row;
+    return k;
+}
+
+/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column].
+ * pad: pad_bytes of memory */
+static void transform_taps(const fc_winograd_plan *s, int64_t width, const char *taps, int64_t row, int64_t tap,
+                           int64_t c, int64_t count, int64_t channels, char *pad, char *u)
+{
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)s->p->item, rows = fc_winograd_rows(t, channels), columns = count * width;
+    for (int64_t i = 0; i < t->phases; i++) {
+        const fc_tile_phase f = t->phase[i];
+        const phase_taps k = taps_of_phase(s, &f, taps, row, tap, columns, pad);
+        char *to = u + c * width * item;
+        if (s->joined || f.last == FC_WHOLE_TILE)
+            t->k->weights[t->taps](k.at, k.row, k.tap, columns, to, s->u_point);
+        else if (f.last)
+            s->p->k->winograd_small_line->weights[2](k.at, 0, f.last == FC_LAST_ROW ? k.row : k.tap, columns, to,
+                                                     s->u_point);
+        else
+            memcpy(to, k.at, (size_t)(columns * item));
+        const int64_t points = fc_phase_weights(t, i);
+        if (channels < rows && c + count == channels)
+            for (int64_t e = 0; e < points; e++)
+                memset(u + (e * s->u_point + channels * width) * item, 0, (size_t)((rows - channels) * width * item));
+        u += (s->joined ? rows * width : points * s->u_point) * item;
+    }
+}
+
+/* Of taps that are packed for the whole panel: a vector of it is a part of each row. */
+static void transform_packed(const fc_winograd_plan *s, const fc_winograd_piece *k, const char *taps, int64_t row,
+                             int64_t tap, int64_t channels, char *pad, char *u)
+{
+    const int64_t item = (int64_t)s->p->item, most = k->width == k->panel_width ? FC_WINOGRAD_PACKED : 1;
+    taps += (k->first - k->panel * s->panel) * item;
+    for (int64_t c = 0; c < channels; c += most)
+        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, fc_min(most, channels - c), channels,
+                       pad, u);
+}
+
+/* Elements of a panel of stored taps. */
+static int64_t taps_panel(const fc_winograd_plan *s) { return fc_winograd_taps(s) * s->p->in_channels * s->panel; }
+
+static const char *stored_taps(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0)
+{
+    const int64_t at = (group * s->panels + k->panel) * taps_panel(s) + fc_winograd_taps(s) * c0 * k->panel_width;
+    return s->p->packed + at * (int64_t)s->p->item;
+}
+
+void fc_winograd_transform(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0,
+                           int64_t channels, char *pad, char *u)
+{
+    const fc_problem *p = s->p;
+    const int64_t whole = channels * k->panel_width;
+    if (s->prepared) {
+        transform_packed(s, k, stored_taps(s, group, k, c0), p->kernel_w * whole, whole, channels, pad, u);
+        return;
+    }
+    if (p->packed) { /* by fc_use_packed */
+        transform_packed(s, k,
+                         p->packed + fc_packed_at(p, group, k->panel * s->panel, c0, k->panel_width) * (int64_t)p->item,
+                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, channels, pad, u);
+        return;
+    }
+    char *pack = pad + s->pad_bytes;
+    for (int64_t c = 0; c < channels; c += FC_WINOGRAD_PACKED) {
+        const int64_t count = fc_min(FC_WINOGRAD_PACKED, channels - c), tap = count * k->width;
+        pack_taps(s, group, k, c0 + c, count, pack);
+        transform_taps(s, k->width, pack, p->kernel_w * tap, tap, c, count, channels, pad, u);
+    }
+}
+
+fc_winograd_bytes_ahead fc_winograd_ahead(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k,
+                                          int64_t c0, int64_t channels)
+{
+    if (!s->prepared)
+        return (fc_winograd_bytes_ahead){"", 0};
+    const int64_t bytes = fc_winograd_taps(s) * channels * k->panel_width * (int64_t)s->p->item;
+    return (fc_winograd_bytes_ahead){stored_taps(s, group, k, c0) + bytes, bytes};
+}
+
+int64_t fc_winograd_offset(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t c0)
+{
+    return fc_winograd_all_rows(s, c0) * k->width * (int64_t)s->p->item;
+}
+
+const char *fc_winograd_stored(const fc_winograd_plan *s, int64_t group, int64_t panel)
+{
+    return s->u + (group * s->panels + panel) * s->u_bytes;
+}
+
+int64_t fc_winograd_stored_elements(const fc_winograd_plan *s)
+{
+    return s->p->groups * s->panels * (s->by_panels ? taps_panel(s) : s->u_bytes / (int64_t)s->p->item);
+}
+
+/* Of few tiles taps[c][u][v][column] of a vector of columns: one stream. */
+static void pack_vector(const fc_winograd_plan *s, int64_t group, int64_t first, int64_t columns, int64_t c0,
+                        int64_t channels, char *to)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), step = taps * s->lanes;
+    const char *from = p->weight + (group * p->weight_g + first * p->weight_k + c0 * p->weight_c) * item;
+    if (columns < s->lanes)
+        memset(to, 0, (size_t)(channels * step * item));
+    if (p->weight_c == taps && p->weight_u == p->kernel_w && p->weight_v == 1)
+        p->k->transpose(columns, channels * taps, from, p->weight_k, to, s->lanes);
+    else
+        for (int64_t c = 0; c < channels; c++)
+            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
+}
+
+typedef struct {
+    const fc_winograd_plan *s;
+    char *to, *pads; /* pads[slot]: memory of fc_winograd_transform */
+    int64_t pad_pitch;
+} store_job;
+
+static void store_panel(void *context, int64_t task, int slot)
+{
+    const store_job *j = context;
+    const fc_winograd_plan *s = j->s;
+    const int64_t group = task / s->panels, item = (int64_t)s->p->item;
+    const fc_winograd_piece k = fc_winograd_panel(s, task % s->panels);
+    if (!s->by_panels) {
+        for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
+            fc_winograd_transform(s, group, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
+                                  j->pads + slot * j->pad_pitch,
+                                  j->to + task * s->u_bytes + fc_winograd_offset(s, &k, c0));
+        return;
+    }
+    char *to = j->to + task * taps_panel(s) * item;
+    if (s->few) {
+        const int64_t vector = fc_winograd_taps(s) * s->p->in_channels * s->lanes * item;
+        for (int64_t first = 0; first < k.columns; first += s->lanes, to += vector)
+            pack_vector(s, group, k.first + first, fc_min(s->lanes, k.columns - first), 0, s->p->in_channels, to);
+        return;
+    }
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
+        const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
+        pack_taps(s, group, &k, c0, channels, to + fc_winograd_taps(s) * c0 * k.width * item);
+    }
+}
+
+void fc_winograd_store(const fc_winograd_plan *s, char *to, char *pads, int64_t pad_pitch, int slots)
+{
+    store_job job = {s, to, pads, pad_pitch};
+    fc_parallel_in(slots, s->p->groups * s->panels, store_panel, &job);
+}
+
+void fc_winograd_set_taps(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0, char *pack,
+                          fc_winograd_few *f)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), line = s->tiles.k->line,
+                  last = c0 + s->chunk >= p->in_channels;
+    f->row = p->kernel_w * s->lanes, f->tap = s->lanes, f->step = taps * s->lanes;
+    if (s->prepared) {
+        const int64_t at = (k->first - k->panel * s->panel) / s->lanes + vector;
+        f->w = stored_taps(s, s->group, k, 0) + (at * p->in_channels + c0) * f->step * item;
+        f->ahead_row = f->step * item, f->ahead_part = f->ahead_row * line;
+        f->ahead = (const char *)f->w + f->channels * f->ahead_row;
+    } else if (p->packed) { /* by fc_use_packed */
+        const int64_t first = k->first - k->panel * s->panel + vector * s->lanes;
+        f->w = p->packed + (fc_packed_at(p, s->group, k->panel * s->panel, c0, k->panel_width) + first) * item;
+        f->row = p->packed_u * k->panel_width, f->tap = p->packed_v * k->panel_width, f->step = k->panel_width;
+        f->ahead = f->w;
+    } else {
+        const int64_t first = k->first + vector * s->lanes, runs = p->weight_c == taps;
+        pack_vector(s, s->group, first, fc_min(s->lanes, k->columns - vector * s->lanes), c0, f->channels, pack);
+        f->w = pack;
+        /* Of a weight as torch keeps it a row is an output, else a channel of the sum. */
+        f->ahead_row = (runs ? p->weight_k : p->weight_c) * item;
+        f->ahead_part = runs ? taps * line * item : f->ahead_row * line;
+        f->ahead = p->weight + (s->group * p->weight_g + (last ? first + s->lanes : first) * p->weight_k +
+                                (last ? 0 : c0 + s->chunk) * p->weight_c - (runs ? 0 : taps - 1)) *
+                                   item;
+    }
+}
