@@ -34,8 +34,16 @@ def test_choice_by_the_shape(isa, batch):
         ((128, 256, 28, 3, 2), "winograd"),
         ((64, 64, 28, 7), "winograd"),  # in pieces
         ((64, 96, 40, 5, 2), "winograd"),
+        ((48, 64, 60, 6, 3), "winograd"),
     ):
         assert chosen(*shape, batch=batch) == wanted, shape
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(9, 2), (16, 8), (8, 4), (10, 5), (9, 3)])
+def test_lines_with_a_stride(isa, taps, stride):
+    x, w = (1, 64, 1, 2000 * stride), (64, 64, 1, taps)
+    found = fastconv.explain_conv2d(x, w, (1, stride), (0, taps // 2))
+    assert found.algorithm == "winograd"
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7, 13, 64, 256])
