@@ -445,8 +445,13 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
     }
 FC_TILES(0)
 FC_TILES(3)
+#if FC_F32 && FC_VECTOR_BYTES >= 32 /* for the sake of the library's size */
 FC_TILE(7, 0, 21)
 FC_TILE(8, 0, 21)
+#define FC_STRIDE_2 N(depthwise_at_7_0_21), N(depthwise_at_8_0_21)
+#else
+#define FC_STRIDE_2 0, 0
+#endif
 
 static void N(depthwise_at_tail_0)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
 {
@@ -462,8 +467,8 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
 {
     static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t,
                                                              int64_t) = FC_TABLE(depthwise_at);
-    static void (*const stride_2[FC_PX - FC_LEAST_PX + 1])(const fc_depthwise_at *, int64_t, int64_t) = {
-        0, 0, 0, N(depthwise_at_7_0_21), N(depthwise_at_8_0_21)};
+    static void (*const stride_2[FC_PX - FC_LEAST_PX + 1])(const fc_depthwise_at *, int64_t, int64_t) = {0, 0, 0,
+                                                                                                         FC_STRIDE_2};
     const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
     const int two_and_one = d->group_count == 2 && d->groups->taps == 2 && d->groups[1].taps == 1 && d->taps_h == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX, whole = d->channels / VL * VL;
@@ -490,6 +495,7 @@ static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows
 #undef FC_SPREAD_KERNELS
 #undef FC_TILE
 #undef FC_TILES
+#undef FC_STRIDE_2
 #undef FC_ENTRY
 #undef FC_TABLE
 #undef FC_OPAQUE

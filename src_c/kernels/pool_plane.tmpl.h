@@ -48,6 +48,7 @@ static void N(pool_one)(const fc_pool_task *p, int64_t i, int64_t j, const int m
 }
 
 typedef __typeof__(((ivec){0})[0]) N(lane);
+#define FC_FOURS (FC_F32 && FC_VECTOR_BYTES >= 32) /* for the sake of the library's size */
 
 /* ---- a row of outputs --------------------------------------------------------------------------------------------*/
 typedef struct {
@@ -190,8 +191,11 @@ INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const
                           l.step; /* the columns between the first and the last tap are looked at by other lanes */
     const int fast =
         (mean || reach <= VL) && !N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, taps, mean, 0, mode);
-    if (!fast && !mean)
-        N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, lanes > 1 ? taps : 0, 0, 1, mode);
+    if (!fast && !mean && lanes == 4) /* seldom: not worth more code */
+        for (int64_t j = p->lane_begin; j < p->lane_end; j++)
+            N(pool_one)(p, i, j, mean, mode);
+    else if (!fast && !mean)
+        N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, lanes == 2 ? taps : 0, 0, 1, mode);
 }
 
 INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
@@ -201,7 +205,7 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
         for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
              j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
             N(pool_one)(p, i, j, mean, mode);
-        if (p->lane_step == 4)
+        if (FC_FOURS && mode == N(POOL_VALUE) && p->lane_step == 4)
             N(pool_row)(p, i, 4, 4, mean, mode);
         else if (p->lane_step == 2 && taps == 3)
             N(pool_row)(p, i, 2, 3, mean, mode);

@@ -58,7 +58,7 @@ static int64_t period_of(int64_t channels)
 
 static int is_dense(const fc_view *v) { return v->stride_c == 1 && v->stride_w == v->c; }
 
-static plan make_plan(const fc_problem *p)
+static __attribute__((noinline)) plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, c = p->groups,
                   wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
@@ -97,7 +97,8 @@ int64_t fc_packed_depthwise_flat(const fc_problem *p) { return period_of(p->grou
         ((type *)to)[i] = ((const type *)from)[c * stride];
 
 /* to[i] = from[i % channels * stride] */
-static void repeat(size_t item, const char *from, int64_t stride, int64_t channels, char *to, int64_t count)
+static __attribute__((noinline)) void repeat(size_t item, const char *from, int64_t stride, int64_t channels, char *to,
+                                             int64_t count)
 {
     if (item == 4) {
         REPEAT(float)

@@ -86,7 +86,8 @@ static int is_regular(int adaptive, int64_t in, int64_t out) { return !adaptive 
 static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
 {
     const int64_t in = call->in.w, last = in + w->pad_before - (w->kernel - 1) * w->dilation - 1;
-    const int twos = w->stride == 2 && (w->kernel == 2 || w->kernel == 3), fours = w->stride == 4 && w->kernel == 4;
+    const int twos = w->stride == 2 && (w->kernel == 2 || w->kernel == 3);
+    const int fours = w->stride == 4 && w->kernel == 4 && call->k->pool->has_fours && !call->wants_index;
     const int is_step = w->stride == 1 || ((twos || fours) && w->dilation == 1);
     if (!are_planes(call) || !is_regular(adaptive, in, call->out.w) || !is_step ||
         (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
