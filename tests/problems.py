@@ -67,6 +67,7 @@ PROBLEMS = {
     "3x3 dilated": ((6, 16, 24, 23), (16, 16, 3, 3), {"dilation": 4, "padding": 4}),
     "groups": ((6, 18, 15, 16), (24, 6, 3, 3), {"groups": 3, "padding": 1}),
     "depthwise": ((6, 70, 20, 21), (70, 1, 3, 3), {"groups": 70, "padding": 1}),
+    "depthwise, few": ((6, 3, 40, 41), (3, 1, 3, 3), {"groups": 3, "padding": 1}),
     "depthwise strided": (
         (6, 33, 20, 21),
         (33, 1, 5, 5),

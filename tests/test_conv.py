@@ -208,6 +208,19 @@ for taps in (1, 2, 4, 5, 6, 7, 8, 9, 17):  # groups of up to 8
         (17, 1, 3, taps),
         arguments | {"stride": 2},
     )
+for channels in (2, 3, 5, 9, 17):  # rows of few channels as runs of memory
+    for shape, kernel, others in (
+        ((2, channels, 23, 41), (3, 3), {"padding": 1}),
+        ((1, channels, 33, 18), (5, 5), {"padding": ((2, 1), (0, 3))}),
+        ((1, channels, 17, 30), (2, 7), {"stride": (2, 1), "dilation": (1, 2)}),
+        ((1, channels, 19, 500), (3, 2), {"stride": (3, 1), "padding": 1}),
+    ):
+        name = f"{channels} depthwise {kernel} on {shape[3]}"
+        CASES[name] = (shape, (channels, 1, *kernel), others | {"groups": channels})
+CASES["3 depthwise, rows cut"] = ((1, 3, 17, 1500), (3, 1, 3, 3), {"groups": 3, "padding": 1})
+for width in (33, 57):  # inner tiles of 8 and 7 outputs
+    arguments = {"groups": 35, "padding": 1, "stride": 2}
+    CASES[f"depthwise stride 2 on {width}"] = ((1, 35, 11, width), (35, 1, 3, 3), arguments)
 for outputs in (1, 2, 3):  # runs one below the other
     for taps in (2, 3, 5, 6, 9):
         shape = (1, 2, 7 + 2 * taps, 19 + outputs)

@@ -45,6 +45,7 @@ CASES = {  # x, weight, stride, dilation, pad, groups; the method of the shape
     "winograd-7x7-stride-3": ((2, 33, 40, 37), (40, 33, 7, 7), 3, 1, 2, 1),
     "winograd-panels": ((1, 272, 9, 7), (150, 272, 3, 3), 1, 1, 1, 1),
     "depthwise": ((2, 37, 12, 10), (37, 1, 3, 3), 2, 1, 1, 37),
+    "depthwise-few": ((2, 3, 19, 40), (3, 1, 3, 3), 1, 1, 1, 3),
     "depthwise-narrow": ((2, 37, 12, 3), (37, 1, 3, 3), 1, 1, 1, 37),
     "depthwise-dilated": ((2, 37, 12, 20), (37, 1, 3, 3), 1, 2, 2, 37),
     "small-images": ((17, 5, 5, 6), (33, 5, 3, 3), 2, 1, 1, 1),

@@ -102,7 +102,7 @@ def test_max_pool2d_ties_and_nan(case, dtype):
 def test_averages_of_whole_planes(sizes, dtype):
     """Every number of planes, rows with gaps and from below; the same bits in both formats."""
     rng = np.random.default_rng(sizes[1])
-    for channels in (1, 2, 3, 5, 16, 67, 130):
+    for channels in (1, 2, 3, 5, 16, 67, 130, 530):
         wide = rng.standard_normal((2, channels, sizes[0] + 1, sizes[1] + 3)).astype(dtype)
         crop = wide[:, :, 1:, 2:-1]
         for x in (np.ascontiguousarray(crop), crop, crop[:, :, ::-1], crop[:, :, :1].repeat(1, 2)):
@@ -117,12 +117,13 @@ def test_averages_of_whole_planes(sizes, dtype):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize(
-    "window", [(3, 2, 1), (3, 2, 0), (2, 2, 0), (2, 2, 1), (3, 1, 1), (5, 1, 2)]
+    "window",
+    [(3, 2, 1), (3, 2, 0), (2, 2, 0), (2, 2, 1), (3, 1, 1), (5, 1, 2), (4, 4, 0), (4, 4, 1)],
 )
 def test_rows_of_planes_with_and_without_nan(window):
     """A NaN anywhere in a row of windows, in the padding's neighbours too, is found."""
     rng = np.random.default_rng(5)
-    for width in (36, 37):
+    for width in (36, 37, 70):
         clean = whole(rng, (1, 2, 5, width), np.float32)
         for column in range(width):
             x = clean.copy()
@@ -540,6 +541,7 @@ IN_ROWS = (
     (2, 1, ((0, 1), (1, 0)), 1, False),
     ((5, 4), (3, 2), (2, 1), 1, True),
     (4, 4, 2, 1, True),
+    ((3, 4), (2, 4), (1, 0), 1, False),
     (3, 1, 1, (2, 3), False),
     (3, 4, 0, 1, False),
     (1, 2, 0, 1, False),

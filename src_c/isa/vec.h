@@ -50,6 +50,20 @@ INLINE vhalf vhigh(vec a)
     memcpy(&half, (const char *)&a + sizeof half, sizeof half);
     return half;
 }
+#define vjoin N(vjoin)
+INLINE vec vjoin(vhalf low, vhalf high)
+{
+#if FC_VECTOR_BYTES == 64
+    return (vec)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
+#elif FC_VECTOR_BYTES == 32
+    return (vec)_mm256_insertf128_pd(_mm256_castpd128_pd256((__m128d)low), (__m128d)high, 1);
+#else
+    vec a;
+    memcpy(&a, &low, sizeof low);
+    memcpy((char *)&a + sizeof low, &high, sizeof high);
+    return a;
+#endif
+}
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */
 INLINE vec vset1(T a) { return a - (vec){0}; }
 

@@ -397,6 +397,7 @@ INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int6
             }
 }
 
+/* All 3 x 3 taps, of one group or FC_TWO_AND_ONE */
 INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
                                   T *to, const N(dw_shape) s)
 {
@@ -410,8 +411,14 @@ INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64
         t->x = (const char *)row->x + x + d->groups->x;
         FC_UNROLL for (int u = 0; u < 3; u++)
         {
-            if (u >= row->first && u < row->end)
+            if (u >= row->first && u < row->end && s.taps == FC_TWO_AND_ONE) {
+                N(dw_taps) one = *t;
+                one.x += d->groups[1].x - d->groups[0].x;
+                N(depthwise_at_taps)(t, g, 2, s, acc[u]);
+                N(depthwise_at_taps)(&one, g, 1, s, acc[u] + 2);
+            } else if (u >= row->first && u < row->end) {
                 N(depthwise_at_taps)(t, g, 3, s, acc[u]);
+            }
             t->x += d->x_row;
         }
     }
@@ -423,7 +430,7 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
     N(dw_taps) t = {.pitch = d->x_step, .pitch3 = 3 * d->x_step};
     const int64_t x = first * d->x_step + c * (int64_t)sizeof(T);
     T *to = (T *)d->c + c / FC_DEPTHWISE_ALIGN * d->c_block + c % FC_DEPTHWISE_ALIGN;
-    if (s.taps == 3)
+    if (s.taps)
         N(depthwise_at_three)(d, first, valid, c, &t, x, to, s);
     else
         N(depthwise_at_groups)(d, first, valid, c, &t, x, to, s);
@@ -438,6 +445,13 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
     }
 FC_TILES(0)
 FC_TILES(3)
+#if FC_F32 && FC_VECTOR_BYTES >= 32 /* for the sake of the library's size */
+FC_TILE(7, 0, 21)
+FC_TILE(8, 0, 21)
+#define FC_STRIDE_2 N(depthwise_at_7_0_21), N(depthwise_at_8_0_21)
+#else
+#define FC_STRIDE_2 0, 0
+#endif
 
 static void N(depthwise_at_tail_0)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
 {
@@ -453,13 +467,19 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
 {
     static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t,
                                                              int64_t) = FC_TABLE(depthwise_at);
+    static void (*const stride_2[FC_PX - FC_LEAST_PX + 1])(const fc_depthwise_at *, int64_t, int64_t) = {0, 0, 0,
+                                                                                                         FC_STRIDE_2};
     const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
+    const int two_and_one = d->group_count == 2 && d->groups->taps == 2 && d->groups[1].taps == 1 && d->taps_h == 3;
     const int64_t tiles = (d->count + FC_PX - 1) / FC_PX, whole = d->channels / VL * VL;
     for (int64_t i = 0, first = 0; i < tiles; i++) {
         const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
         const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
         const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
-        tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
+        if (two_and_one && !edge && stride_2[pixels - FC_LEAST_PX])
+            stride_2[pixels - FC_LEAST_PX](d, first, valid);
+        else
+            tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
         if (whole < d->channels)
             (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, whole);
         first += valid;
@@ -475,6 +495,7 @@ static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows
 #undef FC_SPREAD_KERNELS
 #undef FC_TILE
 #undef FC_TILES
+#undef FC_STRIDE_2
 #undef FC_ENTRY
 #undef FC_TABLE
 #undef FC_OPAQUE

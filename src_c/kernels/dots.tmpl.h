@@ -170,6 +170,5 @@ static void N(dots_row)(const fc_dots *d, int64_t count)
         N(dots_pixels)(d, count);
 }
 #undef FC_OPAQUE
-#undef FC_EACH_LANE
 #undef FC_EACH_PIXEL
 #undef FC_EACH_CHANNEL

@@ -30,15 +30,12 @@ typedef struct {
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
     int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
     /* One channel whose columns are neighbours in all arrays: lanes may be neighbouring outputs of a row for the columns
-     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or for 2 or 3 columns with step_w 1 2; 0: no columns. Of
-     * 3 columns 2 apart the first may be padding. */
+     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or with step_w 1 for 2 or 3 columns 2, or for 4 columns,
+     * without an index, 4; 0: no columns. Of 3 columns 2 apart the first may be padding. */
     int64_t lane_begin, lane_end, lane_step;
-    /* Average: 0, or channels, at most FC_POOL_PLANES, are this far apart, their columns and outputs neighbours, and n_rows and
-     * n_cols 1. */
+    /* Average: 0, or channels are this far apart, their columns and outputs neighbours, and n_rows and n_cols 1. */
     int64_t x_plane;
 } fc_pool_task;
-
-enum { FC_POOL_PLANES = 64 }; /* whole vectors of any instruction set */
 
 /* Input position h receives from `count` windows that start at `first` (average), or from the entries
  * [first, first + count) of a list of (window, tap) pairs (maximum), in ascending order of the window. */
@@ -106,6 +103,7 @@ typedef struct {
 } fc_pool_index_task;
 
 typedef struct {
+    int has_fours; /* whether max and mean know a lane_step of 4 */
     void (*max)(const fc_pool_task *);
     void (*max_code)(const fc_pool_task *); /* with uint8_t taps; windows of at most 256 taps */
     void (*max_index)(const fc_pool_task *); /* with int64_t positions */

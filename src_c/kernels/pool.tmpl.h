@@ -268,6 +268,7 @@ static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VA
 #include "pool_index.tmpl.h"
 
 static const fc_pool_kernels N(pool_table) = {
+    .has_fours = FC_FOURS,
     .max = N(pool_max),
     .max_code = N(pool_max_code),
     .max_index = N(pool_max_index),
@@ -279,6 +280,7 @@ static const fc_pool_kernels N(pool_table) = {
     .scatter_set = N(pool_scatter_set),
     .gather = N(pool_gather),
 };
+#undef FC_FOURS
 #undef FC_STREAMS
 #undef FC_EACH_STREAM
 #undef FC_LOAD

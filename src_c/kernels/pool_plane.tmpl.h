@@ -1,6 +1,6 @@
 /* pool_plane.tmpl.h: pooling of channels whose columns are neighbours in memory; included by pool.tmpl.h.
  *
- * Lanes are neighbouring outputs of a row, whose windows begin 1 column apart, or 2 if they are 2 or 3 columns wide. Maxima of a row
+ * Lanes are neighbouring outputs of a row, whose windows begin 1 column apart, 2 if they are 2 or 3 columns wide, or 4 if 4. Maxima of a row
  * are found without regard to NaN, which saves two operations of three; a row that has one is computed again.
  */
 /* ---- outputs one by one, in the order of max_window and sum_window -----------------------------------------------*/
@@ -48,6 +48,7 @@ static void N(pool_one)(const fc_pool_task *p, int64_t i, int64_t j, const int m
 }
 
 typedef __typeof__(((ivec){0})[0]) N(lane);
+#define FC_FOURS (FC_F32 && FC_VECTOR_BYTES >= 32) /* for the sake of the library's size */
 
 /* ---- a row of outputs --------------------------------------------------------------------------------------------*/
 typedef struct {
@@ -61,12 +62,19 @@ typedef struct {
     int64_t *index;
 } N(pool_line);
 
-/* Taps of VL windows of 2 or 3 columns, 2 apart. Their last two columns follow each other; the first of 3 is the last of the window
- * before, and of the first window `edge`. */
-INLINE void N(pair_taps)(vec a, vec b, vec edge, const int taps, vec *tap)
+/* Taps of VL windows of 2 or 3 columns, 2 apart, or of 4, 4 apart, from `lanes` vectors of a row. The last two columns of 3 follow each
+ * other; the first is the last of the window before, and of the first window `edge`. */
+INLINE void N(split_taps_of)(const vec *a, vec edge, const int lanes, const int taps, vec *tap)
 {
-    tap[taps - 2] = N(evens)(a, b);
-    tap[taps - 1] = N(odds)(a, b);
+    if (lanes == 4) {
+        const vec even[] = {N(evens)(a[0], a[1]), N(evens)(a[2], a[3])},
+                  odd[] = {N(odds)(a[0], a[1]), N(odds)(a[2], a[3])};
+        tap[0] = N(evens)(even[0], even[1]), tap[1] = N(evens)(odd[0], odd[1]);
+        tap[2] = N(odds)(even[0], even[1]), tap[3] = N(odds)(odd[0], odd[1]);
+        return;
+    }
+    tap[taps - 2] = N(evens)(a[0], a[1]);
+    tap[taps - 1] = N(odds)(a[0], a[1]);
     if (taps == 3)
         tap[0] = N(shifted)(edge, tap[2]);
 }
@@ -88,18 +96,19 @@ INLINE void N(max_line)(const N(pool_line) * l, int64_t j, const int lanes, cons
     code = start;
     code[0] = outside;
     for (int64_t u = 0; u < l->rows; u++, x += l->row, edge += edge_row, start += row) {
-        vec pair[3];
-        if (lanes == 2) {
-            const vec a = vload(x + taps - 2), b = vload(x + taps - 2 + VL);
-            N(pair_taps)(a, b, taps == 3 ? vset1(*edge) : a, taps, pair);
-            *nan = vor(*nan, vunordered(a, b));
+        vec tap[4];
+        if (lanes > 1) {
+            vec a[4];
+            _Pragma("GCC unroll 4") for (int i = 0; i < lanes; i++) a[i] = vload(x + (taps == 3) + i * VL);
+            N(split_taps_of)(a, taps == 3 ? vset1(*edge) : a[0], lanes, taps, tap);
+            _Pragma("GCC unroll 2") for (int i = 0; i < lanes; i += 2) *nan = vor(*nan, vunordered(a[i], a[i + 1]));
         } else {
             *nan = vor(*nan, vunordered(vload(x), vload(x + (count - 1) * l->step)));
         }
         ivec place = start;
-        _Pragma("GCC unroll 3") for (int64_t v = 0; v < count; v++, place += step)
+        _Pragma("GCC unroll 4") for (int64_t v = 0; v < count; v++, place += step)
         {
-            const vec a = lanes == 2 ? pair[v] : vload(x + v * l->step);
+            const vec a = lanes > 1 ? tap[v] : vload(x + v * l->step);
             const vmask wins = careful ? vor(vgreater(a, best), visnan(a)) : vgreater(a, best);
             best = careful ? vpick(wins, a, best) : vgreatest(a, best);
             if (mode == N(POOL_INDEX))
@@ -118,15 +127,15 @@ INLINE void N(mean_line)(const N(pool_line) * l, int64_t j, const int lanes, con
     const int64_t count = taps ? taps : l->taps;
     const vec zero = vset1((T)-0.0); /* adding to it changes nothing */
     vec total = zero, divisor = l->divisor;
-    if (lanes == 2) {
-        vec a = zero, b = zero, edge = zero, pair[3];
+    if (lanes > 1) {
+        vec a[4] = {zero, zero, zero, zero}, edge = zero, tap[4];
         for (int64_t u = 0; u < l->rows; u++, x += l->row) {
-            a += vload(x + taps - 2), b += vload(x + taps - 2 + VL);
+            _Pragma("GCC unroll 4") for (int i = 0; i < lanes; i++) a[i] += vload(x + (taps == 3) + i * VL);
             if (taps == 3)
                 edge += vset1(outside ? padding : *x);
         }
-        N(pair_taps)(a, b, edge, taps, pair);
-        _Pragma("GCC unroll 3") for (int v = 0; v < taps; v++) total += pair[v];
+        N(split_taps_of)(a, edge, lanes, taps, tap);
+        _Pragma("GCC unroll 4") for (int v = 0; v < taps; v++) total += tap[v];
     } else {
         _Pragma("GCC unroll 3") for (int64_t v = 0; v < count; v++, x += l->step)
         {
@@ -182,7 +191,10 @@ INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const
                           l.step; /* the columns between the first and the last tap are looked at by other lanes */
     const int fast =
         (mean || reach <= VL) && !N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, taps, mean, 0, mode);
-    if (!fast && !mean)
+    if (!fast && !mean && lanes == 4) /* seldom: not worth more code */
+        for (int64_t j = p->lane_begin; j < p->lane_end; j++)
+            N(pool_one)(p, i, j, mean, mode);
+    else if (!fast && !mean)
         N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, lanes == 2 ? taps : 0, 0, 1, mode);
 }
 
@@ -193,7 +205,9 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
         for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
              j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
             N(pool_one)(p, i, j, mean, mode);
-        if (p->lane_step == 2 && taps == 3)
+        if (FC_FOURS && mode == N(POOL_VALUE) && p->lane_step == 4)
+            N(pool_row)(p, i, 4, 4, mean, mode);
+        else if (p->lane_step == 2 && taps == 3)
             N(pool_row)(p, i, 2, 3, mean, mode);
         else if (p->lane_step == 2)
             N(pool_row)(p, i, 2, 2, mean, mode);
@@ -205,98 +219,82 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
 }
 
 /* ---- averages of whole planes ------------------------------------------------------------------------------------*/
-/* The sum of `rows` of column v < columns, at most VL, of each of `planes` planes. Half vectors where they do: a vector that is not
- * aligned lies in two cache lines, which takes twice as long. The first `whole` rows are readable for all of one. */
-INLINE void N(column_sums)(const T *x, int64_t plane, int64_t row, int64_t rows, int64_t whole, int columns, T *sums,
-                           const int planes, const int halves)
+/* VL planes side by side: sums of `columns` columns, at most VL, as vectors, which are transposed and added to `total`. Half vectors
+ * where they do: a vector that is not aligned lies in two cache lines, which takes twice as long. All of one is readable in the first
+ * `whole` rows; the others are read by columns, and of `planes` planes only. */
+INLINE vec N(columns_sum)(const T *x, int64_t plane, int64_t planes, int64_t row, int64_t rows, int64_t whole,
+                          int columns, vec total, const int halves)
 {
-    vec sum[4];
-    vhalf half[4];
-    for (int k = 0; k < planes; k++)
-        sum[k] = vset1((T)-0.0), half[k] = -(vhalf){0};
-    int64_t u = 0;
-    for (; u < whole; u++, x += row)
-        for (int k = 0; k < planes; k++) {
-            if (halves)
-                half[k] += vload_half(x + k * plane);
-            else
-                sum[k] += vload(x + k * plane);
+    enum { TOGETHER = VL < 4 ? VL : 4 };
+    vec sum[VL];
+    vhalf half[VL];
+    FC_EACH_LANE(k) sum[k] = vset1((T)-0.0), half[k] = -(vhalf){0};
+    _Pragma("GCC unroll 4") for (int first = 0; first < VL; first += TOGETHER)
+    {
+        const T *q = x + first * plane;
+        for (int64_t u = 0; u < whole; u++, q += row)
+            _Pragma("GCC unroll 4") for (int k = 0; k < TOGETHER; k++)
+            {
+                if (halves)
+                    half[first + k] += vload_half(q + k * plane);
+                else
+                    sum[first + k] += vload(q + k * plane);
+            }
+    }
+    x += whole * row;
+    for (int64_t u = whole; u < rows; u++, x += row)
+        FC_EACH_LANE(k)
+        {
+            if (k < planes && halves)
+                half[k] += vlow(vload_tail(x + k * plane, columns));
+            else if (k < planes)
+                sum[k] += vload_tail(x + k * plane, columns);
         }
-    for (; u < rows; u++, x += row)
-        for (int k = 0; k < planes; k++) {
-            const vec a = vload_tail(x + k * plane, columns);
-            if (halves)
-                half[k] += vlow(a);
-            else
-                sum[k] += a;
-        }
-    for (int k = 0; k < planes; k++) {
+    if (halves) {
+        _Pragma("GCC unroll 16") for (int k = 0; k < VL / 2; k++) sum[k] = vjoin(half[k], half[k + VL / 2]);
+        N(transpose_halves)(sum);
+    } else {
+        N(transpose_registers)(sum);
+    }
+    FC_EACH_LANE(k) total = (!halves || k < VL / 2) && k < columns ? total + sum[k] : total;
+    return total;
+}
+
+/* The sums of VL planes from x on, or of `planes`; plane VL is there too if `more`. */
+INLINE vec N(planes_sum)(const fc_pool_task *p, const T *x, int64_t planes, int more)
+{
+    const int64_t row = p->step_h * p->x_row, rows = p->rows->count, plane = p->x_plane, count = p->cols->count;
+    vec total = vset1((T)-0.0);
+    for (int64_t v = 0; v < count; v += VL, x += VL) {
+        const int columns = count - v < VL ? (int)(count - v) : VL, halves = FC_VECTOR_BYTES > 16 && columns <= VL / 2;
+        const int over = (halves ? VL / 2 : VL) - columns; /* what a vector reads behind its row */
+        int64_t whole = rows;
+        if (planes < VL)
+            whole = 0;
+        else if (over && !(more && plane >= over && row >= 0)) /* else the last row ends in the next plane */
+            whole = row >= over ? rows - 1 : 0;
         if (halves)
-            vstore_half(sums + k * VL, half[k]);
+            total = N(columns_sum)(x, plane, planes, row, rows, whole, columns, total, 1);
         else
-            vstore(sums + k * VL, sum[k]);
+            total = N(columns_sum)(x, plane, planes, row, rows, whole, columns, total, 0);
     }
+    return total;
 }
 
-/* The same of `planes` planes: sums[plane][VL], or in halves [plane / VL][plane % (VL / 2)][plane / (VL / 2) % 2][VL / 2] */
-INLINE void N(column_sums_of)(const T *x, int64_t plane, int64_t row, int64_t rows, int columns, int64_t planes,
-                              T *sums, const int halves)
-{
-    const int64_t over = (halves ? VL / 2 : VL) - columns; /* what a vector reads behind its row */
-    const int64_t least = over == 0     ? rows
-                          : row >= over ? rows - 1
-                                        : 0; /* rows that end in the next one, or in the next plane */
-    const int together = VL / 2 < 4 ? 1 : 4;
-    for (int64_t k = 0; k < planes;) {
-        const int64_t whole = plane >= over && row >= 0 && k + together < planes ? rows : least;
-        T *to = sums + (halves ? k / VL * VL / 2 + k % (VL / 2) : k) * VL + (halves ? k / (VL / 2) % 2 * (VL / 2) : 0);
-        if (k + together <= planes) {
-            N(column_sums)(x + k * plane, plane, row, rows, whole, columns, to, together, halves);
-            k += together;
-        } else {
-            N(column_sums)(x + k * plane, plane, row, rows, over == 0 ? rows : 0, columns, to, 1, halves);
-            k++;
-        }
-    }
-}
-
-/* One output of each channel: sums of columns, VL planes of which are transposed to be added. These have been stored for a while then:
- * a load does not wait for the stores of its parts. */
+/* One output of each channel */
 static void N(mean_planes)(const fc_pool_task *p)
 {
-    const fc_span *row = p->rows, *col = p->cols;
-    const T *x = (const T *)p->x + (row->begin - p->top) * p->x_row + col->begin - p->left;
-    const int64_t planes = p->channels, x_row = p->step_h * p->x_row;
-    T *y = p->y, sums[FC_POOL_PLANES * VL] = {0};
-    vec total[FC_POOL_PLANES / 2];
-    for (int64_t c = 0; c < planes; c += VL)
-        total[c / VL] = vset1((T)-0.0);
-    for (int64_t v = 0; v < col->count; v += VL) {
-        const int columns = col->count - v < VL ? (int)(col->count - v) : VL;
-        const int halves = FC_VECTOR_BYTES > 16 && columns <= VL / 2;
-        if (halves)
-            N(column_sums_of)(x + v, p->x_plane, x_row, row->count, columns, planes, sums, 1);
-        else
-            N(column_sums_of)(x + v, p->x_plane, x_row, row->count, columns, planes, sums, 0);
-        for (int64_t c = 0; c < planes; c += VL) {
-            vec r[VL], sum = total[c / VL];
-            if (halves) {
-                _Pragma("GCC unroll 16") for (int k = 0; k < VL / 2; k++) r[k] = vload(sums + (c / 2 + k) * VL);
-                N(transpose_halves)(r);
-                _Pragma("GCC unroll 16") for (int k = 0; k < VL / 2; k++) sum = k < columns ? sum + r[k] : sum;
-            } else {
-                _Pragma("GCC unroll 16") for (int k = 0; k < VL; k++) r[k] = vload(sums + (c + k) * VL);
-                N(transpose_registers)(r);
-                _Pragma("GCC unroll 16") for (int k = 0; k < VL; k++) sum = k < columns ? sum + r[k] : sum;
-            }
-            total[c / VL] = sum;
-        }
-    }
+    const T *x = (const T *)p->x + (p->rows->begin - p->top) * p->x_row + p->cols->begin - p->left;
+    const int64_t planes = p->channels;
     const vec divisor = vset1(N(pool_divisor)(p, 0, 0));
+    T *y = p->y;
     for (int64_t c = 0; c < planes; c += VL) {
-        if (c + VL <= planes)
-            vstore(y + c, total[c / VL] / divisor);
+        c = c + VL <= planes || planes < VL ? c : planes - VL; /* the last planes once more */
+        const vec mean = N(planes_sum)(p, x + c * p->x_plane, planes, c + VL < planes) / divisor;
+        if (planes < VL)
+            vstore_tail(y, mean, (int)planes);
         else
-            vstore_tail(y + c, total[c / VL] / divisor, (int)(planes - c));
+            vstore(y + c, mean);
     }
 }
+#undef FC_EACH_LANE

@@ -101,7 +101,7 @@ INLINE vec N(shifted)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SHIFTED, 1); }
 #undef FC_ZIPPED
 #undef FC_SHIFTED
 
-/* also of dots.tmpl.h */
+/* also of dots.tmpl.h and pool_plane.tmpl.h */
 #define FC_EACH_LANE(i) _Pragma("GCC unroll 16") for (int i = 0; i < VL; i++)
 
 static void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t to_pitch)

@@ -196,6 +196,8 @@ void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t co
 /* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1, or fc_is_grouped */
+fc_status fc_conv_depthwise_flat(const fc_problem *); /* where fc_conv_depthwise_flat_serves */
+int fc_conv_depthwise_flat_serves(const fc_problem *); /* few channels, stride 1 along the row */
 fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_depthwise_inputs(
@@ -234,6 +236,7 @@ fc_status fc_fill_zero(const fc_problem *);
 /* Elements of the packed weight, and packing it into `to` (aligned to 64 bytes). */
 int64_t fc_packed_direct(const fc_problem *);
 int64_t fc_packed_depthwise(const fc_problem *);
+int64_t fc_packed_depthwise_flat(const fc_problem *);
 int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
@@ -242,6 +245,7 @@ int64_t fc_packed_dots(const fc_problem *);
 fc_status fc_pack_direct(const fc_problem *, char *to);
 fc_status fc_pack_whole(const fc_problem *, char *to); /* as many as fc_packed_direct */
 fc_status fc_pack_depthwise(const fc_problem *, char *to);
+fc_status fc_pack_depthwise_flat(const fc_problem *, char *to);
 fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
@@ -274,6 +278,7 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *
 int64_t fc_conv_direct_scratch(const fc_problem *);
 int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
+int64_t fc_conv_depthwise_flat_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);

@@ -41,6 +41,14 @@ static const fc_method depthwise = {FC_BY_DEPTHWISE,
                                     fc_conv_depthwise_scratch,
                                     fc_packed_depthwise,
                                     fc_pack_depthwise};
+static const fc_method flat = {
+    FC_BY_FLAT,
+    "depthwise",
+    "one input and one output channel per group, few of them: lanes are the elements of a row of pixels",
+    fc_conv_depthwise_flat,
+    fc_conv_depthwise_flat_scratch,
+    fc_packed_depthwise_flat,
+    fc_pack_depthwise_flat};
 static const fc_method grouped = {FC_BY_GROUPS,
                                   "grouped",
                                   "few channels per group: lanes are the output channels of several groups",
@@ -309,7 +317,7 @@ const fc_method *fc_choose(fc_problem *p)
     fc_trim(p);
     fc_turn_tall(p);
     if (fc_is_depthwise(p))
-        return &depthwise;
+        return fc_conv_depthwise_flat_serves(p) ? &flat : &depthwise;
     if (fc_is_grouped(p))
         return &grouped;
     if (is_almost_depthwise(p) && p->out_channels == 1 && p->groups >= p->k->vector_lanes &&

@@ -5,6 +5,7 @@
 
 typedef enum {
     FC_BY_DEPTHWISE,
+    FC_BY_FLAT,
     FC_BY_GROUPS,
     FC_BY_INPUTS,
     FC_BY_PIXELS,

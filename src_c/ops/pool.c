@@ -78,20 +78,18 @@ static int are_whole_planes(const pool_call *call)
            (planes == 1 || (step != 0 && step != 1 && out_step == 1));
 }
 
-/* Whether the kernels know the step of the windows: 1, or 2 without dilation. Adaptive windows are regular where they divide
- * the axis. */
-static int is_step(const fc_pool_axis *w, int adaptive, int64_t in, int64_t out)
-{
-    return (!adaptive || in % out == 0) && (w->stride == 1 || (w->stride == 2 && w->dilation == 1));
-}
+/* Adaptive windows are regular where they divide the axis. */
+static int is_regular(int adaptive, int64_t in, int64_t out) { return !adaptive || in % out == 0; }
 
 /* The outputs of a row whose windows are whole, and of windows of 3 columns 2 apart those whose first column is padding. Positions of
  * winners must fit into a lane. */
 static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
 {
     const int64_t in = call->in.w, last = in + w->pad_before - (w->kernel - 1) * w->dilation - 1;
-    if (!are_planes(call) || !is_step(w, adaptive, in, call->out.w) ||
-        (w->stride == 2 && w->kernel != 2 && w->kernel != 3) ||
+    const int twos = w->stride == 2 && (w->kernel == 2 || w->kernel == 3);
+    const int fours = w->stride == 4 && w->kernel == 4 && call->k->pool->has_fours && !call->wants_index;
+    const int is_step = w->stride == 1 || ((twos || fours) && w->dilation == 1);
+    if (!are_planes(call) || !is_regular(adaptive, in, call->out.w) || !is_step ||
         (call->wants_index && h->kernel * h->dilation * in + call->out.w * w->stride > INT32_MAX))
         return;
     call->lane_step = w->stride;
@@ -111,7 +109,8 @@ static fc_pool_phase phase_of(const fc_pool_axis *w, int64_t c)
 /* The groups of positions of a row whose windows all exist and have the area of the middle one */
 static void grad_lanes(pool_call *call, const fc_pool_axis *w, int adaptive, const fc_span *cols)
 {
-    if (!are_planes(call) || !is_step(w, adaptive, call->out.w, call->in.w))
+    const int is_step = w->stride == 1 || (w->stride == 2 && w->dilation == 1);
+    if (!are_planes(call) || !is_regular(adaptive, call->out.w, call->in.w) || !is_step)
         return;
     int64_t first = call->in.w / 2, end = first + 1;
     while (first > 0 && cols[first - 1].area == cols[first].area)
@@ -152,6 +151,14 @@ static size_t lanes_bytes(const pool_call *call)
     return sizeof(fc_pool_flat) + aligned((lanes + windows + run + 2 * vector) * (int64_t)call->item);
 }
 
+/* Whole planes of so many loads each: vectors of any instruction set. The last one of a block is not read beyond its end, which takes
+ * longer. */
+static int64_t planes_of_block(int64_t work)
+{
+    enum { VECTOR = 16, MOST = 256, LOADS = 1 << 17 };
+    return fc_greater(VECTOR, fc_lesser(MOST, LOADS / fc_greater(1, work) / VECTOR * VECTOR));
+}
+
 /* Decides between in place and tiles, and cuts the output. */
 static void plan(pool_call *call, int64_t work)
 {
@@ -169,7 +176,7 @@ static void plan(pool_call *call, int64_t work)
              fc_merge_images(views, count))
         call->direct = 0;
     call->direct |= call->out.c == 1 || planes; /* a stride between channels is never used then */
-    const int64_t tile_lanes = call->whole_planes ? FC_POOL_PLANES : FC_TILE_BYTES / (int64_t)call->item;
+    const int64_t tile_lanes = call->whole_planes ? planes_of_block(work) : FC_TILE_BYTES / (int64_t)call->item;
     if (planes) {
         call->blocks = fc_blocks_of(call->out.n * call->out.c, 1, &call->h, &call->w, work, 0);
         fc_blocks *b = &call->blocks;

@@ -111,7 +111,9 @@ void fc_window_pairs(const fc_span *spans, int64_t step, int64_t in, int64_t out
 
 void fc_window_range(const fc_span *spans, int64_t count, int64_t step, int64_t *begin, int64_t *end)
 {
-    *begin = INT64_MAX, *end = 0;
+    *begin = spans[0].begin, *end = spans[count - 1].begin + spans[count - 1].count;
+    if (step == 1) /* both ends of a window grow with its number */
+        return;
     for (int64_t i = 0; i < count; i++) {
         *begin = fc_lesser(*begin, spans[i].begin);
         *end = fc_greater(*end, spans[i].begin + (spans[i].count - 1) * step + 1);
