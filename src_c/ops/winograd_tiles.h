@@ -3,6 +3,8 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
+#include <stdatomic.h>
+
 /* Tiles are numbered through images, of a dilation through its residues in each (below), tile rows and tile columns. Outputs along an axis that are no multiple of a tile's: as many of its
  * last tiles as outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees.
  * 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
@@ -228,4 +230,8 @@ fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
 /* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory */
 void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
                          char *strip, char *v);
+
+/* conv_winograd.c: runs the images that are marked again directly, with fc_spoilt_bytes of memory */
+fc_status fc_mend_spoilt(const fc_problem *, const atomic_char *spoilt);
+int64_t fc_spoilt_bytes(const fc_problem *);
 #endif
