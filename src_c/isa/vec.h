@@ -92,15 +92,6 @@ INLINE vec vmuladd(vec a, vec b, vec sum)
 #endif
 }
 
-/* Keeps a in a register, where GCC would load it again for each use. */
-#if defined(__x86_64__)
-#define vkeep(a) __asm__("" : "+v"(a))
-#elif defined(__aarch64__)
-#define vkeep(a) __asm__("" : "+w"(a))
-#else
-#define vkeep(a) (void)0
-#endif
-
 /* A store past the caches: the line is not read first, which takes a third off the traffic of a copy. For arrays that do not
  * stay in the second-level cache; p is aligned to the vector. vfence() comes after the last one, before another thread reads. */
 #define vstream N(vstream)

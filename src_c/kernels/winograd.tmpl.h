@@ -620,7 +620,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
     }
 }
 
-#if FC_F32
+#if FC_F32 && FC_VECTOR_BYTES >= 32
 /* ---- few input channels ---------------------------------------------------------------------------------------------*/
 /* Of a vector of tiles d[j] = column j of each, where a[i] are 5 vectors of their neighbouring columns. */
 INLINE void N(wino_tile_columns)(vec *d, const vec *a)
@@ -668,7 +668,7 @@ INLINE void N(wino_thin_columns)(T *columns, const T *v, const T *u, int64_t cha
             FC_UNROLL for (int i = 0; i < 6; i++)
             {
                 vec a = vload(q + 6 * i * FC_THIN_POINT);
-                vkeep(a);
+                __asm__("" : "+v"(a)); /* or GCC loads it twice */
                 m[0][i] = vmuladd(vset1(p[6 * i * FC_POINT]), a, m[0][i]);
                 m[1][i] = vmuladd(vset1(p[6 * i * FC_POINT + 1]), a, m[1][i]);
             }

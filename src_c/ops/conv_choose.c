@@ -87,13 +87,14 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
-static const fc_method thin = {FC_BY_THIN,
-                               "winograd",
-                               "3 x 3 taps, stride 1, few input channels: 36 multiplications per 16 outputs and input, in registers",
-                               fc_conv_thin,
-                               fc_conv_thin_scratch,
-                               fc_packed_thin,
-                               fc_pack_thin};
+static const fc_method thin = {
+    FC_BY_THIN,
+    "winograd",
+    "3 x 3 taps, stride 1, few input channels: 36 multiplications per 16 outputs and input, in registers",
+    fc_conv_thin,
+    fc_conv_thin_scratch,
+    fc_packed_thin,
+    fc_pack_thin};
 static const fc_method direct = {
     FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
     run_products,   products_scratch, fc_packed_direct,
@@ -186,16 +187,16 @@ static double winograd_cost(const fc_problem *p)
 
 /* A tile's vector of outputs, of which there are two at a time: 36 multiplications for each channel, and half as many loads more; its
  * transform and stores, 110 (Zen 4, measured) or 150 where additions take the place of multiplications (by instructions). Its inputs,
- * turned and transformed for all outputs: 50 a channel, and 500 for the tiles of a row (Zen 4, measured). A last vector of outputs that
- * is no whole one is stored in parts. */
+ * turned and transformed for all outputs: 50 a channel, and 700 for the tiles of a row (Zen 4, measured), in vectors of 16. A last vector
+ * of outputs that is no whole one is stored in parts. */
 static double thin_cost(const fc_problem *p)
 {
-    enum { PRODUCTS = 45, OUTPUT_OPS = 130, INPUT_OPS = 50, ROW_OPS = 500, TAIL = 64 };
+    enum { PRODUCTS = 45, OUTPUT_OPS = 130, INPUT_OPS = 50, ROW_OPS = 700, LANES = 16, TAIL = 64 };
     const fc_tiles t = fc_make_tiles(p);
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, in = p->in_channels,
                   tile = fc_ceil_div(out, lanes) * (PRODUCTS * in + OUTPUT_OPS) + (out % lanes ? TAIL : 0);
     return (double)t.rows *
-           (double)(fc_round_up(t.columns, 2) * tile + (t.columns + 1) * INPUT_OPS * in + ROW_OPS);
+           (double)(fc_round_up(t.columns, 2) * tile + ((t.columns + 1) * INPUT_OPS * in + ROW_OPS) * LANES / lanes);
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
@@ -315,10 +316,13 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
-/* Its rounding error is 3 to 4 times that of a direct sum so short, so it has to gain more. */
+/* Its rounding error is 3 to 4 times that of a direct sum so short, so it has to gain more. Measured (Zen 4): of two channels it gains
+ * with 16 lanes only, 8 take 0.7 to 1.0 of the speed of direct. */
 static int thin_pays(const fc_problem *p)
 {
-    return fc_conv_thin_serves(p) && p->out_channels > FC_PIXELS_MAX_CHANNELS && thin_cost(p) < least_cost(p) * 0.8;
+    const int64_t least_in = p->k->vector_lanes == FC_MAX_LANES ? 2 : 3;
+    return fc_conv_thin_serves(p) && p->in_channels >= least_in && p->out_channels > FC_PIXELS_MAX_CHANNELS &&
+           thin_cost(p) < least_cost(p) * 0.8;
 }
 
 static int phases_pay(const fc_problem *p)

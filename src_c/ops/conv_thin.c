@@ -35,8 +35,8 @@ typedef struct {
 
 int fc_conv_thin_serves(const fc_problem *p)
 {
-    return p->k->winograd->thin && p->kernel_h == TAPS && p->kernel_w == TAPS && p->stride_h == 1 && p->stride_w == 1 && p->dilation_h == 1 &&
-           p->dilation_w == 1 && p->in_channels > 1 && p->in_channels <= FC_WINOGRAD_THIN;
+    return p->k->winograd->thin && p->kernel_h == TAPS && p->kernel_w == TAPS && p->stride_h == 1 && p->stride_w == 1 &&
+           p->dilation_h == 1 && p->dilation_w == 1 && p->in_channels > 1 && p->in_channels <= FC_WINOGRAD_THIN;
 }
 
 static plan make_plan(const fc_problem *p)
@@ -68,8 +68,8 @@ static plan make_plan(const fc_problem *p)
 static void store_vector(const plan *s, int64_t group, int64_t vector, char *pack, char *u)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, first = vector * s->lanes, columns = fc_min(s->lanes, p->out_channels - first),
-                  tap = p->in_channels * s->lanes;
+    const int64_t item = (int64_t)p->item, first = vector * s->lanes,
+                  columns = fc_min(s->lanes, p->out_channels - first), tap = p->in_channels * s->lanes;
     if (columns < s->lanes)
         memset(pack, 0, (size_t)(s->pack * item));
     fc_pack_weights(p, p->weight + (group * p->weight_g + first * p->weight_k) * item, p->in_channels, columns, pack,
@@ -121,7 +121,7 @@ static void load_inputs(const plan *s, int64_t group, const run *r, char *strip)
 {
     const fc_problem *p = s->p;
     const fc_image image = fc_image_of(&p->x, p->item, r->n, group * p->in_channels, p->in_channels);
-    const fc_window window = {OUT * r->row - p->pad_top,        IN, 1, OUT * r->column - p->pad_left,
+    const fc_window window = {OUT * r->row - p->pad_top, IN, 1, OUT * r->column - p->pad_left,
                               OUT * r->count + IN - OUT, 1};
     fc_load_window(p->k, p->item, &image, &window, strip + OUT * r->lane * (int64_t)p->item,
                    &(fc_pitch){s->pitch, 1, IN * s->pitch});
@@ -196,7 +196,10 @@ static void run_block(void *context, int64_t task, int slot)
 }
 
 static int64_t flags_bytes(const plan *s) { return fc_round_up(s->p->y.n, FC_LINE_BYTES); }
-static int64_t u_bytes(const plan *s) { return s->p->packed ? 0 : s->p->groups * s->vectors * s->u_vector * (int64_t)s->p->item; }
+static int64_t u_bytes(const plan *s)
+{
+    return s->p->packed ? 0 : s->p->groups * s->vectors * s->u_vector * (int64_t)s->p->item;
+}
 
 int64_t fc_conv_thin_scratch(const fc_problem *p)
 {
