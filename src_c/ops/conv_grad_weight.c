@@ -59,6 +59,7 @@ typedef struct {
     int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
     int64_t row_units; /* kernel_h or taps */
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
+    int gathered; /* a strip has all taps of a row beside each other, for each output */
     int dense; /* pointwise, and both sides are read where they lie: a row of pixels without gaps */
     int turned; /* lanes are (v, c) */
     int64_t aliasing; /* pixels a multiple of this apart are worth a copy, bytes */
@@ -96,6 +97,17 @@ static void choose_slices(plan *s, const fc_view *y)
         s->slices = 1;
 }
 
+/* Rows of a block whose strip has half as many more. */
+static int64_t gathered_rows(const fc_problem *p) { return 2 * (p->kernel_h - 1) * p->dilation_h / p->stride_h; }
+
+/* Whether taps of few channels that a dilation keeps apart are copied beside each other: a tile of so few rows would wait for its sums
+ * (LATENCY) and load as often as it multiplies. The strip of a block stays in the second-level cache. */
+static int gathers(const fc_problem *p)
+{
+    enum { FEW = 3, PIXELS = 4096 };
+    return p->kernel_w > 1 && p->dilation_w > 1 && p->in_channels <= FEW && gathered_rows(p) * p->y.w <= PIXELS;
+}
+
 static void choose_block(plan *s, const fc_view *y)
 {
     const fc_problem *p = s->p;
@@ -104,6 +116,8 @@ static void choose_block(plan *s, const fc_view *y)
     if (!whole_rows && p->y.w > y->w) /* joined rows: near-equal pieces of a slice */
         s->block_w = fc_min(p->y.w, piece_of(fc_ceil_div(s->lines, s->slices) * s->line_pixels));
     s->block_h = whole_rows ? fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w)) : 1;
+    if (whole_rows && gathers(p))
+        s->block_h = fc_max(s->block_h, fc_min(fc_ceil_div(p->y.h, 2), gathered_rows(p)));
     s->block_n = whole_rows && s->block_h == p->y.h ? fc_min(p->y.n, fc_ceil_div(BLOCK_PIXELS, p->y.h * p->y.w)) : 1;
     s->single = whole_rows && s->block_h == p->y.h && s->block_n == p->y.n;
 }
@@ -162,7 +176,8 @@ static int64_t product_cost(const fc_problem *p, int64_t rows, int64_t columns)
 
 int64_t fc_direct_grad_weight_cost(const fc_problem *p)
 {
-    const int64_t units = p->dilation_w == 1 ? 1 : p->kernel_w, rows = p->kernel_w / units * p->in_channels;
+    const int64_t units = p->dilation_w == 1 || gathers(p) ? 1 : p->kernel_w,
+                  rows = p->kernel_w / units * p->in_channels;
     return units * fc_min(product_cost(p, rows, p->out_channels), product_cost(p, p->out_channels, rows));
 }
 
@@ -186,16 +201,21 @@ static void set_strips(plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    s->x_in_place = p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(s, p->stride_w * p->x.stride_w);
+    s->gathered = gathers(p);
+    s->x_in_place =
+        !s->gathered && p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(s, p->stride_w * p->x.stride_w);
     s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
     s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
-    s->x_pixel = s->x_in_place ? p->x.stride_w : p->in_channels;
+    if (s->gathered)
+        s->x_step_w = 1;
+    s->x_pixel = s->x_in_place ? p->x.stride_w : s->gathered ? p->kernel_w * p->in_channels : p->in_channels;
     if (!s->x_in_place && aliases(s, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
         s->x_pixel += fc_ceil_div(LINE, s->x_step_w * item);
-    s->x_row = s->x_in_place ? p->x.stride_h
-                             : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w) * s->x_pixel;
+    const int64_t pixels =
+        s->gathered ? s->block_w : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
+    s->x_row = s->x_in_place ? p->x.stride_h : pixels * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
-    s->merged = p->dilation_w == 1 && s->x_pixel == p->in_channels;
+    s->merged = s->gathered || (p->dilation_w == 1 && s->x_pixel == p->in_channels);
     s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
     s->turned = !s->pointwise && turns(p, s->rows);
     const int64_t tiles = (s->merged ? p->kernel_h : s->taps) * fc_ceil_div(s->rows, p->k->gemm->max_rows);
@@ -251,18 +271,23 @@ static void load_rows(const plan *s, int64_t group, const block *b, int64_t imag
                       char *strip)
 {
     const fc_problem *p = s->p;
-    const int64_t step_h = p->kernel_h == 1 ? p->stride_h : 1, step_w = p->kernel_w == 1 ? p->stride_w : 1;
-    const fc_window window = {
+    const int64_t step_h = p->kernel_h == 1 ? p->stride_h : 1,
+                  step_w = p->kernel_w == 1 || s->gathered ? p->stride_w : 1;
+    fc_window window = {
         b->h * p->stride_h - p->pad_top + first * step_h,
         rows,
         step_h,
         b->w * p->stride_w - p->pad_left,
-        fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w),
+        s->gathered ? b->columns : fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w),
         step_w,
     };
     const fc_image x = fc_image_of(&p->x, p->item, b->n + image, group * p->in_channels, p->in_channels);
-    fc_load_window(p->k, p->item, &x, &window, strip + (image * s->x_image + first * s->x_row) * (int64_t)p->item,
-                   &(fc_pitch){s->x_row, s->x_pixel, 1});
+    strip += (image * s->x_image + first * s->x_row) * (int64_t)p->item;
+    for (int64_t v = 0; v < (s->gathered ? p->kernel_w : 1); v++) {
+        fc_load_window(p->k, p->item, &x, &window, strip, &(fc_pitch){s->x_row, s->x_pixel, 1});
+        strip += p->in_channels * (int64_t)p->item;
+        window.left += p->dilation_w;
+    }
 }
 
 static int64_t strip_rows(const fc_problem *p, int64_t rows)

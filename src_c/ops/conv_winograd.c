@@ -267,21 +267,21 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 }
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly, in memory that
- * was the tiles': there is enough of it (repair_bytes). */
-static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
+ * was the tiles': there is enough of it (fc_spoilt_bytes). */
+int64_t fc_spoilt_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
 
-static fc_status repair(const fc_winograd_plan *s)
+fc_status fc_mend_spoilt(const fc_problem *p, const atomic_char *spoilt)
 {
-    const int64_t item = (int64_t)s->p->item;
+    const int64_t item = (int64_t)p->item;
     fc_status status = FC_OK;
-    for (int64_t n = 0; n < s->p->y.n && status == FC_OK && s->p->weight; n++)
-        if (atomic_load_explicit(&s->spoilt[n], memory_order_relaxed)) {
-            fc_problem q = *s->p;
+    for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
+        if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
+            fc_problem q = *p;
             q.packed = NULL;
             q.packed_v = 0;
             q.x.data = (char *)q.x.data + n * q.x.stride_n * item;
             q.y.data = (char *)q.y.data + n * q.y.stride_n * item;
-            q.residual.data = (char *)fc_residual_at(s->p, n, 0, 0, 0);
+            q.residual.data = (char *)fc_residual_at(p, n, 0, 0, 0);
             q.x.n = q.y.n = 1;
             status = fc_conv_direct(&q);
         }
@@ -407,7 +407,7 @@ static int64_t flags_bytes(const fc_winograd_plan *s) { return fc_round_up(s->p-
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const fc_winograd_plan s = make_plan(p);
-    return fc_max(s.thread_bytes, repair_bytes(p)) + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
+    return fc_max(s.thread_bytes, fc_spoilt_bytes(p)) + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
            (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
@@ -436,7 +436,7 @@ static fc_status run(const fc_problem *p)
     const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
     const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(&s);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, fc_max(s.thread_bytes, repair_bytes(p)));
+    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, fc_max(s.thread_bytes, fc_spoilt_bytes(p)));
     s.spoilt = fc_scratch_acquire((size_t)flags);
     if (!scratch || !s.spoilt) {
         fc_scratch_release(scratch);
@@ -461,7 +461,7 @@ static fc_status run(const fc_problem *p)
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
     fc_scratch_release(scratch);
-    const fc_status status = repair(&s);
+    const fc_status status = fc_mend_spoilt(p, s.spoilt);
     fc_scratch_release(s.spoilt);
     return status;
 }

@@ -3,6 +3,8 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
+#include <stdatomic.h>
+
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
     int last; /* whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN */
@@ -221,4 +223,8 @@ fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
 /* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory */
 void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
                          char *strip, char *v);
+
+/* conv_winograd.c: runs the images that are marked again directly, with fc_spoilt_bytes of memory */
+fc_status fc_mend_spoilt(const fc_problem *, const atomic_char *spoilt);
+int64_t fc_spoilt_bytes(const fc_problem *);
 #endif
