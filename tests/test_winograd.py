@@ -232,6 +232,26 @@ def test_bits_of_two_taps(kernel, stride, isa, rng):
         assert same_bits(got[1], want[1][:n])
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (4, 2), (5, 2), (7, 2), (5, 3)])
+@pytest.mark.parametrize("layout", ALL_FORMATS)
+def test_phases_of_threads(layout, kernel, stride, isa, rng):
+    """The gradient of the input, where each thread has phases of its own."""
+    for n, c, k, size in ((1, 20, 70, 13), (2, 33, 48, 8), (1, 128, 40, 29)):
+        x = to_format(rng.standard_normal((n, c, size, size + 3)), layout).astype(np.float32)
+        w = rng.standard_normal((k, c, kernel, kernel), dtype=np.float32)
+        options = {"stride": stride, "padding": kernel // 2}
+        shape = F.conv2d(x, w, **options).shape
+        g = to_format(rng.standard_normal(shape).astype(np.float32), layout)
+        mask = {"output_mask": (True, False, False)}
+        grads = []
+        for threads in (1, 2, 3, 4):
+            with fastconv.num_threads(threads):
+                grads.append(F.conv2d_backward(g, x, w, **options, **mask)[0])
+            assert same_bits(grads[-1], grads[0])
+        want = F.conv2d_backward(g, x, w, algorithm="direct", **options, **mask)[0]
+        np.testing.assert_allclose(grads[0], want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
 # kernel, stride: every tile and axis
 SHORT = (
     *(((r, r), 1) for r in (2, 3, 4, 5)),
