@@ -76,7 +76,10 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
     const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
-    s.by_panels = u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES);
+    const int few = s.tiles.count <= FC_FEW_TILES && fc_multiplies_few_tiles(&s.tiles);
+    s.by_panels = (few && p->groups == 1) || /* groups would wait for each other */
+                  (u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES));
+    s.few = few && s.by_panels;
     const int64_t threads = fc_parallel_slots(INT64_MAX);
     if (s.by_panels) {
         s.block = fc_ceil_div(s.tiles.count, stretches);
@@ -95,7 +98,6 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     }
     s.joined = !fc_has_short_phases(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    s.few = s.by_panels && s.block <= FC_FEW_TILES && fc_multiplies_few_tiles(&s.tiles);
     if (s.few)
         s.chunk = fc_min(FEW_CHUNK, s.tiles.chunk);
     fc_set_block(&s.tiles, s.block);
