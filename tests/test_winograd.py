@@ -109,40 +109,50 @@ def test_lines_by_panels(kernel, isa, rng):
         np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(np.float32) * 9 * kernel * c)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tiles", [(1, 1), (1, 3), (2, 2), (1, 5), (2, 3), (1, 7), (2, 4), (3, 3)])
-def test_few_tiles(tiles, dtype, isa, rng):
-    """Transformed as they are multiplied: the same bits as among other tiles."""
-    c, k = (131, 90) if tiles[0] == 1 else (90, 131)
-    size = (4 * tiles[0] - 1, 4 * tiles[1] - tiles[1] % 3)
-    options = {"padding": 1, "algorithm": "winograd"}
-    x = to_format(integers(rng, (1, c, *size), dtype, 3), "channels_last")
-    w = integers(rng, (k, c, 3, 3), dtype, 3)
-    want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, 1, 1)
-    got = F.conv2d(x, w, **options)
-    np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(dtype) * 9 * 9 * c)
+# Outputs: 1 to 9 tiles, all, some and none of them whole.
+FEW = ((3, 3), (4, 4), (3, 12), (7, 6), (7, 7), (8, 8), (3, 19), (7, 12), (4, 27), (8, 15), (9, 12))
 
-    x, g = rng.standard_normal((10, c, *size)), rng.standard_normal((10, k, *size))
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (2, 1)])
+@pytest.mark.parametrize("outputs", FEW)
+def test_few_tiles(outputs, kernel, stride, dtype, isa, rng):
+    """Transformed as they are multiplied: the same bits as among other tiles."""
+    c, k = (131, 90) if outputs[0] < 5 else (90, 131)
+    size = [stride * (n - 1) + 1 + stride // 2 * (n % 2) + (kernel == 2) for n in outputs]
+    options = {"padding": kernel // 3, "stride": stride, "algorithm": "winograd"}
+    x = to_format(integers(rng, (1, c, *size), dtype, 3), "channels_last")
+    w = integers(rng, (k, c, kernel, kernel), dtype, 3)
+    want = reference.conv2d(x.astype(np.float64), w.astype(np.float64), None, stride, kernel // 3)
+    assert want.shape[2:] == outputs
+    F.conv2d(np.full_like(x, np.nan), w, **options)
+    got = F.conv2d(x, w, **options)
+    np.testing.assert_allclose(got, want, rtol=0, atol=64 * eps(dtype) * 9 * w[0].size)
+
+    x, g = rng.standard_normal((10, c, *size)), rng.standard_normal((10, k, *outputs))
     x, g = (to_format(a.astype(dtype), "channels_last") for a in (x, g))
     w = rng.standard_normal(w.shape).astype(dtype)
     y, grad_x, _ = both_ways(x, w, g, **options)
     for threads, layout in ((1, np.array), (2, np.asfortranarray)):
-        with fastconv.num_threads(threads):
-            one = both_ways(x[:1], layout(w), g[:1], **options)
-        assert same_bits(one[0], y[:1])
-        assert same_bits(one[1], grad_x[:1])
+        for n in (1, 2, 3, 7):
+            with fastconv.num_threads(threads):
+                some = both_ways(x[:n], layout(w), g[:n], **options)
+            assert same_bits(some[0], y[:n])
+            assert same_bits(some[1], grad_x[:n])
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("width", [12, 31])
-def test_few_tiles_of_many_channels(width, isa, rng):
+def test_few_tiles_of_many_channels(width, stride, isa, rng):
     """More channels than the cache holds taps of: sums go on where the last chunk ended."""
-    x = to_format(rng.standard_normal((10, 1300, 3, width)).astype(np.float32), "channels_last")
-    layer = fastconv.nn.Conv2d(1300, 17, 3, padding=1, bias=False, rng=0)
-    w = np.asarray(layer.weight.data)
-    y = F.conv2d(x, w, padding=1, algorithm="winograd")
-    one = F.conv2d(x[:1], w, padding=1, algorithm="winograd")
+    x = rng.standard_normal((10, 1300, 3 * stride, width * stride)).astype(np.float32)
+    x = to_format(x, "channels_last")
+    layer = fastconv.nn.Conv2d(1300, 17, 3, stride, padding=1, bias=False, rng=0)
+    w, options = np.asarray(layer.weight.data), {"stride": stride, "padding": 1}
+    y = F.conv2d(x, w, algorithm="winograd", **options)
+    one = F.conv2d(x[:1], w, algorithm="winograd", **options)
     assert same_bits(one, y[:1])
-    assert same_bits(fastconv.compile(layer, x[:1].shape)(x[:1]), F.conv2d(x[:1], w, padding=1))
+    assert same_bits(fastconv.compile(layer, x[:1].shape)(x[:1]), F.conv2d(x[:1], w, **options))
 
 
 # kernel, stride, padding: tiles of 5 x 5 and of lines of 5; strides by phases of one or two taps
@@ -227,6 +237,26 @@ def test_bits_of_two_taps(kernel, stride, isa, rng):
         got = both_ways(x[:n], w, g[:n], **options)
         assert same_bits(got[0], want[0][:n])
         assert same_bits(got[1], want[1][:n])
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (4, 2), (5, 2), (7, 2), (5, 3)])
+@pytest.mark.parametrize("layout", ALL_FORMATS)
+def test_phases_of_threads(layout, kernel, stride, isa, rng):
+    """The gradient of the input, where each thread has phases of its own."""
+    for n, c, k, size in ((1, 20, 70, 13), (2, 33, 48, 8), (1, 128, 40, 29)):
+        x = to_format(rng.standard_normal((n, c, size, size + 3)), layout).astype(np.float32)
+        w = rng.standard_normal((k, c, kernel, kernel), dtype=np.float32)
+        options = {"stride": stride, "padding": kernel // 2}
+        shape = F.conv2d(x, w, **options).shape
+        g = to_format(rng.standard_normal(shape).astype(np.float32), layout)
+        mask = {"output_mask": (True, False, False)}
+        grads = []
+        for threads in (1, 2, 3, 4):
+            with fastconv.num_threads(threads):
+                grads.append(F.conv2d_backward(g, x, w, **options, **mask)[0])
+            assert same_bits(grads[-1], grads[0])
+        want = F.conv2d_backward(g, x, w, algorithm="direct", **options, **mask)[0]
+        np.testing.assert_allclose(grads[0], want, rtol=0, atol=2e-5 * np.abs(want).max())
 
 
 # kernel, stride: every tile and axis
@@ -457,6 +487,9 @@ def test_auto_takes_stride_2_of_enough_tiles():
     for batch in (1, 100):
         assert method(56, (3, 3), batch) == method(32, (4, 4), batch) == "winograd"
         assert method(14, (3, 3), batch) == "direct"
+        # of few tiles and many channels they are made on the way
+        many = method(14, (3, 3), batch, 512)
+        assert many == ("winograd" if fastconv.isas()[0] == "avx512" else "direct")
     assert method(56, (3, 3), channels=4) != "winograd"
 
 

@@ -53,16 +53,19 @@ typedef struct {
     int points, accumulate;
 } fc_winograd_product_at;
 
-/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G_3 w G_3')[e][c][k], e < 36, k < width, the weights transformed on the way:
- * w[u * row + v * tap + c * step + k], one vector of outputs. m and v are at the first of the tiles, all of one brick; `part` is the
- * pitch of v's parts. Meanwhile 10 cache lines come into the second-level cache for each channel, those at
- * ahead + c / line * ahead_part + c % line * ahead_row (bytes; may lie beyond an array): 9 taps of a vector that begins anywhere. */
+/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G w G')[e][c][k], k < one vector of outputs, the weights transformed on the way:
+ * w[u * row + v * tap + c * step + k], 3 x 3 taps, or 2 x 2 where the tile is 5 x 5; there `phase` is not 0 for 3 x 3 taps of stride 2,
+ * the pitch of v's four phases (ops/winograd_tiles.h). m and v are at the first of the tiles, all of one brick; `part` is the pitch of v's
+ * parts. Of e all but the last row, and but the last column where tiles are 4 or 5 x 5; an edge is one of these, m and v at its first point,
+ * points `pitch` apart: the last row with the `corner`, or the last column without it, for which row and tap are exchanged. Where not an
+ * edge, 10 cache lines (5 of 2 x 2 taps) come into the second-level cache for each channel, those at
+ * ahead + c / line * ahead_part + c % line * ahead_row (bytes; may lie beyond an array): the taps of a vector that begins anywhere. */
 typedef struct {
     const void *v, *w;
     void *m;
     const char *ahead;
-    int64_t part, row, tap, step, channels, ahead_row, ahead_part;
-    int accumulate;
+    int64_t part, pitch, phase, row, tap, step, channels, ahead_row, ahead_part;
+    int accumulate, corner;
 } fc_winograd_few;
 
 /* w[3 * i + j][c][k] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j], c < channels, which are one part, and one vector
@@ -115,8 +118,9 @@ typedef struct {
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
     void (*input_border)(const void *const *x, int64_t channels, int last, void *v);
     void (*multiply)(const fc_winograd_product *);
-    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512 */
+    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512; where one is missing, the next larger one serves */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
+    void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
     /* Of squares of 6, few channels: v[e][tile] = (B' x B)[e], lanes are `line` tiles, 4 columns of x apart, each of 6 rows and columns;

@@ -415,66 +415,169 @@ static void N(winograd_multiply_at)(const fc_winograd_product_at *g)
         }
 }
 
-/* Of few tiles a row of 6 points at a time has all its sums in 24 of 32 registers, and its u is made on the way, from 9 taps, or 3 in
- * the rows of 0 and infinity: 42 vectors read instead of 36 written and read. `point` is the row's. */
+/* Of few tiles the sums of a row of points at a time are registers, and u is made on the way: of 3 x 3 taps from all 9, or 3 in the rows
+ * of 0 and infinity, 45 vectors read instead of 36 written and read. The points are those of a square without infinity, which all tiles
+ * have, and its edges at infinity, which short tiles do not have: a column is a row with the roles of rows and columns exchanged. */
 #if FC_VECTOR_BYTES == 64
-INLINE void N(wino_few_row)(const fc_winograd_few *g, const T *v, const T *w, T *m, const char *ahead, T point, const int one,
-                            const int tiles)
+/* Adds channels of a phase of `rows` x `columns` taps, 1 to 3, at `point` along the rows and `points` of the columns, `pitch` apart. */
+INLINE void N(wino_few_sum)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *v, const T *w, int64_t row, int64_t tap,
+                            const char *ahead, T point, const int rows, const int columns, const int points,
+                            const int64_t pitch, const int tile, const int tiles, const int lines)
 {
-    const int tile = 6;
-    const int64_t row = g->row, tap = g->tap;
-    vec acc[6][4];
-    FC_UNROLL for (int e = 0; e < 6; e++)
-        FC_UNROLL for (int t = 0; t < tiles; t++)
-            acc[e][t] = g->accumulate ? vload(m + e * FC_POINT + t * FC_LINE) : (vec){0};
     for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part, ahead += g->ahead_part) {
-        const T *next = v + g->part, *end = v + (c < FC_LINE ? c : FC_LINE);
+        int64_t left = c;
+        FC_OPAQUE(left); /* or GCC makes two loops of this one, the last part by itself */
+        const T *next = v + g->part, *end = v + (left < FC_LINE ? left : FC_LINE);
         const char *fetch = ahead;
         for (const T *p = v; p < end; p++, w += g->step, fetch += g->ahead_row) {
-            vec t[3], r[6];
-            __builtin_prefetch(fetch, 0, 2);
-            __builtin_prefetch(fetch + 64, 0, 2);
-            FC_UNROLL for (int j = 0; j < 3; j++)
+            vec t[3], all[6], *const r = all + 6 - tile;
+            FC_UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(fetch + i * 64, 0, 2);
+            const T *column = w;
+            FC_UNROLL for (int j = 0; j < columns; j++, column += tap)
             {
                 vec in[3], even, odd;
-                in[0] = vload(w + j * tap);
+                FC_OPAQUE(column);
+                FC_UNROLL for (int i = 0; i < rows; i++) in[i] = vload(column + i * row);
                 t[j] = in[0];
-                if (one)
+                if (rows == 1)
                     continue;
-                in[1] = vload(w + j * tap + row);
-                in[2] = vload(w + j * tap + 2 * row);
-                N(wino_g_parts)(&even, &odd, in, 1, 3, point);
+                N(wino_g_parts)(&even, &odd, in, 1, rows, point);
                 t[j] = vmuladd(vset1(point), odd, even);
             }
-            N(wino_g)(r, t, 1, 3, tile);
-            FC_UNROLL for (int e = 0; e < 6; e++)
+            if (columns > 1)
+                N(wino_g)(all, t, 1, columns, tile);
+            const T *point_of = p;
+            FC_UNROLL for (int e = 0; e < points; e++, point_of += pitch)
+            {
+                FC_OPAQUE(point_of);
                 FC_UNROLL for (int i = 0; i < tiles; i++)
-                    acc[e][i] = vmuladd(vset1(p[e * FC_POINT + i * FC_LINE]), r[e], acc[e][i]);
+                    acc[e][i] = vmuladd(vset1(point_of[i * FC_LINE]), columns > 1 ? r[e] : t[0], acc[e][i]);
+            }
         }
-        FC_UNROLL for (int e = 0; e < 6; e++) __builtin_prefetch(next + e * FC_POINT);
+        FC_UNROLL for (int e = 0; e < points; e++, next += pitch)
+        {
+            FC_OPAQUE(next);
+            __builtin_prefetch(next);
+        }
     }
-    FC_UNROLL for (int e = 0; e < 6; e++)
-        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + e * FC_POINT + t * FC_LINE, acc[e][t]);
 }
 
-INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
+INLINE void N(wino_few_start)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *m, const int points, const int64_t pitch,
+                              const int tiles)
 {
-    const int tile = 6;
-    const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B), 0};
-    for (int i = 0; i < 6; i++) {
-        const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = g->w;
-        T *m = (T *)g->m + 6 * i * FC_POINT;
-        const char *ahead = g->ahead + (i < 5 ? i * 128 : 0);
-        if (i == 0 || i == 5)
-            N(wino_few_row)(g, v, i ? w + 2 * g->row : w, m, ahead, 0, 1, tiles);
-        else
-            N(wino_few_row)(g, v, w, m, ahead, points[i], 0, tiles);
+    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    {
+        FC_OPAQUE(m);
+        FC_UNROLL for (int t = 0; t < tiles; t++) acc[e][t] = g->accumulate ? vload(m + t * FC_LINE) : (vec){0};
     }
 }
-static void N(winograd_few_1)(const fc_winograd_few *g) { N(wino_few)(g, 1); }
-static void N(winograd_few_2)(const fc_winograd_few *g) { N(wino_few)(g, 2); }
-static void N(winograd_few_4)(const fc_winograd_few *g) { N(wino_few)(g, 4); }
-#define FC_FEW {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)}, .multiply_few_at = N(winograd_few_at)
+INLINE void N(wino_few_end)(vec (*acc)[FC_WINOGRAD_FEW], T *m, const int points, const int64_t pitch, const int tiles)
+{
+    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    {
+        FC_OPAQUE(m);
+        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + t * FC_LINE, acc[e][t]);
+    }
+}
+
+/* 3 x 3 taps. Of 1 or 2 tiles with the last column, which costs less than to transform weights once more. */
+INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 6, count = tiles < FC_WINOGRAD_FEW ? 6 : 5;
+    const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    for (int i = 0; i < 5; i++) {
+        vec acc[6][FC_WINOGRAD_FEW];
+        const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = g->w;
+        T *m = (T *)g->m + 6 * i * FC_POINT;
+        const char *ahead = g->ahead + i * 128;
+        N(wino_few_start)(g, acc, m, count, FC_POINT, tiles);
+        if (i == 0)
+            N(wino_few_sum)(g, acc, v, w, 0, g->tap, ahead, 0, 1, 3, count, FC_POINT, tile, tiles, 2);
+        else
+            N(wino_few_sum)(g, acc, v, w, g->row, g->tap, ahead, points[i], 3, 3, count, FC_POINT, tile, tiles, 2);
+        N(wino_few_end)(acc, m, count, FC_POINT, tiles);
+    }
+}
+/* Its last point is the corner, which is the row's. */
+INLINE void N(wino_few_edge)(const fc_winograd_few *g, const int tiles)
+{
+    vec acc[6][FC_WINOGRAD_FEW] = {{{0}}};
+    const int64_t pitch = g->pitch;
+    T *m = g->m;
+    N(wino_few_start)(g, acc, m, 5, pitch, tiles);
+    if (g->corner)
+        N(wino_few_start)(g, acc + 5, m + 5 * pitch, 1, pitch, tiles);
+    N(wino_few_sum)(g, acc, g->v, (const T *)g->w + 2 * g->row, 0, g->tap, NULL, 0, 1, 3, 6, pitch, 6, tiles, 0);
+    N(wino_few_end)(acc, m, 5, pitch, tiles);
+    if (g->corner)
+        N(wino_few_end)(acc + 5, m + 5 * pitch, 1, pitch, tiles);
+}
+#define FC_FEW_OF(name, tiles)                                                                                         \
+    static void N(winograd_##name##_##tiles)(const fc_winograd_few *g) { N(wino_##name)(g, tiles); }
+FC_FEW_OF(few, 1)
+FC_FEW_OF(few, 2)
+FC_FEW_OF(few, 4)
+FC_FEW_OF(few_edge, 1)
+FC_FEW_OF(few_edge, 2)
+FC_FEW_OF(few_edge, 4)
+#define FC_FEW_square                                                                                                  \
+    .multiply_few = {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)},                       \
+    .multiply_few_edge = {[1] = N(winograd_few_edge_1), [2] = N(winograd_few_edge_2), [4] = N(winograd_few_edge_4)},   \
+    .multiply_few_at = N(winograd_few_at),
+
+#if FC_F32
+/* 2 x 2 taps, or the phases of 3 x 3 with stride 2: 2 x 1, 2 x 2, 1 x 2 and 1 x 1. */
+INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 5;
+    const T points[] = {K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    const int64_t row = g->row, tap = g->tap, phase = g->phase, step = phase ? 2 : 1;
+    for (int i = 0; i < 4; i++) {
+        vec acc[4][FC_WINOGRAD_FEW];
+        const T *v = (const T *)g->v + 5 * i * FC_POINT, *w = g->w;
+        T *m = (T *)g->m + 5 * i * FC_POINT;
+        const char *ahead = g->ahead + i * (phase ? 3 * 64 : 64);
+        N(wino_few_start)(g, acc, m, 4, FC_POINT, tiles);
+        if (phase)
+            N(wino_few_sum)(g, acc, v, w + tap, 2 * row, 0, ahead + 64, points[i], 2, 1, 4, FC_POINT, tile, tiles, 1);
+        N(wino_few_sum)(g, acc, v + phase, w, step * row, step * tap, ahead, points[i], 2, 2, 4, FC_POINT, tile, tiles, 1);
+        if (phase) {
+            N(wino_few_sum)(g, acc, v + 2 * phase, w + row, 0, 2 * tap, ahead + 128, 0, 1, 2, 4, FC_POINT, tile, tiles, 1);
+            N(wino_few_sum)(g, acc, v + 3 * phase, w + row + tap, 0, 0, NULL, 0, 1, 1, 4, FC_POINT, tile, tiles, 0);
+        }
+        N(wino_few_end)(acc, m, 4, FC_POINT, tiles);
+    }
+}
+
+/* Its phases: of a row the first two, of a column those after the first; the one with a single tap along it comes first or last. */
+INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
+{
+    vec acc[5][FC_WINOGRAD_FEW] = {{{0}}};
+    const int64_t pitch = g->pitch, phase = g->phase, step = phase ? 2 : 1;
+    const T *v = g->v, *w = (const T *)g->w + step * g->row;
+    T *m = g->m;
+    N(wino_few_start)(g, acc, m, 4, pitch, tiles);
+    if (g->corner)
+        N(wino_few_start)(g, acc + 4, m + 4 * pitch, 1, pitch, tiles);
+    for (int i = 0; i < 2; i++)
+        if (i == g->corner || !phase) {
+            N(wino_few_sum)(g, acc, v + phase, w, 0, step * g->tap, NULL, 0, 1, 2, 5, pitch, 5, tiles, 0);
+            if (!phase)
+                break;
+        } else {
+            N(wino_few_sum)(g, acc, v + 2 * i * phase, w + g->tap, 0, 0, NULL, 0, 1, 1, 4, pitch, 5, tiles, 0);
+        }
+    N(wino_few_end)(acc, m, 4, pitch, tiles);
+    if (g->corner)
+        N(wino_few_end)(acc + 4, m + 4 * pitch, 1, pitch, tiles);
+}
+FC_FEW_OF(few_small, 4)
+FC_FEW_OF(few_small_edge, 2)
+#define FC_FEW_small_square .multiply_few = {[4] = N(winograd_few_small_4)}, .multiply_few_edge = {[2] = N(winograd_few_small_edge_2)},
+#else
+#define FC_FEW_small_square
+#endif
+#undef FC_FEW_OF
 #define FC_FEW_AT 4 /* channels whose sums of a column of points are registers */
 
 INLINE void N(wino_few_at_tiles)(vec (*acc)[FC_FEW_AT], const T *v, const T *d, int64_t tiles, const int rows)
@@ -522,8 +625,11 @@ static void N(winograd_few_at)(const fc_winograd_few_at *g)
 }
 #undef FC_FEW_AT
 #else
-#define FC_FEW {0}
+#define FC_FEW_square
+#define FC_FEW_small_square
 #endif
+#define FC_FEW_line
+#define FC_FEW_small_line
 
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
 /* Points that a tile does not have, of one vector of channels: the last row where `rows` is 0, the last column where `columns` is. */
@@ -828,8 +934,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_GRADIENT(shape, points, 4, 3)                                                                                   \
     FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED(shape),                                                                                              \
-        .multiply_few = FC_FEW_##shape, FC_THIN_##shape                                                                                   \
+        FC_SHARED(shape), FC_FEW_##shape FC_THIN_##shape                                                                               \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -840,24 +945,23 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_FORWARD(shape, points, 2, 4)                                                                                    \
     FC_GRADIENT(shape, points, 2, 4)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED(shape),                                                                                              \
+        FC_SHARED(shape), FC_FEW_##shape                                                                               \
         .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
         .output = {[2] = N(winograd_output_##shape##2)},                                                               \
         .gradient = {[2] = N(winograd_gradient_##shape##2)},                                                           \
         .weight_gradient = {[2] = N(winograd_weight_gradient_##shape##2)},                                             \
     };
-#define FC_FEW_square FC_FEW
-#define FC_FEW_line {0}
 FC_SIX(square, 36)
 FC_SIX(line, 6)
 FC_FIVE(small_square, 25)
 FC_FIVE(small_line, 5)
 #undef FC_SIX
-#undef FC_FEW
 #undef FC_FEW_square
 #undef FC_FEW_line
 #undef FC_THIN_square
 #undef FC_THIN_line
+#undef FC_FEW_small_square
+#undef FC_FEW_small_line
 #undef FC_FIVE
 #undef FC_INPUT
 #undef FC_FORWARD

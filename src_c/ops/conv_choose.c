@@ -166,7 +166,7 @@ static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
  * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
  * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
  * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and where
- * u is largest, with phases. The gradient
+ * u is largest, with phases. Of few tiles it is done on the way, by 48 multiplications for the 36 of 3 x 3 with stride 2: 4 / 3. The gradient
  * of the weight stores no products, and of the points of grad_y as many as there are. */
 static double tiles_cost(const fc_problem *p, int gradient)
 {
@@ -185,8 +185,8 @@ static double tiles_cost(const fc_problem *p, int gradient)
 
 static double winograd_cost(const fc_problem *p)
 {
-    const double weight_tiles = 4;
     const fc_tiles t = fc_make_tiles(p);
+    const double weight_tiles = t.rows * t.columns <= FC_FEW_TILES && fc_multiplies_few_tiles(&t) ? 4.0 / 3 : 4;
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
     return tiles_cost(p, 0) + (t.taps == 2 || t.phases > 1
                                    ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors)

@@ -192,17 +192,27 @@ static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x
     return 1;
 }
 
-/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first. */
+/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first, and each is followed by
+ * one of the first ones, so that neighbouring tasks, a thread's, take as long together as others. */
+static int64_t phase_of_task(int64_t task, int64_t count) { return task % 2 ? task / 2 : count - 1 - task / 2; }
+
 static void phase_task(void *context, int64_t task, int slot)
 {
     (void)slot;
     phases *f = context;
     fc_problem q;
-    if (!phase_at(f->p, f->c, f->grad_x, phase_count(f->c, f->grad_x) - 1 - task, &q))
+    if (!phase_at(f->p, f->c, f->grad_x, phase_of_task(task, phase_count(f->c, f->grad_x)), &q))
         return; /* filled */
     const fc_status status = fc_conv_forward(&q);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
+}
+
+static void lone_phase_task(void *context, int64_t task, int slot)
+{
+    fc_work_alone(1);
+    phase_task(context, task, slot);
+    fc_work_alone(0);
 }
 
 /* Each phase takes its own scratch. */
@@ -222,16 +232,37 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
     return enough;
 }
 
-/* Phases share nothing. Where all have taps and there are many for each thread (patch embeddings), each runs on one thread;
- * otherwise one after the other, each on all threads. */
+/* Whether each thread has a phase or more to itself, and none has to wait long. */
+static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    enum { PHASES_PER_THREAD = 8, REREADS = 8 };
+    const int64_t count = phase_count(c, grad_x), threads = fc_parallel_slots(INT64_MAX);
+    if (threads == 1 || p->kernel_h < c->stride_h || p->kernel_w < c->stride_w)
+        return 0; /* of these, some have no taps */
+    if (count >= PHASES_PER_THREAD * threads)
+        return 1;
+    /* Each reads all of grad_y, where threads that share a phase read a part of it, but all of the weight. */
+    if (count % threads || p->x.n * p->x.h * p->x.w * p->in_channels >
+                               REREADS * p->kernel_h * p->kernel_w * p->in_channels * p->out_channels)
+        return 0;
+    double all = 0, most = 0, one = 0;
+    for (int64_t task = 0; task < count; task++) {
+        fc_problem q;
+        const double cost = phase_at(p, c, grad_x, phase_of_task(task, count), &q) ? fc_forward_cost(&q) : 0;
+        one = cost + (task % (count / threads) ? one : 0);
+        all += cost;
+        most = one > most ? one : most;
+    }
+    return most * (double)threads <= all * 1.1;
+}
+
+/* Phases share nothing: each on one thread, or one after the other, each on all threads. */
 static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    enum { PHASES_PER_THREAD = 8 };
     phases f = {.p = p, .c = c, .grad_x = grad_x};
     const int64_t count = phase_count(c, grad_x);
-    const int even = p->kernel_h >= c->stride_h && p->kernel_w >= c->stride_w;
-    if (even && count >= PHASES_PER_THREAD * (int64_t)fc_parallel_slots(INT64_MAX)) {
-        fc_parallel(count, phase_task, &f);
+    if (shares_out_phases(p, c, grad_x)) {
+        fc_parallel(count, lone_phase_task, &f);
     } else {
         for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
             phase_task(&f, task, 0);

@@ -41,8 +41,6 @@ enum {
     MAX_V_BYTES = 5 << 20,
     /* Larger blocks are not kept for the next call (scratch.c); of 4 x 4 with stride 2, u is 100 / 16 weights. */
     MAX_U_BYTES = 64 << 20,
-    /* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time: writing u takes longer. */
-    FEW_TILES = 2 * FC_WINOGRAD_FEW,
     /* Of channels, for them: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache, load and store sums more often
      * than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
@@ -81,7 +79,10 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
     const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
-    s.by_panels = u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES);
+    const int few = s.tiles.count <= FC_FEW_TILES && fc_multiplies_few_tiles(&s.tiles);
+    s.by_panels = (few && p->groups == 1) || /* groups would wait for each other */
+                  (u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES));
+    s.few = few && s.by_panels;
     const int64_t threads = fc_parallel_slots(INT64_MAX);
     if (s.by_panels) {
         s.block = fc_ceil_div(s.tiles.count, stretches);
@@ -100,10 +101,8 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     }
     s.joined = !fc_has_single_taps(&s.tiles);
     s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    s.few = s.by_panels && fc_winograd_taps(&s) == 9 && s.tiles.phases == 1 &&
-            s.tiles.points == FC_WINOGRAD_MAX_POINTS && s.block <= FEW_TILES && s.tiles.k->multiply_few[1];
     if (s.few)
-        s.chunk = fc_min(FEW_CHUNK, p->in_channels);
+        s.chunk = fc_min(FEW_CHUNK, s.tiles.chunk);
     fc_set_block(&s.tiles, s.block);
     s.u_point = fc_winograd_all_rows(&s, s.chunk) * s.panel + pad;
 
@@ -308,28 +307,50 @@ static void run_tiles(void *context, int64_t task, int slot)
     }
 }
 
-enum { TILES_PER_TASK = 4 };
+/* Of few tiles those of one task would be all. */
+static int64_t tiles_per_task(const fc_winograd_plan *s) { return s->few ? 1 : 4; }
 
 static void run_inputs(void *context, int64_t task, int slot)
 {
     const fc_winograd_plan *s = context;
-    const int64_t first = s->stretch.first + task * TILES_PER_TASK,
-                  end = fc_min(first + TILES_PER_TASK, s->stretch.end);
+    const int64_t first = s->stretch.first + task * tiles_per_task(s),
+                  end = fc_min(first + tiles_per_task(s), s->stretch.end);
     fc_transform_inputs(&s->tiles, &s->stretch, s->group, first, end, thread_memory(s, slot).strip, s->v);
 }
 
-/* Up to FC_WINOGRAD_FEW tiles at a time. */
-static void multiply_few(const fc_winograd_plan *s, const fc_winograd_few *all)
+typedef void few_kernel(const fc_winograd_few *);
+
+/* From point e on, for the slots before `end` that need it, up to FC_WINOGRAD_FEW at a time; the last ones may be followed by slots of a
+ * brick that hold no tile. */
+static void multiply_slots(const fc_winograd_plan *s, few_kernel *const *kernels, int64_t e, int64_t end,
+                           const fc_winograd_few *all)
 {
-    const int64_t line = s->tiles.k->line * (int64_t)s->p->item, tiles = s->stretch.end - s->stretch.first;
-    for (int64_t tile = 0, count; tile < tiles; tile += count) {
+    const int64_t item = (int64_t)s->p->item, line = s->tiles.k->line;
+    const fc_tile_slots slots = fc_slots_of(&s->tiles, &s->stretch, (int)e);
+    end = fc_min(end, slots.first + slots.count);
+    for (int64_t slot = slots.first, count; slot < end; slot += count) {
+        const int64_t at = (e * s->tiles.k->point + slot * line) * item;
         fc_winograd_few f = *all;
-        f.v = (const char *)all->v + tile * line;
-        f.m = (char *)all->m + tile * line;
-        for (count = FC_WINOGRAD_FEW; count > tiles - tile;)
+        f.v = (const char *)all->v + at;
+        f.m = (char *)all->m + at;
+        for (count = FC_WINOGRAD_FEW; !kernels[count] || (count / 2 >= end - slot && kernels[count / 2]);)
             count /= 2;
-        s->tiles.k->multiply_few[count](&f);
+        kernels[count](&f);
     }
+}
+
+/* The square of points that all tiles have, then its edges; 1 or 2 tiles of 6 x 6 had their last column with the square, 3 went as 4. */
+static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
+{
+    const fc_tiles *t = &s->tiles;
+    const int64_t tiles = s->stretch.end - s->stretch.first,
+                  by_four = t->k->multiply_few[1] ? (tiles + 1) / FC_WINOGRAD_FEW * FC_WINOGRAD_FEW : tiles;
+    multiply_slots(s, t->k->multiply_few, 0, tiles, f);
+    f->corner = 1, f->pitch = t->k->point;
+    multiply_slots(s, t->k->multiply_few_edge, t->points - t->in_w, tiles, f);
+    f->corner = 0, f->pitch *= t->in_w;
+    fc_swap(&f->row, &f->tap);
+    multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
 /* By panels a task is a panel, `each` for every thread. Those that are left over, if they are no more than half of the threads, are cut
@@ -357,11 +378,13 @@ static void run_few(void *context, int64_t task, int slot)
     for (int64_t vector = 0; vector * s->lanes < k.columns; vector++)
         for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
             const int64_t at = vector * s->lanes, line = s->tiles.k->line;
-            fc_winograd_few f = {.v = s->v + fc_channel_parts(p, c0) * part * item,
+            fc_winograd_few f = {.v = s->v + s->tiles.phases * fc_channel_parts(p, c0) * part * item,
                                  .m = t.m + (at / line * part + at % line) * item,
                                  .part = part,
                                  .channels = fc_min(s->chunk, p->in_channels - c0),
                                  .accumulate = c0 > 0};
+            if (s->tiles.phases > 1)
+                f.phase = fc_channel_parts(p, f.channels) * part;
             fc_winograd_set_taps(s, &k, vector, c0, t.pack, &f);
             multiply_few(s, &f);
         }
@@ -452,7 +475,7 @@ static fc_status run(const fc_problem *p)
         for (s.group = 0; s.group < p->groups; s.group++)
             for (int64_t first = 0; first < s.tiles.count; first += s.block) {
                 s.stretch = fc_block_of(&s.tiles, first, fc_min(first + s.block, s.tiles.count));
-                fc_parallel_in(slots, fc_ceil_div(s.stretch.end - first, TILES_PER_TASK), run_inputs, &s);
+                fc_parallel_in(slots, fc_ceil_div(s.stretch.end - first, tiles_per_task(&s)), run_inputs, &s);
                 fc_parallel_in(slots, panel_tasks(&s), s.few ? run_few : run_panel, &s);
             }
     } else {

@@ -188,6 +188,15 @@ static inline int fc_sums_few_tiles(const fc_tiles *t)
 {
     return t->phases == 1 && t->p->kernel_h * t->p->kernel_w == 9 && t->k->multiply_few_at && t->count <= t->k->brick;
 }
+/* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time, where a kernel for them exists: 3 x 3 taps,
+ * with stride 2 too, or 2 x 2. Writing u takes longer. */
+enum { FC_FEW_TILES = 2 * FC_WINOGRAD_FEW };
+static inline int fc_multiplies_few_tiles(const fc_tiles *t)
+{
+    const int64_t taps = t->points == FC_WINOGRAD_MAX_POINTS ? 3 : 2;
+    return t->k->multiply_few[FC_WINOGRAD_FEW] &&
+           (fc_has_short_phases(t) || (t->phases == 1 && t->p->kernel_h == taps && t->p->kernel_w == taps));
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
 /* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
