@@ -195,7 +195,7 @@ static inline int fc_multiplies_few_tiles(const fc_tiles *t)
 {
     const int64_t taps = t->points == FC_WINOGRAD_MAX_POINTS ? 3 : 2;
     return t->k->multiply_few[FC_WINOGRAD_FEW] &&
-           (fc_has_short_phases(t) || (t->phases == 1 && t->p->kernel_h == taps && t->p->kernel_w == taps));
+           (fc_has_single_taps(t) || (t->phases == 1 && t->p->kernel_h == taps && t->p->kernel_w == taps));
 }
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
