@@ -507,7 +507,7 @@ INLINE void N(wino_few_edge)(const fc_winograd_few *g, const int tiles)
     N(wino_few_start)(g, acc, m, 5, pitch, tiles);
     if (g->corner)
         N(wino_few_start)(g, acc + 5, m + 5 * pitch, 1, pitch, tiles);
-    N(wino_few_sum)(g, acc, g->v, (const T *)g->w + 2 * g->row, 0, g->tap, NULL, 0, 1, 3, 6, pitch, 6, tiles, 0);
+    N(wino_few_sum)(g, acc, g->v, (const T *)g->w + 2 * g->row, 0, g->tap, g->ahead, 0, 1, 3, 6, pitch, 6, tiles, 0);
     N(wino_few_end)(acc, m, 5, pitch, tiles);
     if (g->corner)
         N(wino_few_end)(acc + 5, m + 5 * pitch, 1, pitch, tiles);
@@ -543,7 +543,7 @@ INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
         N(wino_few_sum)(g, acc, v + phase, w, step * row, step * tap, ahead, points[i], 2, 2, 4, FC_POINT, tile, tiles, 1);
         if (phase) {
             N(wino_few_sum)(g, acc, v + 2 * phase, w + row, 0, 2 * tap, ahead + 128, 0, 1, 2, 4, FC_POINT, tile, tiles, 1);
-            N(wino_few_sum)(g, acc, v + 3 * phase, w + row + tap, 0, 0, NULL, 0, 1, 1, 4, FC_POINT, tile, tiles, 0);
+            N(wino_few_sum)(g, acc, v + 3 * phase, w + row + tap, 0, 0, g->ahead, 0, 1, 1, 4, FC_POINT, tile, tiles, 0);
         }
         N(wino_few_end)(acc, m, 4, FC_POINT, tiles);
     }
@@ -561,11 +561,11 @@ INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
         N(wino_few_start)(g, acc + 4, m + 4 * pitch, 1, pitch, tiles);
     for (int i = 0; i < 2; i++)
         if (i == g->corner || !phase) {
-            N(wino_few_sum)(g, acc, v + phase, w, 0, step * g->tap, NULL, 0, 1, 2, 5, pitch, 5, tiles, 0);
+            N(wino_few_sum)(g, acc, v + phase, w, 0, step * g->tap, g->ahead, 0, 1, 2, 5, pitch, 5, tiles, 0);
             if (!phase)
                 break;
         } else {
-            N(wino_few_sum)(g, acc, v + 2 * i * phase, w + g->tap, 0, 0, NULL, 0, 1, 1, 4, pitch, 5, tiles, 0);
+            N(wino_few_sum)(g, acc, v + 2 * i * phase, w + g->tap, 0, 0, g->ahead, 0, 1, 1, 4, pitch, 5, tiles, 0);
         }
     N(wino_few_end)(acc, m, 4, pitch, tiles);
     if (g->corner)
