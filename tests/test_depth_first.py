@@ -34,7 +34,7 @@ def chains(plan):
 
 CHAINS = {
     # shape of x; arguments of block; in the arena or not
-    "odd": ((1, 5, 13, 11), (5, 19, 17), 1),
+    "odd": ((1, 5, 13, 11), (5, 35, 17), 1),
     "stride 2": ((1, 8, 15, 17), (8, 33, 12, 3, 2), 1),
     "stride 2, even": ((2, 8, 16, 18), (8, 48, 24, 3, 2), 1),
     "5x5": ((1, 8, 12, 12), (8, 48, 16, 5), 1),
