@@ -1,4 +1,5 @@
-/* buffers.h: memory of arrays that come and go in the same order again and again, as in the steps of a training loop. */
+/* buffers.h: memory of arrays that come and go in the same order again and again, as in the steps of a training
+ * loop. */
 #ifndef FC_BUFFERS_H
 #define FC_BUFFERS_H
 #include <stddef.h>
@@ -10,8 +11,8 @@ typedef struct fc_buffers fc_buffers;
 fc_buffers *fc_buffers_new(void);
 /* Frees what is kept, and the pool; no block may be out. */
 void fc_buffers_delete(fc_buffers *);
-/* A block of at least `bytes` bytes aligned to 64, or NULL: one given back before (the last one that fits), or a new one.
- * Blocks kept and out never sum to more than 5/4 of the most that was ever out at a time. */
+/* A block of at least `bytes` bytes aligned to 64, or NULL: one given back before (the last one that fits), or a new
+ * one. Blocks kept and out never sum to more than 5/4 of the most that was ever out at a time. */
 void *fc_buffers_take(fc_buffers *, size_t bytes);
 void fc_buffers_give(fc_buffers *, void *block);
 /* Frees the blocks that are kept. */

@@ -42,8 +42,8 @@ typedef struct {
 
 typedef enum { FC_AUTO = 0, FC_DIRECT = 1, FC_WINOGRAD = 2 } fc_algorithm;
 
-/* y = clamp(y * scale[k] + bias[k] + residual, lower, upper), applied while y is in registers, by direct convolution with a scale in a
- * pass over y. NaN passes through the clamp. Null pointers mean 1, 0 and 0. */
+/* y = clamp(y * scale[k] + bias[k] + residual, lower, upper), applied while y is in registers, by direct convolution
+ * with a scale in a pass over y. NaN passes through the clamp. Null pointers mean 1, 0 and 0. */
 typedef struct {
     const void *scale;       /* scale[out_channels] */
     const void *bias;        /* bias[out_channels] */
@@ -60,10 +60,10 @@ fc_status fc_conv2d_grad_input(fc_dtype, const fc_conv *, const fc_view *grad_y,
 /* grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][k][i][j] * x[...as above...] */
 fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight);
-/* The weight as the method chosen for these shapes reads it, for callers that use it more than once. The layouts of x and y
- * (not their data) must be those of the later calls. FC_EALGORITHM for a weight with NaN or infinity, which only the unprepared
- * call keeps away from padding. A prepared call may have weight->data NULL; then an image with NaN or infinity in x spoils
- * whole Winograd tiles. */
+/* The weight as the method chosen for these shapes reads it, for callers that use it more than once. The layouts of x
+ * and y (not their data) must be those of the later calls. FC_EALGORITHM for a weight with NaN or infinity, which only
+ * the unprepared call keeps away from padding. A prepared call may have weight->data NULL; then an image with NaN or
+ * infinity in x spoils whole Winograd tiles. */
 int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
 fc_status fc_conv2d_prepare(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
                             void *prepared);
@@ -79,14 +79,14 @@ fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const f
 
 /* sum[c] = sum_{n,h,w} x[n][c][h][w]: the gradient of a bias */
 fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum);
-/* y[r][k] = clamp(sum_c x[r][c] * weight[k][c] + bias[k], lower, upper), bias NULL for 0: views n = r or k, c = c or k. x and y
- * have stride_c == 1, the weight has it in one of its two axes; there is at least one c. */
+/* y[r][k] = clamp(sum_c x[r][c] * weight[k][c] + bias[k], lower, upper), bias NULL for 0: views n = r or k, c = c or k.
+ * x and y have stride_c == 1, the weight has it in one of its two axes; there is at least one c. */
 fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const void *bias, double lower, double upper,
                     const fc_view *y);
 /* y = x, between any two layouts */
 fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y);
-/* Contiguous channels, not as many of them in x as in y: y[n][c][h][w] = x[n][c][h][w], 0 where x has no channel c; or adds:
- * y[n][c][h][w] += x[n][c][h][w] for the channels that both have. */
+/* Contiguous channels, not as many of them in x as in y: y[n][c][h][w] = x[n][c][h][w], 0 where x has no channel c; or
+ * adds: y[n][c][h][w] += x[n][c][h][w] for the channels that both have. */
 void fc_copy_channels(fc_dtype, const fc_view *x, const fc_view *y, int adds);
 
 /* ---- the processor (isa/dispatch.c) ------------------------------------------------------------------------------*/
@@ -99,7 +99,8 @@ int fc_use_isa(const char *name);
 /* ---- threads (threads.c) and scratch (scratch.c) -----------------------------------------------------------------*/
 void fc_set_num_threads(int threads);
 int fc_get_num_threads(void);
-/* Of the calling thread, and of the workers while they work for it. Returns the former setting, -1 where there is none. */
+/* Of the calling thread, and of the workers while they work for it. Returns the former setting, -1 where there is
+ * none. */
 int fc_flush_denormals(int on);
 void fc_clear_workspace(void);
 int64_t fc_workspace_bytes(void);

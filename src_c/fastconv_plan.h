@@ -3,8 +3,8 @@
 #define FC_PLAN_H
 
 /* ---- inference plans (ops/plan.c) ------------------------------------------------------------------------------------
- * Where an operand lies: in the arena at `offset` bytes, in the caller's input or output (whose view then stands for the
- * operand's), or at view.data, which the plan owns. */
+ * Where an operand lies: in the arena at `offset` bytes, in the caller's input or output (whose view then stands for
+ * the operand's), or at view.data, which the plan owns. */
 typedef enum { FC_NOWHERE, FC_ARENA, FC_INPUT, FC_OUTPUT, FC_CONSTANT } fc_place;
 
 typedef struct {
@@ -36,16 +36,16 @@ typedef struct {
     int chain; /* of FC_STEP_CONV: this and the next two run depth first; the values between them are in the arena or FC_NOWHERE */
 } fc_step;
 
-/* Whether three steps, of which only shapes count, can run depth first (ops/conv_chain.c): 0, 1, or 2 where what lies between them is
- * too large for the second-level cache and had better not exist. All three need prepared weights. */
+/* Whether three steps, of which only shapes count, can run depth first (ops/conv_chain.c): 0, 1, or 2 where what lies
+ * between them is too large for the second-level cache and had better not exist. All three need prepared weights. */
 int fc_chain_serves(fc_dtype, const fc_step *steps);
 /* Whether they should now: not where so many threads meet that much would be computed twice. */
 int fc_chain_pays(const fc_step *steps, int64_t images);
 /* other: of the last step, or NULL */
 fc_status fc_run_chain(fc_dtype, const fc_step *steps, const fc_view *x, const fc_view *other, const fc_view *y);
 
-/* Runs the steps in order; stops at the first that fails. seconds[count], unless null: the time each took, that of a chain in its
- * first step. Steps are only read, so that any number of threads may run them, each with its own arena. */
+/* Runs the steps in order; stops at the first that fails. seconds[count], unless null: the time each took, that of a
+ * chain in its first step. Steps are only read, so that any number of threads may run them, each with its own arena. */
 fc_status fc_run_steps(fc_dtype, const fc_step *steps, int64_t count, void *arena, const fc_view *input,
                        const fc_view *output, double *seconds);
 #endif

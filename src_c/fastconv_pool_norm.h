@@ -3,8 +3,9 @@
 #define FC_POOL_NORM_H
 
 /* ---- pooling (ops/pool.c) ------------------------------------------------------------------------------------------
- * Window (i, j) holds the positions h = i * h.stride - h.pad_before + u * h.dilation of x with 0 <= h < height, u < h.kernel,
- * and w likewise; every window holds at least one. adaptive: it holds i*H/out_H <= h < ceil((i+1)*H/out_H) instead. */
+ * Window (i, j) holds the positions h = i * h.stride - h.pad_before + u * h.dilation of x with 0 <= h < height, u <
+ * h.kernel, and w likewise; every window holds at least one. adaptive: it holds i*H/out_H <= h < ceil((i+1)*H/out_H)
+ * instead. */
 typedef struct {
     int64_t kernel, stride, dilation, pad_before, pad_after;
 } fc_pool_axis;
@@ -20,16 +21,17 @@ typedef struct {
  * others. Either of (NULL: not wanted)
  *     index[n][c][i][j] int64_t, position h * width + w of the winner
  *     tap[n][i][j][c]   uint8_t, dense, winner as u * w.kernel + v; h.kernel * w.kernel <= 256, not adaptive
- * by_planes: tap[p / L][i][j][p % L] instead, p = n * channels + c, L = 64 bytes of values, with the last p / L padded; all
- * views have stride_n == c * stride_c then (or c == 1), and n * c > 1. */
+ * by_planes: tap[p / L][i][j][p % L] instead, p = n * channels + c, L = 64 bytes of values, with the last p / L padded;
+ * all views have stride_n == c * stride_c then (or c == 1), and n * c > 1. */
 fc_status fc_max_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_view *y, const fc_view *index,
                         uint8_t *tap, int by_planes);
 /* grad_x[n][c][h][w] = sum of grad_y over the windows whose tap names this position */
 fc_status fc_max_pool2d_tap_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const uint8_t *tap, int by_planes,
                                  const fc_view *grad_x);
 
-/* fc_conv2d_grad_weight of the grad_x that fc_max_pool2d_tap_grad would make (not by planes), in y's place: of y the sizes are read.
- * FC_EALGORITHM where that way is not better, or may treat what is not finite in another way (ops/conv_pooled.c). */
+/* fc_conv2d_grad_weight of the grad_x that fc_max_pool2d_tap_grad would make (not by planes), in y's place: of y the
+ * sizes are read. FC_EALGORITHM where that way is not better, or may treat what is not finite in another way
+ * (ops/conv_pooled.c). */
 fc_status fc_conv2d_pooled_grad_weight(fc_dtype, const fc_conv *, const fc_pool *, const fc_view *y,
                                        const fc_view *grad, const uint8_t *tap, const fc_view *x,
                                        const fc_view *grad_weight);
@@ -39,8 +41,8 @@ fc_status fc_avg_pool2d(fc_dtype, const fc_pool *, const fc_view *x, const fc_vi
 fc_status fc_avg_pool2d_grad(fc_dtype, const fc_pool *, const fc_view *grad_y, const fc_view *grad_x);
 
 /* ---- positions given by the caller (ops/pool_index.c) --------------------------------------------------------------
- * A plane is addressed by position: its view needs stride_h == w * stride_w unless h or w is 1. FC_EINDEX when an index[n][c][i][j] (int64_t)
- * is negative or >= the plane's h * w; the output is then unspecified. */
+ * A plane is addressed by position: its view needs stride_h == w * stride_w unless h or w is 1. FC_EINDEX when an
+ * index[n][c][i][j] (int64_t) is negative or >= the plane's h * w; the output is then unspecified. */
 /* plane = 0, then in row-major order of (i, j): plane[n][c][index] += value[n][c][i][j] */
 fc_status fc_index_add(fc_dtype, const fc_view *value, const fc_view *index, const fc_view *plane);
 /* the same with = in place of +=, so that of equal indices the last one stays */
@@ -53,8 +55,8 @@ fc_status fc_index_get(fc_dtype, const fc_view *plane, const fc_view *index, con
  *                       lower, upper)
  * Arrays by channel are contiguous. training: mean and (biased) variance of x over n, h, w; then, unless null,
  *     running_mean[c] = (1 - momentum) * running_mean[c] + momentum * mean[c], running_var with the unbiased variance.
- * Otherwise mean and var are the running ones. Null weight, bias and residual mean 1, 0 and 0. NaN passes through the clamp.
- * Nothing happens when x is empty. y may be x. */
+ * Otherwise mean and var are the running ones. Null weight, bias and residual mean 1, 0 and 0. NaN passes through the
+ * clamp. Nothing happens when x is empty. y may be x. */
 typedef struct {
     void *running_mean, *running_var;
     const void *weight, *bias;
@@ -67,11 +69,11 @@ typedef struct {
 
 fc_status fc_batch_norm_forward(fc_dtype, const fc_batch_norm *, const fc_view *x, const fc_view *residual,
                                 const fc_view *y);
-/* g = grad_y where lower < y < upper or y is NaN (infinite bounds: everywhere), 0 elsewhere:
- * grad_weight[c] = sum g * (x - mean) / sqrt(var + eps), grad_bias[c] = sum g; either may be null. Running statistics are only
- * read. When x is empty the sums are 0. Where a clamp and a residual were used, y is what the forward call gave and
- * grad_residual = g is written; otherwise both are null, y is computed again from x, and the gradient of a residual is grad_y. grad_x
- * may be x, or grad_y where grad_residual is not; grad_residual may be grad_y. */
+/* g = grad_y where lower < y < upper or y is NaN (infinite bounds: everywhere), 0 elsewhere: grad_weight[c] = sum g *
+ * (x - mean) / sqrt(var + eps), grad_bias[c] = sum g; either may be null. Running statistics are only read. When x is
+ * empty the sums are 0. Where a clamp and a residual were used, y is what the forward call gave and grad_residual = g
+ * is written; otherwise both are null, y is computed again from x, and the gradient of a residual is grad_y. grad_x may
+ * be x, or grad_y where grad_residual is not; grad_residual may be grad_y. */
 fc_status fc_batch_norm_grad(fc_dtype, const fc_batch_norm *, const fc_view *grad_y, const fc_view *x, const fc_view *y,
                              const fc_view *grad_x, const fc_view *grad_residual, void *grad_weight, void *grad_bias);
 

@@ -1,8 +1,8 @@
 /* scratch.c: a small cache of aligned blocks, shared by all threads.
  *
  * A driver acquires one block at the start of a call (its own part and one part per thread) and releases it at the end.
- * Released blocks are kept for the next call up to KEEP_BYTES in all and KEEP_BLOCKS in number, the oldest make room for
- * the newest; nothing is keyed by shape.
+ * Released blocks are kept for the next call up to KEEP_BYTES in all and KEEP_BLOCKS in number, the oldest make room
+ * for the newest; nothing is keyed by shape.
  */
 #define _GNU_SOURCE
 #include "scratch.h"

@@ -1,13 +1,13 @@
 /* threads.c: a small pool of worker threads.
  *
  * The caller publishes one job and works on it itself; a worker that is awake joins in. The caller never waits for a
- * worker that has not joined, so a sleeping or descheduled worker costs nothing but its help (an OpenMP runtime waits for
- * all: 7 ms after an idle pause on a two-core virtual machine).
+ * worker that has not joined, so a sleeping or descheduled worker costs nothing but its help (an OpenMP runtime waits
+ * for all: 7 ms after an idle pause on a two-core virtual machine).
  *
- * Protocol. `ticket` is odd while a job is open. A worker joins by `active += 1` and then reads `ticket` again; the caller
- * closes the job by making `ticket` even and then waits for `active == 0`. All four accesses are sequentially consistent:
- * either the worker sees the job closed and leaves, or the caller sees the worker and waits. The job's plain fields are
- * written only while no job is open and no worker is active.
+ * Protocol. `ticket` is odd while a job is open. A worker joins by `active += 1` and then reads `ticket` again; the
+ * caller closes the job by making `ticket` even and then waits for `active == 0`. All four accesses are sequentially
+ * consistent: either the worker sees the job closed and leaves, or the caller sees the worker and waits. The job's
+ * plain fields are written only while no job is open and no worker is active.
  *
  * After fork the child has no workers: an atfork handler resets the pool and the next call builds a new one.
  */
@@ -24,8 +24,9 @@
 
 enum {
     MAX_THREADS = 256,
-    /* A pause is 40 to 140 cycles: 8000 of them are about 100 to 300 us, longer than the serial Python between two layers, whose
-     * code and data the layers push out of the caches (100 us each in a training step), and shorter than a time slice. */
+    /* A pause is 40 to 140 cycles: 8000 of them are about 100 to 300 us, longer than the serial Python between two
+     * layers, whose code and data the layers push out of the caches (100 us each in a training step), and shorter than
+     * a time slice. */
     WORKER_SPINS = 8000,
     CALLER_SPINS = 4000,
 };
@@ -134,9 +135,9 @@ static void *worker(void *index)
     return NULL;
 }
 
-/* Workers may run where the caller may, but not on the processor it is on. Left to itself Linux may queue a woken worker behind
- * the caller (on a virtual machine an idle processor looks taken, since its host has descheduled it), and there it waits for
- * milliseconds: until the caller has done all the work. */
+/* Workers may run where the caller may, but not on the processor it is on. Left to itself Linux may queue a woken
+ * worker behind the caller (on a virtual machine an idle processor looks taken, since its host has descheduled it), and
+ * there it waits for milliseconds: until the caller has done all the work. */
 static void keep_off_the_caller(void)
 {
 #ifdef __linux__

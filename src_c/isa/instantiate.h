@@ -1,8 +1,8 @@
 /* instantiate.h: all leaf kernels of one instruction set and one dtype, and their table.
  *
  * An ISA file defines FC_ISA (its name) and FC_VECTOR_BYTES, includes its intrinsics and then this file. It is compiled
- * twice: setup.py defines FC_DOUBLE as 0 and as 1. Everything here is static except the table: a shared non-static inline
- * is how AVX code leaks into the generic path.
+ * twice: setup.py defines FC_DOUBLE as 0 and as 1. Everything here is static except the table: a shared non-static
+ * inline is how AVX code leaks into the generic path.
  */
 #include "../kernels/kernels.h"
 

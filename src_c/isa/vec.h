@@ -67,8 +67,8 @@ INLINE vec vjoin(vhalf low, vhalf high)
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */
 INLINE vec vset1(T a) { return a - (vec){0}; }
 
-/* a, with a product in it rounded before anything is added: no fused multiply-add across this point. For sums that two loops
- * of different shape must form to the same bits. */
+/* a, with a product in it rounded before anything is added: no fused multiply-add across this point. For sums that two
+ * loops of different shape must form to the same bits. */
 #define vrounded N(vrounded)
 INLINE vec vrounded(vec a)
 {
@@ -84,8 +84,8 @@ INLINE vec vrounded(vec a)
     return a;
 }
 
-/* a * b + sum by one operation where the machine has it. The compiler makes that of `sum += a * b` too, but not where it has moved
- * one of the two; sums that different loops must form to the same bits say it. */
+/* a * b + sum by one operation where the machine has it. The compiler makes that of `sum += a * b` too, but not where
+ * it has moved one of the two; sums that different loops must form to the same bits say it. */
 #define vmuladd N(vmuladd)
 INLINE vec vmuladd(vec a, vec b, vec sum)
 {
@@ -106,8 +106,9 @@ INLINE vec vmuladd(vec a, vec b, vec sum)
 #endif
 }
 
-/* A store past the caches: the line is not read first, which takes a third off the traffic of a copy. For arrays that do not
- * stay in the second-level cache; p is aligned to the vector. vfence() comes after the last one, before another thread reads. */
+/* A store past the caches: the line is not read first, which takes a third off the traffic of a copy. For arrays that
+ * do not stay in the second-level cache; p is aligned to the vector. vfence() comes after the last one, before another
+ * thread reads. */
 #define vstream N(vstream)
 #define vfence N(vfence)
 #if FC_VECTOR_BYTES == 64 && FC_F32
@@ -127,8 +128,9 @@ INLINE void vstream(T *p, vec a) { vstore(p, a); }
 INLINE void vfence(void) {}
 #endif
 
-/* Fetches what a loop over a long array reads 4 KiB later. The processor fetches ahead by itself, but starts again at each page, and
- * late. Zen 5, gradient of a ReLU on three arrays of 13 MB: 0.66 ms without, 0.54 at 512 bytes, 0.51 at 1 KiB, 0.46 at 4 KiB. */
+/* Fetches what a loop over a long array reads 4 KiB later. The processor fetches ahead by itself, but starts again at
+ * each page, and late. Zen 5, gradient of a ReLU on three arrays of 13 MB: 0.66 ms without, 0.54 at 512 bytes, 0.51 at
+ * 1 KiB, 0.46 at 4 KiB. */
 #define vfetch N(vfetch)
 INLINE void vfetch(const T *p) { __builtin_prefetch((const char *)p + 4096); }
 
@@ -168,9 +170,9 @@ INLINE vec vgreatest(vec a, vec best)
 #endif
 }
 
-/* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. Loads take VL too, and stores of
- * vectors that are a cache line; narrower ones would store nothing.
- * vload_tail of vectors narrower than a cache line takes count <= 0 too: none. */
+/* The first `count` lanes, 0 < count < VL; the others read as zero and are not touched in memory. Loads take VL too,
+ * and stores of vectors that are a cache line; narrower ones would store nothing. vload_tail of vectors narrower than a
+ * cache line takes count <= 0 too: none. */
 #if FC_VECTOR_BYTES == 64 && FC_F32
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p); }
 INLINE void vstore_tail(T *p, vec a, int count) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)a); }
@@ -183,7 +185,8 @@ INLINE __m256i N(tail_mask)(int count)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 INLINE vec vload_tail(const T *p, int count) { return (vec)_mm256_maskload_ps(p, N(tail_mask)(count)); }
-/* By parts of 4, 2 and 1: a masked store takes 16 cycles on a Zen 3, this 3 to 8. One copy of it: the norms alone would have 60 KB. */
+/* By parts of 4, 2 and 1: a masked store takes 16 cycles on a Zen 3, this 3 to 8. One copy of it: the norms alone would
+ * have 60 KB. */
 static __attribute__((noinline)) void vstore_tail(T *p, vec a, int count)
 {
     __m128 part = _mm256_castps256_ps128((__m256)a);

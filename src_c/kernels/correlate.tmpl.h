@@ -1,6 +1,7 @@
-/* correlate.tmpl.h: lanes are neighbouring outputs of a row. A tile of 3 outputs by 5 taps loads 3 + 5 vectors for 15 multiplications, and
- * those of x, which straddle cache lines, count twice: AVX-512 15 + 3 + 1 registers. AVX2 2 by 5, 10 + 2 + 1. All are loaded by masks, so
- * that the end of a row needs no code of its own: an x that no output sees may be infinite.
+/* correlate.tmpl.h: lanes are neighbouring outputs of a row. A tile of 3 outputs by 5 taps loads 3 + 5 vectors for 15
+ * multiplications, and those of x, which straddle cache lines, count twice: AVX-512 15 + 3 + 1 registers. AVX2 2 by 5,
+ * 10 + 2 + 1. All are loaded by masks, so that the end of a row needs no code of its own: an x that no output sees may
+ * be infinite.
  */
 #if FC_F32 && FC_VECTOR_BYTES >= 32
 #define FC_OUTPUTS (FC_VECTOR_BYTES == 64 ? 3 : 2)

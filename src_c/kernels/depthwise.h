@@ -9,8 +9,8 @@ enum {
     FC_DEPTHWISE_ALIGN = 16, /* channels of a block of packed weights, a multiple of every vector */
 };
 
-/* Neighbouring taps: tap j of output i reads x at `x` bytes + (i + j) * x_step. Of the columns k = i + j those from `inside`
- * on exist, `columns` of them; the others are zero and not read. */
+/* Neighbouring taps: tap j of output i reads x at `x` bytes + (i + j) * x_step. Of the columns k = i + j those from
+ * `inside` on exist, `columns` of them; the others are zero and not read. */
 typedef struct {
     int64_t x, taps;
     int64_t inside, columns;
@@ -26,12 +26,13 @@ typedef struct {
 /* For each row, i < count and c < channels
  *     y[i * y_pixel + c] = clamp(scale[c] * sum + bias[c] + residual[i * residual_pixel + c], lower, upper)
  *     sum = sum over u < taps, groups, their taps j of weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
- * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row, elements.
- * x is 0 outside, see above; outputs [first_inner, end_inner) do not look there.
+ * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row,
+ * elements. x is 0 outside, see above; outputs [first_inner, end_inner) do not look there.
  *
- * spread_rows: groups of `inputs` input channels and several output channels, a power of two of them that is less than a vector. For
- * each i < inputs output c of the vector that starts at c0 reads x[c0 / vector_lanes * inputs_of_vector + spread[i][c - c0]] in place
- * of x[c]. The weights are in the order u, i, groups, taps, the sum too but for pairs of i. Groups have up to FC_SPREAD_TAPS taps. */
+ * spread_rows: groups of `inputs` input channels and several output channels, a power of two of them that is less than
+ * a vector. For each i < inputs output c of the vector that starts at c0 reads x[c0 / vector_lanes * inputs_of_vector +
+ * spread[i][c - c0]] in place of x[c]. The weights are in the order u, i, groups, taps, the sum too but for pairs of i.
+ * Groups have up to FC_SPREAD_TAPS taps. */
 typedef struct {
     const fc_depthwise_row *rows;
     const fc_depthwise_group *groups;

@@ -1,8 +1,8 @@
-/* depthwise.tmpl.h: two multiply-adds and two loads per cycle, and a load that straddles cache lines (x of a user's array
- * mostly does) counts twice: PX neighbouring outputs share what they load. A column of x is loaded once for all taps of a
- * group, a weight once for the PX outputs: 3 taps take 10 + 3 loads for 24 multiply-adds. PX = 8 accumulators cover an FMA
- * latency of 4 at two per cycle. A tile of PX pixels walks down the rows, so that the rows under it stay in L1 and each is
- * read once from beyond. */
+/* depthwise.tmpl.h: two multiply-adds and two loads per cycle, and a load that straddles cache lines (x of a user's
+ * array mostly does) counts twice: PX neighbouring outputs share what they load. A column of x is loaded once for all
+ * taps of a group, a weight once for the PX outputs: 3 taps take 10 + 3 loads for 24 multiply-adds. PX = 8 accumulators
+ * cover an FMA latency of 4 at two per cycle. A tile of PX pixels walks down the rows, so that the rows under it stay
+ * in L1 and each is read once from beyond. */
 #define FC_PX 8
 #define FC_LEAST_PX 4 /* rows of at least 5 are cut into tiles of 4 to 8 */
 #define FC_PAIRS (FC_VECTOR_BYTES == 64) /* 32 registers */
@@ -17,11 +17,12 @@ typedef struct {
     int lanes;
 } N(dw_shape);
 
-/* 3 taps with stride 2: taps 0 and 2 are neighbours, 1 is by itself. Known when compiled, 96 channels at 112x112 take 0.94 of the time,
- * that of reading x from the third-level cache, 144 at 56x56 0.92 (Zen 4, one thread). */
+/* 3 taps with stride 2: taps 0 and 2 are neighbours, 1 is by itself. Known when compiled, 96 channels at 112x112 take
+ * 0.94 of the time, that of reading x from the third-level cache, 144 at 56x56 0.92 (Zen 4, one thread). */
 #define FC_TWO_AND_ONE 21
 
-/* The last channels, fewer than a vector: any tile by one function, up to 5 taps at a time, or it would be half of all code. */
+/* The last channels, fewer than a vector: any tile by one function, up to 5 taps at a time, or it would be half of all
+ * code. */
 INLINE int N(depthwise_is_tail)(const N(dw_shape) s) { return s.part && s.pixels == FC_PX; }
 enum { N(DW_TAIL_TAPS) = 5 };
 
@@ -105,7 +106,8 @@ INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, co
     }
 }
 
-/* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. t: of output 0, column 0 */
+/* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. t: of output 0, column
+ * 0 */
 INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
                               N(dw_taps) t, const N(dw_shape) s)
 {
@@ -255,7 +257,8 @@ static N(depthwise_fn) *const N(depthwise_pairs)[FC_PX - FC_LEAST_PX + 1][2] = {
     {N(depthwise_8_0_33), N(depthwise_8_1_33)},
 };
 
-/* Of a taller kernel whose first and last rows lie in the padding, 3 rows of taps may be left that differ from row to row. */
+/* Of a taller kernel whose first and last rows lie in the padding, 3 rows of taps may be left that differ from row to
+ * row. */
 INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
 {
     const fc_depthwise_row *a = d->rows + r, *b = a + 1;

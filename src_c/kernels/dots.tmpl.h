@@ -1,12 +1,14 @@
-/* dots.tmpl.h: VL sums at a time, each a vector of partial sums over channels c, c + VL, ...: VL / channels neighbouring pixels
- * by all output channels. They share their loads, and enough of them hide the latency of a multiplication. At the end they are turned, as
- * the rows of a square, and added as a tree: the result is the outputs in the order of y.
+/* dots.tmpl.h: VL sums at a time, each a vector of partial sums over channels c, c + VL, ...: VL / channels
+ * neighbouring pixels by all output channels. They share their loads, and enough of them hide the latency of a
+ * multiplication. At the end they are turned, as the rows of a square, and added as a tree: the result is the outputs
+ * in the order of y.
  */
 #define FC_OPAQUE(p) __asm__("" : "+r"(p)) /* or GCC keeps an address per pixel, more than there are registers */
 #define FC_EACH_PIXEL(i) _Pragma("GCC unroll 16") for (int i = 0; i < pixels; i++)
 #define FC_EACH_CHANNEL(k) _Pragma("GCC unroll 5") for (int k = 0; k < channels; k++)
 
-/* sum[i * channels + k] += x[pixel i][c ..] * weight[k][c ..]. `at` has the address of every third pixel, the middle one of three. */
+/* sum[i * channels + k] += x[pixel i][c ..] * weight[k][c ..]. `at` has the address of every third pixel, the middle
+ * one of three. */
 INLINE void N(dots_step)(const char *const *at, int64_t pixel, const T *w, int64_t weight_k, int64_t c, const int tail,
                          vec *sum, const int pixels, const int channels)
 {
@@ -118,7 +120,8 @@ static void N(dots_pixels)(const fc_dots *d, int64_t count)
     }
 }
 
-/* Lanes are pixels here, and what were lanes are vectors: the same sums in the same order, of all outputs, for a plane is read once. */
+/* Lanes are pixels here, and what were lanes are vectors: the same sums in the same order, of all outputs, for a plane
+ * is read once. */
 INLINE void N(dots_plane)(const fc_dots *d, const T *x, vec sums[][VL], const int channels)
 {
     const int64_t length = d->length, plane = d->plane, weight_k = d->weight_k;

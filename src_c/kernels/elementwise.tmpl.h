@@ -1,8 +1,8 @@
 /* elementwise.tmpl.h: functions of one value, and their gradients.
  *
- * exp: x = n ln 2 + r, |r| <= ln 2 / 2, exp(x) = 2^n (1 + p(r)) with p the Taylor series of exp(r) - 1. Its first omitted
- * term is r^8 / 8! = 5e-9 (float) and r^14 / 14! = 4e-18 (double), below half an ulp of 1. ln 2 is split so that n times
- * its high part is exact without fused multiply-add.
+ * exp: x = n ln 2 + r, |r| <= ln 2 / 2, exp(x) = 2^n (1 + p(r)) with p the Taylor series of exp(r) - 1. Its first
+ * omitted term is r^8 / 8! = 5e-9 (float) and r^14 / 14! = 4e-18 (double), below half an ulp of 1. ln 2 is split so
+ * that n times its high part is exact without fused multiply-add.
  */
 #if FC_F32
 #define FC_EXP_MIN ((T) - 104) /* exp(-104) is less than half the least denormal */
@@ -81,9 +81,9 @@ INLINE vec N(tanh)(vec x)
     return (vec)((ivec)(d / (d + vset1(2))) | ((ivec)x & (ivec)sign_bit));
 }
 
-/* exp(z^2) erfc(z) = t q(2 t - 1), t = 1 / (1 + z / 4), z >= 0. q is the Chebyshev expansion of the left side / t on [-1, 1]
- * (64 nodes, 40 digits), cut after degree 11 (float) or 23 (double) and written in powers: the terms left out sum to 2e-9
- * and 6e-18, q is at least 0.14. */
+/* exp(z^2) erfc(z) = t q(2 t - 1), t = 1 / (1 + z / 4), z >= 0. q is the Chebyshev expansion of the left side / t on
+ * [-1, 1] (64 nodes, 40 digits), cut after degree 11 (float) or 23 (double) and written in powers: the terms left out
+ * sum to 2e-9 and 6e-18, q is at least 0.14. */
 INLINE vec N(scaled_erfc)(vec z)
 {
 #if FC_F32

@@ -3,11 +3,13 @@
 #define FC_KERNELS_GEMM_H
 #include <stdint.h>
 
-/* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building block"):
+/* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building
+ * block"):
  *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
  *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
- * over `rows` > 0 rows of a and y. `pairs` panels of two vectors, b_panel elements apart, come before the one of the columns that are left,
- * at most `widest` vectors: how the columns are cut is the caller's choice. width is that of a panel, in whole vectors. */
+ * over `rows` > 0 rows of a and y. `pairs` panels of two vectors, b_panel elements apart, come before the one of the
+ * columns that are left, at most `widest` vectors: how the columns are cut is the caller's choice. width is that of a
+ * panel, in whole vectors. */
 typedef struct {
     const void *a;
     int64_t a_row;
@@ -22,13 +24,14 @@ typedef struct {
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;
-    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has taps_h * taps_w * length, the line
-     * at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie beyond the end of an array. */
+    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has taps_h *
+     * taps_w * length, the line at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie
+     * beyond the end of an array. */
     const void *ahead;
     int64_t ahead_step, ahead_tile, ahead_tiles;
-    /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from element fetch - 1
-     * of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not read are fetched too,
-     * and always for a single tap: the stores of a tile would wait for as many at once. */
+    /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from
+     * element fetch - 1 of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not
+     * read are fetched too, and always for a single tap: the stores of a tile would wait for as many at once. */
     int64_t fetch, after;
     int warm; /* a and y are in the second-level cache */
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */

@@ -1,10 +1,11 @@
 /* gemm.tmpl.h: matrix products with the accumulators in registers.
  *
- * A tile is MR rows by two vectors: AVX-512 14 x 2 = 28 accumulators + 2 of b + 1 broadcast = 31 of 32 registers; AVX2 and SSE2
- * 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and 2 loads for 2 MR fused
- * multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the end, which alone would take a load for
- * each of its multiplications, joins the two before it where there are registers for it: 9 x 3 = 27 + 3 + 1.
- * Loop bounds are constants after inlining: a variable-length array of accumulators would live in memory.
+ * A tile is MR rows by two vectors: AVX-512 14 x 2 = 28 accumulators + 2 of b + 1 broadcast = 31 of 32 registers; AVX2
+ * and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and
+ * 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the
+ * end, which alone would take a load for each of its multiplications, joins the two before it where there are registers
+ * for it: 9 x 3 = 27 + 3 + 1. Loop bounds are constants after inlining: a variable-length array of accumulators would
+ * live in memory.
  */
 #if FC_VECTOR_BYTES == 64
 #define FC_MR 14
@@ -24,8 +25,9 @@
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
 
-/* y = x with the epilogue, from memory: tiles with a partial vector without masked stores leave the registers so, and all that are scaled,
- * which no layer asks for. Kept out of line it is one copy of the code instead of one per tile shape. */
+/* y = x with the epilogue, from memory: tiles with a partial vector without masked stores leave the registers so, and
+ * all that are scaled, which no layer asks for. Kept out of line it is one copy of the code instead of one per tile
+ * shape. */
 static __attribute__((noinline)) void N(gemm_write)(const fc_gemm *g, const T *x, int64_t x_row, T *y, int64_t row,
                                                     int64_t rows)
 {
@@ -59,8 +61,8 @@ INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
     return vload_tail(p + j * VL, last);
 }
 
-/* Of two vectors whose second is at most half full the lower half is multiplied: a processor that makes a 512-bit operation of two of
- * 256 bits takes half as long for it (Zen 4), others as long as for all of it. */
+/* Of two vectors whose second is at most half full the lower half is multiplied: a processor that makes a 512-bit
+ * operation of two of 256 bits takes half as long for it (Zen 4), others as long as for all of it. */
 INLINE vhalf N(half_muladd)(vhalf a, vhalf b, vhalf sum)
 {
 #if FC_VECTOR_BYTES == 64 && FC_F32
@@ -80,11 +82,11 @@ INLINE vec N(widened)(vhalf a)
 #endif
 }
 
-/* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS in 16
- * registers 20. FC_PLAIN fetches nothing and knows that a tile starts at 0, is clamped, has no residual and stays in the caches. Of
- * short sums the multiplications of the next tile have to begin before the stores of this one are done, two cycles each, and a
- * processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half are left. 16 -> 96 channels, cycles of 14 rows
- * and two vectors, 448 of them multiplications: 624 before, 536. */
+/* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS
+ * in 16 registers 20. FC_PLAIN fetches nothing and knows that a tile starts at 0, is clamped, has no residual and stays
+ * in the caches. Of short sums the multiplications of the next tile have to begin before the stores of this one are
+ * done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half
+ * are left. 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of them multiplications: 624 before, 536. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
 
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
@@ -112,14 +114,14 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) low[i] = vlow(acc[i][whole]);
     }
-    /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written, and the residual.
-     * With no rows to fetch b, which is there: that costs less than a test. */
+    /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written,
+     * and the residual. With no rows to fetch b, which is there: that costs less than a test. */
     const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
     const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
-    /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory, or worse, those
-     * of the vectors. */
+    /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
+     * or worse, those of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
     const int lines = ahead && !plain && FC_VECTOR_BYTES == 64;
     const T *line = stream || accumulate ? NULL : y;
@@ -296,8 +298,8 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
 #undef FC_MANY
 #undef FC_THREE
 
-/* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short for the FMA
- * pipes. after: the rows of a that are read next */
+/* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short
+ * for the FMA pipes. after: the rows of a that are read next */
 static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *after)
 {
     const T *a = (const T *)g->a + row * g->a_row;
@@ -330,7 +332,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     }
 }
 
-/* All panels of some rows, whose part of a and y stays in half of a first-level cache of 32 KiB, before the next rows. */
+/* All panels of some rows, whose part of a and y stays in half of a first-level cache of 32 KiB, before the next
+ * rows. */
 static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };

@@ -35,7 +35,8 @@ typedef struct {
     void (*copy_rows)(int64_t rows, int64_t columns, const void *from, int64_t from_pitch, void *to, int64_t to_pitch);
     /* to[tap * tap_pitch + i] = from[i * taps + tap] for i < count */
     void (*split_taps)(int64_t count, int64_t taps, const void *from, void *to, int64_t tap_pitch);
-    /* panel[tap][c][k] = from[k][c][tap]: `columns` runs of `channels * taps` elements, `pitch` apart, into rows of `width` */
+    /* panel[tap][c][k] = from[k][c][tap]: `columns` runs of `channels * taps` elements, `pitch` apart, into rows of
+     * `width` */
     void (*pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from, int64_t pitch, void *panel,
                       int64_t width);
     /* to[k][c][tap] = panel[tap * tap_pitch + c * width + k] */

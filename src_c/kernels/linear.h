@@ -3,9 +3,9 @@
 #define FC_KERNELS_LINEAR_H
 #include <stdint.h>
 
-/* y[r * y_row + k] = clamp(sum_{c < length} x[r * x_row + c] * w(k, c) + bias[k * bias_step], lower, upper)
- * for r < rows and k < columns; bias may be NULL. The sum runs over c in order, each product added by one operation, as in
- * the tiles of gemm.h: which of the kernels computes an output does not show in its bits. */
+/* y[r * y_row + k] = clamp(sum_{c < length} x[r * x_row + c] * w(k, c) + bias[k * bias_step], lower, upper) for r <
+ * rows and k < columns; bias may be NULL. The sum runs over c in order, each product added by one operation, as in the
+ * tiles of gemm.h: which of the kernels computes an output does not show in its bits. */
 typedef struct {
     const void *x;
     int64_t x_row, rows, length;

@@ -68,8 +68,9 @@ INLINE void N(thin_columns)(const fc_thin_product *p, const T *w, int64_t c, int
     }
 }
 
-/* Columns before the first that starts a cache line in every row of w. Rows a multiple of 4 KiB apart share a set of L1, which has
- * fewer ways than a block has rows: the next block must not need a line again (1024 x 1024: 68 us instead of 163). */
+/* Columns before the first that starts a cache line in every row of w. Rows a multiple of 4 KiB apart share a set of
+ * L1, which has fewer ways than a block has rows: the next block must not need a line again (1024 x 1024: 68 us instead
+ * of 163). */
 INLINE int64_t N(thin_head)(const fc_thin_product *p)
 {
     const int64_t line = 64 / (int64_t)sizeof(T), off = (int64_t)((uintptr_t)p->w / sizeof(T)) % line;

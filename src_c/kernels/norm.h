@@ -2,8 +2,8 @@
  *
  *     t = (x - centre) * gain + shift,  y = clamp(t + residual, lower, upper)
  *
- * `last`: pixels data[p * pixel + c] with contiguous channels, parameters by channel. `plane`: contiguous values of a channel,
- * parameters as numbers. Both give the same bits. */
+ * `last`: pixels data[p * pixel + c] with contiguous channels, parameters by channel. `plane`: contiguous values of a
+ * channel, parameters as numbers. Both give the same bits. */
 #ifndef FC_KERNELS_NORM_H
 #define FC_KERNELS_NORM_H
 #include <stdint.h>
@@ -16,8 +16,8 @@ typedef struct {
     int stream; /* what is written bypasses the caches, for the driver to fence; pixels, not planes, are aligned to 64 bytes */
 } fc_norm_channels;
 
-/* data[n * image + p * pixel + c], where maps see one image; planes: data[n * image + c * pixel + p]. data may be null where a
- * kernel says so. */
+/* data[n * image + p * pixel + c], where maps see one image; planes: data[n * image + c * pixel + p]. data may be null
+ * where a kernel says so. */
 typedef struct {
     void *data;
     int64_t pixel, image;
@@ -30,8 +30,8 @@ typedef enum {
     FC_GATE_OUTPUT, /* closed is told from y (a residual was added to t) */
 } fc_norm_gate;
 
-/* What sums are wanted. With d = x - centre, where the statistics are wanted a typical value of the first pixels takes the
- * place of centre and is put out too:
+/* What sums are wanted. With d = x - centre, where the statistics are wanted a typical value of the first pixels takes
+ * the place of centre and is put out too:
  *     sum[c] = sum d, square[c] = sum d^2, grad[c] = sum g, product[c] = sum g * d       over all images and pixels */
 typedef enum {
     FC_NORM_STATISTICS = 1, /* centre, sum, square */
@@ -55,13 +55,15 @@ typedef struct {
 
 enum {
     FC_NORM_TYPICAL = 64, /* pixels of an image */
-    /* 4 sums for each lane of pixels, of as many channels as half of a first-level cache holds: 64 (AVX-512, float32) or more */
+    /* 4 sums for each lane of pixels, of as many channels as half of a first-level cache holds: 64 (AVX-512, float32)
+     * or more */
     FC_NORM_PARTIAL_BYTES = 1 << 14,
 };
 
 typedef struct {
     void (*sums_last)(int64_t channels, const fc_norm_channels *, const fc_norm_sums *);
-    /* the sums of channels [channel, channel + channels), the first ones of the arrays and of the results; no FC_GATE_OUTPUT */
+    /* the sums of channels [channel, channel + channels), the first ones of the arrays and of the results; no
+     * FC_GATE_OUTPUT */
     void (*sums_plane)(int64_t channel, int64_t channels, const fc_norm_channels *, const fc_norm_sums *);
     /* residual.data may be null */
     void (*map_last)(int64_t pixels, int64_t channels, const fc_norm_channels *, fc_norm_pixels x,

@@ -17,9 +17,9 @@
 INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low, t), vat_least(t, high)); }
 
 /* ---- sums --------------------------------------------------------------------------------------------------------
- * Pixel p of an image belongs to lane p % VL. Lanes add their pixels four at a time, first within the four; at the end lanes
- * are added as a tree. Over channels-last pixels a vector holds channels, and the partial sums of lanes are in memory; over
- * planes it holds lanes. */
+ * Pixel p of an image belongs to lane p % VL. Lanes add their pixels four at a time, first within the four; at the end
+ * lanes are added as a tree. Over channels-last pixels a vector holds channels, and the partial sums of lanes are in
+ * memory; over planes it holds lanes. */
 enum {
     N(NORM_FOUR) = 4 * VL, /* pixels between two visits of the partial sums */
     N(NORM_GROUP) = FC_NORM_PARTIAL_BYTES / (4 * VL * sizeof(T)), /* channels of those */
@@ -36,7 +36,8 @@ typedef struct {
     int64_t x_row, g_row, y_row, gated_row;
 } N(norm_rows);
 
-/* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts, with every product rounded: the same bits. */
+/* sums[0..3] += sum d, sum d^2, sum g, sum g d. One expression for both layouts, with every product rounded: the same
+ * bits. */
 INLINE void N(norm_add)(const N(norm_rows) * rows, const N(norm_bounds) * by, int count, int cut, const int wanted,
                         const fc_norm_gate gate, const int maps, const int stream, const int tail, vec *sums)
 {
@@ -152,7 +153,8 @@ INLINE N(norm_bounds) N(norm_bounds_last)(const fc_norm_channels *by, const fc_n
     return b;
 }
 
-/* Fetches `lanes` values of the four rows of each array, `ahead` of them: more streams than the processor follows by itself. */
+/* Fetches `lanes` values of the four rows of each array, `ahead` of them: more streams than the processor follows by
+ * itself. */
 INLINE void N(norm_fetch)(const T *rows, int64_t row, int64_t ahead, int64_t lanes)
 {
     for (int64_t i = 0; i < lanes; i += 64 / sizeof(T))
@@ -194,8 +196,8 @@ INLINE void N(norm_sums_lane)(const fc_norm_channels *by, const fc_norm_sums *s,
 #undef FC_ADD
 }
 
-/* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts of few lines
- * at a time, and the sums come to four rows in turn. */
+/* What a block of pixels has put out, whole rows one after the other past the caches: the processor combines the parts
+ * of few lines at a time, and the sums come to four rows in turn. */
 static __attribute__((noinline)) void N(norm_stream_rows)(int64_t pixels, int64_t lanes, const T *tile, T *to,
                                                           int64_t pitch)
 {
@@ -208,7 +210,8 @@ static __attribute__((noinline)) void N(norm_stream_rows)(int64_t pixels, int64_
     }
 }
 
-/* The results of channels [c, c + lanes) from partial[vector][VL][4][VL]; one copy of the code for all variants of the sums */
+/* The results of channels [c, c + lanes) from partial[vector][VL][4][VL]; one copy of the code for all variants of the
+ * sums */
 static __attribute__((noinline)) void N(norm_fold_group)(const fc_norm_sums *s, int64_t c, int64_t lanes)
 {
     const T *partial = s->partial;
@@ -224,8 +227,9 @@ static __attribute__((noinline)) void N(norm_fold_group)(const fc_norm_sums *s, 
             }
 }
 
-/* Channels [c, c + lanes), at most NORM_GROUP: all of them before the next pixels, for a row is a sequential read, of which the
- * processor would fetch the rest in vain. Of 64 channels in two halves the gradient took 1.7 times as long (AVX2). */
+/* Channels [c, c + lanes), at most NORM_GROUP: all of them before the next pixels, for a row is a sequential read, of
+ * which the processor would fetch the rest in vain. Of 64 channels in two halves the gradient took 1.7 times as long
+ * (AVX2). */
 INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *s,
                                const int wanted, const fc_norm_gate gate, const int maps)
 {
@@ -315,9 +319,10 @@ INLINE T N(norm_typical_plane)(const fc_norm_sums *s, const fc_norm_pixels *plan
     return N(norm_across)(lanes) * N(norm_one_over)(s);
 }
 
-/* One plane of image n: partial[q][VL] += its sums. What is read 32 KiB later, or in the next image, is fetched: the processor looks
- * no further than the page. 64 channels at 56x56, batch 16, Zen 4: the gradient in evaluation takes 1.9 ms with 4 KiB, 1.45 with 8,
- * 1.3 with 16, 1.2 with 32; in training 2.5 with the next channel's plane, 1.6 with the next image's. */
+/* One plane of image n: partial[q][VL] += its sums. What is read 32 KiB later, or in the next image, is fetched: the
+ * processor looks no further than the page. 64 channels at 56x56, batch 16, Zen 4: the gradient in evaluation takes 1.9
+ * ms with 4 KiB, 1.45 with 8, 1.3 with 16, 1.2 with 32; in training 2.5 with the next channel's plane, 1.6 with the
+ * next image's. */
 INLINE void N(norm_sums_values)(int64_t n, const N(norm_bounds) * bounds, const fc_norm_sums *s, const int wanted,
                                 const fc_norm_gate gate, const int maps, const int stream, T *partial)
 {
@@ -348,8 +353,8 @@ INLINE void N(norm_sums_values)(int64_t n, const N(norm_bounds) * bounds, const 
             vstore(partial + q * VL, sums[q]);
 }
 
-/* Channels [channel, channel + lanes), the first ones of the arrays, at most NORM_GROUP. Neighbouring planes follow each other in
- * memory. */
+/* Channels [channel, channel + lanes), the first ones of the arrays, at most NORM_GROUP. Neighbouring planes follow
+ * each other in memory. */
 INLINE void N(norm_sums_planes)(int64_t channel, int64_t lanes, const fc_norm_channels *by, const fc_norm_sums *all,
                                 const int wanted, const fc_norm_gate gate, const int maps, const int stream)
 {

@@ -83,9 +83,9 @@ static void N(norm_map_last)(int64_t pixels, int64_t channels, const fc_norm_cha
         N(norm_map_pixels)(pixels, channels, by, x, residual, y, 0, 0);
 }
 
-/* y[i] for i < count from WHOLE(i), a vector, and PART(i, n), n values, less than one; whole cache lines are streamed: half a line
- * written past the caches costs a read of the other half. The last vector overlaps the one before it, and is found first, since y
- * may be x: a masked store takes 12 cycles on a Zen 3, as long as the rest of 7 x 7 values. */
+/* y[i] for i < count from WHOLE(i), a vector, and PART(i, n), n values, less than one; whole cache lines are streamed:
+ * half a line written past the caches costs a read of the other half. The last vector overlaps the one before it, and
+ * is found first, since y may be x: a masked store takes 12 cycles on a Zen 3, as long as the rest of 7 x 7 values. */
 #define FC_VALUES(y, count, stream, WHOLE, PART)                                                                       \
     do {                                                                                                               \
         enum { LINE = 64 / sizeof(T) };                                                                                \
@@ -115,8 +115,9 @@ INLINE T *N(norm_plane)(const fc_norm_pixels *a, int64_t n, int64_t i)
     return (T *)a->data + n * a->image + i * a->pixel;
 }
 
-/* As vfetch, but of several images: their planes were read for the sums just now, and what follows them in memory was not. 512
- * channels at 7x7, batch 16: the gradient takes 370 us with it and 316 without (channels-first, 2 MiB of second-level cache). */
+/* As vfetch, but of several images: their planes were read for the sums just now, and what follows them in memory was
+ * not. 512 channels at 7x7, batch 16: the gradient takes 370 us with it and 316 without (channels-first, 2 MiB of
+ * second-level cache). */
 INLINE int64_t N(norm_ahead_of)(int64_t images) { return images > 1 ? 0 : 4096; }
 INLINE void N(norm_near)(const T *p, int64_t ahead) { __builtin_prefetch((const char *)p + ahead); }
 

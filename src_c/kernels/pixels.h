@@ -5,8 +5,8 @@
 
 enum { FC_PIXELS_MAX_CHANNELS = 8, FC_PIXELS_MAX_RUNS = 8, FC_PIXELS_TAPS = 4 };
 
-/* y[r][k][lane] = sum_{c,u,v} weights[c][u][v][k] * x[r][c * plane + u * row + tap[v] + lane]
- * for `runs` runs of vector_lanes outputs: x[r] and y[r] are where run r starts; channel k of y is k * y_channel further. */
+/* y[r][k][lane] = sum_{c,u,v} weights[c][u][v][k] * x[r][c * plane + u * row + tap[v] + lane] for `runs` runs of
+ * vector_lanes outputs: x[r] and y[r] are where run r starts; channel k of y is k * y_channel further. */
 typedef struct {
     const void *x[FC_PIXELS_MAX_RUNS];
     void *y[FC_PIXELS_MAX_RUNS];

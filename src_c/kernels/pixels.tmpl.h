@@ -1,7 +1,7 @@
-/* pixels.tmpl.h: R runs of neighbouring outputs meet K weights: R loads and K broadcasts for R * K multiply-adds. The fewer of the
- * two are kept in registers while the others pass by: R * K accumulators + min(R, K) + 1. R is the largest, up to 8, that fits into
- * the registers (32 of AVX-512, 16 elsewhere), where 8 accumulators are enough no more than that: 8 8 8 6 5 4 3 2 for
- * K = 1 .. 8, and 8 6 3 2 2 2 1 1.
+/* pixels.tmpl.h: R runs of neighbouring outputs meet K weights: R loads and K broadcasts for R * K multiply-adds. The
+ * fewer of the two are kept in registers while the others pass by: R * K accumulators + min(R, K) + 1. R is the
+ * largest, up to 8, that fits into the registers (32 of AVX-512, 16 elsewhere), where 8 accumulators are enough no more
+ * than that: 8 8 8 6 5 4 3 2 for K = 1 .. 8, and 8 6 3 2 2 2 1 1.
  */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
@@ -61,9 +61,9 @@ FC_TABLE(FC_TILE)
 #define FC_ENTRY(k, r) [k][r] = N(pixels_##k##_##r),
 
 /* ---- runs one below the other (stride and dilation 1 along the column) ------------------------------------------------
- * Most loads straddle cache lines and count twice. A vector of x serves up to FC_PIXELS_TAPS rows of taps: R + 3 loads for
- * 4 * R * K multiply-adds. R * K accumulators + 4 * K weights + 1 load: R = 8 8 6 for K = 1 .. 3 in 32 registers, R = 8 for
- * K = 1 in 16. */
+ * Most loads straddle cache lines and count twice. A vector of x serves up to FC_PIXELS_TAPS rows of taps: R + 3 loads
+ * for 4 * R * K multiply-adds. R * K accumulators + 4 * K weights + 1 load: R = 8 8 6 for K = 1 .. 3 in 32 registers, R
+ * = 8 for K = 1 in 16. */
 INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const int channels, const int runs, const int taps,
                             vec acc[FC_PIXELS_MAX_RUNS][3])
 {

@@ -1,8 +1,8 @@
 /* pool.h: table of the pooling kernels.
  *
- * All of them work on images with contiguous channels: element (h, w, c) of x is x[(h - top) * x_row + (w - left) * x_col
- * + c]. Which input positions a window holds is a property of each axis alone, so windows come as one span per output row
- * and one per output column. */
+ * All of them work on images with contiguous channels: element (h, w, c) of x is x[(h - top) * x_row + (w - left) *
+ * x_col + c]. Which input positions a window holds is a property of each axis alone, so windows come as one span per
+ * output row and one per output column. */
 #ifndef FC_KERNELS_POOL_H
 #define FC_KERNELS_POOL_H
 #include <stdint.h>
@@ -29,9 +29,9 @@ typedef struct {
     int64_t width, kernel_w;
     double divisor; /* average: divisor_override, or 0 for the product of the areas */
     int stream;     /* y and positions bypass the caches; all their pixels are aligned to 64 bytes */
-    /* One channel whose columns are neighbours in all arrays: lanes may be neighbouring outputs of a row for the columns
-     * [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or with step_w 1 for 2 or 3 columns 2, or for 4 columns,
-     * without an index, 4; 0: no columns. Of 3 columns 2 apart the first may be padding. */
+    /* One channel whose columns are neighbours in all arrays: lanes may be neighbouring outputs of a row for the
+     * columns [lane_begin, lane_end), whose whole windows are lane_step apart: 1, or with step_w 1 for 2 or 3 columns
+     * 2, or for 4 columns, without an index, 4; 0: no columns. Of 3 columns 2 apart the first may be padding. */
     int64_t lane_begin, lane_end, lane_step;
     /* Average: 0, or channels are this far apart, their columns and outputs neighbours, and n_rows and n_cols 1. */
     int64_t x_plane;
@@ -51,9 +51,9 @@ typedef struct {
     int64_t first, count;
 } fc_pool_phase;
 
-/* grad_x[h][w][c] = sum of grad_y over the windows that the position was the maximum of, or of grad_y / divisor over those
- * that hold it, in ascending order of the windows. grad_y and code: [(i - first_i) * row + (j - first_j) * col + c], for the
- * windows_i x windows_j windows that meet the n_rows x n_cols positions from (top, left) on. */
+/* grad_x[h][w][c] = sum of grad_y over the windows that the position was the maximum of, or of grad_y / divisor over
+ * those that hold it, in ascending order of the windows. grad_y and code: [(i - first_i) * row + (j - first_j) * col +
+ * c], for the windows_i x windows_j windows that meet the n_rows x n_cols positions from (top, left) on. */
 typedef struct {
     const void *grad_y;
     int64_t grad_y_row, grad_y_col, first_i, first_j, windows_i, windows_j;
@@ -69,25 +69,27 @@ typedef struct {
     int64_t grad_x_row, grad_x_col;
     int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
     int apart, gaps; /* maximum: no position lies in two windows; some perhaps in none */
-    /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step positions
-     * of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose windows all exist and
-     * have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */
+    /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step
+     * positions of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose
+     * windows all exist and have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */
     int64_t lane_begin, lane_end, lane_step;
     const fc_pool_phase *phases;
-    /* Average: NULL, or of at most a vector of channels, all there are, whose columns are neighbours in both arrays: scratch that
-     * begins with an fc_pool_flat. */
+    /* Average: NULL, or of at most a vector of channels, all there are, whose columns are neighbours in both arrays:
+     * scratch that begins with an fc_pool_flat. */
     void *flat;
 } fc_pool_grad_task;
 
-/* The columns [left, left + columns) are those whose lanes the scratch holds, 0 before the first call. There follow 3 vectors for each
- * one of a row, as many elements as there are windows and a row of them more, and two vectors, and a row of windows and two vectors. */
+/* The columns [left, left + columns) are those whose lanes the scratch holds, 0 before the first call. There follow 3
+ * vectors for each one of a row, as many elements as there are windows and a row of them more, and two vectors, and a
+ * row of windows and two vectors. */
 typedef struct {
     int64_t left, columns;
     int64_t most; /* windows of a column */
     int64_t unused[5];
 } fc_pool_flat;
 
-/* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their strides. */
+/* Planes addressed by position: plane[p * plane_step + c], p < plane_size; index and value [i][j][c] with their
+ * strides. */
 typedef struct {
     void *plane;
     int64_t plane_step, plane_size;
@@ -97,8 +99,8 @@ typedef struct {
     int64_t value_row, value_col, value_channel;
     int64_t n_rows, n_cols, channels;
     int64_t plane_channel;
-    /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own alike, which are
-     * in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
+    /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own
+     * alike, which are in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
     int64_t window_h, window_w, plane_w;
 } fc_pool_index_task;
 

@@ -1,10 +1,10 @@
 /* pool.tmpl.h: pooling over images with contiguous channels.
  *
- * y[i][j][c] = max_{u,v} x[rows[i].begin + u * step_h][cols[j].begin + v * step_w][c], or the sum of the same taps divided
- * by the window's divisor. Taps outside the image are not in the spans, so there is no padding here.
+ * y[i][j][c] = max_{u,v} x[rows[i].begin + u * step_h][cols[j].begin + v * step_w][c], or the sum of the same taps
+ * divided by the window's divisor. Taps outside the image are not in the spans, so there is no padding here.
  *
- * The vectors of one step ("streams") are either 4 vectors of channels of one output, or, where the channels fill only one
- * vector, 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
+ * The vectors of one step ("streams") are either 4 vectors of channels of one output, or, where the channels fill only
+ * one vector, 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
  */
 #define FC_STREAMS 4
 #define FC_EACH_STREAM _Pragma("GCC unroll 4") for (int s = 0; s < streams; s++)
@@ -13,8 +13,8 @@
 enum { N(POOL_VALUE), N(POOL_CODE), N(POOL_INDEX) };
 enum { N(POOL_SMALL) = 64 }; /* taps */
 
-/* The scan of one window. torch's rule: a tap wins when it is greater or NaN, so the first maximum stays, and of NaNs the
- * last. Positions count the winner as u * code_h + v * code_w, codes its taps from `first` on. */
+/* The scan of one window. torch's rule: a tap wins when it is greater or NaN, so the first maximum stays, and of NaNs
+ * the last. Positions count the winner as u * code_h + v * code_w, codes its taps from `first` on. */
 INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
                           int64_t code_h, int64_t code_w, int64_t first, const int streams, const int tail,
                           const int mode, vec *best, ivec *code, vcodes *codes)
@@ -46,8 +46,8 @@ INLINE void N(max_window)(const fc_pool_task *p, const T *x, int64_t stream, con
     }
 }
 
-/* Sums of columns, then the sum of these: the rounding error grows with the window's height plus width, not their product, and of
- * a plane VL columns are one vector. */
+/* Sums of columns, then the sum of these: the rounding error grows with the window's height plus width, not their
+ * product, and of a plane VL columns are one vector. */
 INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, const fc_span *row, const fc_span *col,
                           const int streams, const int tail, vec *total)
 {
@@ -120,7 +120,8 @@ INLINE void N(pool_positions)(int64_t *index, ivec code, int64_t base, int strea
     }
 }
 
-/* index[l] = base + the position of tap number code[l] of a window `unit` taps wide. Apart: it would be two thirds of the code. */
+/* index[l] = base + the position of tap number code[l] of a window `unit` taps wide. Apart: it would be two thirds of
+ * the code. */
 static __attribute__((noinline)) void N(pool_far_positions)(const fc_pool_task *p, int64_t *index, const ivec *code,
                                                             int lanes, int64_t base, int64_t unit)
 {
@@ -144,8 +145,8 @@ INLINE void N(pool_write_index)(const fc_pool_task *p, const fc_span *row, const
             index[l] = base + code[l];
 }
 
-/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1). Maxima of
- * taps x taps, or where that is 0 of any number. */
+/* Channels [c, c + streams * VL) of output (i, j), or channels [c, c + VL) of outputs (i, j) ... (i, j + streams - 1).
+ * Maxima of taps x taps, or where that is 0 of any number. */
 INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int streams,
                           const int neighbours, const int tail, const int mean, const int mode, const int taps)
 {

@@ -1,8 +1,9 @@
 /* pool_flat.tmpl.h: gradients of averages of few channels; included by pool.tmpl.h.
  *
- * A row of few channels is one run of memory, columns by channels, and so is a row of windows. Lane l of a vector
- * of it receives from the windows first, first + 1, ... of its column, which lie within one vector of windows: their columns advance
- * no faster than its own. So a load and a permutation give a window to each lane. Of float32, for the sake of the library's size. */
+ * A row of few channels is one run of memory, columns by channels, and so is a row of windows. Lane l of a vector of it
+ * receives from the windows first, first + 1, ... of its column, which lie within one vector of windows: their columns
+ * advance no faster than its own. So a load and a permutation give a window to each lane. Of float32, for the sake of
+ * the library's size. */
 #if FC_F32 && FC_VECTOR_BYTES >= 32
 typedef struct {
     vec count;     /* windows of the lane's column, 0 beyond the row */

@@ -3,8 +3,8 @@
  * Many channels: gathered, each grad_x written once. Few vectors of channels (a tile, or an image of few channels; the
  * block is in cache then): grad_x = 0, and each window adds to its taps, which has no loop per position. Both add in
  * ascending order of the windows, to the same bits. Maximum windows that do not overlap write their taps. */
-/* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each counted
- * where its code names this position */
+/* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each
+ * counted where its code names this position */
 INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
                               const int streams, const int tail, vec *sum)
 {
@@ -180,8 +180,8 @@ INLINE void N(taps_within)(const fc_span *span, int64_t step, int64_t begin, int
         --*to;
 }
 
-/* One window adds its gradient to rows x cols taps from x on, the first of which has the code `tap`; or `places` it there: no other
- * window has these positions. */
+/* One window adds its gradient to rows x cols taps from x on, the first of which has the code `tap`; or `places` it
+ * there: no other window has these positions. */
 INLINE void N(max_spread)(T *x, int64_t row, int64_t col, vcodes code, int64_t tap, int64_t kernel_w, vec g,
                           const int64_t rows, const int64_t cols, const int tail, const int places, const int stream)
 {
@@ -268,7 +268,8 @@ INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int me
 
 /* ---- windows that do not overlap ----------------------------------------------------------------------------------
  * Each is read once and writes its positions, in the order of memory. */
-/* A row of `windows` whose positions begin at x, x_step apart: rows x cols taps of each, the first of them number `tap`. */
+/* A row of `windows` whose positions begin at x, x_step apart: rows x cols taps of each, the first of them number
+ * `tap`. */
 INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *code, int64_t windows, T *x,
                          int64_t x_step, int64_t tap, const int64_t rows, const int64_t cols, const int stream)
 {
@@ -309,8 +310,8 @@ INLINE N(max_run) N(max_run_of)(int64_t channels)
     return run;
 }
 
-/* The same where the columns of a window and their channels are neighbours and fit into one vector, which is stored by rows: masked
- * stores cost by number, 49 us for 64 images of 6 channels at 28x28 by rows and 79 by taps. */
+/* The same where the columns of a window and their channels are neighbours and fit into one vector, which is stored by
+ * rows: masked stores cost by number, 49 us for 64 images of 6 channels at 28x28 by rows and 79 by taps. */
 INLINE void N(max_place_runs)(const fc_pool_grad_task *p, const N(max_run) * run, const T *g, const uint8_t *code,
                               int64_t windows, T *x, int64_t x_step, int64_t tap, int64_t rows, int64_t cols)
 {

@@ -1,8 +1,8 @@
 /* pool_index.tmpl.h: planes addressed by positions that the caller gives; included by pool.tmpl.h. */
 enum { N(INDEX_ADD), N(INDEX_SET), N(INDEX_GET) };
 
-/* Positions are cleared just ahead of the greatest one that is written, so that they are in the cache when they are added to; this
- * many at a time (4 KiB of a plane of its own), for a call takes about as long as clearing as much. */
+/* Positions are cleared just ahead of the greatest one that is written, so that they are in the cache when they are
+ * added to; this many at a time (4 KiB of a plane of its own), for a call takes about as long as clearing as much. */
 enum { N(INDEX_CLEARED) = 4096 / sizeof(T) };
 
 static __attribute__((noinline)) void N(index_zero)(const fc_pool_index_task *p, int64_t from, int64_t to)
@@ -51,7 +51,8 @@ INLINE void N(index_move)(T *at, T *value, const int mode)
         *at += *value;
 }
 
-/* Outputs of one channel, or of all, that are looked through before they are used: their indices stay in the first-level cache. */
+/* Outputs of one channel, or of all, that are looked through before they are used: their indices stay in the
+ * first-level cache. */
 enum { N(INDEX_RUN) = 256, N(INDEX_OUTPUTS) = 16 };
 
 /* The greatest index of `count` outputs; a negative one is a huge number. */
@@ -118,8 +119,8 @@ INLINE uint64_t N(index_outputs)(const fc_pool_index_task *p, uint64_t ready, co
 }
 
 /* ---- windows side by side -----------------------------------------------------------------------------------------
- * Where each output has a position of a rectangle of its own, that is written whole, without clearing and adding. Whether it had is
- * counted; if not, all begins anew. Of float32, for the sake of the library's size. */
+ * Where each output has a position of a rectangle of its own, that is written whole, without clearing and adding.
+ * Whether it had is counted; if not, all begins anew. Of float32, for the sake of the library's size. */
 #if FC_VECTOR_BYTES >= 32 && FC_F32
 /* Lanes of `count` indices, at most VL; those that do not fit are negative or too great for a plane. */
 INLINE ivec N(index_load)(const int64_t *index, int count)
@@ -143,8 +144,8 @@ INLINE ivec N(index_load)(const int64_t *index, int count)
 
 INLINE ivec N(index_lanes)(int64_t a) { return (ivec){0} + (__typeof__(((ivec){0})[0]))a; }
 
-/* Channels [c, c + streams * VL), or `tail` of them, of a window; *hits counts the positions that were there. Pixels are written whole,
- * in the order of memory. */
+/* Channels [c, c + streams * VL), or `tail` of them, of a window; *hits counts the positions that were there. Pixels
+ * are written whole, in the order of memory. */
 INLINE void N(place_channels)(const fc_pool_index_task *p, const int64_t *index, const T *value, T *x, int64_t position,
                               const int64_t rows, const int64_t cols, const int streams, const int tail, vec *hits)
 {

@@ -1,7 +1,8 @@
 /* pool_plane.tmpl.h: pooling of channels whose columns are neighbours in memory; included by pool.tmpl.h.
  *
- * Lanes are neighbouring outputs of a row, whose windows begin 1 column apart, 2 if they are 2 or 3 columns wide, or 4 if 4. Maxima of a row
- * are found without regard to NaN, which saves two operations of three; a row that has one is computed again.
+ * Lanes are neighbouring outputs of a row, whose windows begin 1 column apart, 2 if they are 2 or 3 columns wide, or 4
+ * if 4. Maxima of a row are found without regard to NaN, which saves two operations of three; a row that has one is
+ * computed again.
  */
 /* ---- outputs one by one, in the order of max_window and sum_window -----------------------------------------------*/
 INLINE void N(max_one)(const fc_pool_task *p, int64_t i, int64_t j, const T *x, const int mode)
@@ -62,8 +63,8 @@ typedef struct {
     int64_t *index;
 } N(pool_line);
 
-/* Taps of VL windows of 2 or 3 columns, 2 apart, or of 4, 4 apart, from `lanes` vectors of a row. The last two columns of 3 follow each
- * other; the first is the last of the window before, and of the first window `edge`. */
+/* Taps of VL windows of 2 or 3 columns, 2 apart, or of 4, 4 apart, from `lanes` vectors of a row. The last two columns
+ * of 3 follow each other; the first is the last of the window before, and of the first window `edge`. */
 INLINE void N(split_taps_of)(const vec *a, vec edge, const int lanes, const int taps, vec *tap)
 {
     if (lanes == 4) {
@@ -79,8 +80,8 @@ INLINE void N(split_taps_of)(const vec *a, vec edge, const int lanes, const int 
         tap[0] = N(shifted)(edge, tap[2]);
 }
 
-/* Outputs [j, j + VL). Where a NaN was, *nan is true in some lane, and unless `careful` the maximum may be wrong; the first column of
- * output 0 is not looked at. */
+/* Outputs [j, j + VL). Where a NaN was, *nan is true in some lane, and unless `careful` the maximum may be wrong; the
+ * first column of output 0 is not looked at. */
 INLINE void N(max_line)(const N(pool_line) * l, int64_t j, const int lanes, const int taps, const int careful,
                         const int mode, vmask *nan)
 {
@@ -219,9 +220,9 @@ INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
 }
 
 /* ---- averages of whole planes ------------------------------------------------------------------------------------*/
-/* VL planes side by side: sums of `columns` columns, at most VL, as vectors, which are transposed and added to `total`. Half vectors
- * where they do: a vector that is not aligned lies in two cache lines, which takes twice as long. All of one is readable in the first
- * `whole` rows; the others are read by columns, and of `planes` planes only. */
+/* VL planes side by side: sums of `columns` columns, at most VL, as vectors, which are transposed and added to `total`.
+ * Half vectors where they do: a vector that is not aligned lies in two cache lines, which takes twice as long. All of
+ * one is readable in the first `whole` rows; the others are read by columns, and of `planes` planes only. */
 INLINE vec N(columns_sum)(const T *x, int64_t plane, int64_t planes, int64_t row, int64_t rows, int64_t whole,
                           int columns, vec total, const int halves)
 {

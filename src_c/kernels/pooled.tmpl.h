@@ -1,6 +1,6 @@
-/* pooled.tmpl.h: a window multiplies what its winner sees, a vector of each row of taps, by one number. Of 5 rows that is 5 products and 8
- * loads, so bound by loads, if two channels at a time hide the latency of the sums: 10 accumulators. Not for SSE, whose 5 rows of two
- * vectors each do not fit into the registers.
+/* pooled.tmpl.h: a window multiplies what its winner sees, a vector of each row of taps, by one number. Of 5 rows that
+ * is 5 products and 8 loads, so bound by loads, if two channels at a time hide the latency of the sums: 10
+ * accumulators. Not for SSE, whose 5 rows of two vectors each do not fit into the registers.
  */
 #if FC_VECTOR_BYTES >= FC_POOLED_BYTES
 typedef T N(pooled_vec) __attribute__((vector_size(FC_POOLED_BYTES)));

@@ -1,8 +1,8 @@
 /* spread.tmpl.h: depthwise.tmpl.h with several input and output channels per group, see fc_depthwise. A part of it.
  *
- * Lanes are output channels of several groups. A vector of x holds what they see, and is permuted so that each lane has one input
- * channel of its group: one load and one permutation per column, for up to 3 taps. Where there are registers enough two input channels
- * share the load, which straddles cache lines mostly.
+ * Lanes are output channels of several groups. A vector of x holds what they see, and is permuted so that each lane has
+ * one input channel of its group: one load and one permutation per column, for up to 3 taps. Where there are registers
+ * enough two input channels share the load, which straddles cache lines mostly.
  */
 #define FC_INPUTS                                                                                                      \
     (FC_VECTOR_BYTES == 64 ? 2 : 1) /* 8 accumulators, 6 weights, 2 permutations, x and its 2 forms: 19 registers */

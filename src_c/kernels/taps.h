@@ -5,8 +5,8 @@
 
 /* One row of outputs, dense:
  *     y[i * channels + c] = finish(sum_{r < row_count} sum_v row[r][(i - pad + v * dilation) * pixel + v * channels + c])
- * for i < count, over the taps v < taps with 0 <= i - pad + v * dilation < width. A vector is read where `channels` elements
- * are needed, and written: rows and y have vector_lanes elements more. */
+ * for i < count, over the taps v < taps with 0 <= i - pad + v * dilation < width. A vector is read where `channels`
+ * elements are needed, and written: rows and y have vector_lanes elements more. */
 typedef struct {
     const void *const *row;
     int64_t row_count, count, channels;

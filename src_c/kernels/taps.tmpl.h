@@ -1,11 +1,12 @@
-/* taps.tmpl.h: a sum takes one load per tap, so two a cycle; four neighbouring outputs share the loop over the taps and hide the
- * latency of the additions. The order of a sum is (r, v), and lanes beyond the channels hold other taps: they are not kept. Taps
- * beyond an edge read zeros, which change no bit: loops of the same length for all outputs are predicted.
+/* taps.tmpl.h: a sum takes one load per tap, so two a cycle; four neighbouring outputs share the loop over the taps and
+ * hide the latency of the additions. The order of a sum is (r, v), and lanes beyond the channels hold other taps: they
+ * are not kept. Taps beyond an edge read zeros, which change no bit: loops of the same length for all outputs are
+ * predicted.
  */
 enum { N(TAPS_OUTPUTS) = 4 };
 
-/* Outputs i .. i + outputs - 1, channels [c, c + VL). Whole vectors are stored: what lies beyond the channels is overwritten by the
- * next pixel, so pixels come in order, and of several vectors the last is a tail. */
+/* Outputs i .. i + outputs - 1, channels [c, c + VL). Whole vectors are stored: what lies beyond the channels is
+ * overwritten by the next pixel, so pixels come in order, and of several vectors the last is a tail. */
 INLINE void N(taps_sum)(const fc_taps *s, int64_t i, int64_t c, const int outputs, const int edge)
 {
     static const T zero[VL];

@@ -1,8 +1,8 @@
 /* transpose.tmpl.h: to[column][row] = from[row][column], VL x VL blocks in registers.
  *
- * A block is log2(VL) stages of VL shuffles of two registers, 0.25 shuffle per element at VL = 16: first within 128-bit quarters
- * (unpack and shuffle instructions, two per cycle on some machines), then of whole quarters, in an order that needs no
- * permutation with an index register. Edges load and store partial vectors.
+ * A block is log2(VL) stages of VL shuffles of two registers, 0.25 shuffle per element at VL = 16: first within 128-bit
+ * quarters (unpack and shuffle instructions, two per cycle on some machines), then of whole quarters, in an order that
+ * needs no permutation with an index register. Edges load and store partial vectors.
  */
 #define FC_IN ((int)(16 / sizeof(T))) /* lanes per quarter */
 /* lanes of the two results of a stage; l & (FC_IN - 1) is the place in the quarter */
@@ -81,7 +81,8 @@ INLINE void N(transpose_registers)(vec *r)
 
 #undef FC_SWAP_QUARTERS
 
-/* Two vectors taken apart by the parity of the place, and the way back. AVX2 has no shuffle of two registers across quarters. */
+/* Two vectors taken apart by the parity of the place, and the way back. AVX2 has no shuffle of two registers across
+ * quarters. */
 #define FC_SECOND(l, odd) (2 * (l) + (odd))
 #define FC_ZIPPED(l, d) (((l) & 1) * VL + (l) / 2 + (d))
 #if FC_VECTOR_BYTES == 32 && FC_F32
@@ -114,8 +115,8 @@ static void N(transpose_block)(const T *from, int64_t from_pitch, T *to, int64_t
     FC_EACH_LANE(i) vstore(to + i * to_pitch, r[i]);
 }
 
-/* to[j][i] = from[i][j] for i < rows, j < columns, both at most VL; the rows of both sides given by pointers. Whole blocks have a code of
- * their own, or a test for each row would be in their way. */
+/* to[j][i] = from[i][j] for i < rows, j < columns, both at most VL; the rows of both sides given by pointers. Whole
+ * blocks have a code of their own, or a test for each row would be in their way. */
 static void N(transpose_rows)(int rows, int columns, const T *const *from, T *const *to)
 {
     vec r[VL];
@@ -153,9 +154,9 @@ static void N(transpose_edge)(int rows, int columns, const T *from, int64_t from
 #define FC_OF_TWO(l, k) (((k) * VL + (l)) % 3 % 2 * VL + ((k) * VL + (l)) / 3)
 #define FC_OF_THIRD(l, k) (((k) * VL + (l)) % 3 == 2 ? VL + ((k) * VL + (l)) / 3 : (l))
 
-/* to[j][i] = from[i][j] for i < 3, j < columns, of which there are VL or more. The planes of a color image, first layer of most
- * networks: 6 shuffles per 3 vectors, where blocks of VL x VL take 64 for as many, and VL partial stores. 224 x 224: 135 -> 26 us
- * (Emerald Rapids), the speed of the third-level cache. */
+/* to[j][i] = from[i][j] for i < 3, j < columns, of which there are VL or more. The planes of a color image, first layer
+ * of most networks: 6 shuffles per 3 vectors, where blocks of VL x VL take 64 for as many, and VL partial stores. 224 x
+ * 224: 135 -> 26 us (Emerald Rapids), the speed of the third-level cache. */
 static void N(zip_three)(int64_t columns, const T *from, int64_t from_pitch, T *to)
 {
     for (int64_t j = 0; j < columns; j += VL) {
@@ -170,8 +171,8 @@ static void N(zip_three)(int64_t columns, const T *from, int64_t from_pitch, T *
 #undef FC_OF_THIRD
 
 #if FC_VECTOR_BYTES >= 32
-/* The same for VL / 4 to VL / 2 planes: half of the shuffles and less, and stores of half vectors, which spill into the next pixel; it
- * is written later, and after the last one there may be none. */
+/* The same for VL / 4 to VL / 2 planes: half of the shuffles and less, and stores of half vectors, which spill into the
+ * next pixel; it is written later, and after the last one there may be none. */
 static void N(zip_few)(int rows, int64_t columns, const T *from, int64_t from_pitch, T *to)
 {
     enum { HALF = VL / 2 };
@@ -202,8 +203,9 @@ static void N(zip_few)(int rows, int64_t columns, const T *from, int64_t from_pi
     (to)[0] = FC_THIRD(a, b, c, 0), (to)[step] = FC_THIRD(a, b, c, 1), (to)[2 * (step)] = FC_THIRD(a, b, c, 2)
 
 #if FC_F32 && FC_VECTOR_BYTES >= 32
-/* to[j][i] = from[i][j] for i < rows, of which there are VL or more, and j < columns = 2, 3, 4 or 6: pixels that follow each other are taken
- * apart by the parity of the channel and by thirds, 2 to 18 shuffles for 16 of them, where a block of VL x VL takes 64. */
+/* to[j][i] = from[i][j] for i < rows, of which there are VL or more, and j < columns = 2, 3, 4 or 6: pixels that follow
+ * each other are taken apart by the parity of the channel and by thirds, 2 to 18 shuffles for 16 of them, where a block
+ * of VL x VL takes 64. */
 INLINE void N(unzip)(int64_t rows, const T *from, T *to, int64_t to_pitch, const int columns)
 {
     for (int64_t i = 0; i < rows; i += VL) {
@@ -286,8 +288,8 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
         }
 }
 
-/* The same past the caches, for to_pitch a multiple of 64 bytes. Only where a vector is a cache line: halves of VL lines at a time
- * would have to meet in the few write-combining buffers. */
+/* The same past the caches, for to_pitch a multiple of 64 bytes. Only where a vector is a cache line: halves of VL
+ * lines at a time would have to meet in the few write-combining buffers. */
 static void N(transpose_stream)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_,
                                 int64_t to_pitch)
 {
@@ -331,7 +333,8 @@ static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64
     }
 }
 
-/* Every ninth element of 9 vectors is every third of every third: 36 shuffles, where a transpose with 7 empty rows takes 64. */
+/* Every ninth element of 9 vectors is every third of every third: 36 shuffles, where a transpose with 7 empty rows
+ * takes 64. */
 INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)
 {
     vec r[9], third[9], ninth[9];

@@ -5,11 +5,11 @@
  * The 36 products of tiles and channels in the middle are matrix products. Positions are numbered e = 6 * row + column.
  * Kernels of one row or one column: F(m, r), y = A_m' [(G_r w) o (B' x)], with 6 points.
  *
- * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a cache line
- * of channels, with pitches that are constants of the compiler, so that every address in the loops is a pointer and a
- * displacement. Several bricks make a block (ops/winograd_tiles.h).
- * r is 3, 4 or 5. r = 2 has m = 4 and tiles of 5 x 5: on tiles of 6 its error would be 3 times that of a direct sum; so it
- * is 1.1 to 1.4 times (docs/accuracy.md). It also serves stride 2, by phases (ops/conv_winograd.c).
+ * Transformed tiles stand in bricks: v[part of channels][e][tile][channel of the part], `brick` tiles, a part being a
+ * cache line of channels, with pitches that are constants of the compiler, so that every address in the loops is a
+ * pointer and a displacement. Several bricks make a block (ops/winograd_tiles.h). r is 3, 4 or 5. r = 2 has m = 4 and
+ * tiles of 5 x 5: on tiles of 6 its error would be 3 times that of a direct sum; so it is 1.1 to 1.4 times
+ * (docs/accuracy.md). It also serves stride 2, by phases (ops/conv_winograd.c).
  */
 #ifndef FC_KERNELS_WINOGRAD_H
 #define FC_KERNELS_WINOGRAD_H
@@ -26,10 +26,10 @@ enum {
     FC_WINOGRAD_THIN = 6, /* channels of those that are multiplied and transformed at once */
 };
 
-/* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k],
- * e < points, first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles each, the
- * last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of an odd number the one behind the last
- * of a brick is read and written too. */
+/* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points,
+ * first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles
+ * each, the last one the rest; v and m start at the brick of the first. With one vector tiles go in pairs: of an odd
+ * number the one behind the last of a brick is read and written too. */
 typedef struct {
     const void *v, *u[FC_WINOGRAD_PHASES];
     void *m;
@@ -38,13 +38,14 @@ typedef struct {
     int64_t channels, phase_channels; /* of all phases, of one */
     int phases, points, vectors; /* width / vector_lanes, 1 or 2 */
     int accumulate; /* start from m instead of 0 */
-    /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an array. */
+    /* Memory to bring into the second-level cache meanwhile, so many cache lines per point, or 0; may lie beyond an
+     * array. */
     const char *ahead;
     int64_t ahead_lines;
 } fc_winograd_product;
 
-/* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{first <= t < first + tiles} v[e][t][c] d[e][t][k],
- * e < points, c < channels, k < vectors of outputs. */
+/* The same with the sum over tiles: sum[e * sum_point + c * sum_row + k] (+)= sum_{first <= t < first + tiles}
+ * v[e][t][c] d[e][t][k], e < points, c < channels, k < vectors of outputs. */
 typedef struct {
     const void *v, *d;
     void *sum;
@@ -53,13 +54,14 @@ typedef struct {
     int points, accumulate;
 } fc_winograd_product_at;
 
-/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G w G')[e][c][k], k < one vector of outputs, the weights transformed on the way:
- * w[u * row + v * tap + c * step + k], 3 x 3 taps, or 2 x 2 where the tile is 5 x 5; there `phase` is not 0 for 3 x 3 taps of stride 2,
- * the pitch of v's four phases (ops/winograd_tiles.h). m and v are at the first of the tiles, all of one brick; `part` is the pitch of v's
- * parts. Of e all but the last row, and but the last column where tiles are 4 or 5 x 5; an edge is one of these, m and v at its first point,
- * points `pitch` apart: the last row with the `corner`, or the last column without it, for which row and tap are exchanged. Where not an
- * edge, 10 cache lines (5 of 2 x 2 taps) come into the second-level cache for each channel, those at
- * ahead + c / line * ahead_part + c % line * ahead_row (bytes; may lie beyond an array): the taps of a vector that begins anywhere. */
+/* m[e][t][k] (+)= sum_{c < channels} v[e][t][c] (G w G')[e][c][k], k < one vector of outputs, the weights transformed
+ * on the way: w[u * row + v * tap + c * step + k], 3 x 3 taps, or 2 x 2 where the tile is 5 x 5; there `phase` is not 0
+ * for 3 x 3 taps of stride 2, the pitch of v's four phases (ops/winograd_tiles.h). m and v are at the first of the
+ * tiles, all of one brick; `part` is the pitch of v's parts. Of e all but the last row, and but the last column where
+ * tiles are 4 or 5 x 5; an edge is one of these, m and v at its first point, points `pitch` apart: the last row with
+ * the `corner`, or the last column without it, for which row and tap are exchanged. Where not an edge, 10 cache lines
+ * (5 of 2 x 2 taps) come into the second-level cache for each channel, those at ahead + c / line * ahead_part + c %
+ * line * ahead_row (bytes; may lie beyond an array): the taps of a vector that begins anywhere. */
 typedef struct {
     const void *v, *w;
     void *m;
@@ -68,10 +70,10 @@ typedef struct {
     int accumulate, corner;
 } fc_winograd_few;
 
-/* w[3 * i + j][c][k] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j], c < channels, which are one part, and one vector
- * of outputs, for tiles of one brick: of the columns of points but the last one, and of the last one, `whole` tiles from `first` on have
- * all six points and `others` behind them five. The 9 cache lines of channels that lie at ahead + k * ahead_row (bytes) come into the
- * cache, to be written. */
+/* w[3 * i + j][c][k] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j], c < channels, which are one part,
+ * and one vector of outputs, for tiles of one brick: of the columns of points but the last one, and of the last one,
+ * `whole` tiles from `first` on have all six points and `others` behind them five. The 9 cache lines of channels that
+ * lie at ahead + k * ahead_row (bytes) come into the cache, to be written. */
 typedef struct {
     const void *v, *d;
     void *w;
@@ -89,15 +91,16 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
-/* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of pixels read. */
+/* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of
+ * pixels read. */
 enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAST_COLUMN };
 /* Zeros fill the last part of channels: that of another phase follows. */
 enum { FC_WHOLE_PARTS = 4 };
 
-/* y = A_3' [ sum_{c < channels} u[e][c] v[e][c] ] A_3 of one vector of outputs, whose products no memory sees, with the epilogue of
- * `output`. Lanes of v are tiles, neighbours in y: v[e * point + c * line + tile], which is tile c < FC_WINOGRAD_THIN of a brick;
- * u[e * u_point + c * vector_lanes + k], u_point = FC_WINOGRAD_THIN + 1 vectors. Of `tiles` of one row the last has `columns`
- * columns, all have `rows` rows; the v of one more may be read. */
+/* y = A_3' [ sum_{c < channels} u[e][c] v[e][c] ] A_3 of one vector of outputs, whose products no memory sees, with the
+ * epilogue of `output`. Lanes of v are tiles, neighbours in y: v[e * point + c * line + tile], which is tile c <
+ * FC_WINOGRAD_THIN of a brick; u[e * u_point + c * vector_lanes + k], u_point = FC_WINOGRAD_THIN + 1 vectors. Of
+ * `tiles` of one row the last has `columns` columns, all have `rows` rows; the v of one more may be read. */
 typedef struct {
     const fc_winograd_output *output;
     const void *v, *u, *residual;
@@ -106,25 +109,28 @@ typedef struct {
     int rows, columns;
 } fc_winograd_thin;
 
-/* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A tile of these is
- * a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. "36" and "6" are 25 and 5 where r = 2. */
+/* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A
+ * tile of these is a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. "36" and "6" are 25 and 5
+ * where r = 2. */
 typedef struct {
     int brick; /* tiles */
     int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
-    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, or to a part where `last` says so, v at a tile of a brick;
-     * x[i * row + j * pixel + c] */
+    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, or to a part where `last` says so, v at a tile of
+     * a brick; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last, void *v);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
     void (*input_border)(const void *const *x, int64_t channels, int last, void *v);
     void (*multiply)(const fc_winograd_product *);
-    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512; where one is missing, the next larger one serves */
+    /* indexed by the number of tiles: 1, 2 and 4, of squares with AVX-512; where one is missing, the next larger one
+     * serves */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
-    /* Of squares of 6, few channels: v[e][tile] = (B' x B)[e], lanes are `line` tiles, 4 columns of x apart, each of 6 rows and columns;
-     * of the last one a whole vector is read. v at a tile of a brick. x times 0 is added to check[tile]. */
+    /* Of squares of 6, few channels: v[e][tile] = (B' x B)[e], lanes are `line` tiles, 4 columns of x apart, each of 6
+     * rows and columns; of the last one a whole vector is read. v at a tile of a brick. x times 0 is added to
+     * check[tile]. */
     void (*input_thin)(const void *x, int64_t row, void *v, void *check);
     void (*thin)(const fc_winograd_thin *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
@@ -132,16 +138,18 @@ typedef struct {
      * w[v * tap + i] */
     void (*weights[FC_WINOGRAD_MAX_KERNEL + 1])(const void *w, int64_t row, int64_t tap, int64_t count, void *u,
                                                 int64_t pitch);
-    /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower, upper)
-     * for row < rows, column < columns, k < channels; where rows (columns) are less than m, the last row (column) of points is set
-     * to 0 first: no other output needs it. m at a tile of a brick, residual[row * residual_row + column * residual_pixel + k].
-     * To check, a vector of T, the first vector of channels of A_m' m A_m times 0 is added: NaN where one is not finite. */
+    /* y[row * y_row + column * y_pixel + k] = clamp((A_m' m A_m)[row][column] * scale[k] + bias[k] + residual, lower,
+     * upper) for row < rows, column < columns, k < channels; where rows (columns) are less than m, the last row
+     * (column) of points is set to 0 first: no other output needs it. m at a tile of a brick, residual[row *
+     * residual_row + column * residual_pixel + k]. To check, a vector of T, the first vector of channels of A_m' m A_m
+     * times 0 is added: NaN where one is not finite. */
     void (*output[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_output *, void *m, const void *residual, void *y,
                                                int rows, int columns);
-    /* d[e][k] = (G_m dy G_m')[e] for k < channels rounded up, d at a tile of a brick; dy[m * row + column] points at channel 0 */
+    /* d[e][k] = (G_m dy G_m')[e] for k < channels rounded up, d at a tile of a brick; dy[m * row + column] points at
+     * channel 0 */
     void (*gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *const *dy, int64_t channels, void *d);
-    /* w[i * row + j * tap + k] = (A_r' u A_r)[i][j], of lines w[j * tap + k], for k < channels rounded up; taps without their bit
-     * in `last` are not written, nor their points read */
+    /* w[i * row + j * tap + k] = (A_r' u A_r)[i][j], of lines w[j * tap + k], for k < channels rounded up; taps without
+     * their bit in `last` are not written, nor their points read */
     void (*weight_gradient[FC_WINOGRAD_MAX_KERNEL + 1])(const void *u, int64_t pitch, int last, int64_t channels,
                                                         void *w, int64_t row, int64_t tap);
 } fc_winograd_kernels;

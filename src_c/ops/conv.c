@@ -141,7 +141,8 @@ static int can_allocate(const residues *r, int64_t count, int64_t slots)
     return fc_scratch_suffices(slots, (int)slots, most);
 }
 
-/* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each other. */
+/* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each
+ * other. */
 static fc_status run_by_residue(fc_problem *p, const fc_method *m)
 {
     char *packed = NULL;

@@ -7,8 +7,8 @@
 
 /* y[n][g * K + k][i][j] = sum_{c,u,v} weight[g][k][c][u][v]
  *                                     * x[n][g * C + c][i * stride_h + u * dilation_h - pad_top][j * ... - pad_left]
- * with x zero outside. The weight is a view of its own, so that flipped, transposed and sampled kernels (gradients, output
- * phases) are the same problem with other strides. pad_top and pad_left may be negative. */
+ * with x zero outside. The weight is a view of its own, so that flipped, transposed and sampled kernels (gradients,
+ * output phases) are the same problem with other strides. pad_top and pad_left may be negative. */
 typedef struct {
     const fc_kernels *k;
     size_t item; /* sizeof(T) */
@@ -17,9 +17,9 @@ typedef struct {
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     const char *weight;
     int64_t weight_g, weight_k, weight_c, weight_u, weight_v; /* strides in elements */
-    /* The weight as the method's pack function left it (packed_v is 0), or as fc_pack_direct did, for direct and Winograd: strides in
-     * rows of a panel; problems that share a kernel (output phases, residues of a dilation) share it and say where their first tap is
-     * and how to step. Or NULL. */
+    /* The weight as the method's pack function left it (packed_v is 0), or as fc_pack_direct did, for direct and
+     * Winograd: strides in rows of a panel; problems that share a kernel (output phases, residues of a dilation) share
+     * it and say where their first tap is and how to step. Or NULL. */
     const char *packed;
     int64_t packed_group, packed_column, packed_first, packed_u, packed_v;
     int narrow; /* what fc_pack_direct makes has panels of two vectors at most, as Winograd reads them */
@@ -54,7 +54,8 @@ int fc_is_grouped(const fc_problem *); /* few channels per group, which conv_dep
 /* What the method of a convolution of stride 1 costs per image, in vector multiplications. */
 double fc_forward_cost(const fc_problem *);
 int fc_is_direct(const fc_problem *); /* whether the matrix products of conv_direct.c are the method */
-/* Whether the method is direct or depthwise on the problem as it lies: any rows of y by themselves have the bits of the whole. */
+/* Whether the method is direct or depthwise on the problem as it lies: any rows of y by themselves have the bits of the
+ * whole. */
 int fc_runs_by_rows(const fc_problem *);
 int fc_takes_packed(const fc_problem *); /* whether the method can use what fc_pack_direct made */
 
@@ -89,8 +90,8 @@ static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 
-/* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without vertical dilation. The
- * same of columns. */
+/* Rows a, a + d, a + 2 d, .. of the output see rows of one residue modulo the dilation d only: d problems without
+ * vertical dilation. The same of columns. */
 typedef struct {
     int64_t first, x_size, y_size, pad; /* the first of x, how many, and how many of y */
 } fc_residue;
@@ -180,20 +181,22 @@ int fc_streams(const fc_problem *);
 
 /* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */
 int64_t fc_l2_bytes(void);
-/* Whether its first-level cache has 12 ways: 14 rows a power of two apart, read in step, nearly stay in a set, and a tile
- * runs at 0.9 to 1.0 of its speed on operands in the second level, whatever their pitch. With 8 ways it is 0.8: they are copied. */
+/* Whether its first-level cache has 12 ways: 14 rows a power of two apart, read in step, nearly stay in a set, and a
+ * tile runs at 0.9 to 1.0 of its speed on operands in the second level, whatever their pitch. With 8 ways it is 0.8:
+ * they are copied. */
 int fc_has_wide_l1(void);
 
-/* to[u][v][c][column] = weight[column][c][u][v] for `channels` input channels and `columns` output channels of the weight
- * that starts at `from`; rows of `to` are `width` wide. */
+/* to[u][v][c][column] = weight[column][c][u][v] for `channels` input channels and `columns` output channels of the
+ * weight that starts at `from`; rows of `to` are `width` wide. */
 void fc_pack_weights(const fc_problem *, const char *from, int64_t channels, int64_t columns, char *to, int64_t width);
 
-/* The way back, for gradients: weight[group][k0 + k][c0 + c][u][v] = panel[(u * kernel_w + v) * tap_pitch + c * width + k],
- * where problem->weight is the output. */
+/* The way back, for gradients: weight[group][k0 + k][c0 + c][u][v] = panel[(u * kernel_w + v) * tap_pitch + c * width +
+ * k], where problem->weight is the output. */
 void fc_unpack_weights(const fc_problem *, int64_t group, int64_t k0, int64_t columns, int64_t c0, int64_t channels,
                        const char *panel, int64_t width, int64_t tap_pitch);
 
-/* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is there. */
+/* Forward: writes y. Each runs the whole problem in parallel, and packs the weight itself unless problem->packed is
+ * there. */
 fc_status fc_conv_direct(const fc_problem *);
 fc_status fc_conv_depthwise(const fc_problem *); /* in_channels == out_channels == 1, or fc_is_grouped */
 fc_status fc_conv_depthwise_flat(const fc_problem *); /* where fc_conv_depthwise_flat_serves */
@@ -219,7 +222,8 @@ typedef fc_status fc_guarded(fc_problem *, const void *context);
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
 int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
 
-/* conv_phases.c: strides by Winograd, see there. gradient: of the input, x is grad_y, the geometry that of the forward pass */
+/* conv_phases.c: strides by Winograd, see there. gradient: of the input, x is grad_y, the geometry that of the forward
+ * pass */
 int fc_conv_phases_serves(const fc_problem *, int gradient);
 fc_problem fc_phases_problem(const fc_problem *, int gradient); /* of stride 1, without data */
 fc_status fc_conv_phases(const fc_problem *);

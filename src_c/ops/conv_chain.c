@@ -1,15 +1,16 @@
 /* conv_chain.c: three convolutions of a plan depth first: a direct or depthwise one, a depthwise one, a 1x1.
  *
- * An inverted residual block expands its input to six times the channels, and reads and writes that twice. Here a task computes some
- * rows of the last output from beginning to end, and what lies between stays in the second-level cache:
+ * An inverted residual block expands its input to six times the channels, and reads and writes that twice. Here a task
+ * computes some rows of the last output from beginning to end, and what lies between stays in the second-level cache:
  *
  *     for band of rows of y:
  *         rows of the first convolution that the band sees and the band before has not left behind -> wide
  *         depthwise rows from wide -> deep
  *         1x1 of deep -> y
  *
- * Each thread keeps `wide` from one of its bands to the next, so rows are computed twice only where the parts of two threads meet.
- * The drivers that run the rows are those of the whole, and their sums do not depend on where rows are cut: the bits are the same.
+ * Each thread keeps `wide` from one of its bands to the next, so rows are computed twice only where the parts of two
+ * threads meet. The drivers that run the rows are those of the whole, and their sums do not depend on where rows are
+ * cut: the bits are the same.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -137,8 +138,8 @@ static int64_t shared_rows(const fc_step *depthwise)
     return fc_max(0, depthwise->weight.h - depthwise->conv.stride_h);
 }
 
-/* Long rows: a band does not stay in the cache, or it moves more rows of the last one than it makes (24 -> 144 -> 24 channels at
- * 56x56, bands of one row: 1.1 times as slow as step by step). */
+/* Long rows: a band does not stay in the cache, or it moves more rows of the last one than it makes (24 -> 144 -> 24
+ * channels at 56x56, bands of one row: 1.1 times as slow as step by step). */
 static int bands_are_too_low(const chain *c, const fc_step *depthwise)
 {
     const int64_t rows = rows_in_cache(c);
@@ -176,8 +177,9 @@ static int64_t busiest_rows(const fc_step *depthwise, int64_t threads)
     return most;
 }
 
-/* A fifth more rows than an even share, computed twice or shared out unevenly: of two threads each computes 8 of 14, which takes 0.91 of
- * the time of step by step, or 5 of 7, 1.07 (Emerald Rapids); with stride 2 one computes 9 of 14, 1.09 (Zen 4). */
+/* A fifth more rows than an even share, computed twice or shared out unevenly: of two threads each computes 8 of 14,
+ * which takes 0.91 of the time of step by step, or 5 of 7, 1.07 (Emerald Rapids); with stride 2 one computes 9 of 14,
+ * 1.09 (Zen 4). */
 enum { MORE_ROWS = 5 };
 
 int fc_chain_pays(const fc_step *s, int64_t images)

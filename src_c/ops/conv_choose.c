@@ -1,11 +1,11 @@
 /* conv_choose.c: who solves a convolution and its gradients: costs of the methods, and the least of them.
  *
- * The choice is a pure function of the shape of one image, of the weight, and of the vector length: neither the batch, nor threads,
- * nor the memory format, nor the machine enter, so the bits depend on none of them. Only the gradient of the weight, a sum over the
- * batch, counts the batch's tiles.
+ * The choice is a pure function of the shape of one image, of the weight, and of the vector length: neither the batch,
+ * nor threads, nor the memory format, nor the machine enter, so the bits depend on none of them. Only the gradient of
+ * the weight, a sum over the batch, counts the batch's tiles.
  *
- * A cost is in vector multiplications per image at the peak, two per cycle; it is a double because it may not fit in 64 bits. Where
- * the constants come from:
+ * A cost is in vector multiplications per image at the peak, two per cycle; it is a double because it may not fit in 64
+ * bits. Where the constants come from:
  *
  *     multiplications          counted
  *     latency, loads, stores   instruction tables: 4 cycles, 2 loads and 1 store a cycle, twice for what straddles cache lines
@@ -17,8 +17,9 @@
 #include "winograd_tiles.h"
 
 /* ---- methods --------------------------------------------------------------------------------------------------------*/
-/* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of one tap have the
- * same order, so the same bits; a scale would be multiplied in another way. Measured up to 128 channels. */
+/* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of
+ * one tap have the same order, so the same bits; a scale would be multiplied in another way. Measured up to 128
+ * channels. */
 static int is_of_planes(const fc_problem *p)
 {
     enum { MAX_CHANNELS = 128 };
@@ -133,16 +134,17 @@ int fc_is_grouped(const fc_problem *p)
            2 * p->out_channels <= p->k->vector_lanes && p->k->vector_lanes % p->out_channels == 0;
 }
 
-/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output channel
- * of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so few pairs. */
+/* Groups of so few channels that lanes of channels would be mostly empty: for each pair of an input and an output
+ * channel of a group, one depthwise problem over every C-th and every K-th channel. Each pair reads the arrays anew, so
+ * few pairs. */
 static int is_almost_depthwise(const fc_problem *p)
 {
     enum { MAX_PAIRS = 4 };
     return p->in_channels * p->out_channels <= MAX_PAIRS && 2 * p->groups >= p->k->vector_lanes;
 }
 
-/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. It leaves out rows of padding,
- * and columns where a dilation makes them many. */
+/* Vector multiplications of direct convolution for each pair of an input and a vector of output channels. It leaves out
+ * rows of padding, and columns where a dilation makes them many. */
 static double direct_products(const fc_problem *p)
 {
     const int64_t rows = p->stride_h == 1 ? fc_pairs_inside(p->kernel_h, p->y.h, 1, p->dilation_h, p->pad_top, p->x.h)
@@ -159,15 +161,16 @@ static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
     return t->phases == 1 ? p->in_channels : fc_round_up(p->in_channels, t->k->line);
 }
 
-/* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the tile).
- * The transforms, and products that are stored between them, cost per tile as much as so many vector multiplications for each vector
- * of input channels, and of output channels. Of squares, both together: 275 where a core multiplies one vector of 16 per cycle (Zen 4,
- * measured), 1100 where it multiplies two and writes 40 GB/s to its second-level cache (Emerald Rapids, measured); 510 is between
- * them. Of lines 50 each. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long
- * as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third
- * 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and where
- * u is largest, with phases. Of few tiles it is done on the way, by 48 multiplications for the 36 of 3 x 3 with stride 2: 4 / 3. The gradient
- * of the weight stores no products, and of the points of grad_y as many as there are. */
+/* Per tile and pair of channels Winograd multiplies once for each of its points and direct (taps) * (outputs of the
+ * tile). The transforms, and products that are stored between them, cost per tile as much as so many vector
+ * multiplications for each vector of input channels, and of output channels. Of squares, both together: 275 where a
+ * core multiplies one vector of 16 per cycle (Zen 4, measured), 1100 where it multiplies two and writes 40 GB/s to its
+ * second-level cache (Emerald Rapids, measured); 510 is between them. Of lines 50 each. Measured for 36 and 6 points,
+ * and not less for 25 and 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where
+ * caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third 24 (Emerald
+ * Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and
+ * where u is largest, with phases. Of few tiles it is done on the way, by 48 multiplications for the 36 of 3 x 3 with
+ * stride 2: 4 / 3. The gradient of the weight stores no products, and of the points of grad_y as many as there are. */
 static double tiles_cost(const fc_problem *p, int gradient)
 {
     enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
@@ -193,10 +196,10 @@ static double winograd_cost(const fc_problem *p)
                                    : 0);
 }
 
-/* A tile's vector of outputs, of which there are two at a time: 36 multiplications for each channel, and half as many loads more; its
- * transform and stores, 110 (Zen 4, measured) or 150 where additions take the place of multiplications (by instructions). Its inputs,
- * turned and transformed for all outputs: 50 a channel, and 700 for the tiles of a row (Zen 4, measured), in vectors of 16. A last vector
- * of outputs that is no whole one is stored in parts. */
+/* A tile's vector of outputs, of which there are two at a time: 36 multiplications for each channel, and half as many
+ * loads more; its transform and stores, 110 (Zen 4, measured) or 150 where additions take the place of multiplications
+ * (by instructions). Its inputs, turned and transformed for all outputs: 50 a channel, and 700 for the tiles of a row
+ * (Zen 4, measured), in vectors of 16. A last vector of outputs that is no whole one is stored in parts. */
 static double thin_cost(const fc_problem *p)
 {
     enum { PRODUCTS = 45, OUTPUT_OPS = 130, INPUT_OPS = 50, ROW_OPS = 700, LANES = 16, TAIL = 64 };
@@ -208,9 +211,10 @@ static double thin_cost(const fc_problem *p)
 }
 
 /* ---- the other methods -----------------------------------------------------------------------------------------------*/
-/* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load for each and
- * one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes through a buffer. Of several taps
- * x is mostly copied with its padding: a load and a store, of a pixel's vectors (the last three measured, Emerald Rapids). */
+/* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load
+ * for each and one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes
+ * through a buffer. Of several taps x is mostly copied with its padding: a load and a store, of a pixel's vectors (the
+ * last three measured, Emerald Rapids). */
 static double direct_cost(const fc_problem *p)
 {
     enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
@@ -225,8 +229,9 @@ static double direct_cost(const fc_problem *p)
            copy;
 }
 
-/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input is turned, and
- * each output turned back, some channels of a pixel at a time, which are no whole vectors: 2 and 3 (Emerald Rapids, measured). */
+/* Lanes along the row: not all of the last vector are outputs; most loads straddle cache lines, a quarter. Each input
+ * is turned, and each output turned back, some channels of a pixel at a time, which are no whole vectors: 2 and 3
+ * (Emerald Rapids, measured). */
 static double pixels_cost(const fc_problem *p)
 {
     enum { TURN_IN = 2, TURN_OUT = 3 };
@@ -237,9 +242,9 @@ static double pixels_cost(const fc_problem *p)
                (double)(p->stride_h * p->stride_w * p->in_channels * TURN_IN + p->out_channels * TURN_OUT);
 }
 
-/* Rows that are not much shorter than a vector, and several taps: of one, direct reads x as it lies in less time than turning takes. A
- * group's window is turned by itself, in pieces of cache lines: that costs as much as some 4 taps per input, of which there are
- * stride_h * stride_w for each output. */
+/* Rows that are not much shorter than a vector, and several taps: of one, direct reads x as it lies in less time than
+ * turning takes. A group's window is turned by itself, in pieces of cache lines: that costs as much as some 4 taps per
+ * input, of which there are stride_h * stride_w for each output. */
 static int pixels_serves(const fc_problem *p)
 {
     enum { TURNING_TAPS = 4 };
@@ -248,8 +253,8 @@ static int pixels_serves(const fc_problem *p)
            (p->groups == 1 || p->kernel_h * p->kernel_w >= TURNING_TAPS * p->stride_h * p->stride_w);
 }
 
-/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most of which
- * straddle cache lines. By rows it is less, which is not counted: it changed no choice for the better. */
+/* The products of an input are stored, and each output loads and adds one vector per tap and vector of channels, most
+ * of which straddle cache lines. By rows it is less, which is not counted: it changed no choice for the better. */
 static double taps_cost(const fc_problem *p)
 {
     const int64_t lanes = p->k->vector_lanes, taps = p->kernel_h * p->kernel_w;
@@ -258,10 +263,10 @@ static double taps_cost(const fc_problem *p)
            (double)(p->y.h * p->y.w) * (double)(taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM);
 }
 
-/* A tile of pixels loads its weights once and each of its pixels, most of which straddle cache lines. Adding up the lanes of a vector of
- * sums takes 5 shuffles and additions each, storing them and copying the line 3. The last tile of a row is a whole one, and an output
- * that sees the padding is by itself, where one step of a sum waits for the other (4 cycles). Measured (Zen 4, 7 shapes): 1.3 to 1.5
- * times as long. */
+/* A tile of pixels loads its weights once and each of its pixels, most of which straddle cache lines. Adding up the
+ * lanes of a vector of sums takes 5 shuffles and additions each, storing them and copying the line 3. The last tile of
+ * a row is a whole one, and an output that sees the padding is by itself, where one step of a sum waits for the other
+ * (4 cycles). Measured (Zen 4, 7 shapes): 1.3 to 1.5 times as long. */
 static double dots_cost(const fc_problem *p)
 {
     enum { SUM = 8, LATENCY = 4 };
@@ -278,8 +283,8 @@ static double dots_cost(const fc_problem *p)
     return slower * ((double)(p->y.h * tiles) * (double)tile + (double)(p->y.h * (p->y.w - inside)) * (double)single);
 }
 
-/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless, and its cost. Less than
- * a twentieth is no reason. */
+/* The fastest method where direct leaves lanes of output channels empty, NULL where that is direct nevertheless, and
+ * its cost. Less than a twentieth is no reason. */
 static const fc_method *for_few_outputs(const fc_problem *p, double *cost)
 {
     const double by_products = direct_cost(p);
@@ -324,8 +329,8 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
-/* Its rounding error is 3 to 4 times that of a direct sum so short, so it has to gain more. Measured (Zen 4): of two channels it gains
- * with 16 lanes only, 8 take 0.7 to 1.0 of the speed of direct. */
+/* Its rounding error is 3 to 4 times that of a direct sum so short, so it has to gain more. Measured (Zen 4): of two
+ * channels it gains with 16 lanes only, 8 take 0.7 to 1.0 of the speed of direct. */
 static int thin_pays(const fc_problem *p)
 {
     const int64_t least_in = p->k->vector_lanes == FC_MAX_LANES ? 2 : 3;
@@ -407,17 +412,18 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 }
 
 /* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
-/* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the sums of 36
- * points transformed back, which takes as long as 500 (Zen 3), of few tiles, where they are in registers, 54 and the way of 9 taps into
- * the weight, as long as 150 (Zen 4), and those of all phases in proportion. The sums of lines go through memory: they need 32 tiles. The
- * weight's gradient sums over the batch, so here, unlike elsewhere, the batch may count. */
+/* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the
+ * sums of 36 points transformed back, which takes as long as 500 (Zen 3), of few tiles, where they are in registers, 54
+ * and the way of 9 taps into the weight, as long as 150 (Zen 4), and those of all phases in proportion. The sums of
+ * lines go through memory: they need 32 tiles. The weight's gradient sums over the batch, so here, unlike elsewhere,
+ * the batch may count. */
 enum { TRANSFORM = 500, FEW_TRANSFORM = 150, LEAST_TILES_OF_LINES = 32 };
 
 static int winograd_gradient_pays(const fc_problem *p)
 {
     int64_t row = p->kernel_w * p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    /* Lanes of few outputs are taps too, which is counted for groups only: 32 groups of 8 channels are 1.25 times as fast by taps as by
-     * Winograd, one group of 8 is 0.9 times as fast (Zen 4). */
+    /* Lanes of few outputs are taps too, which is counted for groups only: 32 groups of 8 channels are 1.25 times as
+     * fast by taps as by Winograd, one group of 8 is 0.9 times as fast (Zen 4). */
     if (p->groups > 1)
         row = fc_min(row, fc_direct_grad_weight_cost(p));
     const double by_taps = direct_products(p) / (double)p->kernel_w * (double)row;
@@ -445,14 +451,16 @@ static int phases_gradient_pay(const fc_problem *p)
            pairs * (points * t.count + TRANSFORM * points / FC_WINOGRAD_MAX_POINTS);
 }
 
-/* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a third more. */
+/* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a
+ * third more. */
 static int grouped_gradient_pays(const fc_problem *p)
 {
     const int64_t products = p->in_channels * p->out_channels * p->kernel_w;
     return products * 4 < fc_direct_grad_weight_cost(p) * p->k->vector_lanes * 3;
 }
 
-/* A sum that waits for the one before takes 8 multiplications where there are two a cycle, 4 where there is one: 0.7 is between. */
+/* A sum that waits for the one before takes 8 multiplications where there are two a cycle, 4 where there is one: 0.7 is
+ * between. */
 static int correlate_pays(const fc_problem *p)
 {
     const int64_t row = fc_direct_grad_weight_cost(p);

@@ -29,8 +29,8 @@ typedef struct {
 
 /* Lays the problem out and picks its method; NULL when the algorithm asked for cannot serve it. */
 const fc_method *fc_choose(fc_problem *);
-/* Whether all phases of a gradient of the input at once (fc_conv_phases_grad_input) take less than `apart`, the sum of their
- * fc_forward_cost. */
+/* Whether all phases of a gradient of the input at once (fc_conv_phases_grad_input) take less than `apart`, the sum of
+ * their fc_forward_cost. */
 int fc_phases_grad_input_pay(const fc_problem *, double apart);
 /* What computes the gradient of the weight of a problem that is laid out, trimmed and turned; NULL as above. */
 fc_run *fc_choose_grad_weight(const fc_problem *);

@@ -1,8 +1,10 @@
-/* conv_correlate.c: the gradient of the weight of few input and few output channels, where lanes of channels and taps would be empty.
+/* conv_correlate.c: the gradient of the weight of few input and few output channels, where lanes of channels and taps
+ * would be empty.
  *
- * Lanes are neighbouring outputs of a row: for each pair of channels and each tap a row of grad_y meets a shifted row of x
- * (kernels/correlate.h). Both are copied into planes, some rows at a time. All output rows of the batch, or pieces of long ones, are cut
- * into slices, whose number depends on the shape only; each sums lanes apart, and slices, then lanes, are added in order.
+ * Lanes are neighbouring outputs of a row: for each pair of channels and each tap a row of grad_y meets a shifted row
+ * of x (kernels/correlate.h). Both are copied into planes, some rows at a time. All output rows of the batch, or pieces
+ * of long ones, are cut into slices, whose number depends on the shape only; each sums lanes apart, and slices, then
+ * lanes, are added in order.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -47,8 +49,8 @@ static double turning(int64_t channels)
     return channels == 1 ? 0 : channels <= 6 && channels != 5 ? 0.5 * (double)channels : BLOCK;
 }
 
-/* In vector multiplications. For a tap some outputs at a time, 3 or 2, multiply a vector of x that straddles cache lines, two loads, and
- * theirs are loaded for 5 taps at once. Measured (Zen 4): 1.25 times as long. */
+/* In vector multiplications. For a tap some outputs at a time, 3 or 2, multiply a vector of x that straddles cache
+ * lines, two loads, and theirs are loaded for 5 taps at once. Measured (Zen 4): 1.25 times as long. */
 double fc_correlate_grad_weight_cost(const fc_problem *p)
 {
     enum { LINE = 64, LOADS = 2 };

@@ -1,14 +1,15 @@
 /* conv_depthwise.c: one input and one output channel per group, and the gradient of its input; lanes are channels.
  *
- * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a group a vector
- * of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
+ * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a
+ * group a vector of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
  *
- * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero. Any
- * other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0, which a
- * product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same bits.
+ * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero.
+ * Any other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0,
+ * which a product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same
+ * bits.
  *
- * In the gradient of the input a stride splits each axis into phases with taps of their own (fc_phase). A task computes all
- * phases of its block: grad_y is read once, and the lines of grad_x are completed while they are in the cache.
+ * In the gradient of the input a stride splits each axis into phases with taps of their own (fc_phase). A task computes
+ * all phases of its block: grad_y is read once, and the lines of grad_x are completed while they are in the cache.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -78,8 +79,8 @@ static void choose_rows(plan *s, int64_t wanted)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), TILE);
 }
 
-/* Blocks whose strips and tiles stay in the second-level cache. Long rows are cut, so that the rows under one output row fit
- * four times the budget (or twice their own border). */
+/* Blocks whose strips and tiles stay in the second-level cache. Long rows are cut, so that the rows under one output
+ * row fit four times the budget (or twice their own border). */
 static void choose_strips(plan *s, int64_t wanted)
 {
     const int64_t item = (int64_t)s->p->item, pixel = s->block_c * item, border = s->w.most - s->w.least + 1;
@@ -390,7 +391,8 @@ typedef struct {
     fc_phase h, w[MAX_PHASES];
 } forward_phases;
 
-/* Neighbouring outputs see columns in common where their distance is a multiple of the dilation: every n-th of a row is a phase. */
+/* Neighbouring outputs see columns in common where their distance is a multiple of the dilation: every n-th of a row is
+ * a phase. */
 static fc_depthwise_axis forward_row(const fc_problem *p, fc_phase *f)
 {
     enum { LEAST_TILE = 4 };
@@ -510,8 +512,8 @@ fc_problem fc_depthwise_pair(const fc_problem *p, int64_t c, int64_t k)
     return q;
 }
 
-/* The problem of input c. Sums of those before are its residual: they stand in y, or, channels-last, in `sum`. Bias and residual of
- * the whole come first, its bounds last. */
+/* The problem of input c. Sums of those before are its residual: they stand in y, or, channels-last, in `sum`. Bias and
+ * residual of the whole come first, its bounds last. */
 static fc_problem input_at(const fc_problem *p, int64_t c, const fc_view *sum)
 {
     fc_problem q = fc_depthwise_pair(p, c, 0);

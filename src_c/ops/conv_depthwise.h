@@ -3,7 +3,8 @@
 #define FC_OPS_CONV_DEPTHWISE_H
 #include "conv.h"
 
-/* Along an axis output i belongs to phase i % count and sees the inputs from i / count * stride - pad of the phase on. */
+/* Along an axis output i belongs to phase i % count and sees the inputs from i / count * stride - pad of the phase
+ * on. */
 typedef struct {
     const fc_phase *phases;
     int64_t count;
@@ -43,7 +44,8 @@ static inline int64_t fc_depthwise_taps(const fc_problem *p)
 fc_problem fc_depthwise_pair(const fc_problem *, int64_t c, int64_t k);
 
 /* The groups of a phase along w, as even as `most` taps allow, and order[i] (may be NULL): the tap of the weight that
- * comes i-th. Columns count from w->least; of them x has [first, end), `pixel` bytes apart. Returns the number of groups. */
+ * comes i-th. Columns count from w->least; of them x has [first, end), `pixel` bytes apart. Returns the number of
+ * groups. */
 int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *, int64_t most, int64_t pixel, fc_range x,
                             fc_depthwise_group *groups, int64_t *order);
 /* Where in the weight the rows of taps take theirs, phase after phase: to[in_channels * kernel_w], scratch[kernel_w] */

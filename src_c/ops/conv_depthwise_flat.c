@@ -1,9 +1,10 @@
 /* conv_depthwise_flat.c: depthwise convolution of few channels, whose vectors would be mostly empty.
  *
- * A row of pixels is one run of memory, and with stride 1 a tap is a shift of the whole run: lanes are neighbouring elements of it, pixels
- * by channels. The depthwise kernel serves that with the image on its side: its channels are the elements of a row, neighbouring outputs
- * are rows, whose taps share what they load, and a row of taps is a column of the weight. Weights repeat every C elements, so their
- * vectors do after C * 16 at most: a row is cut into pieces of that length. x is copied into zero-padded strips, whatever its layout.
+ * A row of pixels is one run of memory, and with stride 1 a tap is a shift of the whole run: lanes are neighbouring
+ * elements of it, pixels by channels. The depthwise kernel serves that with the image on its side: its channels are the
+ * elements of a row, neighbouring outputs are rows, whose taps share what they load, and a row of taps is a column of
+ * the weight. Weights repeat every C elements, so their vectors do after C * 16 at most: a row is cut into pieces of
+ * that length. x is copied into zero-padded strips, whatever its layout.
  */
 #include "../scratch.h"
 #include "../threads.h"

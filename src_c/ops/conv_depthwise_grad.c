@@ -1,9 +1,10 @@
-/* conv_depthwise_grad.c: the gradient of the weight with one input and one output channel per group, or few (see conv_depthwise.c).
+/* conv_depthwise_grad.c: the gradient of the weight with one input and one output channel per group, or few (see
+ * conv_depthwise.c).
  *
- * The output rows of the batch are cut into slices that the shape fixes; each sums into its own buffer, and the buffers are
- * added in order. Within a slice blocks of ROWS rows, cut into columns where rows are long, are summed one after the other,
- * each tile by tile (see depthwise.tmpl.h): an order that the shape fixes too. Channels-last arrays are read in place, others
- * through strips.
+ * The output rows of the batch are cut into slices that the shape fixes; each sums into its own buffer, and the buffers
+ * are added in order. Within a slice blocks of ROWS rows, cut into columns where rows are long, are summed one after
+ * the other, each tile by tile (see depthwise.tmpl.h): an order that the shape fixes too. Channels-last arrays are read
+ * in place, others through strips.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -18,7 +19,8 @@ enum {
     ROWS = 4, /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
     COLUMNS = 256, /* of a block of long rows: strips of 4 + 2 rows and 64 channels take 400 KB */
     TASKS_PER_THREAD = 4,
-    /* Pixels this far apart share 4 of the 64 sets of L1. Groups of C channels read a block C times: it is worth a copy. */
+    /* Pixels this far apart share 4 of the 64 sets of L1. Groups of C channels read a block C times: it is worth a
+     * copy. */
     ALIASING_BYTES = 1024,
 };
 

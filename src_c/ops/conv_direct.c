@@ -1,16 +1,18 @@
 /* conv_direct.c: direct convolution on the tile kernel of kernels/gemm.h.
  *
- * The output is cut into blocks (images x rows x columns) whose input window, the strip, stays in the second-level cache.
- * A strip is x itself when its channels are contiguous and no output looks outside; otherwise it is a zero-padded
- * channels-last copy. For each panel of output channels the packed weights of the panel then meet every row of the block:
+ * The output is cut into blocks (images x rows x columns) whose input window, the strip, stays in the second-level
+ * cache. A strip is x itself when its channels are contiguous and no output looks outside; otherwise it is a
+ * zero-padded channels-last copy. For each panel of output channels the packed weights of the panel then meet every row
+ * of the block:
  *
  *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
- * A copied strip holds the channels of one chunk. A small 1x1 weight is one call of the tile kernel, which changes the panel every few
- * pixels.
+ * A copied strip holds the channels of one chunk. A small 1x1 weight is one call of the tile kernel, which changes the
+ * panel every few pixels.
  *
- * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a tile sees, and
- * tiles are cut for that; where rows are short, a tile is one pixel of several images, which see the same.
+ * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a
+ * tile sees, and tiles are cut for that; where rows are short, a tile is one pixel of several images, which see the
+ * same.
  *
  * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
  */
@@ -21,19 +23,20 @@
 #include <string.h>
 
 enum {
-    /* A panel's weights are read once per output row: keep them to half of a small (1 MiB) second-level cache. Also fixes
-     * the order of the sum, so it is a constant. */
+    /* A panel's weights are read once per output row: keep them to half of a small (1 MiB) second-level cache. Also
+     * fixes the order of the sum, so it is a constant. */
     PANEL_BYTES = 512 << 10,
-    /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows in
-     * two sets still fit 8 ways: of an x that would have to be copied, strided pixels may lie so). */
+    /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows
+     * in two sets still fit 8 ways: of an x that would have to be copied, strided pixels may lie so). */
     ALIASING_BYTES = 2048,
-    /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1 (AVX-512: 32), and a
-     * strip of so many channels leaves the cache room for 49 pixels and more, so that the weight is read once. */
+    /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1
+     * (AVX-512: 32), and a strip of so many channels leaves the cache room for 49 pixels and more, so that the weight
+     * is read once. */
     POINTWISE_CHUNK = 256,
     /* A whole 1x1 weight that is read anew for every few pixels: half of a first-level cache of 32 KiB. */
     TOGETHER_BYTES = 16 << 10,
-    /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the first-level cache that
-     * wait for the second from its own loads. */
+    /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the
+     * first-level cache that wait for the second from its own loads. */
     AHEAD_TILES = 8,
     PITCH_PAD_BYTES = 64,
     TASKS_PER_THREAD = 4,
@@ -150,8 +153,8 @@ static int64_t blocks(plan *s)
     return s->count_n * s->count_h * s->count_w * s->p->groups;
 }
 
-/* A few panels that leave a thread without one, as 3 do one of two: each has its part of a row of pixels instead, and reads all of a
- * weight that is packed. */
+/* A few panels that leave a thread without one, as 3 do one of two: each has its part of a row of pixels instead, and
+ * reads all of a weight that is packed. */
 static int is_uneven(plan *s, int threads, int64_t wanted)
 {
     const fc_problem *p = s->p;
@@ -159,8 +162,8 @@ static int is_uneven(plan *s, int threads, int64_t wanted)
            s->block_w >= threads * p->k->gemm->max_rows;
 }
 
-/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks. Where
- * the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
+/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks.
+ * Where the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
 static void share_out(plan *s)
 {
     const fc_problem *p = s->p;
@@ -176,7 +179,8 @@ static void share_out(plan *s)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
     if (heavy && is_uneven(s, threads, wanted))
         s->block_w = fc_ceil_div(s->block_w, threads);
-    /* Each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts than threads. */
+    /* Each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts than
+     * threads. */
     const int64_t tasks = taps(p) == 1 && !s->in_place ? threads : wanted;
     s->parts = blocks(s) < tasks ? fc_min(s->panels, fc_ceil_div(tasks, blocks(s))) : 1;
     s->pack_late = blocks(s) == p->groups && !p->packed;
@@ -188,9 +192,9 @@ static void share_out(plan *s)
 }
 
 /* ---- taps in the padding ---------------------------------------------------------------------------------------------*/
-/* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it loads beside its
- * rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile that is cut here, SMALL a problem
- * that is done before the best cut is found. */
+/* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
+ * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile
+ * that is cut here, SMALL a problem that is done before the best cut is found. */
 enum { CALL = 128, SMALL = 1 << 16 };
 
 static int64_t tile_cost(const plan *s, int64_t taps, int64_t rows)
@@ -204,7 +208,8 @@ static fc_range taps_of(const fc_problem *p, int64_t column)
     return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
 }
 
-/* The cheapest way to cut a row into tiles, and its cost: best[i] is that of columns [0, i), whose last tile has size[i]. */
+/* The cheapest way to cut a row into tiles, and its cost: best[i] is that of columns [0, i), whose last tile has
+ * size[i]. */
 static int64_t cut_row(plan *s)
 {
     const fc_problem *p = s->p;
@@ -227,7 +232,8 @@ static int64_t cut_row(plan *s)
     return best[p->y.w];
 }
 
-/* No cut is cheaper where the outputs of a row see so many taps: a tile of n outputs sees at least an n-th of theirs. */
+/* No cut is cheaper where the outputs of a row see so many taps: a tile of n outputs sees at least an n-th of
+ * theirs. */
 static int64_t least_cut(const plan *s, int64_t seen)
 {
     const fc_problem *p = s->p;
@@ -271,7 +277,8 @@ static plan make_plan(const fc_problem *p)
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
     share_out(&s);
-    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another width). */
+    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another
+     * width). */
     s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
                  fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
     choose_tiles(&s);
@@ -443,8 +450,8 @@ static int64_t tiles_of_row(const plan *s, const block *b)
     return s->tiles ? s->tiles : s->by_pixel ? b->columns : fc_ceil_div(b->columns, s->p->k->gemm->max_rows);
 }
 
-/* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside this one in the rows
- * of a [c][k] weight, no stream that the hardware could see. */
+/* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside
+ * this one in the rows of a [c][k] weight, no stream that the hardware could see. */
 static void fetch_next(const plan *s, const block *b, fc_gemm *tile, int64_t panel, int64_t last, int64_t c0,
                        const char *late)
 {
@@ -466,7 +473,8 @@ static void fetch_next(const plan *s, const block *b, fc_gemm *tile, int64_t pan
     tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
 }
 
-/* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack them, or NULL. */
+/* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack
+ * them, or NULL. */
 static void run_panels(const plan *s, const block *b, int64_t panel, int64_t last, int64_t c0, const char *strip,
                        const target *y, char *late)
 {

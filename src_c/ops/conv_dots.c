@@ -2,10 +2,10 @@
  *
  *     y[h][w][k] = sum_u dot(x[h * stride_h + u * dilation_h - pad_top][w * stride_w - pad_left ..], weight[k][u])
  *
- * Lanes that are output channels would be mostly empty. A row of taps and their channels is one run of memory, of which all lanes but the
- * last vector's are in use, for the price of adding up the lanes of a sum at its end, which takes as long as some 5 multiplications
- * (kernels/dots.tmpl.h). Taps in the padding are left out. Pixels are read where they lie; planes are copied
- * where there is one tap, and turned where there are more, block by block.
+ * Lanes that are output channels would be mostly empty. A row of taps and their channels is one run of memory, of which
+ * all lanes but the last vector's are in use, for the price of adding up the lanes of a sum at its end, which takes as
+ * long as some 5 multiplications (kernels/dots.tmpl.h). Taps in the padding are left out. Pixels are read where they
+ * lie; planes are copied where there is one tap, and turned where there are more, block by block.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -53,7 +53,8 @@ static source source_of(const fc_problem *p)
     return one && p->x.stride_w == 1 && p->stride_w == 1 && !p->residual.data && fc_sees_no_padding(p) ? PLANES : STRIP;
 }
 
-/* Pitch of the planes of a strip: a line more than a power of two, whose multiples share sets of the first-level cache. */
+/* Pitch of the planes of a strip: a line more than a power of two, whose multiples share sets of the first-level
+ * cache. */
 static int64_t plane_of(const fc_problem *p, int64_t elements)
 {
     enum { ALIASING_BYTES = 512 };

@@ -1,5 +1,6 @@
-/* conv_grad_input.c: the gradient of the input, which is also the transposed convolution: stride_h * stride_w problems of
- * stride 1, one per output phase, with the kernel flipped. Never by zero insertion. Windows that do not overlap: conv_patches.c.
+/* conv_grad_input.c: the gradient of the input, which is also the transposed convolution: stride_h * stride_w problems
+ * of stride 1, one per output phase, with the kernel flipped. Never by zero insertion. Windows that do not overlap:
+ * conv_patches.c.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -177,8 +178,8 @@ static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
     return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);
 }
 
-/* The convolution of phase `index`, row by row; 0 if it has no taps. Where Winograd was asked for, phases that it does not serve run
- * directly. */
+/* The convolution of phase `index`, row by row; 0 if it has no taps. Where Winograd was asked for, phases that it does
+ * not serve run directly. */
 static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int64_t index, fc_problem *q)
 {
     const int64_t columns = fc_min(c->stride_w, grad_x->w), row = index / columns, column = index % columns;
@@ -192,8 +193,9 @@ static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x
     return 1;
 }
 
-/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first, and each is followed by
- * one of the first ones, so that neighbouring tasks, a thread's, take as long together as others. */
+/* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first, and
+ * each is followed by one of the first ones, so that neighbouring tasks, a thread's, take as long together as
+ * others. */
 static int64_t phase_of_task(int64_t task, int64_t count) { return task % 2 ? task / 2 : count - 1 - task / 2; }
 
 static void phase_task(void *context, int64_t task, int slot)
@@ -343,8 +345,8 @@ static fc_status run_apart(fc_problem *p, const void *context)
     if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_is_grouped(p) ||
         !some_phase(fc_takes_packed, 1, p, c, a->grad_x))
         return run_phases(p, c, a->grad_x);
-    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
-     * method does not change with the number of channels: whole panels that are direct too. */
+    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where
+     * the method does not change with the number of channels: whole panels that are direct too. */
     const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
     fc_problem panel = *p;
     panel.out_channels = 2 * p->k->vector_lanes;

@@ -4,20 +4,21 @@
  *
  * All output lines of the batch (rows, or pieces of long rows) are cut into `slices`, whose number and ends depend on
  * the shape only. A task owns one slice and one part of the weight and sums into its own piece of a
- * buffer[slice][group][u][v][c][k]. The slices are added in order at the end: no two threads share an output and the bits
- * do not depend on their number.
- * Within a slice, blocks of lines small enough for the caches are loaded as strips (see conv_direct.c).
- * When one block holds all pixels there is nothing to add up: each panel is computed in the cache and stored at once.
+ * buffer[slice][group][u][v][c][k]. The slices are added in order at the end: no two threads share an output and the
+ * bits do not depend on their number. Within a slice, blocks of lines small enough for the caches are loaded as strips
+ * (see conv_direct.c). When one block holds all pixels there is nothing to add up: each panel is computed in the cache
+ * and stored at once.
  *
- * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the next one is
- * fetched; x, if it must be copied, gets another pitch.
+ * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the
+ * next one is fetched; x, if it must be copied, gets another pitch.
  *
- * A pointwise (1x1) problem is symmetric in x and grad_y. Where vectors have 64 bytes or the first-level cache 12 ways, both are read
- * where they lie, and if they have no gaps a block of pixels is multiplied while the next one is fetched ("dense"). Elsewhere the side
- * with fewer channels is transposed into rows of pixels, so that the tile kernel of the forward pass reads both sides in order.
+ * A pointwise (1x1) problem is symmetric in x and grad_y. Where vectors have 64 bytes or the first-level cache 12 ways,
+ * both are read where they lie, and if they have no gaps a block of pixels is multiplied while the next one is fetched
+ * ("dense"). Elsewhere the side with fewer channels is transposed into rows of pixels, so that the tile kernel of the
+ * forward pass reads both sides in order.
  *
- * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round ("turned"):
- * the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
+ * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round
+ * ("turned"): the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -28,11 +29,11 @@
 enum {
     MAX_SLICES = 16,
     SLICE_BUFFER_BYTES = 8 << 20, /* all slices together */
-    /* Of a slice: one block, so that none is cut (4 rows of 56, 8 of 28, 16 of 14); with fewer, adding the buffers costs
-     * more than the sum. */
+    /* Of a slice: one block, so that none is cut (4 rows of 56, 8 of 28, 16 of 14); with fewer, adding the buffers
+     * costs more than the sum. */
     SLICE_PIXELS = 224,
-    /* Of a slice of a 1x1 kernel: the buffer of a slice is written and read, 8 bytes at 30 GB/s, and multiplied for each pixel at 90e9 a
-     * second (Emerald Rapids): 2.3 % of it. But with the panels there are so many tasks. */
+    /* Of a slice of a 1x1 kernel: the buffer of a slice is written and read, 8 bytes at 30 GB/s, and multiplied for
+     * each pixel at 90e9 a second (Emerald Rapids): 2.3 % of it. But with the panels there are so many tasks. */
     POINTWISE_PIXELS = 1024,
     POINTWISE_TASKS = 8,
     /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
@@ -77,8 +78,8 @@ static int64_t piece_of(int64_t columns)
     return columns > 2 * BLOCK_PIXELS ? fc_ceil_div(columns, fc_ceil_div(columns, BLOCK_PIXELS)) : columns;
 }
 
-/* Lines are those of the shape (y: grad_y as it came), not of the layout, which decides whether rows can be joined. Small
- * images of a pointwise problem are one line each, as if their rows were always joined. */
+/* Lines are those of the shape (y: grad_y as it came), not of the layout, which decides whether rows can be joined.
+ * Small images of a pointwise problem are one line each, as if their rows were always joined. */
 static void choose_slices(plan *s, const fc_view *y)
 {
     const int joined = s->pointwise && y->h * y->w <= 2 * BLOCK_PIXELS;
@@ -100,8 +101,9 @@ static void choose_slices(plan *s, const fc_view *y)
 /* Rows of a block whose strip has half as many more. */
 static int64_t gathered_rows(const fc_problem *p) { return 2 * (p->kernel_h - 1) * p->dilation_h / p->stride_h; }
 
-/* Whether taps of few channels that a dilation keeps apart are copied beside each other: a tile of so few rows would wait for its sums
- * (LATENCY) and load as often as it multiplies. The strip of a block stays in the second-level cache. */
+/* Whether taps of few channels that a dilation keeps apart are copied beside each other: a tile of so few rows would
+ * wait for its sums (LATENCY) and load as often as it multiplies. The strip of a block stays in the second-level
+ * cache. */
 static int gathers(const fc_problem *p)
 {
     enum { FEW = 3, PIXELS = 4096 };
@@ -130,8 +132,9 @@ static void set_pointwise_strips(plan *s)
     s->y_bytes = fc_round_up(pixels * s->panel * item, 64);
 }
 
-/* Whether a block of pixels is read as it lies. Its neighbours may share sets of the first-level cache: 12 ways hold them, and a tile of
- * 64-byte vectors multiplies so long for each pixel, 14 cycles and more, that its 3 or 4 lines may come from the second level. */
+/* Whether a block of pixels is read as it lies. Its neighbours may share sets of the first-level cache: 12 ways hold
+ * them, and a tile of 64-byte vectors multiplies so long for each pixel, 14 cycles and more, that its 3 or 4 lines may
+ * come from the second level. */
 static int takes_pixels(const fc_problem *p)
 {
     return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == LINE;
@@ -190,8 +193,8 @@ static int turns(const fc_problem *p, int64_t rows)
            (straight > turned || (straight == LATENCY && rows > p->out_channels));
 }
 
-/* Whether x at neighbouring outputs, `step` elements apart, shares too few cache sets, and channels are so many that tiles need not join
- * them with the taps of a row. */
+/* Whether x at neighbouring outputs, `step` elements apart, shares too few cache sets, and channels are so many that
+ * tiles need not join them with the taps of a row. */
 static int aliases(const plan *s, int64_t step)
 {
     return s->p->in_channels >= MIN_CHANNELS && step * (int64_t)s->p->item % s->aliasing == 0;
@@ -320,8 +323,8 @@ typedef struct {
     int64_t group, first, last, k0, columns;
 } part;
 
-/* Where the panel that is copied after this one lies in grad_y: its pieces, a line of each pixel, are no stream that the hardware
- * could see, and are fetched while this one is multiplied. NULL where pixels do not follow each other. */
+/* Where the panel that is copied after this one lies in grad_y: its pieces, a line of each pixel, are no stream that
+ * the hardware could see, and are fetched while this one is multiplied. NULL where pixels do not follow each other. */
 static const char *next_panel(const plan *s, const block *b, const part *of)
 {
     const fc_view *y = &s->p->y;
@@ -336,8 +339,8 @@ static const char *next_panel(const plan *s, const block *b, const part *of)
     return (char *)y->data + at * (int64_t)s->p->item;
 }
 
-/* What a dense block fetches: both lines of each pixel of the next panel, where panels are copied or there is one block; else all of the
- * next block. */
+/* What a dense block fetches: both lines of each pixel of the next panel, where panels are copied or there is one
+ * block; else all of the next block. */
 static void set_ahead(const plan *s, const block *b, const char *panel, fc_lines *ahead)
 {
     const fc_problem *p = s->p;
@@ -626,7 +629,8 @@ static void add_slices(void *context, int64_t task, int slot)
 }
 
 /* An unpadded 1x1 problem of enough channels that copying both sides is cheap; turned so that x has the fewer. With few
- * pixels the time goes into writing the weight: then turned so that lanes are the channels that are neighbours in it. */
+ * pixels the time goes into writing the weight: then turned so that lanes are the channels that are neighbours in
+ * it. */
 static int make_pointwise(fc_problem *p)
 {
     if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) ||

@@ -1,5 +1,5 @@
-/* conv_layout.c: the same problem in an easier shape: images on their side, without taps that meet only padding, in one long row.
- * All of it by the shape, but for fc_unroll_rows, which changes no sum.
+/* conv_layout.c: the same problem in an easier shape: images on their side, without taps that meet only padding, in one
+ * long row. All of it by the shape, but for fc_unroll_rows, which changes no sum.
  */
 #include "conv.h"
 
@@ -49,8 +49,8 @@ static fc_range live_taps(int64_t taps, int64_t outputs, int64_t stride, int64_t
     }
 }
 
-/* A 5x5 kernel on an image of one row has one row that meets more than padding; dilated kernels on small images are alike.
- * The others are cut off. Returns whether there were any. */
+/* A 5x5 kernel on an image of one row has one row that meets more than padding; dilated kernels on small images are
+ * alike. The others are cut off. Returns whether there were any. */
 int fc_trim(fc_problem *p)
 {
     const fc_range u = live_taps(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
@@ -118,8 +118,8 @@ int64_t fc_pairs_inside(int64_t taps, int64_t outputs, int64_t stride, int64_t d
     return pairs;
 }
 
-/* Direct convolution multiplies by the padding beside a row, not by that above and below. Turned, it is the other way round: 1x7 at
- * 17x17 has a tenth less to do. Less than 1 / 32 is no reason. */
+/* Direct convolution multiplies by the padding beside a row, not by that above and below. Turned, it is the other way
+ * round: 1x7 at 17x17 has a tenth less to do. Less than 1 / 32 is no reason. */
 static int is_better_turned(const fc_problem *p)
 {
     const int64_t rows = fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);

@@ -1,8 +1,8 @@
 /* conv_nonfinite.c: convolution where NaN and infinities reach only the results that depend on them.
  *
  * The drivers multiply padding, which is zero, by the weight, and Winograd adds up neighbours: with a weight of NaN or
- * infinity both put NaN where none belongs. Such weights are found by looking at the weight or at the output, whichever is
- * smaller, and the call runs again on regions of outputs that see no padding. Finite data pay for the look alone.
+ * infinity both put NaN where none belongs. Such weights are found by looking at the weight or at the output, whichever
+ * is smaller, and the call runs again on regions of outputs that see no padding. Finite data pay for the look alone.
  */
 #include "conv.h"
 

@@ -5,9 +5,9 @@
  *                   tile[n][i][j][c][u][v] = sum_k grad_y[n][i][j][k] * weight[k][c][u][v]
  *               which are then put where they belong
  *
- * (c, u, v) is one axis: the weight is read as it lies in memory, and no lane is empty where there are few channels.
- * As convolutions the first has rows of one pixel, and the second stride_h * stride_w phases of one tap each, or, with one output,
- * all taps for each input of which one meets more than padding.
+ * (c, u, v) is one axis: the weight is read as it lies in memory, and no lane is empty where there are few channels. As
+ * convolutions the first has rows of one pixel, and the second stride_h * stride_w phases of one tap each, or, with one
+ * output, all taps for each input of which one meets more than padding.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -17,8 +17,8 @@
 
 enum {
     TILE_BYTES = 1 << 20, /* shared by all threads between the product and its distribution */
-    /* Phases store whole pixels at once and need no distribution: they do better once channels fill half a vector, unless
-     * there are too few pixels to pay for packing the weight by taps. */
+    /* Phases store whole pixels at once and need no distribution: they do better once channels fill half a vector,
+     * unless there are too few pixels to pay for packing the weight by taps. */
     FEW_PIXELS = 64,
 };
 

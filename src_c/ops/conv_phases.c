@@ -1,10 +1,11 @@
-/* conv_phases.c: convolutions of stride s as convolutions of stride 1 on the phases of the image, which Winograd serves.
+/* conv_phases.c: convolutions of stride s as convolutions of stride 1 on the phases of the image, which Winograd
+ * serves.
  *
  *     phases[n][t][q][a][b][c] = x[n][s_h * t + a][s_w * q + b][c]
  *
- * has s_h * s_w * C channels (a, b, c). Tap u of the kernel is tap t of phase a, with u - pad = s * (first + t) + a: 7 taps of
- * stride 2 are 4 taps of 2 phases, the eighth being zero. So 3 to 64 channels, 7x7, takes 36 * 12 multiplications per 9 outputs
- * instead of 9 * 147. Phases are made a stretch of rows (or of images) at a time.
+ * has s_h * s_w * C channels (a, b, c). Tap u of the kernel is tap t of phase a, with u - pad = s * (first + t) + a: 7
+ * taps of stride 2 are 4 taps of 2 phases, the eighth being zero. So 3 to 64 channels, 7x7, takes 36 * 12
+ * multiplications per 9 outputs instead of 9 * 147. Phases are made a stretch of rows (or of images) at a time.
  *
  * The taps that are no taps multiply x by zero: images with NaN or infinity in them run otherwise.
  */
@@ -79,7 +80,8 @@ static plan make_plan(const fc_problem *p, int gradient)
     return s;
 }
 
-/* Stretches are whole rows of Winograd tiles. They depend on the shape of one image only, as the short tiles at their ends do. */
+/* Stretches are whole rows of Winograd tiles. They depend on the shape of one image only, as the short tiles at their
+ * ends do. */
 static void cut(plan *s)
 {
     const fc_problem *q = &s->q;
@@ -182,8 +184,8 @@ fc_status fc_pack_phases(const fc_problem *p, char *to)
 }
 
 /* ---- phases ----------------------------------------------------------------------------------------------------------*/
-/* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without gaps are
- * read stride_w at once. */
+/* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without
+ * gaps are read stride_w at once. */
 typedef struct {
     fc_image x;
     fc_window window;
@@ -315,8 +317,8 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
     return status;
 }
 
-/* Memory for a stretch and `more` bytes, which it returns; NULL if there is none, or none for what runs a stretch: that is found out
- * before the first one writes. */
+/* Memory for a stretch and `more` bytes, which it returns; NULL if there is none, or none for what runs a stretch: that
+ * is found out before the first one writes. */
 static char *acquire(plan *s, int64_t more)
 {
     s->phases = fc_scratch_acquire_parts(s->phases_bytes + s->flag_bytes, 1, more);

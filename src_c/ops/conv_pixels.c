@@ -1,7 +1,8 @@
 /* conv_pixels.c: convolution with up to 8 output channels per group; lanes are neighbouring outputs of a row.
  *
  * A task's input window is loaded as strip[c][row][phase][q]: columns left + q * stride_w + phase, so that neighbouring
- * outputs read neighbouring elements whatever the stride. Sums go to tile[k][row][column], then through the epilogue to y.
+ * outputs read neighbouring elements whatever the stride. Sums go to tile[k][row][column], then through the epilogue to
+ * y.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -42,7 +43,8 @@ static int64_t block_bytes(const plan *s)
     return (s->p->in_channels * s->plane + s->p->out_channels * s->tile_channel) * (int64_t)s->p->item;
 }
 
-/* Columns of a block of one row: near-equal pieces of at least MIN_RUNS vectors that fit the budget, or can be no smaller. */
+/* Columns of a block of one row: near-equal pieces of at least MIN_RUNS vectors that fit the budget, or can be no
+ * smaller. */
 static void choose_columns(plan *s)
 {
     enum { MIN_RUNS = 16 };

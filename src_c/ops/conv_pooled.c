@@ -4,9 +4,10 @@
  *
  *     grad_weight[k][c][u][v] = sum_{n,i,j} grad[n][k][i][j] * x[n][c][winner + u, v]
  *
- * A window's winner is another pixel for each k, so nothing that is loaded serves two of them; but of 2x2 windows there is a quarter of
- * the products, the gradient of the output is not written, and what a winner sees of a row, (v, c), are neighbours in a
- * channels-last copy of x with its padding. The images are cut into slices, whose number depends on the batch only.
+ * A window's winner is another pixel for each k, so nothing that is loaded serves two of them; but of 2x2 windows there
+ * is a quarter of the products, the gradient of the output is not written, and what a winner sees of a row, (v, c), are
+ * neighbours in a channels-last copy of x with its padding. The images are cut into slices, whose number depends on the
+ * batch only.
  */
 #include "../scratch.h"
 #include "../threads.h"

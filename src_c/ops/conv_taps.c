@@ -1,14 +1,15 @@
-/* conv_taps.c: convolution with few output channels, stride 1, as one product per input pixel ("kn2row", Vasudevan, Anderson and
- * Gregg 2017, "Parallel multi channel convolution using general matrix multiplication").
+/* conv_taps.c: convolution with few output channels, stride 1, as one product per input pixel ("kn2row", Vasudevan,
+ * Anderson and Gregg 2017, "Parallel multi channel convolution using general matrix multiplication").
  *
  *     product[i][j][u][v][k] = sum_c x[i][j][c] * weight[k][c][u][v]
  *     y[h][w][k] = sum_{u,v} product[h + u * dilation_h - pad_top][w + v * dilation_w - pad_left][u][v][k]
  *
- * Lanes of the product are (u, v, k), one axis, so they are all used however few the channels k, and there is nothing to multiply in
- * the padding. The price are the sums, one load per output and tap, which pays where there are many channels to sum over.
+ * Lanes of the product are (u, v, k), one axis, so they are all used however few the channels k, and there is nothing
+ * to multiply in the padding. The price are the sums, one load per output and tap, which pays where there are many
+ * channels to sum over.
  *
- * A task goes down the rows of its block: the products of a chunk of rows of x, enough pixels for the tile kernel, are put into a
- * ring that holds the rows that one row of outputs needs.
+ * A task goes down the rows of its block: the products of a chunk of rows of x, enough pixels for the tile kernel, are
+ * put into a ring that holds the rows that one row of outputs needs.
  *
  * Where (v, k) fill vectors by themselves ("by rows"), the tile kernel sums over u as well:
  *
@@ -52,7 +53,8 @@ static int64_t pixel_cost(const fc_problem *p, int by_rows)
            taps * fc_ceil_div(p->out_channels, lanes) * FC_TAPS_SUM;
 }
 
-/* Not by the dilation: rows far apart are run by residues, of which each is a problem of its own, and share what a plan packed. */
+/* Not by the dilation: rows far apart are run by residues, of which each is a problem of its own, and share what a plan
+ * packed. */
 static int is_by_rows(const fc_problem *p) { return p->kernel_h > 1 && pixel_cost(p, 1) < pixel_cost(p, 0); }
 
 static int64_t columns_of(const fc_problem *p)
@@ -79,7 +81,8 @@ static void set_ring(plan *s)
         s->chunk = fc_min(rows, fc_max(s->chunk, s->reach * REREAD_SHARE));
 }
 
-/* The ring of the narrowest block, of two vectors of channels at most, stays in a core's part of a third-level cache. */
+/* The ring of the narrowest block, of two vectors of channels at most, stays in a core's part of a third-level
+ * cache. */
 int fc_conv_taps_serves(const fc_problem *p)
 {
     enum { MAX_RING_BYTES = 4 << 20 };
@@ -120,7 +123,8 @@ static plan make_plan(const fc_problem *p)
 /* ---- weights ---------------------------------------------------------------------------------------------------------*/
 int64_t fc_packed_taps(const fc_problem *p) { return p->groups * products_of(p) * pixel_of(p); }
 
-/* Columns are (u, v, k), or (v, k); the last panel has one vector if that is enough, and zeros beyond the last column. */
+/* Columns are (u, v, k), or (v, k); the last panel has one vector if that is enough, and zeros beyond the last
+ * column. */
 #define PACK(type)                                                                                                     \
     for (int64_t q = 0; q < columns; q++) {                                                                            \
         const int64_t k = q % p->out_channels, v = q / p->out_channels % p->kernel_w,                                  \
@@ -230,7 +234,8 @@ static fc_range rows_of_taps(const fc_problem *p, int64_t h)
     return fc_valid_taps(h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
 }
 
-/* The products of the chunk that starts at row i of x, or of outputs: neighbouring rows that see the same rows of taps at once. */
+/* The products of the chunk that starts at row i of x, or of outputs: neighbouring rows that see the same rows of taps
+ * at once. */
 static void multiply_chunk(const plan *s, const block *b, int64_t i)
 {
     const fc_problem *p = s->p;

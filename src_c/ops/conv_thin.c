@@ -1,9 +1,10 @@
-/* conv_thin.c: 3 x 3 convolution of up to FC_WINOGRAD_THIN input channels by F(4 x 4, 3 x 3) with short sums: what conv_winograd.c stores
- * between its steps, 36 products of a tile, would cost more than they do. A vector of outputs of a tile is 36 C multiplications and the
- * output transform, some 130 operations, in registers; 3 channels take 190 multiplications and 50 additions beside them where a direct
- * sum takes 432.
+/* conv_thin.c: 3 x 3 convolution of up to FC_WINOGRAD_THIN input channels by F(4 x 4, 3 x 3) with short sums: what
+ * conv_winograd.c stores between its steps, 36 products of a tile, would cost more than they do. A vector of outputs of
+ * a tile is 36 C multiplications and the output transform, some 130 operations, in registers; 3 channels take 190
+ * multiplications and 50 additions beside them where a direct sum takes 432.
  *
- * Tiles are numbered through images, tile rows and tile columns. For a block of them, as many as a cache line has values,
+ * Tiles are numbered through images, tile rows and tile columns. For a block of them, as many as a cache line has
+ * values,
  *     d[i][j][c][tile]  the inputs under the tiles, turned: lanes are tiles
  *     v = B' d B, in the layout of a brick, whose tiles are channels
  *     y = A' [ sum_c v[c] u[c] ] A of a vector of output channels, each v[e][c][tile] meeting all its lanes
@@ -102,7 +103,8 @@ fc_status fc_pack_thin(const fc_problem *p, char *to)
 }
 
 /* ---- tiles -----------------------------------------------------------------------------------------------------------*/
-/* Tiles of one tile row, the first of which stands at `lane` of its block; `slots` with the one behind the last of a row. */
+/* Tiles of one tile row, the first of which stands at `lane` of its block; `slots` with the one behind the last of a
+ * row. */
 typedef struct {
     int64_t n, row, column, count, lane, slots;
 } run;

@@ -22,8 +22,8 @@ static void pack_any(const fc_problem *p, const char *from, int64_t channels, in
     }
 }
 
-/* weight[.][c] of neighbouring output channels are runs of taps that follow each other (gradients of the input, where the
- * roles of the channels are swapped); taps may run backwards. One input channel at a time. */
+/* weight[.][c] of neighbouring output channels are runs of taps that follow each other (gradients of the input, where
+ * the roles of the channels are swapped); taps may run backwards. One input channel at a time. */
 static void pack_taps(const fc_problem *p, const char *from, int64_t channels, int64_t columns, char *to, int64_t width)
 {
     const int64_t item = (int64_t)p->item, taps = p->kernel_h * p->kernel_w,

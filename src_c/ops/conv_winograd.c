@@ -1,22 +1,23 @@
-/* conv_winograd.c: r x r convolution, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m
- * outputs instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. r = 2 by F(4 x 4, 2 x 2): 25 per 16 outputs, 2.6 times
- * less. Kernels of one row or one column of r taps are the same on tiles of one row or column, F(m, r): 6 points instead of 36, 2 times
- * less for r = 3 and 4, 1.7 times for 5, 1.6 for 2.
+/* conv_winograd.c: r x r convolution, r = 3, 4, 5, by F(m x m, r x r), m = 7 - r: 36 multiplications per m * m outputs
+ * instead of r * r each; 4 times less for r = 3 and 4, 2.8 times for 5. r = 2 by F(4 x 4, 2 x 2): 25 per 16 outputs,
+ * 2.6 times less. Kernels of one row or one column of r taps are the same on tiles of one row or column, F(m, r): 6
+ * points instead of 36, 2 times less for r = 3 and 4, 1.7 times for 5, 1.6 for 2.
  *
- * Stride 2: an output is the sum of four convolutions of stride 1, of the pixels in even and odd rows and columns with the even and odd
- * taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up before they are transformed back,
- * as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products along an axis instead of 12: 81 per 16 outputs
- * instead of 144, 1.8 times less. At the other points it is itself, so there are 36 transformed weights and not 81. A 4 x 4 kernel has
- * 100 products instead of 256, 2.6 times less. Kernels of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r), the odd ones of odd
- * kernels without the last point too. Strides of 3 and 4 are sums of 9 and 16, a stride s of a line is one of s: 16 taps of stride 8 are 8
- * of 2 taps, 40 products for 4 outputs instead of 64.
+ * Stride 2: an output is the sum of four convolutions of stride 1, of the pixels in even and odd rows and columns with
+ * the even and odd taps: 2 and 1 along an axis of a 3 x 3 kernel. All are done by F(4 x 4, 2 x 2), whose tiles add up
+ * before they are transformed back, as channels do. One tap is 0 at the point infinity, which leaves 4 + 5 products
+ * along an axis instead of 12: 81 per 16 outputs instead of 144, 1.8 times less. At the other points it is itself, so
+ * there are 36 transformed weights and not 81. A 4 x 4 kernel has 100 products instead of 256, 2.6 times less. Kernels
+ * of 5 to 10 taps have phases of 3 to 5, by F(m x m, r x r), the odd ones of odd kernels without the last point too.
+ * Strides of 3 and 4 are sums of 9 and 16, a stride s of a line is one of s: 16 taps of stride 8 are 8 of 2 taps, 40
+ * products for 4 outputs instead of 64.
  *
- * Larger and oblong kernels are the sum of their pieces of r x r taps, which are phases too: 7 x 7 is four of 4 x 4, 144 products for 9
- * outputs, 121 without the last points of those with 3 taps, instead of 441. Taps beyond the kernel are 0. A dilation makes several
- * images of one (winograd_tiles.h).
+ * Larger and oblong kernels are the sum of their pieces of r x r taps, which are phases too: 7 x 7 is four of 4 x 4,
+ * 144 products for 9 outputs, 121 without the last points of those with 3 taps, instead of 441. Taps beyond the kernel
+ * are 0. A dilation makes several images of one (winograd_tiles.h).
  *
- * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images, tile rows and tile
- * columns. For a block of T tiles
+ * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images,
+ * tile rows and tile columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
  *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel],
  *                      of stride 2 u[phase and point][channels][panel]
@@ -34,15 +35,15 @@
 #include <string.h>
 
 enum {
-    /* Of so many channels weights are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB. Phases have as many
-     * more, so fewer channels, but no less than a part. */
+    /* Of so many channels weights are transformed at a time: 36 x 64 x 32 floats = 288 KiB, with v and m in 1 MiB.
+     * Phases have as many more, so fewer channels, but no less than a part. */
     CHUNK = 64,
     /* By panels: the larger part of FC_SHARE_BYTES, through which weights and y pass. */
     MAX_V_BYTES = 5 << 20,
     /* Larger blocks are not kept for the next call (scratch.c); of 4 x 4 with stride 2, u is 100 / 16 weights. */
     MAX_U_BYTES = 64 << 20,
-    /* Of channels, for them: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache, load and store sums more often
-     * than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
+    /* Of channels, for them: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache, load and
+     * store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
@@ -66,16 +67,18 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
 
-    /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is read. */
+    /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is
+     * read. */
     const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
                   v = s.tiles.count * v_tile;
     const int64_t u = fc_tile_weights(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
                   l2 = fc_l2_bytes();
     s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
     s.count = fc_ceil_div(s.tiles.count, s.block);
-    /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its use: 3/4 of
-     * the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u, as long as 2 u move. A v that
-     * stays in that cache is multiplied by panels: threads that share u read each other's part of it from the third. */
+    /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its
+     * use: 3/4 of the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u,
+     * as long as 2 u move. A v that stays in that cache is multiplied by panels: threads that share u read each other's
+     * part of it from the third. */
     const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
     const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
                   by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
@@ -151,8 +154,9 @@ static int64_t weight_at(const fc_tiles *t, int64_t first, int last, int e)
            (last & FC_LAST_ROW ? row * (last & FC_LAST_COLUMN ? t->in_w : 1) : 0);
 }
 
-/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[phase and e][c][panel] for a chunk of channels and the tiles of a block, while the
- * bytes `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one call. */
+/* m[e][slot][panel] (+)= v[e][slot][c0 ..] * u[phase and e][c][panel] for a chunk of channels and the tiles of a block,
+ * while the bytes `ahead` come into the second-level cache. Points that the same tiles have are multiplied by one
+ * call. */
 static void multiply(const fc_winograd_plan *s, const fc_tile_block *b, const fc_winograd_piece *k, int64_t c0,
                      int64_t channels, const char *v, const char *u, char *m, const fc_winograd_bytes_ahead *ahead)
 {
@@ -265,8 +269,8 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
         s->p->k->fence();
 }
 
-/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again directly, in memory that
- * was the tiles': there is enough of it (fc_spoilt_bytes). */
+/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
+ * directly, in memory that was the tiles': there is enough of it (fc_spoilt_bytes). */
 int64_t fc_spoilt_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
 
 fc_status fc_mend_spoilt(const fc_problem *p, const atomic_char *spoilt)
@@ -320,8 +324,8 @@ static void run_inputs(void *context, int64_t task, int slot)
 
 typedef void few_kernel(const fc_winograd_few *);
 
-/* From point e on, for the slots before `end` that need it, up to FC_WINOGRAD_FEW at a time; the last ones may be followed by slots of a
- * brick that hold no tile. */
+/* From point e on, for the slots before `end` that need it, up to FC_WINOGRAD_FEW at a time; the last ones may be
+ * followed by slots of a brick that hold no tile. */
 static void multiply_slots(const fc_winograd_plan *s, few_kernel *const *kernels, int64_t e, int64_t end,
                            const fc_winograd_few *all)
 {
@@ -339,7 +343,8 @@ static void multiply_slots(const fc_winograd_plan *s, few_kernel *const *kernels
     }
 }
 
-/* The square of points that all tiles have, then its edges; 1 or 2 tiles of 6 x 6 had their last column with the square, 3 went as 4. */
+/* The square of points that all tiles have, then its edges; 1 or 2 tiles of 6 x 6 had their last column with the
+ * square, 3 went as 4. */
 static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
 {
     const fc_tiles *t = &s->tiles;
@@ -353,8 +358,8 @@ static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
     multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
-/* By panels a task is a panel, `each` for every thread. Those that are left over, if they are no more than half of the threads, are cut
- * into vectors: the first `halves` threads end with one. */
+/* By panels a task is a panel, `each` for every thread. Those that are left over, if they are no more than half of the
+ * threads, are cut into vectors: the first `halves` threads end with one. */
 static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 {
     const int64_t each = s->each, others = s->halves * (each + 1);

@@ -46,8 +46,8 @@ static inline int64_t fc_winograd_all_rows(const fc_winograd_plan *s, int64_t ch
     return (s->joined ? s->tiles.phases : 1) * fc_winograd_rows(&s->tiles, channels);
 }
 
-/* Output channels first .. first + columns - 1 of a panel, all of them or one of its vectors: rows of u and m are `width` long, those of
- * taps packed for the whole panel `panel_width`. */
+/* Output channels first .. first + columns - 1 of a panel, all of them or one of its vectors: rows of u and m are
+ * `width` long, those of taps packed for the whole panel `panel_width`. */
 typedef struct {
     int64_t panel, first, columns, width, panel_width;
 } fc_winograd_piece;
@@ -71,26 +71,30 @@ static inline fc_winograd_piece fc_winograd_vector(const fc_winograd_plan *s, in
 }
 
 /* ---- conv_winograd_weights.c --------------------------------------------------------------------------------------------*/
-/* What is kept from call to call: by tiles u[group][panel][phase and point][c][column]; by panels the taps, which are a quarter of u, and
- * reading u would cost more than making it, taps[group][panel][chunk][u][v][c][column], of few tiles taps[group][panel][vector][c][u][v][column].
- * Elements of it, and making it; of every slot, pads[slot * pad_pitch]: as in fc_winograd_transform */
+/* What is kept from call to call: by tiles u[group][panel][phase and point][c][column]; by panels the taps, which are a
+ * quarter of u, and reading u would cost more than making it, taps[group][panel][chunk][u][v][c][column], of few tiles
+ * taps[group][panel][vector][c][u][v][column]. Elements of it, and making it; of every slot, pads[slot * pad_pitch]: as
+ * in fc_winograd_transform */
 int64_t fc_winograd_stored_elements(const fc_winograd_plan *);
 void fc_winograd_store(const fc_winograd_plan *, char *to, char *pads, int64_t pad_pitch, int slots);
 /* By tiles: a panel of s->u, and where in it the chunk of channels from c0 on is. */
 const char *fc_winograd_stored(const fc_winograd_plan *, int64_t group, int64_t panel);
 int64_t fc_winograd_offset(const fc_winograd_plan *, const fc_winograd_piece *, int64_t c0);
 
-/* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels); pad: pad_bytes and pack_bytes of memory */
+/* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels); pad: pad_bytes and pack_bytes of
+ * memory */
 void fc_winograd_transform(const fc_winograd_plan *, int64_t group, const fc_winograd_piece *, int64_t c0,
                            int64_t channels, char *pad, char *u);
-/* A plan's weights come from memory: those of the chunk behind this one are fetched while it is multiplied. Otherwise none. */
+/* A plan's weights come from memory: those of the chunk behind this one are fetched while it is multiplied. Otherwise
+ * none. */
 typedef struct {
     const char *at;
     int64_t bytes;
 } fc_winograd_bytes_ahead;
 fc_winograd_bytes_ahead fc_winograd_ahead(const fc_winograd_plan *, int64_t group, const fc_winograd_piece *,
                                           int64_t c0, int64_t channels);
-/* Few tiles: where the taps of a chunk and vector are, in pack if they had to be packed, and those of the next chunk. */
+/* Few tiles: where the taps of a chunk and vector are, in pack if they had to be packed, and those of the next
+ * chunk. */
 void fc_winograd_set_taps(const fc_winograd_plan *, const fc_winograd_piece *, int64_t vector, int64_t c0, char *pack,
                           fc_winograd_few *);
 #endif

@@ -4,11 +4,12 @@
  * The gradient of w is a correlation of x with grad_y: per tile, r x r outputs of an m x m kernel, so with the tiles of
  * the forward pass
  *     grad_w = A_r' [ sum over tiles of (B' x B) o (G_m grad_y G_m') ] A_r
- * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d is 0, those with
- * an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Each phase of x (conv_winograd.c)
- * makes the taps of its own, from one d, as if it were other channels: of stride 2 81 multiplications instead of 144 for 3 x 3, 100 instead of 256
- * for 4 x 4. A phase without a last tap does not see the last point; what is made of it there is beyond the kernel. Three schedules, chosen by the shape alone;
- * in all, a sum runs through its blocks in order, in each by kinds of tiles:
+ * and the sum over tiles is 36 matrix products sum[e][c][k] += v[e][tile][c] * d[e][tile][k], without the tiles whose d
+ * is 0, those with an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Each phase
+ * of x (conv_winograd.c) makes the taps of its own, from one d, as if it were other channels: of stride 2 81
+ * multiplications instead of 144 for 3 x 3, 100 instead of 256 for 4 x 4. A phase without a last tap does not see the
+ * last point; what is made of it there is beyond the kernel. Three schedules, chosen by the shape alone; in all, a sum
+ * runs through its blocks in order, in each by kinds of tiles:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
@@ -32,7 +33,8 @@ enum {
     MAX_SLICES = 16,
     SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
-    /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288 KiB of sums. */
+    /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288
+     * KiB of sums. */
     CHUNK = 64,
     PHASE_CHUNK = 32, /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
 };
@@ -47,7 +49,8 @@ typedef struct {
     int by_panels;
     int few; /* by panels, with the sums in registers */
     int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
-    /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many threads. */
+    /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many
+     * threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
     int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
@@ -83,8 +86,8 @@ static plan make_plan(const fc_problem *p)
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
     s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
-    /* Bytes moved: v once per panel and d once per chunk of channels, or the sums written and read once per block; 4 times the price
-     * from memory. By panels takes no more memory than by points. */
+    /* Bytes moved: v once per panel and d once per chunk of channels, or the sums written and read once per block; 4
+     * times the price from memory. By panels takes no more memory than by points. */
     const int64_t v = s.tiles.count * s.tiles.parts * part_bytes, d = s.tiles.count * s.d_parts * part_bytes;
     s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
     s.chunks = fc_ceil_div(p->in_channels, s.chunk);
@@ -163,9 +166,9 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
     }
 }
 
-/* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors` of output channels
- * from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Where there is one phase, points
- * that the same tiles have are multiplied by one call. */
+/* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors`
+ * of output channels from k0 on, the first of a panel; v and sum start at the first of the channels, sum at k0. Where
+ * there is one phase, points that the same tiles have are multiplied by one call. */
 static void multiply(const plan *s, const fc_tile_block *b, int first, int end, int64_t channels, int64_t k0,
                      int64_t vectors, const char *v, const char *d, char *sum, int accumulate)
 {
@@ -273,7 +276,8 @@ static void run_by_slices(plan *s, int slots)
 }
 
 /* ---- back to the weight ------------------------------------------------------------------------------------------------*/
-/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; phases stand `rows` rows apart. */
+/* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; phases stand `rows`
+ * rows apart. */
 static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, int64_t rows,
                         char *taps)
 {
@@ -318,8 +322,8 @@ static void panel_task(void *context, int64_t task, int slot)
     store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
-/* A vector of outputs and a part of channels at a time: 16 x 144 floats of the weight as torch keeps it, 9 whole lines of each row, which are
- * fetched meanwhile. */
+/* A vector of outputs and a part of channels at a time: 16 x 144 floats of the weight as torch keeps it, 9 whole lines
+ * of each row, which are fetched meanwhile. */
 static void few_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -390,8 +394,8 @@ static void group_task(void *context, int64_t group, int slot)
     run_group(&s, s.threads + slot * (group_bytes(&s) + s.thread_bytes), 1);
 }
 
-/* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have to wait for each
- * other three times. */
+/* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have
+ * to wait for each other three times. */
 static fc_status run(const fc_problem *p)
 {
     plan s = make_plan(p);

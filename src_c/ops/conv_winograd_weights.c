@@ -45,8 +45,8 @@ static phase_taps taps_of_phase(const fc_winograd_plan *s, const fc_tile_phase *
     return k;
 }
 
-/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i * width + column].
- * pad: pad_bytes of memory */
+/* u[phase and point][c + i][column] = G w G' for i < count, of a chunk of `channels`; taps[u * row + v * tap + i *
+ * width + column]. pad: pad_bytes of memory */
 static void transform_taps(const fc_winograd_plan *s, int64_t width, const char *taps, int64_t row, int64_t tap,
                            int64_t c, int64_t count, int64_t channels, char *pad, char *u)
 {

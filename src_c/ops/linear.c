@@ -2,11 +2,12 @@
  *
  *     y[r][k] = clamp(sum_c x[r][c] * w[k][c] + bias[k], lower, upper)
  *
- * Every output is summed over c in order, from zero, whatever the number of rows, tasks and blocks: a sum that is cut goes on
- * from the value in y. So each case may take the blocks that suit it, and the bits do not tell.
+ * Every output is summed over c in order, from zero, whatever the number of rows, tasks and blocks: a sum that is cut
+ * goes on from the value in y. So each case may take the blocks that suit it, and the bits do not tell.
  *
- * With few rows the time is that of reading w once, where it lies (kernels/linear.h). With more, chunks of w are packed into
- * panels of two vectors for the tile kernel (kernels/gemm.h), each chunk by the task that uses it, while it stays in the caches:
+ * With few rows the time is that of reading w once, where it lies (kernels/linear.h). With more, chunks of w are packed
+ * into panels of two vectors for the tile kernel (kernels/gemm.h), each chunk by the task that uses it, while it stays
+ * in the caches:
  *
  *     task (rows, panels): for chunk of c: copy x[rows][chunk]; for panel: pack w[panel][chunk]; y[rows][panel] += ...
  */
@@ -25,8 +26,8 @@ enum {
     PIECE_BYTES = 1024,
     /* Few rows: y stays in a third of L1. */
     THIN_BYTES = 16 << 10,
-    /* A weight that comes from memory: 16 streams of 64 B lines are read faster than 32 (4096 x 4096 on two threads: 1.3 ms
-     * instead of 1.7). In the caches the two chains of sums that 32 give are worth more. */
+    /* A weight that comes from memory: 16 streams of 64 B lines are read faster than 32 (4096 x 4096 on two threads:
+     * 1.3 ms instead of 1.7). In the caches the two chains of sums that 32 give are worth more. */
     MEMORY_BYTES = 16 << 20,
     TASKS_PER_THREAD = 4,
     LEAST_TILES = 4, /* of a task's rows: packing a panel costs as much as a tile of 14 rows */

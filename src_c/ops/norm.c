@@ -1,15 +1,16 @@
 /* norm.c: batch normalisation, forward and gradient.
  *
- * Sums run over chunks in the array's precision and about a pivot, then over chunks in double precision: CHUNKS of them per task
- * one after the other, and the tasks in order. A chunk is a part of an image, or several whole small ones, of at most FC_NORM_CHUNK
- * pixels. The same for every layout and number of threads: what is summed in which order is told in kernels/norm.tmpl.h, where a
- * vector holds channels (channels-last) or pixels (channels-first).
+ * Sums run over chunks in the array's precision and about a pivot, then over chunks in double precision: CHUNKS of them
+ * per task one after the other, and the tasks in order. A chunk is a part of an image, or several whole small ones, of
+ * at most FC_NORM_CHUNK pixels. The same for every layout and number of threads: what is summed in which order is told
+ * in kernels/norm.tmpl.h, where a vector holds channels (channels-last) or pixels (channels-first).
  *
- * The pivot is the mean of the batch where that is known, otherwise of the chunk's first FC_NORM_TYPICAL pixels. The sum of
- * squares of a chunk is found from its k differences d to the pivot as sum d^2 - (sum d)^2 / k. What is subtracted is
- * k (mean - pivot)^2 <= k / 64 * (sum of squares): at most 16 times what remains, whatever the mean is and wherever an outlier
- * lies, and about 1/64 of it for values in no particular order. So the gradient, too, needs to read x only once before the map: the
- * sum of g (x - mean) follows from that of g (x - pivot), the mean and the sum of g.
+ * The pivot is the mean of the batch where that is known, otherwise of the chunk's first FC_NORM_TYPICAL pixels. The
+ * sum of squares of a chunk is found from its k differences d to the pivot as sum d^2 - (sum d)^2 / k. What is
+ * subtracted is k (mean - pivot)^2 <= k / 64 * (sum of squares): at most 16 times what remains, whatever the mean is
+ * and wherever an outlier lies, and about 1/64 of it for values in no particular order. So the gradient, too, needs to
+ * read x only once before the map: the sum of g (x - mean) follows from that of g (x - pivot), the mean and the sum of
+ * g.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -111,7 +112,8 @@ static moments moments_at(const fc_norm_call *call, int64_t part, int64_t c)
     return (moments){call->means + at, call->squares + at, call->grads + at, call->products + at};
 }
 
-/* From the sums of a chunk about its pivot, d (pivot, sum, square, grad, product), to moments in place: d[0], d[2], d[3], d[4]. */
+/* From the sums of a chunk about its pivot, d (pivot, sum, square, grad, product), to moments in place: d[0], d[2],
+ * d[3], d[4]. */
 static moments to_moments(const fc_norm_call *call, double *const *d, int64_t count, int64_t lanes)
 {
     const double inv = 1 / (double)count;
@@ -129,7 +131,8 @@ static moments to_moments(const fc_norm_call *call, double *const *d, int64_t co
     return (moments){d[0], d[2], d[3], d[4]};
 }
 
-/* The moments of `count` and of `more` values together (Chan, Golub & LeVeque 1979); of none (count 0) and more: those of more. */
+/* The moments of `count` and of `more` values together (Chan, Golub & LeVeque 1979); of none (count 0) and more: those
+ * of more. */
 static void combine(const fc_norm_call *call, moments all, int64_t count, moments other, int64_t more, int64_t lanes)
 {
     const double share = (double)more / (double)(count + more), both = (double)count * share;
@@ -258,9 +261,10 @@ static double parameter(const fc_norm_call *call, const void *array, int64_t c, 
     return array ? value(call, array, c) : otherwise;
 }
 
-/* How the sums walk, and what a task of them takes. By planes a task does everything for its channels, whose values are still in the
- * second-level cache when they are mapped; with maps of their own the sums go in the order of memory. Pixels are mapped by rows of all channels: that pays for the second read (512 channels at
- * 7x7, 1.1 times as fast as pieces of 64 channels, from the second-level cache). */
+/* How the sums walk, and what a task of them takes. By planes a task does everything for its channels, whose values are
+ * still in the second-level cache when they are mapped; with maps of their own the sums go in the order of memory.
+ * Pixels are mapped by rows of all channels: that pays for the second read (512 channels at 7x7, 1.1 times as fast as
+ * pieces of 64 channels, from the second-level cache). */
 static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count)
 {
     int in_place = 1, planes = call->gate != FC_GATE_OUTPUT;

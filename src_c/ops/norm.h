@@ -27,8 +27,8 @@ typedef struct {
     void *grad_weight, *grad_bias; /* may be null */
     int by_planes, together; /* sums over planes; a task maps its channels, too */
     double *mean, *inv; /* [channels] */
-    /* [pixel_parts][channels], of each task and in the end (row 0) of the batch: mean, sum of squared differences to it, sum of
-     * g, sum of g * (x - mean); without statistics the last is about the centre */
+    /* [pixel_parts][channels], of each task and in the end (row 0) of the batch: mean, sum of squared differences to
+     * it, sum of g, sum of g * (x - mean); without statistics the last is about the centre */
     double *means, *squares, *grads, *products;
     char *centre, *gain, *shift, *slope, *offset; /* [channels] */
     fc_norm_channels by; /* the same for the kernels */
@@ -43,15 +43,15 @@ static inline size_t fc_norm_aligned(int64_t bytes) { return ((size_t)bytes + 63
 fc_norm_channels fc_norm_by_channel(const fc_norm_call *, int64_t c);
 /* The distance of two neighbouring pixels if it is the same for all and channels are contiguous, otherwise 0. */
 int64_t fc_norm_pixel_step(const fc_view *);
-/* Whether an array that is written in place should bypass the caches (fc_norm_channels.stream); run: neighbouring values where
- * planes are walked, otherwise 0; reads: arrays of its size that are read meanwhile. */
+/* Whether an array that is written in place should bypass the caches (fc_norm_channels.stream); run: neighbouring
+ * values where planes are walked, otherwise 0; reads: arrays of its size that are read meanwhile. */
 int fc_norm_streams(const fc_norm_call *, const fc_view *, int64_t run, int64_t reads);
 char *fc_norm_pixel_at(const fc_norm_call *, const fc_view *, int64_t q, int64_t c);
 /* Pixels [q, q + count) and channels [c, c + lanes) from or to (store) tile[count][FC_NORM_LANES]. */
 void fc_norm_move_tile(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
                        char *tile, int store);
-/* The same pixels in place, or (pixel step 0) in the tile, which is loaded; of a null view a null pointer. `image` is the distance
- * of two images. */
+/* The same pixels in place, or (pixel step 0) in the tile, which is loaded; of a null view a null pointer. `image` is
+ * the distance of two images. */
 fc_norm_pixels fc_norm_read(const fc_norm_call *, const fc_view *, int64_t q, int64_t count, int64_t c, int64_t lanes,
                             char *tile);
 

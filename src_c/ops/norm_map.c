@@ -93,8 +93,8 @@ fc_norm_channels fc_norm_by_channel(const fc_norm_call *call, int64_t c)
 }
 
 /* ---- maps --------------------------------------------------------------------------------------------------------*/
-/* How the maps walk: pixels in place, planes of contiguous rows, or tiles. Tasks run from the end of the arrays to their
- * start: the sums before went the other way, so what they read last is still in the cache. */
+/* How the maps walk: pixels in place, planes of contiguous rows, or tiles. Tasks run from the end of the arrays to
+ * their start: the sums before went the other way, so what they read last is still in the cache. */
 typedef enum { PIXELS, PLANES, TILES } walk;
 typedef struct {
     const fc_norm_call *call;

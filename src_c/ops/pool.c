@@ -1,9 +1,10 @@
 /* pool.c: maximum and average pooling and their gradients by window.
  *
  * Kernels know contiguous channels, and planes whose columns are neighbours. Where all arrays have the one or the other
- * they are used in place; otherwise, and where rows of planes are too short for vectors, a tile of one cache line of channels
- * (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache and transposed out.
- * Every output is computed by one kernel call from its window alone, so blocking and threads do not show in the result.
+ * they are used in place; otherwise, and where rows of planes are too short for vectors, a tile of one cache line of
+ * channels (and images: channels-first, the planes of all images are one axis) is transposed in, pooled in cache and
+ * transposed out. Every output is computed by one kernel call from its window alone, so blocking and threads do not
+ * show in the result.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -67,8 +68,8 @@ static int are_planes(const pool_call *call)
     return planes;
 }
 
-/* Whether every output is the average of a window of its own plane, planes are apart and outputs follow each other: by channels, or
- * where there is one, by images. */
+/* Whether every output is the average of a window of its own plane, planes are apart and outputs follow each other: by
+ * channels, or where there is one, by images. */
 static int are_whole_planes(const pool_call *call)
 {
     const fc_view *in = &call->in, *out = &call->out;
@@ -81,8 +82,8 @@ static int are_whole_planes(const pool_call *call)
 /* Adaptive windows are regular where they divide the axis. */
 static int is_regular(int adaptive, int64_t in, int64_t out) { return !adaptive || in % out == 0; }
 
-/* The outputs of a row whose windows are whole, and of windows of 3 columns 2 apart those whose first column is padding. Positions of
- * winners must fit into a lane. */
+/* The outputs of a row whose windows are whole, and of windows of 3 columns 2 apart those whose first column is
+ * padding. Positions of winners must fit into a lane. */
 static void forward_lanes(pool_call *call, const fc_pool_axis *h, const fc_pool_axis *w, int adaptive)
 {
     const int64_t in = call->in.w, last = in + w->pad_before - (w->kernel - 1) * w->dilation - 1;
@@ -151,8 +152,8 @@ static size_t lanes_bytes(const pool_call *call)
     return sizeof(fc_pool_flat) + aligned((lanes + windows + run + 2 * vector) * (int64_t)call->item);
 }
 
-/* Whole planes of so many loads each: vectors of any instruction set. The last one of a block is not read beyond its end, which takes
- * longer. */
+/* Whole planes of so many loads each: vectors of any instruction set. The last one of a block is not read beyond its
+ * end, which takes longer. */
 static int64_t planes_of_block(int64_t work)
 {
     enum { VECTOR = 16, MOST = 256, LOADS = 1 << 17 };

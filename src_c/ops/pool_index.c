@@ -1,7 +1,7 @@
 /* pool_index.c: max-pool gradients and unpooling with positions given by the caller.
  *
- * A task is a group of planes, or the channels of one image where they lie together; within a plane everything happens in
- * row-major order of the outputs, whatever the threads.
+ * A task is a group of planes, or the channels of one image where they lie together; within a plane everything happens
+ * in row-major order of the outputs, whatever the threads.
  */
 #include "../kernels/kernels.h"
 #include "../threads.h"
@@ -64,8 +64,8 @@ static void index_task(void *context, int64_t task, int slot)
     }
 }
 
-/* Whoever calls fc_index_add does not say what windows the positions come from, but mostly they do come from some. Those that tile the
- * plane but for its last rows and columns are known by its shape and some of the positions. */
+/* Whoever calls fc_index_add does not say what windows the positions come from, but mostly they do come from some.
+ * Those that tile the plane but for its last rows and columns are known by its shape and some of the positions. */
 static void guess_windows(index_call *call)
 {
     const fc_view *index = &call->index, *plane = &call->plane;

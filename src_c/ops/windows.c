@@ -10,8 +10,8 @@ enum {
     TILE_LIMIT = 128 << 10, /* bytes of a tile: with its output it stays in a 256 KiB second-level cache */
 };
 
-/* Bytes of the last-level cache that a processor can use. Linux tells those of one such cache; the sysconf of glibc adds up all of
- * an AMD package, 384 MiB for 12 of 32, or finds none (Arm). */
+/* Bytes of the last-level cache that a processor can use. Linux tells those of one such cache; the sysconf of glibc
+ * adds up all of an AMD package, 384 MiB for 12 of 32, or finds none (Arm). */
 static int64_t last_cache(void)
 {
     long kib = 0;

@@ -9,14 +9,14 @@ enum {
     FC_TILE_BYTES = 64, /* channels-first images are pooled a cache line of channels at a time */
 };
 
-/* Whether so many bytes are more than a third of the last-level cache: what is left there must outlive what is read meanwhile, and what
- * its reader writes, three arrays of a size. In a chain of copies (Zen 3, 32 MiB) stores through the caches take 0.4 of the time of
- * those past them at 4 MiB, 0.6 at 6, 1.4 at 8, 1.4 at 12, 1.8 at 16; a copy that is only read, by nobody who writes, 0.4 at 8, 0.9 at
- * 10, 1.3 at 12. */
+/* Whether so many bytes are more than a third of the last-level cache: what is left there must outlive what is read
+ * meanwhile, and what its reader writes, three arrays of a size. In a chain of copies (Zen 3, 32 MiB) stores through
+ * the caches take 0.4 of the time of those past them at 4 MiB, 0.6 at 6, 1.4 at 8, 1.4 at 12, 1.8 at 16; a copy that is
+ * only read, by nobody who writes, 0.4 at 8, 0.9 at 10, 1.3 at 12. */
 int fc_fills_cache(int64_t written);
-/* Whether a call that does little but write and read so many bytes should write past the caches: if it fills them, and with several
- * threads, if it all does not fit: two cores of a Zen 4 write 28 GB/s past the caches, and a ReLU of 12.8 MB takes 0.45 ms so and 0.28
- * through them; one core 0.47 and 0.58. */
+/* Whether a call that does little but write and read so many bytes should write past the caches: if it fills them, and
+ * with several threads, if it all does not fit: two cores of a Zen 4 write 28 GB/s past the caches, and a ReLU of 12.8
+ * MB takes 0.45 ms so and 0.28 through them; one core 0.47 and 0.58. */
 int fc_should_stream(int64_t written, int64_t read);
 
 static inline int64_t fc_lesser(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -35,8 +35,8 @@ void fc_window_pairs(const fc_span *spans, int64_t step, int64_t in, int64_t out
 /* First and one past the last position that `count` spans hold. */
 void fc_window_range(const fc_span *spans, int64_t count, int64_t step, int64_t *begin, int64_t *end);
 
-/* An output of rows x cols x lanes cut into equal blocks; task t is one block of one image, or where blocks are small a group
- * of neighbouring ones. */
+/* An output of rows x cols x lanes cut into equal blocks; task t is one block of one image, or where blocks are small a
+ * group of neighbouring ones. */
 typedef struct {
     int64_t rows, cols, lanes;
     int64_t row_parts, col_parts, lane_parts, tasks;
@@ -44,7 +44,8 @@ typedef struct {
 typedef struct {
     int64_t n, row, rows, col, cols, lane, lanes;
 } fc_block;
-/* `axes` of the windows: an output block of r rows reads (r - 1) * stride + reach rows of the other side, at most limit. */
+/* `axes` of the windows: an output block of r rows reads (r - 1) * stride + reach rows of the other side, at most
+ * limit. */
 typedef struct {
     int64_t size, stride_up, stride_down, reach, limit;
 } fc_block_axis;

@@ -1,12 +1,13 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 25 or 36 pointers per tile, those
- * outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded strip. */
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 25 or 36 pointers per
+ * tile, those outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded
+ * strip. */
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
 #include "../threads.h"
 
-/* Products along an axis for each output of it; `phases` becomes so many times as many. Residues of the stride have `least` taps, or one
- * more, a phase for every `taps` of them. */
+/* Products along an axis for each output of it; `phases` becomes so many times as many. Residues of the stride have
+ * `least` taps, or one more, a phase for every `taps` of them. */
 static double products_along(int64_t kernel, int64_t step, int64_t taps, int64_t *phases)
 {
     if (kernel == 1)
@@ -18,8 +19,9 @@ static double products_along(int64_t kernel, int64_t step, int64_t taps, int64_t
     return (double)(count * (fc_tile_inputs(taps) - 1) + (whole ? whole : count)) / (double)fc_tile_outputs(taps);
 }
 
-/* Taps along an axis of a phase: those with which there are the fewest products for each output, where the channels of several phases are
- * whole parts. What is a single phase, and squares of a stride that are small enough, have all of the kernel's. */
+/* Taps along an axis of a phase: those with which there are the fewest products for each output, where the channels of
+ * several phases are whole parts. What is a single phase, and squares of a stride that are small enough, have all of
+ * the kernel's. */
 static int64_t phase_taps(const fc_problem *p, int64_t step)
 {
     enum { MAX_SINGLE_LINE = 4 }; /* 5 are 3 and 2, in 11 products for 4 outputs instead of 6 for 2 */
@@ -40,7 +42,8 @@ static int64_t phase_taps(const fc_problem *p, int64_t step)
     return best;
 }
 
-/* First taps of the phases along an axis, which are those of their pixels too: those that have a tap at the last place before the others. */
+/* First taps of the phases along an axis, which are those of their pixels too: those that have a tap at the last place
+ * before the others. */
 typedef struct {
     int64_t count, whole, first[FC_MAX_PHASES];
     int64_t padded; /* taps, with those beyond the kernel */
@@ -164,8 +167,8 @@ static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
     return fc_round_up(images * v->h * v->w * v->c * (int64_t)p->item, FC_LINE_BYTES);
 }
 
-/* Images of a stretch; 0 where x and y are not copied. A gradient of the weight is one sum over all images; a prepared weight is laid out
- * for the tiles of all of them. */
+/* Images of a stretch; 0 where x and y are not copied. A gradient of the weight is one sum over all images; a prepared
+ * weight is laid out for the tiles of all of them. */
 static int64_t images_of_copy(const fc_problem *p, int writes)
 {
     enum { COPY_BYTES = 8 << 20 };
@@ -299,7 +302,8 @@ static fc_range inside(int64_t start, int64_t step, int64_t count, int64_t size)
     return r;
 }
 
-/* v[e] = B' x B of some channels of a phase of a tile, whose corner is (top, left) of an image of which x is that corner. */
+/* v[e] = B' x B of some channels of a phase of a tile, whose corner is (top, left) of an image of which x is that
+ * corner. */
 static void transform_border(const fc_tiles *t, const fc_image *image, int last, int64_t top, int64_t left,
                              const char *x, int64_t row, int64_t pixel, int64_t channels, char *v)
 {

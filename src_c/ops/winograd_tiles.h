@@ -13,18 +13,19 @@ typedef struct {
 /* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
 enum { FC_MAX_PHASES = 16 };
 
-/* Tiles are numbered through images, of a dilation through its residues of rows in each (below), tile rows and tile columns; where
- * pixels of a tile stand apart in a row, through the residues of a tile column, so that neighbouring tiles read neighbouring pixels.
- * Outputs along an axis that are no multiple of a tile's: as many of its last tiles as outputs are missing have one less, and do not need
- * the last point, infinity, which only a tile's last output sees. 14 outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not
- * 24: 484 products instead of 576 in the plane. */
+/* Tiles are numbered through images, of a dilation through its residues of rows in each (below), tile rows and tile
+ * columns; where pixels of a tile stand apart in a row, through the residues of a tile column, so that neighbouring
+ * tiles read neighbouring pixels. Outputs along an axis that are no multiple of a tile's: as many of its last tiles as
+ * outputs are missing have one less, and do not need the last point, infinity, which only a tile's last output sees. 14
+ * outputs are 4 + 4 + 3 + 3, whose 6 + 6 + 5 + 5 points are 22 and not 24: 484 products instead of 576 in the plane. */
 typedef struct {
     const fc_problem *p;
     const fc_winograd_kernels *k; /* of squares or lines */
-    /* A convolution may be a sum of several with fewer taps and stride 1, its phases: with stride 2, those by the even and the odd taps,
-     * whose inputs are the even and the odd pixels of a tile; of a larger or an oblong kernel its pieces, neighbouring taps, whose
-     * inputs are as many pixels further on. Taps that a phase has beyond the kernel are 0: without one at the last place along an
-     * axis it is 0 at the last point, infinity, there. The sum is one over phases and channels. */
+    /* A convolution may be a sum of several with fewer taps and stride 1, its phases: with stride 2, those by the even
+     * and the odd taps, whose inputs are the even and the odd pixels of a tile; of a larger or an oblong kernel its
+     * pieces, neighbouring taps, whose inputs are as many pixels further on. Taps that a phase has beyond the kernel
+     * are 0: without one at the last place along an axis it is 0 at the last point, infinity, there. The sum is one
+     * over phases and channels. */
     int64_t step, phases; /* the stride, along an axis with several taps */
     fc_tile_phase phase[FC_MAX_PHASES];
     fc_range phases_at[2][2]; /* those that a point has: in the last row or not, in the last column or not */
@@ -49,7 +50,8 @@ typedef struct {
 /* In a block tiles stand by kinds, in an order in which those that need a point are neighbours. */
 enum { FC_SHORT_COLUMN, FC_WHOLE, FC_SHORT_ROW, FC_SHORT_BOTH, FC_TILE_KINDS };
 
-/* Tiles [first, end); those of a kind stand at slots [kinds[kind], kinds[kind + 1]), where the first of the batch would be at `start`. */
+/* Tiles [first, end); those of a kind stand at slots [kinds[kind], kinds[kind + 1]), where the first of the batch would
+ * be at `start`. */
 typedef struct {
     int64_t first, end, kinds[FC_TILE_KINDS + 1], start[FC_TILE_KINDS];
 } fc_tile_block;
@@ -63,8 +65,8 @@ typedef struct {
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
-/* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others reads 8 MiB at
- * 50 GB/s and 16 MiB at 15 to 20, as from memory. */
+/* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others
+ * reads 8 MiB at 50 GB/s and 16 MiB at 15 to 20, as from memory. */
 enum { FC_SHARE_BYTES = 8 << 20 };
 
 /* Inputs and outputs along an axis of a phase's tile for so many taps. */
@@ -74,7 +76,8 @@ static inline int64_t fc_tile_inputs(int64_t taps)
 }
 static inline int64_t fc_tile_outputs(int64_t taps) { return fc_tile_inputs(taps) - taps + 1; }
 
-/* A 3 x 3 kernel with stride 2 has phases with one tap along an axis, which have the same transformed weight at all points of it. */
+/* A 3 x 3 kernel with stride 2 has phases with one tap along an axis, which have the same transformed weight at all
+ * points of it. */
 static inline int fc_has_single_taps(const fc_tiles *t)
 {
     return t->step == 2 && t->p->kernel_h == 3 && t->p->kernel_w == 3;
@@ -98,8 +101,9 @@ fc_tile_image fc_tile_image_at(const fc_tiles *, int64_t index);
 fc_image fc_tile_image_x(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
 fc_image fc_tile_image_y(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
 
-/* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x and y with channels
- * last, in stretches of images; where these are too large, in place, element by element. `writes`: y is the output, or grad_y. */
+/* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x
+ * and y with channels last, in stretches of images; where these are too large, in place, element by element. `writes`:
+ * y is the output, or grad_y. */
 fc_status fc_run_on_pixels(const fc_problem *, int writes, fc_run *);
 int64_t fc_pixels_bytes(const fc_problem *); /* of the copies */
 
@@ -115,7 +119,8 @@ static inline int64_t fc_tile_weights(const fc_tiles *t)
     return fc_has_single_taps(t) ? (t->in_h + 1) * (t->in_w + 1) : t->phases * t->points;
 }
 
-/* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are `size`. */
+/* The first output of a tile row or column, and their number, where a whole tile has `out` of them and there are
+ * `size`. */
 static inline int64_t fc_tile_start(int64_t index, int64_t whole, int64_t out)
 {
     return index * out - fc_max(0, index - whole);
@@ -142,8 +147,8 @@ static inline int fc_tile_wanted(const fc_tiles *t, int64_t row, int64_t column)
     const int rows = row < t->whole_rows, columns = column < t->whole_columns;
     return t->upright ? (rows ? FC_LAST_COLUMN : 0) : (rows ? FC_LAST_ROW : 0) | (columns ? FC_LAST_COLUMN : 0);
 }
-/* Multiplications of `rows` by `columns` tiles, of which some are whole, for each pair of channels: one for each point and phase, but
- * for the last row (column) of points of short tiles, and of phases without a tap there. */
+/* Multiplications of `rows` by `columns` tiles, of which some are whole, for each pair of channels: one for each point
+ * and phase, but for the last row (column) of points of short tiles, and of phases without a tap there. */
 static inline int64_t fc_products_of(const fc_tiles *t, int64_t rows, int64_t whole_rows, int64_t columns,
                                      int64_t whole_columns)
 {
@@ -173,8 +178,9 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 {
     return fc_ceil_div(tiles, t->share) * parts * fc_part_elements(t);
 }
-/* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few channels are too
- * short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an array. */
+/* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few
+ * channels are too short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an
+ * array. */
 static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
 {
     enum { SECOND_LEVEL = 2 };
@@ -183,13 +189,14 @@ static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t
             for (int64_t b = 0; b < bytes; b += FC_LINE_BYTES)
                 __builtin_prefetch(at + i * row + j * pixel + b, 0, SECOND_LEVEL);
 }
-/* Whether the gradient of the weight sums over so few tiles, one brick, that a vector of its points stays in registers. */
+/* Whether the gradient of the weight sums over so few tiles, one brick, that a vector of its points stays in
+ * registers. */
 static inline int fc_sums_few_tiles(const fc_tiles *t)
 {
     return t->phases == 1 && t->p->kernel_h * t->p->kernel_w == 9 && t->k->multiply_few_at && t->count <= t->k->brick;
 }
-/* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time, where a kernel for them exists: 3 x 3 taps,
- * with stride 2 too, or 2 x 2. Writing u takes longer. */
+/* Of so many tiles weights are transformed in registers, for FC_WINOGRAD_FEW tiles at a time, where a kernel for them
+ * exists: 3 x 3 taps, with stride 2 too, or 2 x 2. Writing u takes longer. */
 enum { FC_FEW_TILES = 2 * FC_WINOGRAD_FEW };
 static inline int fc_multiplies_few_tiles(const fc_tiles *t)
 {
@@ -201,7 +208,8 @@ int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
 /* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
 fc_tile_run fc_run_at(const fc_tiles *, const fc_tile_block *, int64_t tile, int64_t end);
-/* Where a tile of a run stands in a block of so many parts, and how many of its kind follow it in the brick, itself included. */
+/* Where a tile of a run stands in a block of so many parts, and how many of its kind follow it in the brick, itself
+ * included. */
 typedef struct {
     int64_t at, left, parts;
 } fc_tile_place;

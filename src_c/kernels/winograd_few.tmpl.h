@@ -1,0 +1,221 @@
+/* winograd_few.tmpl.h: the products of few tiles, whose weights are transformed on the way; included by
+ * winograd.tmpl.h.
+ *
+ * Of few tiles the sums of a row of points at a time are registers, and u is made on the way: of 3 x 3 taps from all 9,
+ * or 3 in the rows of 0 and infinity, 45 vectors read instead of 36 written and read. The points are those of a square
+ * without infinity, which all tiles have, and its edges at infinity, which short tiles do not have: a column is a row
+ * with the roles of rows and columns exchanged. */
+#if FC_VECTOR_BYTES == 64
+/* Adds channels of a phase of `rows` x `columns` taps, 1 to 3, at `point` along the rows and `points` of the columns,
+ * `pitch` apart. */
+INLINE void N(wino_few_sum)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *v, const T *w, int64_t row,
+                            int64_t tap, const char *ahead, T point, const int rows, const int columns,
+                            const int points, const int64_t pitch, const int tile, const int tiles, const int lines)
+{
+    for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part, ahead += g->ahead_part) {
+        int64_t left = c;
+        FC_OPAQUE(left); /* or GCC makes two loops of this one, the last part by itself */
+        const T *next = v + g->part, *end = v + (left < FC_LINE ? left : FC_LINE);
+        const char *fetch = ahead;
+        for (const T *p = v; p < end; p++, w += g->step, fetch += g->ahead_row) {
+            vec t[3], all[6], *const r = all + 6 - tile;
+    FC_UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(fetch + i * 64, 0, 2);
+            const T *column = w;
+            FC_UNROLL for (int j = 0; j < columns; j++, column += tap)
+            {
+                vec in[3], even, odd;
+                FC_OPAQUE(column);
+                FC_UNROLL for (int i = 0; i < rows; i++) in[i] = vload(column + i * row);
+                t[j] = in[0];
+                if (rows == 1)
+                    continue;
+                N(wino_g_parts)(&even, &odd, in, 1, rows, point);
+                t[j] = vmuladd(vset1(point), odd, even);
+            }
+            if (columns > 1)
+                N(wino_g)(all, t, 1, columns, tile);
+            const T *point_of = p;
+            FC_UNROLL for (int e = 0; e < points; e++, point_of += pitch)
+            {
+                FC_OPAQUE(point_of);
+                FC_UNROLL for (int i = 0; i < tiles; i++)
+                    acc[e][i] = vmuladd(vset1(point_of[i * FC_LINE]), columns > 1 ? r[e] : t[0], acc[e][i]);
+            }
+        }
+        FC_UNROLL for (int e = 0; e < points; e++, next += pitch)
+        {
+            FC_OPAQUE(next);
+            __builtin_prefetch(next);
+        }
+    }
+}
+
+INLINE void N(wino_few_start)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *m, const int points, const int64_t pitch,
+                              const int tiles)
+{
+    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    {
+        FC_OPAQUE(m);
+        FC_UNROLL for (int t = 0; t < tiles; t++) acc[e][t] = g->accumulate ? vload(m + t * FC_LINE) : (vec){0};
+    }
+}
+INLINE void N(wino_few_end)(vec (*acc)[FC_WINOGRAD_FEW], T *m, const int points, const int64_t pitch, const int tiles)
+{
+    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    {
+        FC_OPAQUE(m);
+        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + t * FC_LINE, acc[e][t]);
+    }
+}
+
+/* 3 x 3 taps. Of 1 or 2 tiles with the last column, which costs less than to transform weights once more. */
+INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 6, count = tiles < FC_WINOGRAD_FEW ? 6 : 5;
+    const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    for (int i = 0; i < 5; i++) {
+        vec acc[6][FC_WINOGRAD_FEW];
+        const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = g->w;
+        T *m = (T *)g->m + 6 * i * FC_POINT;
+        const char *ahead = g->ahead + i * 128;
+        N(wino_few_start)(g, acc, m, count, FC_POINT, tiles);
+        if (i == 0)
+            N(wino_few_sum)(g, acc, v, w, 0, g->tap, ahead, 0, 1, 3, count, FC_POINT, tile, tiles, 2);
+        else
+            N(wino_few_sum)(g, acc, v, w, g->row, g->tap, ahead, points[i], 3, 3, count, FC_POINT, tile, tiles, 2);
+        N(wino_few_end)(acc, m, count, FC_POINT, tiles);
+    }
+}
+/* Its last point is the corner, which is the row's. */
+INLINE void N(wino_few_edge)(const fc_winograd_few *g, const int tiles)
+{
+    vec acc[6][FC_WINOGRAD_FEW] = {{{0}}};
+    const int64_t pitch = g->pitch;
+    T *m = g->m;
+    N(wino_few_start)(g, acc, m, 5, pitch, tiles);
+    if (g->corner)
+        N(wino_few_start)(g, acc + 5, m + 5 * pitch, 1, pitch, tiles);
+    N(wino_few_sum)(g, acc, g->v, (const T *)g->w + 2 * g->row, 0, g->tap, g->ahead, 0, 1, 3, 6, pitch, 6, tiles, 0);
+    N(wino_few_end)(acc, m, 5, pitch, tiles);
+    if (g->corner)
+        N(wino_few_end)(acc + 5, m + 5 * pitch, 1, pitch, tiles);
+}
+#define FC_FEW_OF(name, tiles)                                                                                         \
+    static void N(winograd_##name##_##tiles)(const fc_winograd_few *g) { N(wino_##name)(g, tiles); }
+FC_FEW_OF(few, 1)
+FC_FEW_OF(few, 2)
+FC_FEW_OF(few, 4)
+FC_FEW_OF(few_edge, 1)
+FC_FEW_OF(few_edge, 2)
+FC_FEW_OF(few_edge, 4)
+#define FC_FEW_square                                                                                                  \
+    .multiply_few = {[1] = N(winograd_few_1), [2] = N(winograd_few_2), [4] = N(winograd_few_4)},                       \
+    .multiply_few_edge = {[1] = N(winograd_few_edge_1), [2] = N(winograd_few_edge_2), [4] = N(winograd_few_edge_4)},   \
+    .multiply_few_at = N(winograd_few_at),
+
+#if FC_F32
+/* 2 x 2 taps, or the phases of 3 x 3 with stride 2: 2 x 1, 2 x 2, 1 x 2 and 1 x 1. */
+INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
+{
+    const int tile = 5;
+    const T points[] = {K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    const int64_t row = g->row, tap = g->tap, phase = g->phase, step = phase ? 2 : 1;
+    for (int i = 0; i < 4; i++) {
+        vec acc[4][FC_WINOGRAD_FEW];
+        const T *v = (const T *)g->v + 5 * i * FC_POINT, *w = g->w;
+        T *m = (T *)g->m + 5 * i * FC_POINT;
+        const char *ahead = g->ahead + i * (phase ? 3 * 64 : 64);
+        N(wino_few_start)(g, acc, m, 4, FC_POINT, tiles);
+        if (phase)
+            N(wino_few_sum)(g, acc, v, w + tap, 2 * row, 0, ahead + 64, points[i], 2, 1, 4, FC_POINT, tile, tiles, 1);
+        N(wino_few_sum)(g, acc, v + phase, w, step * row, step * tap, ahead, points[i], 2, 2, 4, FC_POINT, tile, tiles, 1);
+        if (phase) {
+            N(wino_few_sum)(g, acc, v + 2 * phase, w + row, 0, 2 * tap, ahead + 128, 0, 1, 2, 4, FC_POINT, tile, tiles, 1);
+            N(wino_few_sum)(g, acc, v + 3 * phase, w + row + tap, 0, 0, g->ahead, 0, 1, 1, 4, FC_POINT, tile, tiles, 0);
+        }
+        N(wino_few_end)(acc, m, 4, FC_POINT, tiles);
+    }
+}
+
+/* Its phases: of a row the first two, of a column those after the first; the one with a single tap along it comes first
+ * or last. */
+INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
+{
+    vec acc[5][FC_WINOGRAD_FEW] = {{{0}}};
+    const int64_t pitch = g->pitch, phase = g->phase, step = phase ? 2 : 1;
+    const T *v = g->v, *w = (const T *)g->w + step * g->row;
+    T *m = g->m;
+    N(wino_few_start)(g, acc, m, 4, pitch, tiles);
+    if (g->corner)
+        N(wino_few_start)(g, acc + 4, m + 4 * pitch, 1, pitch, tiles);
+    for (int i = 0; i < 2; i++)
+        if (i == g->corner || !phase) {
+            N(wino_few_sum)(g, acc, v + phase, w, 0, step * g->tap, g->ahead, 0, 1, 2, 5, pitch, 5, tiles, 0);
+            if (!phase)
+                break;
+        } else {
+            N(wino_few_sum)(g, acc, v + 2 * i * phase, w + g->tap, 0, 0, g->ahead, 0, 1, 1, 4, pitch, 5, tiles, 0);
+        }
+    N(wino_few_end)(acc, m, 4, pitch, tiles);
+    if (g->corner)
+        N(wino_few_end)(acc + 4, m + 4 * pitch, 1, pitch, tiles);
+}
+FC_FEW_OF(few_small, 4)
+FC_FEW_OF(few_small_edge, 2)
+#define FC_FEW_small_square .multiply_few = {[4] = N(winograd_few_small_4)}, .multiply_few_edge = {[2] = N(winograd_few_small_edge_2)},
+#else
+#define FC_FEW_small_square
+#endif
+#undef FC_FEW_OF
+#define FC_FEW_AT 4 /* channels whose sums of a column of points are registers */
+
+INLINE void N(wino_few_at_tiles)(vec (*acc)[FC_FEW_AT], const T *v, const T *d, int64_t tiles, const int rows)
+{
+    for (const T *end = v + tiles * FC_LINE; v < end; v += FC_LINE, d += FC_LINE)
+        FC_UNROLL for (int i = 0; i < rows; i++)
+        {
+            const vec a = vload(d + 6 * i * FC_POINT);
+            FC_UNROLL for (int c = 0; c < FC_FEW_AT; c++) acc[i][c] = vmuladd(vset1(v[6 * i * FC_POINT + c]), a, acc[i][c]);
+        }
+}
+
+/* The sums of a column of points are transformed as soon as they are there, into 3 rows, which wait for the other
+ * columns in the first-level cache. */
+static void N(winograd_few_at)(const fc_winograd_few_at *g)
+{
+    const int tile = 6;
+    vec columns[6][3][FC_LINE];
+    const char *ahead = g->ahead;
+    for (int j = 0; j < 6; j++) {
+        const int last = j == 5;
+        const int64_t whole = g->whole[last], at = j * FC_POINT + g->first[last] * FC_LINE;
+        const T *v = (const T *)g->v + at, *d = (const T *)g->d + at;
+        for (int c = 0; c < FC_LINE; c += FC_FEW_AT, ahead += g->ahead_row) {
+            vec acc[6][FC_FEW_AT] = {{{0}}};
+            for (int b = 0; j * FC_LINE / FC_FEW_AT + c / FC_FEW_AT < VL && b < 9; b++)
+                __builtin_prefetch(ahead + b * 64, 1, 3);
+            N(wino_few_at_tiles)(acc, v + c, d, whole, 6);
+            N(wino_few_at_tiles)(acc, v + c + whole * FC_LINE, d + whole * FC_LINE, g->others[last], 5);
+            FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++)
+            {
+                vec r[3];
+                N(wino_a)(r, &acc[0][i], FC_FEW_AT, 3, tile);
+                FC_UNROLL for (int u = 0; u < 3; u++) columns[j][u][c + i] = r[u];
+            }
+        }
+    }
+    for (int c = 0; c < g->channels; c++)
+        FC_UNROLL for (int u = 0; u < 3; u++)
+        {
+            vec r[3];
+            N(wino_a)(r, &columns[0][u][c], 3 * FC_LINE, 3, tile);
+            FC_UNROLL for (int i = 0; i < 3; i++) vstore((T *)g->w + (3 * u + i) * g->tap + c * VL, r[i]);
+        }
+}
+#undef FC_FEW_AT
+#else
+#define FC_FEW_square
+#define FC_FEW_small_square
+#endif
+#define FC_FEW_line
+#define FC_FEW_small_line
