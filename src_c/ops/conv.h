@@ -206,7 +206,8 @@ fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilat
 fc_status fc_conv_depthwise_inputs(
     const fc_problem *); /* out_channels == 1: a depthwise problem for each input channel of a group */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
-/* Up to 16 x 16 taps and lines of 2 to 64 with stride 1, squares of 3 to 10 with stride 2 and no dilation */
+/* Up to 16 x 16 taps and lines of 2 to 64 with stride 1; without dilation squares with a stride of 2 to 4, lines of up
+ * to 64 taps with one of up to 16, below their size */
 int fc_conv_winograd_serves(const fc_problem *);
 fc_status fc_conv_thin(const fc_problem *); /* where fc_conv_thin_serves */
 int fc_conv_thin_serves(const fc_problem *); /* 3 x 3 taps, stride 1, no dilation, few input channels */

@@ -217,23 +217,6 @@ static void lone_phase_task(void *context, int64_t task, int slot)
     fc_work_alone(0);
 }
 
-/* Each phase takes its own scratch. */
-static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
-{
-    const int64_t count = phase_count(c, grad_x);
-    if (count == 1)
-        return 1;
-    int64_t most = 0;
-    fc_problem q;
-    for (int64_t i = 0; i < count; i++)
-        if (phase_at(p, c, grad_x, i, &q))
-            most = fc_max(most, fc_forward_scratch(&q));
-    char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
-    const int enough = packed && fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
-    fc_scratch_release(packed);
-    return enough;
-}
-
 /* Whether each thread has a phase or more to itself, and none has to wait long. */
 static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
@@ -256,6 +239,28 @@ static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_vie
         most = one > most ? one : most;
     }
     return most * (double)threads <= all * 1.1;
+}
+
+/* Each phase takes its own scratch; shared out, as many at a time as there are threads. */
+static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    const int64_t count = phase_count(c, grad_x);
+    if (count == 1)
+        return 1;
+    const int shared = shares_out_phases(p, c, grad_x), slots = fc_parallel_slots(INT64_MAX);
+    int64_t most = 0;
+    fc_problem q;
+    if (shared)
+        fc_work_alone(1);
+    for (int64_t i = 0; i < count; i++)
+        if (phase_at(p, c, grad_x, i, &q))
+            most = fc_max(most, fc_forward_scratch(&q));
+    if (shared)
+        fc_work_alone(0);
+    char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
+    const int enough = packed && fc_scratch_suffices(shared ? slots : 1, shared ? 1 : slots, most);
+    fc_scratch_release(packed);
+    return enough;
 }
 
 /* Phases share nothing: each on one thread, or one after the other, each on all threads. */

@@ -106,8 +106,9 @@ static int64_t gathered_rows(const fc_problem *p) { return 2 * (p->kernel_h - 1)
  * cache. */
 static int gathers(const fc_problem *p)
 {
-    enum { FEW = 3, PIXELS = 4096 };
-    return p->kernel_w > 1 && p->dilation_w > 1 && p->in_channels <= FEW && gathered_rows(p) * p->y.w <= PIXELS;
+    enum { FEW = 3, TAPS = 3 << 12 }; /* of all pixels of a block: 3 channels of them are 144 KiB */
+    return p->kernel_w > 1 && p->dilation_w > 1 && p->in_channels <= FEW &&
+           gathered_rows(p) * p->y.w <= TAPS / p->kernel_w;
 }
 
 static void choose_block(plan *s, const fc_view *y)

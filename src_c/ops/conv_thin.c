@@ -197,7 +197,6 @@ static void run_block(void *context, int64_t task, int slot)
         s->p->k->fence();
 }
 
-static int64_t flags_bytes(const plan *s) { return fc_round_up(s->p->y.n, FC_LINE_BYTES); }
 static int64_t u_bytes(const plan *s)
 {
     return s->p->packed ? 0 : s->p->groups * s->vectors * s->u_vector * (int64_t)s->p->item;
@@ -206,29 +205,24 @@ static int64_t u_bytes(const plan *s)
 int64_t fc_conv_thin_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return u_bytes(&s) + flags_bytes(&s) + fc_max(s.thread_bytes, fc_spoilt_bytes(p));
+    return u_bytes(&s) + fc_spoilt_flags(p) + fc_max(s.thread_bytes, fc_spoilt_bytes(p));
 }
 
 fc_status fc_conv_thin(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t u = u_bytes(&s), tasks = p->groups * s.blocks;
-    const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire_parts(u, slots, fc_max(s.thread_bytes, fc_spoilt_bytes(p)));
-    s.spoilt = fc_scratch_acquire((size_t)flags_bytes(&s));
-    if (!scratch || !s.spoilt) {
-        fc_scratch_release(scratch);
-        fc_scratch_release(s.spoilt);
+    const int64_t u = u_bytes(&s), flags = fc_spoilt_flags(p), each = fc_max(s.thread_bytes, fc_spoilt_bytes(p));
+    const int slots = fc_parallel_slots(INT64_MAX);
+    char *scratch = fc_scratch_acquire_parts(flags + u, slots, each);
+    if (!scratch)
         return FC_ENOMEM;
-    }
-    memset(s.spoilt, 0, (size_t)flags_bytes(&s));
-    s.threads = scratch + u;
-    s.u = u ? scratch : p->packed;
+    s.spoilt = memset(scratch, 0, (size_t)flags);
+    s.threads = scratch + flags + u;
+    s.u = u ? scratch + flags : p->packed;
     if (u)
-        store_weights(&s, s.threads, scratch);
-    fc_parallel_in(slots, tasks, run_block, &s);
+        store_weights(&s, s.threads, scratch + flags);
+    fc_parallel_in(slots, p->groups * s.blocks, run_block, &s);
+    const fc_status status = fc_mend_spoilt(p, s.spoilt, flags + u + slots * each);
     fc_scratch_release(scratch);
-    const fc_status status = fc_mend_spoilt(p, s.spoilt);
-    fc_scratch_release(s.spoilt);
     return status;
 }

@@ -270,13 +270,16 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 }
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
- * directly, in memory that was the tiles': there is enough of it (fc_spoilt_bytes). */
+ * directly, in memory that was the tiles': there is enough of it (fc_spoilt_bytes). `spoilt` is at its beginning. */
 int64_t fc_spoilt_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
 
-fc_status fc_mend_spoilt(const fc_problem *p, const atomic_char *spoilt)
+int64_t fc_spoilt_flags(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
+
+fc_status fc_mend_spoilt(const fc_problem *p, atomic_char *spoilt, int64_t bytes)
 {
-    const int64_t item = (int64_t)p->item;
+    const int64_t item = (int64_t)p->item, flags = fc_spoilt_flags(p);
     fc_status status = FC_OK;
+    fc_scratch_lend((char *)spoilt + flags, (size_t)(bytes - flags));
     for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
         if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
             fc_problem q = *p;
@@ -288,6 +291,7 @@ fc_status fc_mend_spoilt(const fc_problem *p, const atomic_char *spoilt)
             q.x.n = q.y.n = 1;
             status = fc_conv_direct(&q);
         }
+    fc_scratch_lend(NULL, 0);
     return status;
 }
 
@@ -324,15 +328,16 @@ static void run_inputs(void *context, int64_t task, int slot)
 
 typedef void few_kernel(const fc_winograd_few *);
 
-/* From point e on, for the slots before `end` that need it, up to FC_WINOGRAD_FEW at a time; the last ones may be
- * followed by slots of a brick that hold no tile. */
+/* From point e on, for the slots before `end` that need it, in groups of FC_WINOGRAD_FEW from slot 0 on, as for any
+ * other point. Of these the first may hold a tile that does not need the point, which is cleared before it is used, and
+ * the last may be followed by slots of a brick that hold no tile. */
 static void multiply_slots(const fc_winograd_plan *s, few_kernel *const *kernels, int64_t e, int64_t end,
                            const fc_winograd_few *all)
 {
     const int64_t item = (int64_t)s->p->item, line = s->tiles.k->line;
     const fc_tile_slots slots = fc_slots_of(&s->tiles, &s->stretch, (int)e);
     end = fc_min(end, slots.first + slots.count);
-    for (int64_t slot = slots.first, count; slot < end; slot += count) {
+    for (int64_t slot = slots.first / FC_WINOGRAD_FEW * FC_WINOGRAD_FEW, count; slot < end; slot += count) {
         const int64_t at = (e * s->tiles.k->point + slot * line) * item;
         fc_winograd_few f = *all;
         f.v = (const char *)all->v + at;
@@ -430,12 +435,11 @@ int fc_conv_winograd_serves(const fc_problem *p)
 }
 
 static int64_t zeros_bytes(const fc_winograd_plan *s) { return fc_winograd_bytes(s, s->p->in_channels); }
-static int64_t flags_bytes(const fc_winograd_plan *s) { return fc_round_up(s->p->y.n, 64); }
 
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const fc_winograd_plan s = make_plan(p);
-    return fc_max(s.thread_bytes, fc_spoilt_bytes(p)) + zeros_bytes(&s) + flags_bytes(&s) + fc_pixels_bytes(p) +
+    return fc_max(s.thread_bytes, fc_spoilt_bytes(p)) + zeros_bytes(&s) + fc_spoilt_flags(p) + fc_pixels_bytes(p) +
            (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
@@ -462,18 +466,16 @@ static fc_status run(const fc_problem *p)
 {
     fc_winograd_plan s = make_plan(p);
     const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
-    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(&s);
+    const int64_t zeros = zeros_bytes(&s), flags = fc_spoilt_flags(p), head = flags + zeros + shared,
+                  each = fc_max(s.thread_bytes, fc_spoilt_bytes(p));
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(zeros + shared, slots, fc_max(s.thread_bytes, fc_spoilt_bytes(p)));
-    s.spoilt = fc_scratch_acquire((size_t)flags);
-    if (!scratch || !s.spoilt) {
-        fc_scratch_release(scratch);
-        fc_scratch_release(s.spoilt);
+    char *scratch = fc_scratch_acquire_parts(head, slots, each);
+    if (!scratch)
         return FC_ENOMEM;
-    }
-    s.tiles.zeros = memset(scratch, 0, (size_t)zeros);
-    memset(s.spoilt, 0, (size_t)flags);
-    s.v = scratch + zeros;
+    memset(scratch, 0, (size_t)(flags + zeros));
+    s.spoilt = (atomic_char *)scratch;
+    s.tiles.zeros = scratch + flags;
+    s.v = scratch + flags + zeros;
     s.threads = s.v + shared;
     s.u = s.prepared ? p->packed : s.v;
     if (s.by_panels) {
@@ -488,9 +490,8 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
+    const fc_status status = fc_mend_spoilt(p, s.spoilt, head + slots * each);
     fc_scratch_release(scratch);
-    const fc_status status = fc_mend_spoilt(p, s.spoilt);
-    fc_scratch_release(s.spoilt);
     return status;
 }
 

@@ -241,7 +241,9 @@ fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
 void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
                          char *strip, char *v);
 
-/* conv_winograd.c: runs the images that are marked again directly, with fc_spoilt_bytes of memory */
-fc_status fc_mend_spoilt(const fc_problem *, const atomic_char *spoilt);
+/* conv_winograd.c: spoilt[image] tells whether its tiles hold NaN or infinity. Runs those images again directly, each
+ * thread in fc_spoilt_bytes; `bytes` of memory from the fc_spoilt_flags of spoilt on. */
+int64_t fc_spoilt_flags(const fc_problem *);
 int64_t fc_spoilt_bytes(const fc_problem *);
+fc_status fc_mend_spoilt(const fc_problem *, atomic_char *spoilt, int64_t bytes);
 #endif
