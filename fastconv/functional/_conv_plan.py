@@ -125,9 +125,9 @@ def resolve(
     check.addressable(function, sizes, pads, channels, weight_shape, itemsize)
     if algorithm == "winograd" and not _winograd_serves(kernel, stride, dilation):
         raise ValueError(
-            f"{function}: algorithm 'winograd' serves kernels of 2 to 64 taps along one axis, and "
-            "up to 16x16, with stride 1; with dilation 1 also a stride below the kernel's size, up "
-            "to 4 for squares and 16 for lines, "
+            f"{function}: algorithm 'winograd' serves 2 to 64 taps along one axis and up to 16x16 "
+            "with stride 1; with dilation 1 strides below the kernel's size, up to 4 for squares "
+            "and 16 for lines, of up to 5 taps a step, "
             f"got kernel {kernel}, stride {stride}, dilation {dilation}; use 'auto' or 'direct'"
         )
     extra_pads = NO_PADS[axes]

@@ -189,7 +189,8 @@ static double tiles_cost(const fc_problem *p, int gradient)
 static double winograd_cost(const fc_problem *p)
 {
     const fc_tiles t = fc_make_tiles(p);
-    const double weight_tiles = t.rows * t.columns <= FC_FEW_TILES && fc_multiplies_few_tiles(&t) ? 4.0 / 3 : 4;
+    const double weight_tiles =
+        t.residues_h * t.rows * t.columns <= FC_FEW_TILES && fc_multiplies_few_tiles(&t) ? 4.0 / 3 : 4;
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
     return tiles_cost(p, 0) + (t.taps == 2 || t.phases > 1
                                    ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors)
