@@ -42,8 +42,8 @@ enum {
     MAX_V_BYTES = 5 << 20,
     /* Larger blocks are not kept for the next call (scratch.c); of 4 x 4 with stride 2, u is 100 / 16 weights. */
     MAX_U_BYTES = 64 << 20,
-    /* Of channels, for them: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache, load and
-     * store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
+    /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
+     * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
     MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */

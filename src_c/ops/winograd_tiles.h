@@ -7,7 +7,9 @@
 
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
-    int last; /* whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN */
+    /* Whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN. The gradient of a
+     * tap without lands in the padding of the kernel (padded_h, padded_w), so it may be anything. */
+    int last;
 } fc_tile_phase;
 
 /* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
