@@ -25,8 +25,6 @@ CASES = {  # x, weight, stride, dilation, pad, groups; the method of the shape
     "direct-3-vectors": ((2, 20, 9, 15), (40, 20, 1, 1), 1, 1, 0, 1),
     "direct-6-vectors": ((1, 18, 13, 11), (90, 18, 1, 1), 1, 1, 0, 1),
     "direct-5-vectors": ((1, 5, 9, 11), (71, 5, 3, 3), 2, 1, 1, 1),
-    "winograd-thin": ((3, 3, 17, 22), (40, 3, 3, 3), 1, 1, 1, 1),
-    "winograd-thin-groups": ((2, 12, 9, 70), (32, 6, 3, 3), 1, 1, 2, 2),
     "winograd-1x3": ((3, 33, 3, 30), (40, 33, 1, 3), 1, 1, 1, 1),
     "winograd-4x1": ((2, 34, 11, 19), (37, 34, 4, 1), 1, 1, 2, 1),
     "winograd-1x5-panels": ((1, 530, 3, 9), (257, 530, 1, 5), 1, 1, 2, 1),

@@ -98,8 +98,6 @@ INLINE vec N(zip_high)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_ZIPPED, VL / 2
 /* b moved up by one lane, with the last of a before it */
 #define FC_SHIFTED(l, d) (VL - (d) + (l))
 INLINE vec N(shifted)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SHIFTED, 1); }
-/* a moved down by one lane, with the first of b behind it */
-INLINE vec N(shifted_down)(vec a, vec b) { return FC_SHUFFLE(a, b, FC_SHIFTED, VL - 1); }
 #undef FC_SECOND
 #undef FC_ZIPPED
 #undef FC_SHIFTED

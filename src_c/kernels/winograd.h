@@ -23,7 +23,6 @@ enum {
     FC_WINOGRAD_MAX_POINTS = 36,
     FC_WINOGRAD_PHASES = 4, /* of stride 2 */
     FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
-    FC_WINOGRAD_THIN = 6, /* channels of those that are multiplied and transformed at once */
 };
 
 /* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points,
@@ -97,18 +96,6 @@ enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAS
 /* Zeros fill the last part of channels: that of another phase follows. */
 enum { FC_WHOLE_PARTS = 4 };
 
-/* y = A_3' [ sum_{c < channels} u[e][c] v[e][c] ] A_3 of one vector of outputs, whose products no memory sees, with the
- * epilogue of `output`. Lanes of v are tiles, neighbours in y: v[e * point + c * line + tile], which is tile c <
- * FC_WINOGRAD_THIN of a brick; u[e * u_point + c * vector_lanes + k], u_point = FC_WINOGRAD_THIN + 1 vectors. Of
- * `tiles` of one row the last has `columns` columns, all have `rows` rows; the v of one more may be read. */
-typedef struct {
-    const fc_winograd_output *output;
-    const void *v, *u, *residual;
-    void *y;
-    int64_t channels, tiles;
-    int rows, columns;
-} fc_winograd_thin;
-
 /* Of squares, as written here, or of lines, whose transforms are those of the columns alone: B' x, G_r w, A_m' m. A
  * tile of these is a row of 6 inputs, or a column, whose `row` and `pixel` are exchanged. "36" and "6" are 25 and 5
  * where r = 2. */
@@ -128,11 +115,6 @@ typedef struct {
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
-    /* Of squares of 6, few channels: v[e][tile] = (B' x B)[e], lanes are `line` tiles, 4 columns of x apart, each of 6
-     * rows and columns; of the last one a whole vector is read. v at a tile of a brick. x times 0 is added to
-     * check[tile]. */
-    void (*input_thin)(const void *x, int64_t row, void *v, void *check);
-    void (*thin)(const fc_winograd_thin *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
      * w[v * tap + i] */

@@ -337,8 +337,6 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
     }
 }
 
-#include "winograd_thin.tmpl.h"
-
 INLINE void N(wino_gradient)(const void *const *dy, int64_t channels, void *d_, const int size, const int points)
 {
     const int tile = FC_WINO_TILE, lines = points == tile ? 1 : size;
@@ -442,7 +440,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_GRADIENT(shape, points, 4, 3)                                                                                   \
     FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED(shape), FC_FEW_##shape FC_THIN_##shape                                                                               \
+        FC_SHARED(shape), FC_FEW_##shape                                                                               \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -466,8 +464,6 @@ FC_FIVE(small_line, 5)
 #undef FC_SIX
 #undef FC_FEW_square
 #undef FC_FEW_line
-#undef FC_THIN_square
-#undef FC_THIN_line
 #undef FC_FEW_small_square
 #undef FC_FEW_small_line
 #undef FC_FIVE

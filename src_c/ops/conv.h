@@ -209,8 +209,6 @@ fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves
 /* Up to 16 x 16 taps and lines of 2 to 64 with stride 1; without dilation squares with a stride of 2 to 4, lines of up
  * to 64 taps with one of up to 16, below their size */
 int fc_conv_winograd_serves(const fc_problem *);
-fc_status fc_conv_thin(const fc_problem *); /* where fc_conv_thin_serves */
-int fc_conv_thin_serves(const fc_problem *); /* 3 x 3 taps, stride 1, no dilation, few input channels */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
@@ -246,7 +244,6 @@ int64_t fc_packed_depthwise(const fc_problem *);
 int64_t fc_packed_depthwise_flat(const fc_problem *);
 int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
-int64_t fc_packed_thin(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 int64_t fc_packed_taps(const fc_problem *);
 int64_t fc_packed_dots(const fc_problem *);
@@ -256,7 +253,6 @@ fc_status fc_pack_depthwise(const fc_problem *, char *to);
 fc_status fc_pack_depthwise_flat(const fc_problem *, char *to);
 fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
-fc_status fc_pack_thin(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
 fc_status fc_pack_taps(const fc_problem *, char *to);
 fc_status fc_pack_dots(const fc_problem *, char *to);
@@ -290,7 +286,6 @@ int64_t fc_conv_depthwise_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_flat_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *);
 int64_t fc_conv_winograd_scratch(const fc_problem *);
-int64_t fc_conv_thin_scratch(const fc_problem *);
 int64_t fc_conv_pixels_scratch(const fc_problem *);
 int64_t fc_conv_taps_scratch(const fc_problem *);
 int64_t fc_conv_dots_scratch(const fc_problem *);

@@ -96,14 +96,6 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
-static const fc_method thin = {
-    FC_BY_THIN,
-    "winograd",
-    "3 x 3 taps, stride 1, few input channels: 36 multiplications per 16 outputs and input, in registers",
-    fc_conv_thin,
-    fc_conv_thin_scratch,
-    fc_packed_thin,
-    fc_pack_thin};
 static const fc_method direct = {
     FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
     run_products,   products_scratch, fc_packed_direct,
@@ -197,21 +189,6 @@ static double winograd_cost(const fc_problem *p)
                                    : 0);
 }
 
-/* A tile's vector of outputs, of which there are two at a time: 36 multiplications for each channel, and half as many
- * loads more; its transform and stores, 110 (Zen 4, measured) or 150 where additions take the place of multiplications
- * (by instructions). Its inputs, turned and transformed for all outputs: 50 a channel, and 700 for the tiles of a row
- * (Zen 4, measured), in vectors of 16. A last vector of outputs that is no whole one is stored in parts. */
-static double thin_cost(const fc_problem *p)
-{
-    enum { PRODUCTS = 45, OUTPUT_OPS = 130, INPUT_OPS = 50, ROW_OPS = 700, LANES = 16, TAIL = 64 };
-    const fc_tiles t = fc_make_tiles(p);
-    const int64_t lanes = p->k->vector_lanes, out = p->out_channels, in = p->in_channels,
-                  tile = fc_ceil_div(out, lanes) * (PRODUCTS * in + OUTPUT_OPS) + (out % lanes ? TAIL : 0);
-    return (double)t.rows *
-           (double)(fc_round_up(t.columns, 2) * tile + ((t.columns + 1) * INPUT_OPS * in + ROW_OPS) * LANES / lanes);
-}
-
-/* ---- the other methods -----------------------------------------------------------------------------------------------*/
 /* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load
  * for each and one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes
  * through a buffer. Of several taps x is mostly copied with its padding: a load and a store, of a pixel's vectors (the
@@ -330,15 +307,6 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
-/* Its rounding error is 3 to 4 times that of a direct sum so short, so it has to gain more. Measured (Zen 4): of two
- * channels it gains with 16 lanes only, 8 take 0.7 to 1.0 of the speed of direct. */
-static int thin_pays(const fc_problem *p)
-{
-    const int64_t least_in = p->k->vector_lanes == FC_MAX_LANES ? 2 : 3;
-    return fc_conv_thin_serves(p) && p->in_channels >= least_in && p->out_channels > FC_PIXELS_MAX_CHANNELS &&
-           thin_cost(p) < least_cost(p) * 0.8;
-}
-
 static int phases_pay(const fc_problem *p)
 {
     return fc_conv_phases_serves(p, 0) && 2 * p->out_channels > p->k->vector_lanes &&
@@ -350,7 +318,7 @@ const fc_method *fc_choose(fc_problem *p)
 {
     fc_lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
-        return fc_conv_thin_serves(p) ? &thin : fc_conv_winograd_serves(p) ? &winograd : NULL;
+        return fc_conv_winograd_serves(p) ? &winograd : NULL;
     fc_trim(p);
     fc_turn_tall(p);
     if (fc_is_depthwise(p))
@@ -360,8 +328,6 @@ const fc_method *fc_choose(fc_problem *p)
     if (is_almost_depthwise(p) && p->out_channels == 1 && p->groups >= p->k->vector_lanes &&
         p->kernel_h * p->kernel_w > 1)
         return &inputs;
-    if (p->algorithm == FC_AUTO && thin_pays(p))
-        return &thin;
     if (p->algorithm == FC_AUTO && winograd_pays(p))
         return &winograd;
     if (phases_pay(p))
@@ -380,8 +346,7 @@ const fc_method *fc_choose(fc_problem *p)
 double fc_forward_cost(const fc_problem *problem)
 {
     fc_problem p = *problem;
-    const fc_method *m = fc_choose(&p);
-    return m == &winograd ? winograd_cost(&p) : m == &thin ? thin_cost(&p) : least_cost(&p);
+    return fc_choose(&p) == &winograd ? winograd_cost(&p) : least_cost(&p);
 }
 
 int fc_is_direct(const fc_problem *problem)

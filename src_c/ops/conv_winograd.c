@@ -270,14 +270,14 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 }
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
- * directly, in memory that was the tiles': there is enough of it (fc_spoilt_bytes). `spoilt` is at its beginning. */
-int64_t fc_spoilt_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
+ * directly, in memory that was the tiles': there is enough of it (repair_bytes). The flags are at its beginning. */
+static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
 
-int64_t fc_spoilt_flags(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
+static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
 
-fc_status fc_mend_spoilt(const fc_problem *p, atomic_char *spoilt, int64_t bytes)
+static fc_status repair(const fc_problem *p, atomic_char *spoilt, int64_t bytes)
 {
-    const int64_t item = (int64_t)p->item, flags = fc_spoilt_flags(p);
+    const int64_t item = (int64_t)p->item, flags = flags_bytes(p);
     fc_status status = FC_OK;
     fc_scratch_lend((char *)spoilt + flags, (size_t)(bytes - flags));
     for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
@@ -439,7 +439,7 @@ static int64_t zeros_bytes(const fc_winograd_plan *s) { return fc_winograd_bytes
 int64_t fc_conv_winograd_scratch(const fc_problem *p)
 {
     const fc_winograd_plan s = make_plan(p);
-    return fc_max(s.thread_bytes, fc_spoilt_bytes(p)) + zeros_bytes(&s) + fc_spoilt_flags(p) + fc_pixels_bytes(p) +
+    return fc_max(s.thread_bytes, repair_bytes(p)) + zeros_bytes(&s) + flags_bytes(p) + fc_pixels_bytes(p) +
            (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
 }
 
@@ -466,8 +466,8 @@ static fc_status run(const fc_problem *p)
 {
     fc_winograd_plan s = make_plan(p);
     const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
-    const int64_t zeros = zeros_bytes(&s), flags = fc_spoilt_flags(p), head = flags + zeros + shared,
-                  each = fc_max(s.thread_bytes, fc_spoilt_bytes(p));
+    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(p), head = flags + zeros + shared,
+                  each = fc_max(s.thread_bytes, repair_bytes(p));
     const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(head, slots, each);
     if (!scratch)
@@ -490,7 +490,7 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = fc_mend_spoilt(p, s.spoilt, head + slots * each);
+    const fc_status status = repair(p, s.spoilt, head + slots * each);
     fc_scratch_release(scratch);
     return status;
 }

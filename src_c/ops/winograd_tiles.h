@@ -3,8 +3,6 @@
 #define FC_WINOGRAD_TILES_H
 #include "conv.h"
 
-#include <stdatomic.h>
-
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
     /* Whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN. The gradient of a
@@ -242,10 +240,4 @@ fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
 /* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory */
 void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
                          char *strip, char *v);
-
-/* conv_winograd.c: spoilt[image] tells whether its tiles hold NaN or infinity. Runs those images again directly, each
- * thread in fc_spoilt_bytes; `bytes` of memory from the fc_spoilt_flags of spoilt on. */
-int64_t fc_spoilt_flags(const fc_problem *);
-int64_t fc_spoilt_bytes(const fc_problem *);
-fc_status fc_mend_spoilt(const fc_problem *, atomic_char *spoilt, int64_t bytes);
 #endif
