@@ -182,6 +182,17 @@ class Steps:
         lower: float,
         upper: float,
     ) -> None: ...
+    def linear_f16(
+        self,
+        x: Operand,
+        y: Operand,
+        weight_shape: tuple[int, ...],
+        packed: Array,
+        scale: Array,
+        bias: Array | None,
+        lower: float,
+        upper: float,
+    ) -> None: ...
     def pool(
         self,
         x: Operand,

@@ -19,6 +19,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_step_kind:
         FC_STEP_CONV
         FC_STEP_LINEAR
+        FC_STEP_LINEAR_F16
         FC_STEP_MAX_POOL
         FC_STEP_AVG_POOL
         FC_STEP_MAP
@@ -31,6 +32,7 @@ cdef extern from "fastconv.h" nogil:
         fc_conv conv
         fc_view weight
         const void *bias
+        const float *scale
         double lower, upper
         fc_pool pool
         fc_elementwise function
@@ -180,6 +182,16 @@ cdef class Steps:
         step.bias = _data(bias, PyBUF_STRIDED_RO)
         step.lower, step.upper = lower, upper
         self.held.append((weight, bias))
+
+    def linear_f16(self, x, y, tuple weight_shape, packed, scale, bias, double lower, double upper):
+        """packed: uint16 (ceil(K / 32), C, 32), see fc_linear_f16; scale: float32 (K,); bias: the same or None; they are
+        kept. weight_shape: (K, C, 1, 1)."""
+        cdef fc_step *step = self._add(FC_STEP_LINEAR_F16, x, y, None)
+        _dense(&step.weight, weight_shape, _data(packed, PyBUF_STRIDED_RO))
+        step.scale = <const float *>_data(scale, PyBUF_STRIDED_RO)
+        step.bias = _data(bias, PyBUF_STRIDED_RO)
+        step.lower, step.upper = lower, upper
+        self.held.append((packed, scale, bias))
 
     def pool(self, x, y, bint mean, tuple axes, bint include_pad, int64_t divisor):
         _pool(&self._add(FC_STEP_AVG_POOL if mean else FC_STEP_MAX_POOL, x, y, None).pool, axes, include_pad, divisor)

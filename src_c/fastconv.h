@@ -83,6 +83,10 @@ fc_status fc_channel_sum(fc_dtype, const fc_view *x, void *sum);
  * x and y have stride_c == 1, the weight has it in one of its two axes; there is at least one c. */
 fc_status fc_linear(fc_dtype, const fc_view *x, const fc_view *weight, const void *bias, double lower, double upper,
                     const fc_view *y);
+/* The same of at most 8 rows of float32, the weight packed in binary16 without NaN and infinities: weight.n, weight.c
+ * and weight.data[ceil(n / 32)][c][32], zero beyond n; scale[n] multiplies the sums. */
+void fc_linear_f16(const fc_view *x, const fc_view *weight, const float *scale, const float *bias, double lower,
+                   double upper, const fc_view *y);
 /* y = x, between any two layouts */
 fc_status fc_copy(fc_dtype, const fc_view *x, const fc_view *y);
 /* Contiguous channels, not as many of them in x as in y: y[n][c][h][w] = x[n][c][h][w], 0 where x has no channel c; or

@@ -16,6 +16,7 @@ typedef struct {
 typedef enum {
     FC_STEP_CONV,     /* y = clamp(conv(x) + bias + other) */
     FC_STEP_LINEAR, /* y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]), the weight in row-major order; x, y dense */
+    FC_STEP_LINEAR_F16, /* the same with fc_linear_f16's weight and scale */
     FC_STEP_MAX_POOL,
     FC_STEP_AVG_POOL,
     FC_STEP_MAP, /* y = function(x); x and y dense, of one layout; y may be x */
@@ -29,6 +30,7 @@ typedef struct {
     fc_conv conv;
     fc_view weight;
     const void *bias;
+    const float *scale; /* of FC_STEP_LINEAR_F16 */
     double lower, upper;
     fc_pool pool;
     fc_elementwise function;

@@ -34,6 +34,7 @@ def compile(
     dtype: npt.DTypeLike = np.float32,
     release: bool = False,
     depth_first: bool = True,
+    half_linear: bool = False,
 ) -> Plan:
     """Prepare `model` for inference on arrays of one shape.
 
@@ -45,7 +46,7 @@ def compile(
 
     The plan has copies of the weights, so that later changes of the model do not show, with one
     exception: a Linear weight of 2**24 entries or more that meets at most 4 rows is read where it
-    is, in the model's own memory. The model may be deleted.
+    is, in the model's own memory (not with `half_linear`). The model may be deleted.
 
     Parameters
     ----------
@@ -62,6 +63,11 @@ def compile(
         Let an expansion, its depthwise convolution and the projection after it (MobileNet's blocks)
         run rows by rows, so that what lies between them stays in the cache and needs no memory of
         the plan. The results are the same to the bit; False is for comparisons.
+    half_linear : bool
+        Keep the weights of Linear layers that meet at most 4 rows as float16: such a layer takes
+        as long as its weights take to come from memory, half of which take half as long. A weight
+        changes by at most 2**-11 of itself or 2**-24 of the largest for its output; sums are
+        float32. Weights with NaN or infinities stay float32.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def compile(
     TypeError
         `model` is not a Module, or a flag not a bool; `dtype` is another.
     ValueError
-        The shape does not fit the model, or has an axis of size 0.
+        The shape does not fit the model, or has an axis of size 0; `half_linear` with float64.
     MemoryError
         An activation is too large to exist.
     """
@@ -83,7 +89,10 @@ def compile(
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shown(shape)}")
     flags = flag("compile", "release", release), flag("compile", "depth_first", depth_first)
-    return Plan(model, shape, float_dtype("compile", dtype), *flags)
+    dtype, half = float_dtype("compile", dtype), flag("compile", "half_linear", half_linear)
+    if half and dtype != np.float32:
+        raise ValueError(f"compile: half_linear rounds float32 weights, got dtype {dtype}")
+    return Plan(model, shape, dtype, *flags, half)
 
 
 class Plan:
@@ -108,6 +117,7 @@ class Plan:
         dtype: np.dtype[Any],
         release: bool,
         depth_first: bool,
+        half_linear: bool,
     ) -> None:
         graph = Graph(input_shape)
         try:
@@ -128,7 +138,7 @@ class Plan:
         given = sum(size for size in weights if size < LARGE)  # larger ones are read where they are
         pages = Pages(given * dtype.itemsize * 9 // 8)
         # drops those of the nodes
-        self._weights = [Weights(node, dtype, pages) for node in graph.nodes]
+        self._weights = [Weights(node, dtype, pages, half_linear) for node in graph.nodes]
         if depth_first:
             link(graph.nodes, self._weights, dtype.itemsize)
         self.arena_bytes = place(_lifetimes(graph.nodes), dtype.itemsize)
@@ -242,6 +252,9 @@ class Plan:
             if weights.shared is not None:
                 clamp = node.lower, node.upper
                 steps.linear(x, y, weights.shared, weights.bias, *clamp)
+            elif weights.half is not None:
+                clamp = node.lower, node.upper
+                steps.linear_f16(x, y, weights.shape, *weights.half, weights.bias, *clamp)
             elif node.kind == "conv":
                 shape, weight, prepared = weights.for_operands(x, y)
                 clamp = node.lower, node.upper

@@ -107,6 +107,8 @@ def _algorithm(node: Node, weights: Any, itemsize: int) -> str:
         return node.kind
     if weights.shared is not None:
         return "linear"
+    if weights.half is not None:
+        return "linear f16"
     shapes = node.x.spread, weights.shape, node.y.spread
     return str(_core.conv2d_explain(itemsize, *shapes, node.geometry)[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,15 +13,26 @@ from .arena import Pages
 from .graph import LARGE, ONE_BY_ONE, Array, Node, Shape, Spread
 
 FEW_ROWS = 4
+HALF_PANEL = 32  # outputs that lie side by side in a HalfWeight
+
+
+class HalfWeight(NamedTuple):
+    """A matrix (K, C) in float16, each row times a power of two; float32 `scale` takes it back."""
+
+    packed: Array  # uint16 (ceil(K / 32), C, 32)
+    scale: Array  # (K,)
 
 
 class Weights:
     """The weights of one step, folded and prepared; nothing for steps without."""
 
-    def __init__(self, node: Node, dtype: np.dtype[Any], pages: Pages) -> None:
+    def __init__(
+        self, node: Node, dtype: np.dtype[Any], pages: Pages, half_linear: bool
+    ) -> None:
         self.node, self.dtype, self._pages = node, dtype, pages
         self.bias = None if node.bias is None else node.bias.astype(dtype)
         self.shared: Array | None = None  # with the model, unless it had to be folded
+        self.half: HalfWeight | None = None
         self.raw: Array | None = None
         self.prepared: Array | None = None
         if node.weight is None:
@@ -32,9 +43,12 @@ class Weights:
             weight = weight * node.scale[:, np.newaxis, np.newaxis, np.newaxis]
         weight = np.ascontiguousarray(weight, dtype)
         self.shape = weight.shape
-        if weight.size >= LARGE and self._is_few_rows():
-            self.shared = weight
-            return
+        if self._is_few_rows():
+            self.half = half_weight(weight[:, :, 0, 0], pages) if half_linear else None
+            if self.half is None and weight.size >= LARGE:
+                self.shared = weight
+            if self.half is not None or self.shared is not None:
+                return
         if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
             spreads = node.x.spread, node.y.spread
             operands = [(_core.IN_ARENA, 0, spread, strides(spread, True)) for spread in spreads]
@@ -47,18 +61,18 @@ class Weights:
         x, y = self.node.x, self.node.y
         pixels = x.spread[2] * x.spread[3] * y.spread[2] * y.spread[3]
         pointwise = self.node.geometry == ONE_BY_ONE and pixels == 1 and self.node.other is None
-        return pointwise and x.spread[0] <= FEW_ROWS and x.buffer.place == _core.IN_ARENA
+        return pointwise and x.spread[0] <= FEW_ROWS
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.shared, self.raw, self.prepared, self.bias)
+        arrays = (self.shared, *(self.half or ()), self.raw, self.prepared, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def read_bytes(self) -> int:
         """What a call reads of them."""
         raw = self.raw if self.prepared is None else None
-        arrays = (self.shared, raw, self.prepared, self.bias)
+        arrays = (self.shared, *(self.half or ()), raw, self.prepared, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def _prepare(self, weight: Array, x: Any, y: Any) -> Array | None:
@@ -82,6 +96,24 @@ class Weights:
         if prepared is None and self.raw is not None:
             prepared = self._prepare(self.raw, x, y)
         return self.shape, self.raw if prepared is None else None, prepared
+
+
+def half_weight(weight: Array, pages: Pages) -> HalfWeight | None:
+    """`weight` (K, C) rounded to float16, its rows scaled to below 1; None if not all is finite."""
+    outputs, inputs = weight.shape
+    largest = np.maximum(weight.max(1), -weight.min(1))
+    if not np.isfinite(largest).all():
+        return None
+    scale = np.ldexp(np.float32(1), np.clip(np.frexp(largest)[1], -100, 127))
+    panels = -(-outputs // HALF_PANEL)
+    packed = pages.take(panels * inputs * HALF_PANEL * 2).view(np.float16)
+    packed = packed.reshape(panels, inputs, HALF_PANEL)
+    packed[-1] = 0
+    with np.errstate(under="ignore"):
+        for panel, k in zip(packed, range(0, outputs, HALF_PANEL), strict=True):
+            rows = slice(k, k + HALF_PANEL)
+            panel.T[: outputs - k] = weight[rows] / scale[rows, np.newaxis]
+    return HalfWeight(packed.view(np.uint16), scale)
 
 
 def strides(spread: Spread, channels_last: bool) -> Spread:

@@ -19,9 +19,26 @@ typedef struct {
     int64_t y_row;
 } fc_thin_product;
 
+/* y[r * y_row + k] = clamp(scale[k] * sum_{c < length} x[r * x_row + c] * w[k / 32][c][k % 32] + bias[k], lower, upper):
+ * w in binary16, a panel of outputs after the other, whole ones; a panel's row is a cache line. The sum runs over c in
+ * order, in float. */
+enum { FC_F16_PANEL = 32 };
+
+typedef struct {
+    const float *x;
+    int64_t x_row, rows, length;
+    const uint16_t *w;
+    int64_t columns;
+    const float *scale, *bias; /* bias may be NULL */
+    float lower, upper;
+    float *y;
+    int64_t y_row;
+} fc_f16_product;
+
 typedef struct {
     int max_rows; /* of `runs` */
     void (*runs)(const fc_thin_product *); /* w(k, c) = w[k * w_row + c] */
     void (*rows)(const fc_thin_product *); /* w(k, c) = w[c * w_row + k] */
+    void (*f16)(const fc_f16_product *); /* of float alone */
 } fc_linear_kernels;
 #endif

@@ -210,3 +210,39 @@ fc_status fc_linear(fc_dtype dtype, const fc_view *x, const fc_view *w, const vo
     s.bias_step = 0;
     return run(&s);
 }
+
+/* ---- few rows, a weight of 16 bits -----------------------------------------------------------------------------------*/
+enum { F16_COLUMNS = 2 * FC_F16_PANEL }; /* of a task: what the kernel reads side by side */
+
+static void run_f16(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    fc_f16_product p = *(const fc_f16_product *)context;
+    const int64_t k = task * F16_COLUMNS;
+    p.w += k * p.length;
+    p.scale += k;
+    p.bias = p.bias ? p.bias + k : NULL;
+    p.y += k;
+    p.columns = fc_min(F16_COLUMNS, p.columns - k);
+    fc_get_kernels(FC_F32)->linear->f16(&p);
+}
+
+void fc_linear_f16(const fc_view *x, const fc_view *w, const float *scale, const float *bias, double lower, double upper,
+                   const fc_view *y)
+{
+    fc_f16_product product = {
+        .x = x->data,
+        .x_row = x->stride_n,
+        .rows = x->n,
+        .length = w->c,
+        .w = w->data,
+        .columns = w->n,
+        .scale = scale,
+        .bias = bias,
+        .lower = (float)lower,
+        .upper = (float)upper,
+        .y = y->data,
+        .y_row = y->stride_n,
+    };
+    fc_parallel(fc_ceil_div(w->n, F16_COLUMNS), run_f16, &product);
+}

@@ -66,6 +66,9 @@ static fc_status run_step(fc_dtype dtype, const fc_step *s, const fc_view *x, co
     }
     case FC_STEP_LINEAR:
         return fc_linear(dtype, x, &s->weight, s->bias, s->lower, s->upper, y);
+    case FC_STEP_LINEAR_F16:
+        fc_linear_f16(x, &s->weight, s->scale, s->bias, s->lower, s->upper, y);
+        return FC_OK;
     case FC_STEP_MAX_POOL:
         return fc_max_pool2d(dtype, &s->pool, x, y, NULL, NULL, 0);
     case FC_STEP_AVG_POOL:
