@@ -39,7 +39,7 @@ def baseline() -> int:
 # --- candidates: import, note the baseline, load, return a call -----------------------------------
 
 
-def fastconv_plan(folder: Path, threads: int) -> tuple[int, Call]:
+def fastconv_plan(folder: Path, threads: int, half_linear: bool) -> tuple[int, Call]:
     import fastconv
     import fastconv.inference
     import fastconv.models
@@ -49,7 +49,7 @@ def fastconv_plan(folder: Path, threads: int) -> tuple[int, Call]:
     start = baseline()
     with (folder / "model.pickle").open("rb") as file:
         model = pickle.load(file)
-    plan = fastconv.compile(model, x.shape, release=True)
+    plan = fastconv.compile(model, x.shape, release=True, half_linear=half_linear)
     del model
     return start, lambda: plan(x)
 
@@ -176,7 +176,8 @@ def torch_training(folder: Path, threads: int, last: bool) -> tuple[int, Call]:
 
 
 CANDIDATES: dict[str, Callable[[Path, int], tuple[int, Call]]] = {
-    "fastconv": fastconv_plan,
+    "fastconv": lambda f, t: fastconv_plan(f, t, half_linear=False),
+    "fastconv half_linear": lambda f, t: fastconv_plan(f, t, half_linear=True),
     "torch": lambda f, t: torch_inference(f, t, last=False, jit=False),
     "torch channels-last": lambda f, t: torch_inference(f, t, last=True, jit=False),
     "torch jit": lambda f, t: torch_inference(f, t, last=False, jit=True),

@@ -284,7 +284,8 @@ def layer(rng, name):
 def plan(rng):
     """For `fastconv.compile` of the network in `use_plan`, and for its plan."""
     x = floats(rng, int(rng.integers(1, 4)), 3, *plane(rng, 2, 6))
-    return {"x": x, "input_shape": x.shape, "dtype": rng.dtype}
+    single = np.dtype(rng.dtype) == np.float32
+    return {"x": x, "input_shape": x.shape, "dtype": rng.dtype, "half_linear": single}
 
 
 LAYERS = tuple(

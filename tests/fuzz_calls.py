@@ -281,7 +281,7 @@ def use_layer(name, given):
     return y, made.backward(y)
 
 
-def use_plan(x, input_shape, dtype):
+def use_plan(x, input_shape, dtype, half_linear):
     """Compile a small network for a shape, and run the plan."""
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3, padding=1, rng=0),
@@ -293,7 +293,7 @@ def use_plan(x, input_shape, dtype):
         nn.Flatten(),
         nn.Linear(17, 4, rng=2),
     )
-    return fastconv.compile(model, input_shape, dtype=dtype)(x)
+    return fastconv.compile(model, input_shape, dtype=dtype, half_linear=half_linear)(x)
 
 
 def use_optimizer(name, given):

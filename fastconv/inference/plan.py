@@ -67,7 +67,8 @@ def compile(
         Keep the weights of Linear layers that meet at most 4 rows as float16: such a layer takes
         as long as its weights take to come from memory, half of which take half as long. A weight
         changes by at most 2**-11 of itself or 2**-24 of the largest for its output; sums are
-        float32. Weights with NaN or infinities stay float32.
+        float32. Weights with NaN or infinities stay float32. While the plan is made a weight and
+        its float16 copy exist side by side.
 
     Returns
     -------

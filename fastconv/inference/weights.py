@@ -26,9 +26,7 @@ class HalfWeight(NamedTuple):
 class Weights:
     """The weights of one step, folded and prepared; nothing for steps without."""
 
-    def __init__(
-        self, node: Node, dtype: np.dtype[Any], pages: Pages, half_linear: bool
-    ) -> None:
+    def __init__(self, node: Node, dtype: np.dtype[Any], pages: Pages, half_linear: bool) -> None:
         self.node, self.dtype, self._pages = node, dtype, pages
         self.bias = None if node.bias is None else node.bias.astype(dtype)
         self.shared: Array | None = None  # with the model, unless it had to be folded

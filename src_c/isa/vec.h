@@ -87,7 +87,6 @@ INLINE vec vload_f16(const uint16_t *p)
 }
 #endif
 
-
 /* a, with a product in it rounded before anything is added: no fused multiply-add across this point. For sums that two
  * loops of different shape must form to the same bits. */
 #define vrounded N(vrounded)

@@ -159,8 +159,8 @@ INLINE void f16_terms(const float *x, const uint16_t *w, int64_t pitch, int64_t 
     vec sum[2 * F16_VECTORS];
     _Pragma("GCC unroll 16") for (int i = 0; i < panels * F16_VECTORS; i++) sum[i] = sums[i];
     for (int64_t c = 0; c < count; c++, w += FC_F16_PANEL)
-        _Pragma("GCC unroll 16") for (int i = 0; i < panels * F16_VECTORS; i++) sum[i] = vmuladd(
-            vset1(x[c]), vload_f16(w + i / F16_VECTORS * pitch + i % F16_VECTORS * VL), sum[i]);
+        _Pragma("GCC unroll 16") for (int i = 0; i < panels * F16_VECTORS; i++) sum[i] =
+            vmuladd(vset1(x[c]), vload_f16(w + i / F16_VECTORS * pitch + i % F16_VECTORS * VL), sum[i]);
     _Pragma("GCC unroll 16") for (int i = 0; i < panels * F16_VECTORS; i++) sums[i] = sum[i];
 }
 

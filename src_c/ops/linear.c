@@ -227,8 +227,8 @@ static void run_f16(void *context, int64_t task, int slot)
     fc_get_kernels(FC_F32)->linear->f16(&p);
 }
 
-void fc_linear_f16(const fc_view *x, const fc_view *w, const float *scale, const float *bias, double lower, double upper,
-                   const fc_view *y)
+void fc_linear_f16(const fc_view *x, const fc_view *w, const float *scale, const float *bias, double lower,
+                   double upper, const fc_view *y)
 {
     fc_f16_product product = {
         .x = x->data,
