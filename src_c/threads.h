@@ -25,6 +25,8 @@ void fc_parallel_in(int slots, int64_t tasks, fc_task *run, void *context);
  * cache. */
 void fc_parallel_back(int slots, int64_t tasks, fc_task *run, void *context);
 int fc_parallel_slots(int64_t tasks);
+/* Into how many tasks a driver cuts its work, if that costs little: 1 for one thread. */
+int64_t fc_parallel_tasks(void);
 /* The jobs of the calling thread, which works on a task itself, have one slot, and blocks for one thread, until it is
  * off. */
 void fc_work_alone(int on);

@@ -39,7 +39,7 @@ enum {
      * first-level cache that wait for the second from its own loads. */
     AHEAD_TILES = 8,
     PITCH_PAD_BYTES = 64,
-    TASKS_PER_THREAD = 4,
+    HEAD_BYTES = 64, /* of a thread's memory: the block whose strips it keeps */
     MAX_TILED = 128, /* columns of a row whose tiles are cut by what they see */
 };
 
@@ -57,6 +57,7 @@ typedef struct {
     int64_t count_n, count_h, count_w;     /* number of blocks */
     int64_t parts;                         /* pieces of the panel loop */
     int in_place, dense_y;
+    int kept;                              /* a thread keeps the strips of all chunks for its next part */
     int stream;                            /* y bypasses the caches */
     int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
@@ -158,8 +159,14 @@ static int64_t blocks(plan *s)
 static int is_uneven(plan *s, int threads, int64_t wanted)
 {
     const fc_problem *p = s->p;
-    return taps(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted && s->panels % threads &&
+    return taps(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted / 2 && s->panels % threads &&
            s->block_w >= threads * p->k->gemm->max_rows;
+}
+
+/* Of an axis of `size` that is cut into `count` so far: its blocks where there are `wanted` in all. */
+static int64_t share_of(plan *s, int64_t size, int64_t count, int64_t wanted)
+{
+    return fc_ceil_div(size, fc_ceil_div(wanted * count, blocks(s)));
 }
 
 /* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks.
@@ -168,21 +175,23 @@ static void share_out(plan *s)
 {
     const fc_problem *p = s->p;
     const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
+    const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
     const int heavy =
         s->panels >= threads && p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
-    while (blocks(s) < wanted && s->block_n > 1)
-        s->block_n = fc_ceil_div(s->block_n, 2);
-    while (!heavy && blocks(s) < wanted && s->block_h > 4)
-        s->block_h = fc_ceil_div(s->block_h, 2);
-    while (!heavy && blocks(s) < wanted && s->block_w > 4 * p->k->gemm->max_rows)
-        s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), p->k->gemm->max_rows);
+    if (blocks(s) < wanted)
+        s->block_n = fc_min(s->block_n, share_of(s, p->y.n, s->count_n, wanted));
+    if (!heavy && blocks(s) < wanted)
+        s->block_h = fc_min(s->block_h, fc_max(4, share_of(s, p->y.h, s->count_h, wanted)));
+    if (!heavy && blocks(s) < wanted)
+        s->block_w = fc_min(s->block_w, fc_max(4 * rows, fc_round_up(share_of(s, p->y.w, s->count_w, wanted), rows)));
     if (heavy && is_uneven(s, threads, wanted))
         s->block_w = fc_ceil_div(s->block_w, threads);
-    /* Each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts than
-     * threads. */
-    const int64_t tasks = taps(p) == 1 && !s->in_place ? threads : wanted;
-    s->parts = blocks(s) < tasks ? fc_min(s->panels, fc_ceil_div(tasks, blocks(s))) : 1;
+    s->kept = !s->in_place && blocks(s) < wanted && block_bytes(s) / s->chunk * p->in_channels <= fc_l2_bytes();
+    /* Else each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts
+     * than threads. */
+    const int64_t tasks = taps(p) == 1 && !s->in_place && !s->kept ? threads : wanted;
+    const int enough = blocks(s) >= threads && 2 * blocks(s) > tasks;
+    s->parts = enough ? 1 : fc_min(s->panels, fc_ceil_div(tasks, blocks(s)));
     s->pack_late = blocks(s) == p->groups && !p->packed;
     /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
     const int64_t others = s->count_n * s->count_w * p->groups;
@@ -261,6 +270,8 @@ static void choose_tiles(plan *s)
         s->tiles = 0;
 }
 
+static int64_t chunks(const plan *s) { return fc_ceil_div(s->p->in_channels, s->chunk); }
+
 static plan make_plan(const fc_problem *p)
 {
     plan s = {.p = p, .lanes = p->k->vector_lanes};
@@ -287,7 +298,8 @@ static plan make_plan(const fc_problem *p)
     const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
     s.tile_bytes = fc_round_up(tile, 64);
     /* packed late: a panel has two vectors, the last one up to three */
-    s.thread_bytes = s.strip_bytes + s.tile_bytes + (s.pack_late ? fc_round_up(s.chunk * column * 3 / 2, 64) : 0);
+    s.thread_bytes = HEAD_BYTES + (s.kept ? chunks(&s) : 1) * s.strip_bytes + s.tile_bytes +
+                     (s.pack_late ? fc_round_up(s.chunk * column * 3 / 2, 64) : 0);
     return s;
 }
 
@@ -377,14 +389,11 @@ static block decode(const plan *s, int64_t task)
 }
 
 /* Channels c0 .. c0 + channels - 1 of the block's window. */
-static const char *load_strip(const plan *s, const block *b, int64_t c0, int64_t channels, char *strip)
+static void copy_strip(const plan *s, const block *b, int64_t c0, int64_t channels, char *strip)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top,
                   left = b->w * p->stride_w - p->pad_left;
-    if (s->in_place)
-        return (char *)p->x.data +
-               (b->n * p->x.stride_n + b->g * p->in_channels + c0 + top * p->x.stride_h + left * p->x.stride_w) * item;
     const fc_window window = {
         top,  fc_strip_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),    p->kernel_h == 1 ? p->stride_h : 1,
         left, fc_strip_extent(b->columns, p->kernel_w, p->stride_w, p->dilation_w), p->kernel_w == 1 ? p->stride_w : 1,
@@ -394,7 +403,15 @@ static const char *load_strip(const plan *s, const block *b, int64_t c0, int64_t
         const fc_image x = fc_image_of(&p->x, p->item, b->n + i, b->g * p->in_channels + c0, channels);
         fc_load_window(p->k, p->item, &x, &window, strip + i * s->strip_image * item, &pitch);
     }
-    return strip;
+}
+
+static const char *strip_in_place(const plan *s, const block *b, int64_t c0)
+{
+    const fc_problem *p = s->p;
+    return fc_at(p->x.data,
+                 b->n * p->x.stride_n + b->g * p->in_channels + c0 + (b->h * p->stride_h - p->pad_top) * p->x.stride_h +
+                     (b->w * p->stride_w - p->pad_left) * p->x.stride_w,
+                 p->item);
 }
 
 /* Where a block's outputs go: y itself, or a dense tile. */
@@ -541,7 +558,11 @@ static void run_block(void *context, int64_t task, int slot)
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
-    char *scratch = s->threads + slot * s->thread_bytes, *tile = scratch + s->strip_bytes;
+    char *const scratch = s->threads + slot * s->thread_bytes, *strip = scratch + HEAD_BYTES,
+                *tile = strip + s->strip_bytes * (s->kept ? chunks(s) : 1);
+    int64_t *const kept = (int64_t *)scratch, at = task / s->parts;
+    const int loaded = s->kept && *kept == at;
+    *kept = at;
     char *late = s->pack_late ? tile + s->tile_bytes : NULL;
     const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
     const int64_t row = b.columns * s->tile_pixel;
@@ -552,10 +573,14 @@ static void run_block(void *context, int64_t task, int slot)
                              item,
                      p->y.stride_n, p->y.stride_h, p->y.stride_w};
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
-        const char *strip = load_strip(s, &b, c0, fc_min(s->chunk, p->in_channels - c0), scratch);
+        if (s->kept && c0 > 0)
+            strip += s->strip_bytes;
+        if (!s->in_place && !loaded)
+            copy_strip(s, &b, c0, fc_min(s->chunk, p->in_channels - c0), strip);
+        const char *x = s->in_place ? strip_in_place(s, &b, c0) : strip;
         const int64_t step = s->together ? last - first : 1;
         for (int64_t panel = first; panel < last; panel += step)
-            run_panels(s, &b, panel, panel + step, c0, strip, &y, late);
+            run_panels(s, &b, panel, panel + step, c0, x, &y, late);
     }
     if (s->stream)
         p->k->fence();
@@ -574,6 +599,13 @@ int64_t fc_conv_direct_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
     return s.thread_bytes + (s.pack_late || p->packed ? 0 : fc_packed_direct(p) * (int64_t)p->item);
+}
+
+int64_t fc_conv_direct_image_scratch(const fc_problem *p)
+{
+    fc_problem image = *p;
+    image.x.n = image.y.n = 1;
+    return fc_conv_direct_scratch(&image);
 }
 
 /* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
@@ -615,6 +647,8 @@ fc_status fc_conv_direct(const fc_problem *problem)
         fc_use_packed(&p, scratch);
     }
     s.threads = scratch + weights;
+    for (int slot = 0; slot < slots; slot++)
+        *(int64_t *)(s.threads + slot * s.thread_bytes) = -1;
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(scratch);
     return FC_OK;

@@ -14,7 +14,6 @@
 #include <string.h>
 
 enum {
-    TASKS_PER_THREAD = 4,
     MIN_COLUMNS = 64, /* of a piece of a row */
     MAX_ROW_BYTES = 16 << 10, /* of outputs, on their way to y: half of a small first-level cache */
     LINE_BYTES = 64,
@@ -80,8 +79,7 @@ static int halve(int64_t *size, int64_t least)
 
 static plan make_plan(const fc_problem *p)
 {
-    const int64_t item = (int64_t)p->item, slots = fc_parallel_slots(INT64_MAX), images = p->y.n * p->groups;
-    const int64_t wanted = slots == 1 ? 1 : slots * TASKS_PER_THREAD;
+    const int64_t item = (int64_t)p->item, wanted = fc_parallel_tasks(), images = p->y.n * p->groups;
     plan s = {.p = p, .source = source_of(p), .block_h = p->y.h, .block_w = p->y.w};
     for (;;) {
         s.count_h = fc_ceil_div(p->y.h, s.block_h), s.count_w = fc_ceil_div(p->y.w, s.block_w);

@@ -61,6 +61,7 @@ typedef struct {
     const fc_problem *p;
     const fc_conv *c;
     const fc_view *grad_x;
+    int64_t parts; /* of each phase that is shared out */
     atomic_int status;
 } phases;
 
@@ -193,27 +194,65 @@ static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x
     return 1;
 }
 
+/* Output channels of a problem that are whole panels. */
+static fc_problem part_of(const fc_problem *p, int64_t part, int64_t parts)
+{
+    const int64_t item = (int64_t)p->item, count = p->out_channels / parts, k0 = part * count;
+    fc_problem q = *p;
+    q.out_channels = count;
+    q.weight += k0 * q.weight_k * item;
+    q.packed = fc_at(q.packed, k0 * q.packed_column, item);
+    q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
+    q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
+    q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
+    return q;
+}
+
+/* Into how many parts few phases are cut: one for each thread, if the method does not change with the number of
+ * channels, and if they are so many that transforming grad_y for each part costs little. */
+static int64_t parts_of(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    enum { LEAST_VECTORS = 4 }; /* of a part: 2 took 3 % longer with two threads, 64 -> 128 at 56x56, Zen 4 */
+    const int64_t threads = fc_parallel_slots(INT64_MAX), count = phase_count(c, grad_x);
+    if (2 * count >= fc_parallel_tasks() || c->groups > 1 ||
+        p->out_channels % (threads * LEAST_VECTORS * p->k->vector_lanes) > 0)
+        return 1;
+    const fc_problem part = part_of(p, 0, threads);
+    fc_problem q, r;
+    for (int64_t i = 0; i < count; i++)
+        if (phase_at(p, c, grad_x, i, &q) && phase_at(&part, c, grad_x, i, &r) && fc_choose(&q) != fc_choose(&r))
+            return 1;
+    return threads;
+}
+
 /* Later phases see more taps (the padding of the first ones is the smaller half of the kernel): they start first, and
  * each is followed by one of the first ones, so that neighbouring tasks, a thread's, take as long together as
  * others. */
 static int64_t phase_of_task(int64_t task, int64_t count) { return task % 2 ? task / 2 : count - 1 - task / 2; }
 
-static void phase_task(void *context, int64_t task, int slot)
+static void run_phase(phases *f, int64_t index, int64_t part)
 {
-    (void)slot;
-    phases *f = context;
+    const fc_problem p = part_of(f->p, part, f->parts);
     fc_problem q;
-    if (!phase_at(f->p, f->c, f->grad_x, phase_of_task(task, phase_count(f->c, f->grad_x)), &q))
+    if (!phase_at(&p, f->c, f->grad_x, index, &q))
         return; /* filled */
     const fc_status status = fc_conv_forward(&q);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
 }
 
+/* The phases of a part follow each other, those that see more taps first: what a thread may have to wait for is
+ * short. */
 static void lone_phase_task(void *context, int64_t task, int slot)
 {
+    (void)slot;
+    phases *f = context;
+    const int64_t count = phase_count(f->c, f->grad_x);
     fc_work_alone(1);
-    phase_task(context, task, slot);
+    if (f->parts == 1)
+        run_phase(f, phase_of_task(task, count), 0);
+    else
+        run_phase(f, count - 1 - task % count, task / count);
     fc_work_alone(0);
 }
 
@@ -248,12 +287,13 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
     if (count == 1)
         return 1;
     const int shared = shares_out_phases(p, c, grad_x), slots = fc_parallel_slots(INT64_MAX);
+    const fc_problem part = part_of(p, 0, shared ? parts_of(p, c, grad_x) : 1);
     int64_t most = 0;
     fc_problem q;
     if (shared)
         fc_work_alone(1);
     for (int64_t i = 0; i < count; i++)
-        if (phase_at(p, c, grad_x, i, &q))
+        if (phase_at(&part, c, grad_x, i, &q))
             most = fc_max(most, fc_forward_scratch(&q));
     if (shared)
         fc_work_alone(0);
@@ -266,13 +306,14 @@ static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *gr
 /* Phases share nothing: each on one thread, or one after the other, each on all threads. */
 static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    phases f = {.p = p, .c = c, .grad_x = grad_x};
+    phases f = {.p = p, .c = c, .grad_x = grad_x, .parts = 1};
     const int64_t count = phase_count(c, grad_x);
     if (shares_out_phases(p, c, grad_x)) {
-        fc_parallel(count, lone_phase_task, &f);
+        f.parts = parts_of(p, c, grad_x);
+        fc_parallel(count * f.parts, lone_phase_task, &f);
     } else {
         for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
-            phase_task(&f, task, 0);
+            run_phase(&f, phase_of_task(task, count), 0);
     }
     return (fc_status)atomic_load(&f.status);
 }
@@ -295,13 +336,7 @@ static void panel_task(void *context, int64_t panel, int slot)
 {
     (void)slot;
     phases *f = context;
-    fc_problem q = *f->p;
-    const int64_t item = (int64_t)q.item, k0 = panel * 2 * q.k->vector_lanes;
-    q.out_channels = fc_min(2 * q.k->vector_lanes, q.out_channels - k0);
-    q.weight += k0 * q.weight_k * item;
-    q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
-    q.epilogue.scale = fc_at(q.epilogue.scale, k0, item);
-    q.epilogue.bias = fc_at(q.epilogue.bias, k0, item);
+    fc_problem q = part_of(f->p, panel, f->p->out_channels / (2 * f->p->k->vector_lanes));
     const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);

@@ -45,7 +45,6 @@ enum {
     MIN_CHANNELS = 32, /* of an x that is worth a copy */
     MIN_TILES = 8, /* that meet a panel of grad_y, for a copy of it to pay */
     ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
-    TASKS_PER_THREAD = 4,
 };
 
 typedef struct {
@@ -249,10 +248,11 @@ static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.row_units = s.merged ? p->kernel_h : s.taps;
 
-    const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t tasks =
-        s.x_bytes > 0 && pointwise ? 1 : TASKS_PER_THREAD; /* each task loads an x that is not in place */
-    const int64_t wanted = threads == 1 ? 1 : threads * tasks;
+    /* each task loads an x that is neither in place nor shared */
+    const int64_t tasks = fc_parallel_tasks(), threads = fc_parallel_slots(INT64_MAX),
+                  wanted = s.x_bytes == 0 || s.single ? tasks
+                           : pointwise                ? threads
+                                                      : fc_ceil_div(tasks, 2);
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
     s.row_parts =
         s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));

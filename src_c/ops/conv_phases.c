@@ -325,7 +325,7 @@ static char *acquire(plan *s, int64_t more)
     if (!s->phases)
         return NULL;
     set_stretch(s, 0, 0);
-    const int64_t direct = s->gradient ? 0 : fc_conv_direct_scratch(s->p);
+    const int64_t direct = s->gradient ? 0 : fc_conv_direct_image_scratch(s->p);
     char *others =
         fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_max(fc_conv_winograd_scratch(&s->q), direct));
     fc_scratch_release(others);

@@ -12,7 +12,6 @@
 
 enum {
     STRIP_BYTES = 256 << 10, /* strip and tile of a task: a quarter of a 1 MiB second-level cache */
-    TASKS_PER_THREAD = 4,
 };
 
 typedef struct {
@@ -64,7 +63,7 @@ static plan make_plan(const fc_problem *p)
     plan s = {.p = p, .lanes = p->k->vector_lanes};
     const int64_t item = (int64_t)p->item;
     choose_columns(&s);
-    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    const int64_t wanted = fc_parallel_tasks();
     s.block_h = p->y.h;
     for (;; s.block_h = fc_ceil_div(s.block_h, 2)) {
         set_pitches(&s, s.block_h);

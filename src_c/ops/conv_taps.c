@@ -26,7 +26,6 @@
 enum {
     CHUNK_PIXELS = 48, /* 8 tiles of 6 rows, 4 of 14: what the last ones lack counts little */
     MIN_COLUMNS = 64, /* of a piece of a row */
-    TASKS_PER_THREAD = 4,
     REREAD_SHARE = 8, /* pieces of an image have so many times the rows that two neighbours both multiply */
     WAITING_SHARE = 2, /* the same where threads would have nothing to do */
 };
@@ -106,7 +105,7 @@ static plan make_plan(const fc_problem *p)
         s.block_w = fc_max(MIN_COLUMNS, fc_ceil_div(s.block_w, 2));
     s.count_w = fc_ceil_div(p->y.w, s.block_w);
     const int slots = fc_parallel_slots(INT64_MAX);
-    const int64_t wanted = slots == 1 ? 1 : (int64_t)slots * TASKS_PER_THREAD, others = p->y.n * p->groups * s.count_w;
+    const int64_t wanted = fc_parallel_tasks(), others = p->y.n * p->groups * s.count_w;
     s.count_h = fc_max(1, fc_min(fc_ceil_div(wanted, others), p->y.h / fc_max(1, s.reach * REREAD_SHARE)));
     if (s.count_h == 1 && others < 2 * slots &&
         others % slots) /* better threads that multiply twice than one that waits */

@@ -54,6 +54,19 @@ enum {
 /* Whether a phase has taps beyond the kernel. */
 static int is_padded(const fc_tiles *t) { return t->padded_h > t->p->kernel_h || t->padded_w > t->p->kernel_w; }
 
+/* By panels a task is a panel, `each` for every thread; where panels are few, the last one of each is cut into its two
+ * vectors. Those that are left over go to the first threads, or if they are no more than half of the threads, their
+ * vectors do. */
+static void share_panels(fc_winograd_plan *s, int64_t threads)
+{
+    const int64_t others = s->panels % threads;
+    s->cut = s->panels >= threads && s->panels < fc_parallel_tasks();
+    s->each = s->panels / threads - s->cut;
+    s->halved = threads > 1 && others * 2 <= threads;
+    s->more = s->halved ? others * 2 : others;
+    s->sharers = threads;
+}
+
 static fc_winograd_plan make_plan(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
@@ -90,13 +103,14 @@ static fc_winograd_plan make_plan(const fc_problem *p)
     if (s.by_panels) {
         s.block = fc_ceil_div(s.tiles.count, stretches);
         s.count = fc_ceil_div(s.tiles.count, s.block);
-        s.each = s.panels / threads;
-        s.halves = threads > 1 && s.panels % threads * 2 <= threads ? s.panels % threads * 2 : 0;
+        share_panels(&s, threads);
     } else {
-        if (s.count < 8 * threads) /* a multiple of the threads, so that none waits */
-            s.count = fc_round_up(s.count, threads);
+        const int64_t wanted = fc_ceil_div(fc_parallel_tasks(), p->groups);
+        /* smaller blocks than 1.5 register tiles take 3 % longer, on two threads that wait for each other's u */
+        s.count = fc_max(s.count, fc_min(wanted, fc_ceil_div(2 * s.tiles.count, 3 * rows)));
+        if (s.count < wanted) /* a multiple of the threads, so that none waits */
+            s.count = fc_min(fc_round_up(s.count, threads), s.tiles.count);
         s.block = fc_ceil_div(s.tiles.count, s.count);
-        s.count = fc_ceil_div(s.tiles.count, s.block);
     }
     if (s.tiles.phases > 1) { /* the order of the sums, whatever the schedule */
         const int64_t line = s.tiles.k->line, weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
@@ -271,7 +285,7 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
  * directly, in memory that was the tiles': there is enough of it (repair_bytes). The flags are at its beginning. */
-static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_scratch(p) : 0; }
+static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_image_scratch(p) : 0; }
 
 static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
 
@@ -300,8 +314,8 @@ static void run_tiles(void *context, int64_t task, int slot)
 {
     const fc_winograd_plan *s = context;
     const memory t = thread_memory(s, slot);
-    const int64_t group = task / s->count, first = task % s->count * s->block,
-                  end = fc_min(first + s->block, s->tiles.count);
+    const int64_t group = task / s->count, block = task % s->count, first = block * s->tiles.count / s->count,
+                  end = (block + 1) * s->tiles.count / s->count;
     const fc_tile_block b = fc_block_of(&s->tiles, first, end);
     const fc_winograd_bytes_ahead none = {t.uv, 0};
     fc_transform_inputs(&s->tiles, &b, group, first, end, t.strip, t.uv);
@@ -363,19 +377,24 @@ static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
     multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
-/* By panels a task is a panel, `each` for every thread. Those that are left over, if they are no more than half of the
- * threads, are cut into vectors: the first `halves` threads end with one. */
+/* A thread's tasks are its panels, the vectors of the last one, and that of one that was left over. */
 static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 {
-    const int64_t each = s->each, others = s->halves * (each + 1);
-    if (task >= others)
-        return fc_winograd_panel(s, s->halves * each + task - others);
-    const int64_t thread = task / (each + 1), at = task % (each + 1);
-    return at < each ? fc_winograd_panel(s, thread * each + at)
-                     : fc_winograd_vector(s, s->panels - s->halves / 2 + thread / 2, thread % 2);
+    const int64_t tasks = s->each + 2 * s->cut, longer = s->more * (tasks + 1);
+    const int64_t thread = task < longer ? task / (tasks + 1) : s->more + (task - longer) / tasks,
+                  at = task < longer ? task % (tasks + 1) : (task - longer) % tasks;
+    const int64_t each = s->each + (!s->halved && thread < s->more),
+                  whole = s->sharers * s->each + (s->halved ? 0 : s->more);
+    if (at < s->each)
+        return fc_winograd_panel(s, thread * s->each + at);
+    if (at < each)
+        return fc_winograd_panel(s, s->sharers * s->each + thread);
+    if (at < each + 2 * s->cut)
+        return fc_winograd_vector(s, whole + thread, at - each);
+    return fc_winograd_vector(s, whole + s->cut * s->sharers + thread / 2, thread % 2);
 }
 
-static int64_t panel_tasks(const fc_winograd_plan *s) { return s->panels + s->halves / 2; }
+static int64_t panel_tasks(const fc_winograd_plan *s) { return s->sharers * (s->each + 2 * s->cut) + s->more; }
 
 /* Few tiles. */
 static void run_few(void *context, int64_t task, int slot)

@@ -18,7 +18,8 @@ typedef struct {
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
     int joined; /* u[e][phase][channel], else phases have fewer weights than points */
-    int64_t each, halves; /* by panels, see piece_at */
+    int64_t sharers, each, more; /* by panels, see share_panels */
+    int cut, halved;
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;

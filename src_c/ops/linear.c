@@ -29,7 +29,6 @@ enum {
     /* A weight that comes from memory: 16 streams of 64 B lines are read faster than 32 (4096 x 4096 on two threads:
      * 1.3 ms instead of 1.7). In the caches the two chains of sums that 32 give are worth more. */
     MEMORY_BYTES = 16 << 20,
-    TASKS_PER_THREAD = 4,
     LEAST_TILES = 4, /* of a task's rows: packing a panel costs as much as a tile of 14 rows */
 };
 
@@ -175,7 +174,7 @@ static fc_status blocked(plan *s, int64_t wanted)
 static fc_status run(plan *s)
 {
     const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t wanted = threads == 1 ? 1 : (int64_t)threads * TASKS_PER_THREAD;
+    const int64_t wanted = fc_parallel_tasks();
     if (s->rows > s->k->linear->max_rows)
         return blocked(s, wanted);
     thin(s, threads, wanted);
