@@ -337,7 +337,9 @@ static void panel_task(void *context, int64_t panel, int slot)
     (void)slot;
     phases *f = context;
     fc_problem q = part_of(f->p, panel, f->p->out_channels / (2 * f->p->k->vector_lanes));
+    fc_work_alone(1);
     const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
+    fc_work_alone(0);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
 }
