@@ -66,6 +66,7 @@ static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
 static plan make_plan(const fc_problem *p)
 {
+    enum { NARROW = 4 }; /* vectors of a row of sums, 16 of which lie in as many sets of the first-level cache */
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
     s.fetch =
@@ -74,7 +75,7 @@ static plan make_plan(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
-    s.sum_row = s.d_vectors * lanes + pad;
+    s.sum_row = s.d_vectors * lanes + (s.d_vectors > NARROW ? pad : 0);
     s.sum_point = s.tiles.phases * p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     const int square = s.tiles.in_h == s.tiles.in_w;
