@@ -194,42 +194,42 @@ INLINE void N(wino_few_at_tiles)(vec (*acc)[FC_FEW_AT], const T *v, const T *d, 
 
 /* The sums of a column of points are transformed as soon as they are there, into 3 rows, which wait for the other
  * columns in the first-level cache. */
-static __attribute__((noinline)) void N(wino_few_columns)(const fc_winograd_few_at *g, int64_t k, vec (*columns)[6][3])
+static __attribute__((noinline)) void N(wino_few_columns)(const fc_winograd_few_at *g, vec (*columns)[6][3])
 {
-    const char *ahead = g->ahead + k * g->ahead_row;
-    for (int j = 0; j < 6; j++, ahead += g->ahead_row) {
+    const char *ahead = g->ahead;
+    for (int j = 0; j < 6; j++) {
         const int last = j == 5;
         const int64_t whole = g->whole[last] * FC_LINE, at = j * FC_POINT + g->first[last] * FC_LINE;
-        const T *v = (const T *)g->v + at, *d = (const T *)g->d + at + k;
-        vec acc[6][FC_FEW_AT] = {{{0}}};
-        for (int line = 0; j < FC_FEW_AT && line < 9; line++)
-            __builtin_prefetch(ahead + line * 64, 1, 3);
-        N(wino_few_at_tiles)(acc, v, d, g->whole[last], 6);
-        N(wino_few_at_tiles)(acc, v + whole, d + whole, g->others[last], 5);
-        FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++) N(wino_few_a)(columns[i][j], &acc[0][i], FC_FEW_AT);
+        const T *v = (const T *)g->v + at, *d = (const T *)g->d + at;
+        for (int k = 0; k < FC_LINE; k += FC_FEW_AT, ahead += g->ahead_row) {
+            vec acc[6][FC_FEW_AT] = {{{0}}};
+            for (int line = 0; j < FC_FEW_AT && line < 9; line++) /* of LINE outputs, in the first of the columns */
+                __builtin_prefetch(ahead + line * 64, 1, 3);
+            N(wino_few_at_tiles)(acc, v, d + k, g->whole[last], 6);
+            N(wino_few_at_tiles)(acc, v + whole, d + k + whole, g->others[last], 5);
+            FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++) N(wino_few_a)(columns[k + i][j], &acc[0][i], FC_FEW_AT);
+        }
     }
 }
 
 static void N(winograd_few_at)(const fc_winograd_few_at *g)
 {
     const N(zip_lanes) lanes = N(zip_lanes_of)();
-    for (int64_t k0 = 0; k0 < g->outputs; k0 += FC_FEW_AT) {
-        vec columns[FC_FEW_AT][6][3];
-        T *w = (T *)g->w + k0 * g->row;
-        N(wino_few_columns)(g, k0, columns);
-        for (int k = 0; k < FC_FEW_AT && k0 + k < g->outputs; k++, w += g->row) {
-            vec m[18], r[9];
-            FC_UNROLL for (int i = 0; i < 18; i++) m[i] = vrounded(columns[k][i / 3][i % 3]); /* or it is loaded twice */
-            FC_UNROLL for (int u = 0; u < 3; u++) N(wino_few_a)(r + 3 * u, m + u, 3);
-            if (g->tap > 1) {
-                FC_UNROLL for (int i = 0; i < 9; i++) vstore(w + i * g->tap, r[i]);
-            } else if (g->channels == VL) {
-                N(join_nine)(r, w, &lanes);
-            } else {
-                T joined[9 * VL];
-                N(join_nine)(r, joined, &lanes);
-                memcpy(w, joined, (size_t)(9 * g->channels) * sizeof(T));
-            }
+    vec columns[FC_LINE][6][3];
+    T *w = g->w;
+    N(wino_few_columns)(g, columns);
+    for (int64_t k = 0; k < g->outputs; k++, w += g->row) {
+        vec m[18], r[9];
+        FC_UNROLL for (int i = 0; i < 18; i++) m[i] = vrounded(columns[k][i / 3][i % 3]); /* or it is loaded twice */
+        FC_UNROLL for (int u = 0; u < 3; u++) N(wino_few_a)(r + 3 * u, m + u, 3);
+        if (g->tap > 1) {
+            FC_UNROLL for (int i = 0; i < 9; i++) vstore(w + i * g->tap, r[i]);
+        } else if (g->channels == VL) {
+            N(join_nine)(r, w, &lanes);
+        } else {
+            T joined[9 * VL];
+            N(join_nine)(r, joined, &lanes);
+            memcpy(w, joined, (size_t)(9 * g->channels) * sizeof(T));
         }
     }
 }
