@@ -441,6 +441,21 @@ def test_gradient_of_few_tiles(number, dtype, isa, rng):
     np.testing.assert_allclose(first, want, rtol=0, atol=64 * eps(dtype) * 9 * n * h * w)
 
 
+@pytest.mark.parametrize(("c", "k"), [(16, 20), (21, 32)])
+def test_gradient_of_few_tiles_of_groups(c, k, isa, rng):
+    """Each group's weight is written in place, a part of 16 channels or what is left of one."""
+    x = rng.standard_normal((1, 3 * c, 7, 10), dtype=np.float32)
+    g = rng.standard_normal((1, 3 * k, 7, 10), dtype=np.float32)
+    weight = np.ones((3 * k, c, 3, 3), np.float32)
+    options = {"padding": 1, "output_mask": (False, True, False), "algorithm": "winograd"}
+    got = F.conv2d_backward(g, x, weight, groups=3, **options)[1]
+    for i in range(3):
+        part = F.conv2d_backward(
+            g[:, i * k : (i + 1) * k], x[:, i * c : (i + 1) * c], weight[:k], **options
+        )[1]
+        assert same_bits(got[i * k : (i + 1) * k], part)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_gradient_of_inputs_behind_the_last_window(kernel, value, isa, rng):

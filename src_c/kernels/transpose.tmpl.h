@@ -165,6 +165,50 @@ static void N(zip_three)(int64_t columns, const T *from, int64_t from_pitch, T *
         vstore(to + 3 * j + 2 * VL, FC_SHUFFLE(FC_SHUFFLE(a, b, FC_OF_TWO, 2), c, FC_OF_THIRD, 2));
     }
 }
+
+#if FC_VECTOR_BYTES == 64
+/* Lanes of the shuffles of zip_three. The compiler does not see what they are, or each shuffle loads them anew. */
+typedef struct {
+    ivec two[3], third[3];
+} N(zip_lanes);
+
+INLINE N(zip_lanes) N(zip_lanes_of)(void)
+{
+    N(zip_lanes) lanes = {{{FC_LANES(FC_OF_TWO, 0)}, {FC_LANES(FC_OF_TWO, 1)}, {FC_LANES(FC_OF_TWO, 2)}},
+                          {{FC_LANES(FC_OF_THIRD, 0)}, {FC_LANES(FC_OF_THIRD, 1)}, {FC_LANES(FC_OF_THIRD, 2)}}};
+    for (int i = 0; i < 3; i++)
+        __asm__("" : "+v"(lanes.two[i]), "+v"(lanes.third[i]));
+    return lanes;
+}
+
+INLINE vec N(shuffled)(vec a, vec b, ivec lanes)
+{
+#if FC_F32
+    return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)lanes, (__m512)b);
+#else
+    return (vec)_mm512_permutex2var_pd((__m512d)a, (__m512i)lanes, (__m512d)b);
+#endif
+}
+
+/* to[i * step], of 3 vectors: element 3 * l + plane = planes[plane][l] */
+INLINE void N(zip_planes)(vec *to, int step, vec a, vec b, vec c, const N(zip_lanes) *lanes)
+{
+    for (int i = 0; i < 3; i++)
+        to[i * step] = N(shuffled)(N(shuffled)(a, b, lanes->two[i]), c, lanes->third[i]);
+}
+
+/* to[9 * l + tap] = r[tap][l]: threes of threes, 36 shuffles */
+INLINE void N(join_nine)(const vec *r, T *to, const N(zip_lanes) *lanes)
+{
+    vec three[9], nine[9];
+    for (int i = 0; i < 3; i++)
+        N(zip_planes)(three + i, 3, r[i], r[i + 3], r[i + 6], lanes);
+    for (int i = 0; i < 3; i++)
+        N(zip_planes)(nine + 3 * i, 1, three[3 * i], three[3 * i + 1], three[3 * i + 2], lanes);
+    for (int i = 0; i < 9; i++)
+        vstore(to + i * VL, nine[i]);
+}
+#endif
 #undef FC_OF_TWO
 #undef FC_OF_THIRD
 

@@ -69,15 +69,16 @@ typedef struct {
     int accumulate, corner;
 } fc_winograd_few;
 
-/* w[3 * i + j][c][k] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j], c < channels, which are one part,
- * and one vector of outputs, for tiles of one brick: of the columns of points but the last one, and of the last one,
- * `whole` tiles from `first` on have all six points and `others` behind them five. The 9 cache lines of channels that
- * lie at ahead + k * ahead_row (bytes) come into the cache, to be written. */
+/* w[k * row + (3 * i + j) * tap + c] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j] for one part of c
+ * and one of k, k < outputs, for tiles of one brick: of the columns of points but the last
+ * one, and of the last one, `whole` tiles from `first` on have all six points and `others` behind them five. tap = 1
+ * means w[k * row + 9 * c + 3 * i + j], c < channels. The 9 cache lines of outputs that lie at ahead + k * ahead_row
+ * (bytes) come into the cache, to be written. */
 typedef struct {
     const void *v, *d;
     void *w;
     const char *ahead;
-    int64_t channels, tap, ahead_row, first[2], whole[2], others[2];
+    int64_t channels, outputs, row, tap, ahead_row, first[2], whole[2], others[2];
 } fc_winograd_few_at;
 
 /* What the output tiles of a panel share; null pointers mean scale 1 and bias 0. */

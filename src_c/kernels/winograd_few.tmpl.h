@@ -167,50 +167,71 @@ FC_FEW_OF(few_small_edge, 2)
 #define FC_FEW_small_square
 #endif
 #undef FC_FEW_OF
-#define FC_FEW_AT 4 /* channels whose sums of a column of points are registers */
+/* ---- the gradient of the weight ----------------------------------------------------------------------------------------*/
+#define FC_FEW_AT 4 /* outputs whose sums of a column of points are registers */
+
+/* A' with the last addition in the chain of the products: of few tiles it costs nearly as much as these. */
+INLINE void N(wino_few_a)(vec *r, const vec *m, int step)
+{
+    const int tile = 6;
+    const vec sum_a = m[step] + m[2 * step], sum_b = m[3 * step] + m[4 * step];
+    const vec dif_a = m[step] - m[2 * step], dif_b = m[3 * step] - m[4 * step];
+    r[0] = vmuladd(vset1(K(FC_NORM_A)), sum_a, vmuladd(vset1(K(FC_NORM_B)), sum_b, m[0]));
+    r[1] = vmuladd(vset1(K(FC_NORM_A * FC_A)), dif_a, vset1(K(FC_NORM_B * FC_B)) * dif_b);
+    r[2] = vmuladd(vset1(K(FC_NORM_A * FC_A2)), sum_a, vmuladd(vset1(K(FC_NORM_B * FC_B2)), sum_b, m[5 * step]));
+}
 
 INLINE void N(wino_few_at_tiles)(vec (*acc)[FC_FEW_AT], const T *v, const T *d, int64_t tiles, const int rows)
 {
     for (const T *end = v + tiles * FC_LINE; v < end; v += FC_LINE, d += FC_LINE)
         FC_UNROLL for (int i = 0; i < rows; i++)
         {
-            const vec a = vload(d + 6 * i * FC_POINT);
-            FC_UNROLL for (int c = 0; c < FC_FEW_AT; c++) acc[i][c] = vmuladd(vset1(v[6 * i * FC_POINT + c]), a, acc[i][c]);
+            const vec a = vload(v + 6 * i * FC_POINT);
+            FC_UNROLL for (int k = 0; k < FC_FEW_AT; k++)
+                acc[i][k] = vmuladd(vset1(d[6 * i * FC_POINT + k]), a, acc[i][k]);
         }
 }
 
 /* The sums of a column of points are transformed as soon as they are there, into 3 rows, which wait for the other
  * columns in the first-level cache. */
-static void N(winograd_few_at)(const fc_winograd_few_at *g)
+static __attribute__((noinline)) void N(wino_few_columns)(const fc_winograd_few_at *g, vec (*columns)[6][3])
 {
-    const int tile = 6;
-    vec columns[6][3][FC_LINE];
     const char *ahead = g->ahead;
     for (int j = 0; j < 6; j++) {
         const int last = j == 5;
-        const int64_t whole = g->whole[last], at = j * FC_POINT + g->first[last] * FC_LINE;
+        const int64_t whole = g->whole[last] * FC_LINE, at = j * FC_POINT + g->first[last] * FC_LINE;
         const T *v = (const T *)g->v + at, *d = (const T *)g->d + at;
-        for (int c = 0; c < FC_LINE; c += FC_FEW_AT, ahead += g->ahead_row) {
+        for (int k = 0; k < FC_LINE; k += FC_FEW_AT, ahead += g->ahead_row) {
             vec acc[6][FC_FEW_AT] = {{{0}}};
-            for (int b = 0; j * FC_LINE / FC_FEW_AT + c / FC_FEW_AT < VL && b < 9; b++)
-                __builtin_prefetch(ahead + b * 64, 1, 3);
-            N(wino_few_at_tiles)(acc, v + c, d, whole, 6);
-            N(wino_few_at_tiles)(acc, v + c + whole * FC_LINE, d + whole * FC_LINE, g->others[last], 5);
-            FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++)
-            {
-                vec r[3];
-                N(wino_a)(r, &acc[0][i], FC_FEW_AT, 3, tile);
-                FC_UNROLL for (int u = 0; u < 3; u++) columns[j][u][c + i] = r[u];
-            }
+            for (int line = 0; j < FC_FEW_AT && line < 9; line++) /* of LINE outputs, in the first of the columns */
+                __builtin_prefetch(ahead + line * 64, 1, 3);
+            N(wino_few_at_tiles)(acc, v, d + k, g->whole[last], 6);
+            N(wino_few_at_tiles)(acc, v + whole, d + k + whole, g->others[last], 5);
+            FC_UNROLL for (int i = 0; i < FC_FEW_AT; i++) N(wino_few_a)(columns[k + i][j], &acc[0][i], FC_FEW_AT);
         }
     }
-    for (int c = 0; c < g->channels; c++)
-        FC_UNROLL for (int u = 0; u < 3; u++)
-        {
-            vec r[3];
-            N(wino_a)(r, &columns[0][u][c], 3 * FC_LINE, 3, tile);
-            FC_UNROLL for (int i = 0; i < 3; i++) vstore((T *)g->w + (3 * u + i) * g->tap + c * VL, r[i]);
+}
+
+static void N(winograd_few_at)(const fc_winograd_few_at *g)
+{
+    const N(zip_lanes) lanes = N(zip_lanes_of)();
+    vec columns[FC_LINE][6][3];
+    T *w = g->w;
+    N(wino_few_columns)(g, columns);
+    for (int64_t k = 0; k < g->outputs; k++, w += g->row) {
+        vec m[18], r[9];
+        FC_UNROLL for (int i = 0; i < 18; i++) m[i] = vrounded(columns[k][i / 3][i % 3]); /* or it is loaded twice */
+        FC_UNROLL for (int u = 0; u < 3; u++) N(wino_few_a)(r + 3 * u, m + u, 3);
+        if (g->tap > 1) {
+            FC_UNROLL for (int i = 0; i < 9; i++) vstore(w + i * g->tap, r[i]);
+        } else if (g->channels == VL) {
+            N(join_nine)(r, w, &lanes);
+        } else {
+            T joined[9 * VL];
+            N(join_nine)(r, joined, &lanes);
+            memcpy(w, joined, (size_t)(9 * g->channels) * sizeof(T));
         }
+    }
 }
 #undef FC_FEW_AT
 #else

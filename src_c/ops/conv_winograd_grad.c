@@ -66,6 +66,7 @@ static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
 static plan make_plan(const fc_problem *p)
 {
+    enum { NARROW = 4 }; /* vectors of a row of sums, 16 of which lie in as many sets of the first-level cache */
     const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
     s.fetch =
@@ -74,7 +75,7 @@ static plan make_plan(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
-    s.sum_row = s.d_vectors * lanes + pad;
+    s.sum_row = s.d_vectors * lanes + (s.d_vectors > NARROW ? pad : 0);
     s.sum_point = s.tiles.phases * p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     const int square = s.tiles.in_h == s.tiles.in_w;
@@ -322,8 +323,7 @@ static void panel_task(void *context, int64_t task, int slot)
     store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
-/* A vector of outputs and a part of channels at a time: 16 x 144 floats of the weight as torch keeps it, 9 whole lines
- * of each row, which are fetched meanwhile. */
+/* The weight as torch keeps it is written where it lies, 9 whole lines of each row, which are fetched meanwhile. */
 static void few_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -332,8 +332,15 @@ static void few_task(void *context, int64_t task, int slot)
     char *taps = s->threads + slot * s->thread_bytes;
     const int64_t item = (int64_t)p->item, part = fc_part_elements(t), line = t->k->line, vector = task / s->chunks,
                   begin = task % s->chunks * s->chunk, end = fc_min(begin + s->chunk, p->in_channels),
-                  k0 = vector * line, columns = fc_min(line, p->out_channels - k0);
-    fc_winograd_few_at f = {.d = s->d + vector * part * item, .w = taps, .tap = line * line};
+                  k0 = vector * line;
+    const int in_place = p->weight_c == 9 && p->weight_u == 3 && p->weight_v == 1;
+    fc_winograd_few_at f = {.d = s->d + vector * part * item,
+                            .outputs = fc_min(line, p->out_channels - k0),
+                            .row = in_place ? p->weight_k : line,
+                            .tap = in_place ? 1 : line * line,
+                            .ahead_row = in_place ? p->weight_k * item : 0};
+    fc_problem turned = *p;
+    turned.weight_k = p->weight_c, turned.weight_c = p->weight_k;
     for (int i = 0; i < 2; i++) { /* the first and the last column of points, their first and last rows */
         const int column = i * (int)(t->in_w - 1), row = (int)(t->points - t->in_w);
         const fc_tile_slots all = fc_slots_of(t, &s->stretch, column),
@@ -341,15 +348,14 @@ static void few_task(void *context, int64_t task, int slot)
         f.first[i] = all.first, f.whole[i] = whole.count, f.others[i] = all.count - whole.count;
     }
     for (int64_t c0 = begin; c0 < end; c0 += line) {
+        char *w = (char *)p->weight + (s->group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * item;
         f.channels = fc_min(line, end - c0);
         f.v = s->v + c0 / line * part * item;
-        f.ahead = f.v;
-        if (p->weight_c == p->kernel_h * p->kernel_w) {
-            f.ahead_row = p->weight_k * item;
-            f.ahead = p->weight + (s->group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * item;
-        }
+        f.w = in_place ? w : taps;
+        f.ahead = f.w;
         t->k->multiply_few_at(&f);
-        fc_unpack_weights(p, s->group, k0, columns, c0, f.channels, taps, line, f.tap);
+        if (!in_place)
+            fc_unpack_weights(&turned, s->group, c0, f.channels, k0, f.outputs, taps, line, f.tap);
     }
 }
 
