@@ -124,6 +124,10 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         return;
     }
 #endif
+    if (p->apart && p->channels > 1) {
+        N(pool_grad_apart)(p, 1);
+        return;
+    }
     if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
         N(pool_grad)(p, 1);
         return;

@@ -286,6 +286,33 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
     }
 }
 
+/* A row of whole windows alike that get `share` of their gradient at each position */
+INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
+                          const int64_t rows, const int64_t cols, const int stream)
+{
+    const int64_t whole = p->channels / VL * VL, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
+    const int64_t g_col = p->grad_y_col;
+    const int tail = (int)(p->channels - whole);
+    const vec factor = vset1(share);
+    for (int64_t j = 0; j < windows; j++, g += g_col, x += x_step) {
+        for (int64_t c = 0; c < whole; c += VL) {
+            const vec sum = vrounded(vload(g + c) * factor) + (vec){0};
+            for (int64_t u = 0; u < rows; u++)
+                for (int64_t v = 0; v < cols; v++)
+                    if (stream)
+                        vstream(x + c + u * row + v * col, sum);
+                    else
+                        vstore(x + c + u * row + v * col, sum);
+        }
+        if (tail) {
+            const vec sum = vrounded(vload_tail(g + whole, tail) * factor) + (vec){0};
+            for (int64_t u = 0; u < rows; u++)
+                for (int64_t v = 0; v < cols; v++)
+                    vstore_tail(x + whole + u * row + v * col, sum, tail);
+        }
+    }
+}
+
 #if FC_VECTOR_BYTES == 64
 /* Lanes of a vector as columns of `channels`: the channel and the column of each */
 typedef struct {
@@ -330,13 +357,13 @@ INLINE void N(max_place_runs)(const fc_pool_grad_task *p, const N(max_run) * run
 }
 #endif
 
-INLINE void N(max_grad_apart)(const fc_pool_grad_task *p_, const int stream)
+INLINE void N(grad_apart)(const fc_pool_grad_task *p_, const int mean, const int stream)
 {
     const fc_pool_grad_task own = *p_, *p = &own; /* out of reach of the stores */
     const fc_span *cols = p->col_windows + p->first_j;
     int64_t v0, v1, next = 1;
 #if FC_VECTOR_BYTES == 64
-    const int runs = 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
+    const int runs = !mean && 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
     const N(max_run) run = runs ? N(max_run_of)(p->channels) : (N(max_run)){0};
 #endif
     const fc_span *last = cols + p->windows_j - 1;
@@ -354,9 +381,14 @@ INLINE void N(max_grad_apart)(const fc_pool_grad_task *p_, const int stream)
             T *x = (T *)p->grad_x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
                    (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
             const T *g = (const T *)p->grad_y + i * p->grad_y_row + j * p->grad_y_col;
+            const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
+            if (mean) {
+                const T share = N(mean_share)(p, p->first_i + i, p->first_j + j);
+                N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0, stream);
+                continue;
+            }
             const uint8_t *code = p->code + i * p->code_row + j * p->code_col;
             const int64_t tap = (r->tap + u0) * p->kernel_w + q->tap + v0;
-            const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
 #if FC_VECTOR_BYTES == 64
             if (runs && (v1 - v0) * p->channels <= VL) {
                 N(max_place_runs)(p, &run, g, code, next, x, step, tap, u1 - u0, v1 - v0);
@@ -392,6 +424,23 @@ static void N(max_scatter_plane)(const fc_pool_grad_task *p)
     }
 }
 
+/* Windows that do not overlap, after zeros for what is in none */
+INLINE void N(pool_grad_apart)(const fc_pool_grad_task *p, const int mean)
+{
+    for (int64_t c = 0; p->gaps && c < p->channels; c += VL) {
+        if (c + VL <= p->channels)
+            N(scatter_zero)(p, c, 0);
+        else
+            N(scatter_zero)(p, c, (int)(p->channels - c));
+    }
+    if (p->stream && !p->gaps) {
+        N(grad_apart)(p, mean, 1);
+        vfence();
+    } else {
+        N(grad_apart)(p, mean, 0);
+    }
+}
+
 static void N(pool_max_grad)(const fc_pool_grad_task *p)
 {
     if (p->channels == 1) {
@@ -399,18 +448,7 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
         return;
     }
     if (p->apart) {
-        for (int64_t c = 0; p->gaps && c < p->channels; c += VL) {
-            if (c + VL <= p->channels)
-                N(scatter_zero)(p, c, 0);
-            else
-                N(scatter_zero)(p, c, (int)(p->channels - c));
-        }
-        if (p->stream && !p->gaps) {
-            N(max_grad_apart)(p, 1);
-            vfence();
-        } else {
-            N(max_grad_apart)(p, 0);
-        }
+        N(pool_grad_apart)(p, 0);
         return;
     }
     if (p->channels >= FC_STREAMS * VL) {
