@@ -132,9 +132,8 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         N(pool_grad)(p, 1);
         return;
     }
-    int64_t c = 0;
-    for (; c + VL <= p->channels; c += VL)
-        N(scatter_block)(p, c, 1, 0);
-    if (c < p->channels)
-        N(scatter_block)(p, c, 1, (int)(p->channels - c));
+    if (p->channels < VL)
+        N(mean_grad_few)(p, (int)p->channels);
+    else
+        N(mean_grad_few)(p, 0);
 }
