@@ -576,7 +576,8 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
 #else
 #define FC_SPREAD_KERNELS
 #endif
-static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at), FC_ALTERNATING FC_SPREAD_KERNELS};
+static const fc_depthwise_kernels N(depthwise_table) = {
+    .rows = N(depthwise_rows), .at = N(depthwise_at), FC_ALTERNATING FC_SPREAD_KERNELS};
 #undef FC_SPREAD_KERNELS
 #undef FC_ALTERNATING
 #undef FC_TILE

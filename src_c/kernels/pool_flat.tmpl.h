@@ -124,16 +124,10 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         return;
     }
 #endif
-    if (p->apart && p->channels > 1) {
-        N(pool_grad_apart)(p, 1);
-        return;
-    }
-    if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
+    if (p->stream)
         N(pool_grad)(p, 1);
-        return;
-    }
-    if (p->channels < VL)
-        N(mean_grad_few)(p, (int)p->channels);
+    else if (p->apart)
+        N(pool_grad_apart)(p, 1);
     else
-        N(mean_grad_few)(p, 0);
+        N(mean_grad_gather)(p);
 }

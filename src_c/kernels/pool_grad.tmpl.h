@@ -1,9 +1,9 @@
 /* pool_grad.tmpl.h: gradients of pooling by window; included by pool.tmpl.h.
  *
- * Averages, and maxima of many channels: gathered, each grad_x written once. Maxima of few vectors of channels (a tile, or
- * an image of few channels; the block is in cache then): grad_x = 0, and each window adds to its taps, which has no loop
- * per position. Both add in ascending order of the windows, to the same bits. Windows that do not overlap write their
- * taps. */
+ * Averages, and maxima of many channels: gathered, each grad_x written once. Maxima of few vectors of channels (a
+ * tile, or an image of few channels; the block is in cache then): grad_x = 0, and each window adds to its taps, which
+ * has no loop per position. Both add in ascending order of the windows, to the same bits. Windows that do not overlap
+ * write their taps. */
 /* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each
  * counted where its code names this position */
 INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
@@ -171,7 +171,7 @@ static void N(mean_grad_plane)(const fc_pool_grad_task *p)
     }
 }
 
-/* ---- average of few vectors of channels ------------------------------------------------------------------------------
+/* ---- average of channels that are neighbours, not past the caches --------------------------------------------------
  * A position's windows are looked up once for all its channels. The last vector moves back over sums that are there
  * already; `tail`: of fewer channels than a vector. */
 typedef struct {
@@ -216,7 +216,16 @@ INLINE fc_cover N(even_windows)(const fc_span *windows, int64_t count)
     return (fc_cover){first, end - first};
 }
 
-INLINE void N(mean_grad_few)(const fc_pool_grad_task *p_, const int tail)
+static __attribute__((noinline)) void N(mean_sums_any)(const fc_pool_grad_task *p, const N(mean_windows) * w, T *x,
+                                                       int64_t rows, int64_t cols, int is_even)
+{
+    if (p->channels < VL)
+        N(mean_sums)(p, w, x, rows, cols, is_even, (int)p->channels);
+    else
+        N(mean_sums)(p, w, x, rows, cols, is_even, 0);
+}
+
+static __attribute__((noinline)) void N(mean_grad_gather)(const fc_pool_grad_task *p_)
 {
     const fc_pool_grad_task own = *p_, *p = &own; /* out of reach of the stores */
     fc_cover even = N(even_windows)(p->col_windows + p->first_j, p->windows_j);
@@ -226,23 +235,24 @@ INLINE void N(mean_grad_few)(const fc_pool_grad_task *p_, const int tail)
         const fc_span *windows = p->row_windows + row.first;
         const T *g = (const T *)p->grad_y + (row.first - p->first_i) * p->grad_y_row;
         T *x = (T *)p->grad_x + h * p->grad_x_row;
-        const int even_rows = row.count > 0 && N(even_windows)(windows, row.count).count == row.count;
+        const int even_rows = row.count > 0 && even.count > 0 && N(even_windows)(windows, row.count).count == row.count;
         N(mean_windows) now = {.i = row.first, .share = even_rows ? N(mean_share)(p, row.first, even.first) : 0};
         for (int64_t w = 0; w < p->n_cols; w++, x += p->grad_x_col) {
             const fc_cover col = p->cols[w];
+            const int is_even =
+                even_rows && col.first >= even.first && col.first + col.count <= even.first + even.count;
+            const int64_t most = is_even && p->channels >= VL ? 2 : 0;
             now.j = col.first, now.g = g + (col.first - p->first_j) * p->grad_y_col;
-            if (!even_rows || col.first < even.first || col.first + col.count > even.first + even.count)
-                N(mean_sums)(p, &now, x, row.count, col.count, 0, tail);
+            if (row.count > most || col.count > most || col.count == 0)
+                N(mean_sums_any)(p, &now, x, row.count, col.count, is_even);
             else if (row.count == 1 && col.count == 1)
-                N(mean_sums)(p, &now, x, 1, 1, 1, tail);
-            else if (row.count == 1 && col.count == 2)
-                N(mean_sums)(p, &now, x, 1, 2, 1, tail);
-            else if (row.count == 2 && col.count == 1)
-                N(mean_sums)(p, &now, x, 2, 1, 1, tail);
-            else if (row.count == 2 && col.count == 2)
-                N(mean_sums)(p, &now, x, 2, 2, 1, tail);
+                N(mean_sums)(p, &now, x, 1, 1, 1, 0);
+            else if (row.count == 1)
+                N(mean_sums)(p, &now, x, 1, 2, 1, 0);
+            else if (col.count == 1)
+                N(mean_sums)(p, &now, x, 2, 1, 1, 0);
             else
-                N(mean_sums)(p, &now, x, row.count, col.count, 1, tail);
+                N(mean_sums)(p, &now, x, 2, 2, 1, 0);
         }
     }
 }
@@ -340,7 +350,7 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
 
 /* A row of whole windows alike that get `share` of their gradient at each position */
 INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
-                          const int64_t rows, const int64_t cols, const int stream)
+                          int64_t rows, int64_t cols)
 {
     const int64_t whole = p->channels / VL * VL, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
     const int64_t g_col = p->grad_y_col;
@@ -351,10 +361,7 @@ INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64
             const vec sum = vrounded(vload(g + c) * factor) + (vec){0};
             for (int64_t u = 0; u < rows; u++)
                 for (int64_t v = 0; v < cols; v++)
-                    if (stream)
-                        vstream(x + c + u * row + v * col, sum);
-                    else
-                        vstore(x + c + u * row + v * col, sum);
+                    vstore(x + c + u * row + v * col, sum);
         }
         if (tail) {
             const vec sum = vrounded(vload_tail(g + whole, tail) * factor) + (vec){0};
@@ -436,7 +443,7 @@ INLINE void N(grad_apart)(const fc_pool_grad_task *p_, const int mean, const int
             const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
             if (mean) {
                 const T share = N(mean_share)(p, p->first_i + i, p->first_j + j);
-                N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0, stream);
+                N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0);
                 continue;
             }
             const uint8_t *code = p->code + i * p->code_row + j * p->code_col;
@@ -485,7 +492,7 @@ INLINE void N(pool_grad_apart)(const fc_pool_grad_task *p, const int mean)
         else
             N(scatter_zero)(p, c, (int)(p->channels - c));
     }
-    if (p->stream && !p->gaps) {
+    if (!mean && p->stream && !p->gaps) {
         N(grad_apart)(p, mean, 1);
         vfence();
     } else {
