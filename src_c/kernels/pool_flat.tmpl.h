@@ -124,10 +124,10 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         return;
     }
 #endif
-    if (p->stream)
-        N(pool_grad)(p, 1);
-    else if (p->apart)
+    if (p->apart && !p->stream)
         N(pool_grad_apart)(p, 1);
+    else if (p->channels >= FC_STREAMS * VL || p->stream)
+        N(pool_grad)(p, 1);
     else
         N(mean_grad_gather)(p);
 }

@@ -171,7 +171,7 @@ static void N(mean_grad_plane)(const fc_pool_grad_task *p)
     }
 }
 
-/* ---- average of channels that are neighbours, not past the caches --------------------------------------------------
+/* ---- average of few vectors of channels ----------------------------------------------------------------------------
  * A position's windows are looked up once for all its channels. The last vector moves back over sums that are there
  * already; `tail`: of fewer channels than a vector. */
 typedef struct {
