@@ -131,6 +131,16 @@ CASES = {
         (16, 1, 7, 3),
         {"groups": 16, "padding": (3, 1)},
     ),
+    "depthwise strided, even rows": (
+        (2, 33, 7, 50),
+        (33, 1, 3, 3),
+        {"groups": 33, "stride": 2, "padding": 1},
+    ),
+    "depthwise strided, odd rows": (
+        (1, 70, 34, 47),
+        (70, 1, 3, 3),
+        {"groups": 70, "stride": 2, "padding": 1},
+    ),
     "depthwise long rows": ((1, 18, 2, 601), (18, 1, 2, 3), {"groups": 18, "padding": 1}),
     "few outputs, many inputs": ((2, 70, 6, 9), (3, 70, 3, 3), {"padding": 1}),
     "few outputs, many pixels": ((1, 33, 30, 31), (2, 33, 3, 2), {"padding": 1, "stride": (1, 2)}),

@@ -224,7 +224,7 @@ def test_indices_of_windows_that_tile(window, channels, dtype):
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("channels", range(1, 18))
+@pytest.mark.parametrize("channels", [*range(1, 18), 32, 37, 70])
 @pytest.mark.parametrize(
     "window",
     [  # kernel, stride, padding, sizes
@@ -238,8 +238,9 @@ def test_indices_of_windows_that_tile(window, channels, dtype):
         ((4, 1), 1, (2, 0), (700, 5)),
     ],
 )
-def test_average_gradients_of_few_channels(window, channels):
-    """Rows of few channels are streams of lanes; planes add in the same order."""
+def test_average_gradients_in_both_formats(window, channels):
+    """Rows of few channels are streams of lanes, windows apart are placed; planes add in the same
+    order."""
     *arguments, sizes = window
     rng = np.random.default_rng(channels)
     shape = (2, channels, *sizes)

@@ -310,6 +310,88 @@ static void N(depthwise_rows)(const fc_depthwise *d)
     }
 }
 
+#if FC_PAIRS && FC_F32
+/* Row r of the outputs of d[0], of one tap, and d[1], of two: a column serves both. t: of d[1] */
+INLINE void N(depthwise_alternate)(const fc_depthwise *d, int64_t r, int64_t first, int64_t c, N(dw_taps) t,
+                                   const N(dw_shape) s)
+{
+    const fc_depthwise_row *one = d[0].rows + r, *two = d[1].rows + r;
+    const int64_t weights = c / FC_DEPTHWISE_ALIGN * d->weight_block + c % FC_DEPTHWISE_ALIGN;
+    const T *w = (const T *)one->weights + weights;
+    t.w += weights;
+    t.x += c * (int64_t)sizeof(T);
+    vec acc[2][FC_PX];
+    FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[0][i] = acc[1][i] = (vec){0};
+    for (int64_t u = one->taps; u > 0; u--) {
+        const vec weight[] = {vload(w), vload(t.w), vload(t.w + FC_DEPTHWISE_ALIGN)};
+        const char *x = t.x;
+        FC_UNROLL for (int k = 0; k < s.pixels + 1; k++)
+        {
+            if (k && k % 3 == 0) {
+                x += t.pitch3;
+                FC_OPAQUE(x);
+            }
+            const vec a = vrounded(vload((const T *)(x + k % 3 * t.pitch)));
+            if (k < s.pixels) {
+                acc[0][k] = vmuladd(weight[0], a, acc[0][k]);
+                acc[1][k] = vmuladd(weight[1], a, acc[1][k]);
+            }
+            if (k > 0)
+                acc[1][k - 1] = vmuladd(weight[2], a, acc[1][k - 1]);
+        }
+        t.x += d->x_row, t.w += d->weight_row, w += d->weight_row;
+    }
+    const int64_t y = (first * d->y_pixel + c) * (int64_t)sizeof(T);
+    N(depthwise_store)(d, (char *)one->y + y, s.pixels, s, acc[0]);
+    N(depthwise_store)(d, (char *)two->y + y, s.pixels, s, acc[1]);
+}
+
+#define FC_TILE(pixels)                                                                                                \
+    static void N(depthwise_alternate_##pixels)(const fc_depthwise *d, int64_t first, int64_t begin, int64_t end)      \
+    {                                                                                                                  \
+        for (int64_t r = 0; r < d->row_count; r++) {                                                                   \
+            const N(dw_taps) t = N(depthwise_start)(d + 1, d[1].rows + r, first, 2);                                   \
+            for (int64_t c = begin; c < end; c += VL)                                                                  \
+                N(depthwise_alternate)(d, r, first, c, t, (N(dw_shape)){pixels, 2, 0, 0, VL});                         \
+        }                                                                                                              \
+    }
+FC_TILE(7)
+FC_TILE(8)
+#undef FC_TILE
+
+/* Outputs [first, first + valid) of both, channels [begin, end): together where tiles of both are whole. */
+static void N(depthwise_walk_both)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin, int64_t end)
+{
+    const int64_t whole = begin + (end - begin) / VL * VL;
+    const int together = first >= d[1].first_inner && first + valid <= d[1].end_inner && first + valid <= d[1].count;
+    if (valid >= FC_PX - 1 && together) {
+        (valid == FC_PX ? N(depthwise_alternate_8) : N(depthwise_alternate_7))(d, first, begin, whole);
+        begin = whole;
+    }
+    for (int i = 0; i < 2; i++) {
+        const int64_t left = d[i].count - first;
+        if (begin < end && left > 0)
+            N(depthwise_walk)(d + i, first, valid < left ? valid : left, begin, end);
+    }
+}
+
+static void N(depthwise_alternating)(const fc_depthwise *d)
+{
+    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
+    for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
+        const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
+        for (int64_t i = 0, first = 0; i < tiles; i++) {
+            const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
+            N(depthwise_walk_both)(d, first, valid, begin, end);
+            first += valid;
+        }
+    }
+}
+#define FC_ALTERNATING .alternating = N(depthwise_alternating),
+#else
+#define FC_ALTERNATING
+#endif
+
 /* ---- gradient of the weight ------------------------------------------------------------------------------------------
  * The sums of a row of taps, or of all 3 x 3, stay in registers while `pixels` outputs of a few rows pass by. */
 INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int taps, const N(dw_shape) s, vec *acc)
@@ -494,8 +576,10 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
 #else
 #define FC_SPREAD_KERNELS
 #endif
-static const fc_depthwise_kernels N(depthwise_table) = {.rows = N(depthwise_rows), .at = N(depthwise_at), FC_SPREAD_KERNELS};
+static const fc_depthwise_kernels N(depthwise_table) = {
+    .rows = N(depthwise_rows), .at = N(depthwise_at), FC_ALTERNATING FC_SPREAD_KERNELS};
 #undef FC_SPREAD_KERNELS
+#undef FC_ALTERNATING
 #undef FC_TILE
 #undef FC_TILES
 #undef FC_STRIDE_2

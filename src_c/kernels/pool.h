@@ -68,7 +68,7 @@ typedef struct {
     void *grad_x;
     int64_t grad_x_row, grad_x_col;
     int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
-    int apart, gaps; /* maximum: no position lies in two windows; some perhaps in none */
+    int apart, gaps; /* no position lies in two windows; some perhaps in none */
     /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step
      * positions of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose
      * windows all exist and have one area; lane_step is 1 or 2, or 0: no groups. phases[lane_step]. */

@@ -124,13 +124,10 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         return;
     }
 #endif
-    if (p->channels >= FC_STREAMS * VL || p->channels == 1) {
+    if (p->apart && !p->stream)
+        N(pool_grad_apart)(p, 1);
+    else if (p->channels >= FC_STREAMS * VL || p->stream)
         N(pool_grad)(p, 1);
-        return;
-    }
-    int64_t c = 0;
-    for (; c + VL <= p->channels; c += VL)
-        N(scatter_block)(p, c, 1, 0);
-    if (c < p->channels)
-        N(scatter_block)(p, c, 1, (int)(p->channels - c));
+    else
+        N(mean_grad_gather)(p);
 }

@@ -1,8 +1,9 @@
 /* pool_grad.tmpl.h: gradients of pooling by window; included by pool.tmpl.h.
  *
- * Many channels: gathered, each grad_x written once. Few vectors of channels (a tile, or an image of few channels; the
- * block is in cache then): grad_x = 0, and each window adds to its taps, which has no loop per position. Both add in
- * ascending order of the windows, to the same bits. Maximum windows that do not overlap write their taps. */
+ * Averages, and maxima of many channels: gathered, each grad_x written once. Maxima of few vectors of channels (a
+ * tile, or an image of few channels; the block is in cache then): grad_x = 0, and each window adds to its taps, which
+ * has no loop per position. Both add in ascending order of the windows, to the same bits. Windows that do not overlap
+ * write their taps. */
 /* grad_x of channels [c, c + streams * VL) of position (h, w): the windows that hold it in ascending order, each
  * counted where its code names this position */
 INLINE void N(max_grad_block)(const fc_pool_grad_task *p, const fc_cover *row, const fc_cover *col, int64_t c,
@@ -170,6 +171,92 @@ static void N(mean_grad_plane)(const fc_pool_grad_task *p)
     }
 }
 
+/* ---- average of few vectors of channels ----------------------------------------------------------------------------
+ * A position's windows are looked up once for all its channels. The last vector moves back over sums that are there
+ * already; `tail`: of fewer channels than a vector. */
+typedef struct {
+    const T *g; /* of the first window */
+    int64_t i, j; /* the first window */
+    T share; /* of all windows, if they have the same */
+} N(mean_windows);
+
+INLINE void N(mean_sums)(const fc_pool_grad_task *p, const N(mean_windows) * w, T *x, const int64_t rows,
+                         const int64_t cols, const int is_even, const int tail)
+{
+    T share = w->share;
+    double area = 0;
+    for (int64_t c = 0; c < p->channels; c += VL) {
+        const int64_t at = tail || c + VL <= p->channels ? c : p->channels - VL;
+        vec sum = {0};
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < cols; j++) {
+                const T *g = w->g + i * p->grad_y_row + j * p->grad_y_col + at;
+                if (!is_even) {
+                    const double now = (double)p->row_windows[w->i + i].area * (double)p->col_windows[w->j + j].area;
+                    if (now != area)
+                        area = now, share = N(mean_share)(p, w->i + i, w->j + j);
+                }
+                sum += vrounded(FC_LOAD(g) * vset1(share));
+            }
+        if (tail)
+            vstore_tail(x, sum, tail);
+        else
+            vstore(x + at, sum);
+    }
+}
+
+/* The windows [first, end) around the middle one of `count` that have its area */
+INLINE fc_cover N(even_windows)(const fc_span *windows, int64_t count)
+{
+    int64_t first = count / 2, end = first;
+    while (first > 0 && windows[first - 1].area == windows[count / 2].area)
+        first--;
+    while (end < count && windows[end].area == windows[count / 2].area)
+        end++;
+    return (fc_cover){first, end - first};
+}
+
+static __attribute__((noinline)) void N(mean_sums_any)(const fc_pool_grad_task *p, const N(mean_windows) * w, T *x,
+                                                       int64_t rows, int64_t cols, int is_even)
+{
+    if (p->channels < VL)
+        N(mean_sums)(p, w, x, rows, cols, is_even, (int)p->channels);
+    else
+        N(mean_sums)(p, w, x, rows, cols, is_even, 0);
+}
+
+static __attribute__((noinline)) void N(mean_grad_gather)(const fc_pool_grad_task *p_)
+{
+    const fc_pool_grad_task own = *p_, *p = &own; /* out of reach of the stores */
+    fc_cover even = N(even_windows)(p->col_windows + p->first_j, p->windows_j);
+    even.first += p->first_j;
+    for (int64_t h = 0; h < p->n_rows; h++) {
+        const fc_cover row = p->rows[h];
+        const fc_span *windows = p->row_windows + row.first;
+        const T *g = (const T *)p->grad_y + (row.first - p->first_i) * p->grad_y_row;
+        T *x = (T *)p->grad_x + h * p->grad_x_row;
+        const int even_rows = row.count > 0 && even.count > 0 && N(even_windows)(windows, row.count).count == row.count;
+        N(mean_windows) now = {.i = row.first, .share = even_rows ? N(mean_share)(p, row.first, even.first) : 0};
+        for (int64_t w = 0; w < p->n_cols; w++, x += p->grad_x_col) {
+            const fc_cover col = p->cols[w];
+            const int is_even =
+                even_rows && col.first >= even.first && col.first + col.count <= even.first + even.count;
+            const int64_t most = is_even && p->channels >= VL ? 2 : 0;
+            now.j = col.first, now.g = g + (col.first - p->first_j) * p->grad_y_col;
+            if (row.count > most || col.count > most || col.count == 0)
+                N(mean_sums_any)(p, &now, x, row.count, col.count, is_even);
+            else if (row.count == 1 && col.count == 1)
+                N(mean_sums)(p, &now, x, 1, 1, 1, 0);
+            else if (row.count == 1)
+                N(mean_sums)(p, &now, x, 1, 2, 1, 0);
+            else if (col.count == 1)
+                N(mean_sums)(p, &now, x, 2, 1, 1, 0);
+            else
+                N(mean_sums)(p, &now, x, 2, 2, 1, 0);
+        }
+    }
+}
+
 /* The taps [*from, *to) of a window whose positions lie in [begin, begin + count). */
 INLINE void N(taps_within)(const fc_span *span, int64_t step, int64_t begin, int64_t count, int64_t *from, int64_t *to)
 {
@@ -199,20 +286,6 @@ INLINE void N(max_spread)(T *x, int64_t row, int64_t col, vcodes code, int64_t t
         }
 }
 
-/* One window adds its share to rows x cols taps. */
-INLINE void N(mean_spread)(T *x, int64_t row, int64_t col, vec g, const int64_t rows, const int64_t cols,
-                           const int tail)
-{
-    for (int64_t u = 0; u < rows; u++)
-        for (int64_t v = 0; v < cols; v++) {
-            T *at = x + u * row + v * col;
-            if (tail)
-                vstore_tail(at, vload_tail(at, tail) + g, tail);
-            else
-                vstore(at, vload(at) + g);
-        }
-}
-
 /* grad_x = 0 for the channels [c, c + VL) or [c, c + tail) */
 INLINE void N(scatter_zero)(const fc_pool_grad_task *p, int64_t c, const int tail)
 {
@@ -226,7 +299,7 @@ INLINE void N(scatter_zero)(const fc_pool_grad_task *p, int64_t c, const int tai
         }
 }
 
-INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int mean, const int tail)
+INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int tail)
 {
     T *x = (T *)p->grad_x + c;
     N(scatter_zero)(p, c, tail);
@@ -243,17 +316,6 @@ INLINE void N(scatter_block)(const fc_pool_grad_task *p, int64_t c, const int me
             const vec g = FC_LOAD(gy);
             T *at = x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
                     (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
-            if (mean) {
-                const double area = p->divisor != 0 ? p->divisor : (double)r->area * (double)q->area;
-                const vec share = vrounded(g * vset1((T)(1 / area)));
-                if (u1 - u0 == 3 && v1 - v0 == 3)
-                    N(mean_spread)(at, row, col, share, 3, 3, tail);
-                else if (u1 - u0 == 2 && v1 - v0 == 2)
-                    N(mean_spread)(at, row, col, share, 2, 2, tail);
-                else
-                    N(mean_spread)(at, row, col, share, u1 - u0, v1 - v0, tail);
-                continue;
-            }
             const vcodes code = vcodes_load(p->code + i * p->code_row + j * p->code_col + c, tail ? tail : VL);
             const int64_t tap = (r->tap + u0) * p->kernel_w + q->tap + v0;
             if (u1 - u0 == 3 && v1 - v0 == 3)
@@ -283,6 +345,30 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
         if (tail)
             N(max_spread)(x + whole, row, col, vcodes_load(code + whole, tail), tap, kernel_w,
                           vload_tail(g + whole, tail) + (vec){0}, rows, cols, tail, 1, 0);
+    }
+}
+
+/* A row of whole windows alike that get `share` of their gradient at each position */
+INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
+                          int64_t rows, int64_t cols)
+{
+    const int64_t whole = p->channels / VL * VL, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
+    const int64_t g_col = p->grad_y_col;
+    const int tail = (int)(p->channels - whole);
+    const vec factor = vset1(share);
+    for (int64_t j = 0; j < windows; j++, g += g_col, x += x_step) {
+        for (int64_t c = 0; c < whole; c += VL) {
+            const vec sum = vrounded(vload(g + c) * factor) + (vec){0};
+            for (int64_t u = 0; u < rows; u++)
+                for (int64_t v = 0; v < cols; v++)
+                    vstore(x + c + u * row + v * col, sum);
+        }
+        if (tail) {
+            const vec sum = vrounded(vload_tail(g + whole, tail) * factor) + (vec){0};
+            for (int64_t u = 0; u < rows; u++)
+                for (int64_t v = 0; v < cols; v++)
+                    vstore_tail(x + whole + u * row + v * col, sum, tail);
+        }
     }
 }
 
@@ -330,13 +416,13 @@ INLINE void N(max_place_runs)(const fc_pool_grad_task *p, const N(max_run) * run
 }
 #endif
 
-INLINE void N(max_grad_apart)(const fc_pool_grad_task *p_, const int stream)
+INLINE void N(grad_apart)(const fc_pool_grad_task *p_, const int mean, const int stream)
 {
     const fc_pool_grad_task own = *p_, *p = &own; /* out of reach of the stores */
     const fc_span *cols = p->col_windows + p->first_j;
     int64_t v0, v1, next = 1;
 #if FC_VECTOR_BYTES == 64
-    const int runs = 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
+    const int runs = !mean && 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
     const N(max_run) run = runs ? N(max_run_of)(p->channels) : (N(max_run)){0};
 #endif
     const fc_span *last = cols + p->windows_j - 1;
@@ -354,9 +440,14 @@ INLINE void N(max_grad_apart)(const fc_pool_grad_task *p_, const int stream)
             T *x = (T *)p->grad_x + (r->begin + u0 * p->step_h - p->top) * p->grad_x_row +
                    (q->begin + v0 * p->step_w - p->left) * p->grad_x_col;
             const T *g = (const T *)p->grad_y + i * p->grad_y_row + j * p->grad_y_col;
+            const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
+            if (mean) {
+                const T share = N(mean_share)(p, p->first_i + i, p->first_j + j);
+                N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0);
+                continue;
+            }
             const uint8_t *code = p->code + i * p->code_row + j * p->code_col;
             const int64_t tap = (r->tap + u0) * p->kernel_w + q->tap + v0;
-            const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
 #if FC_VECTOR_BYTES == 64
             if (runs && (v1 - v0) * p->channels <= VL) {
                 N(max_place_runs)(p, &run, g, code, next, x, step, tap, u1 - u0, v1 - v0);
@@ -392,6 +483,23 @@ static void N(max_scatter_plane)(const fc_pool_grad_task *p)
     }
 }
 
+/* Windows that do not overlap, after zeros for what is in none */
+INLINE void N(pool_grad_apart)(const fc_pool_grad_task *p, const int mean)
+{
+    for (int64_t c = 0; p->gaps && c < p->channels; c += VL) {
+        if (c + VL <= p->channels)
+            N(scatter_zero)(p, c, 0);
+        else
+            N(scatter_zero)(p, c, (int)(p->channels - c));
+    }
+    if (!mean && p->stream && !p->gaps) {
+        N(grad_apart)(p, mean, 1);
+        vfence();
+    } else {
+        N(grad_apart)(p, mean, 0);
+    }
+}
+
 static void N(pool_max_grad)(const fc_pool_grad_task *p)
 {
     if (p->channels == 1) {
@@ -399,18 +507,7 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
         return;
     }
     if (p->apart) {
-        for (int64_t c = 0; p->gaps && c < p->channels; c += VL) {
-            if (c + VL <= p->channels)
-                N(scatter_zero)(p, c, 0);
-            else
-                N(scatter_zero)(p, c, (int)(p->channels - c));
-        }
-        if (p->stream && !p->gaps) {
-            N(max_grad_apart)(p, 1);
-            vfence();
-        } else {
-            N(max_grad_apart)(p, 0);
-        }
+        N(pool_grad_apart)(p, 0);
         return;
     }
     if (p->channels >= FC_STREAMS * VL) {
@@ -419,7 +516,7 @@ static void N(pool_max_grad)(const fc_pool_grad_task *p)
     }
     int64_t c = 0;
     for (; c + VL <= p->channels; c += VL)
-        N(scatter_block)(p, c, 0, 0);
+        N(scatter_block)(p, c, 0);
     if (c < p->channels)
-        N(scatter_block)(p, c, 0, (int)(p->channels - c));
+        N(scatter_block)(p, c, (int)(p->channels - c));
 }

@@ -323,26 +323,54 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
                               .taps = u.end - u.first};
 }
 
+/* From a phase along the row to the next one. */
+static void shift_rows(const plan *s, int64_t phase, int64_t pixel, fc_depthwise_row *rows, int64_t count)
+{
+    const int64_t item = (int64_t)s->p->item;
+    for (int64_t r = 0; r < count; r++) {
+        rows[r].y = (char *)rows[r].y + pixel * item;
+        rows[r].residual = fc_at(rows[r].residual, s->p->residual.stride_w, s->p->item);
+        if (!s->w.shared)
+            rows[r].weights =
+                (const char *)rows[r].weights + s->p->in_channels * s->w.phases[phase].taps * FC_DEPTHWISE_ALIGN * item;
+    }
+}
+
+/* Whether the outputs of a row are those of fc_depthwise_kernels.alternating: in the gradient of the input of 3 taps
+ * with stride 2 and padding of 1. */
+static int is_alternating(const plan *s)
+{
+    const fc_phase *f = s->w.phases;
+    return s->p->k->depthwise->alternating && !fc_depthwise_is_spread(s->p) && !fc_has_epilogue(s->p) &&
+           s->w.count == 2 && !s->w.shared && f[0].taps == 1 && f[1].taps == 2 && f[1].dilation == 1 &&
+           f[0].pad == f[1].pad;
+}
+
 /* All phases of the block's rows [first, first + count). */
 static void run_rows(const plan *s, const block *b, fc_depthwise *d, int64_t first, int64_t count, const char *strip,
                      const char *tile, fc_depthwise_group *groups)
 {
-    const int64_t item = (int64_t)s->p->item, pixel = d->y_pixel / s->w.count;
+    const int64_t pixel = d->y_pixel / s->w.count;
     fc_depthwise_row rows[CALL_ROWS];
     d->rows = rows, d->row_count = count;
     for (int64_t i = 0; i < count; i++)
         rows[i] = row_at(s, b, first + i, strip, tile);
+    if (is_alternating(s)) {
+        fc_depthwise_row odd_rows[CALL_ROWS];
+        fc_depthwise both[] = {*d, *d};
+        memcpy(odd_rows, rows, (size_t)count * sizeof rows[0]);
+        shift_rows(s, 0, pixel, odd_rows, count);
+        both[1].rows = odd_rows;
+        set_phase(s, b, 0, &both[0], groups);
+        set_phase(s, b, 1, &both[1], groups + 1);
+        s->p->k->depthwise->alternating(both);
+        return;
+    }
     for (int64_t i = 0; i < s->w.count; i++) {
         set_phase(s, b, i, d, groups);
         if (d->count > 0)
             (fc_depthwise_is_spread(s->p) ? s->p->k->depthwise->spread_rows : s->p->k->depthwise->rows)(d);
-        for (int64_t r = 0; r < count; r++) {
-            rows[r].y = (char *)rows[r].y + pixel * item;
-            rows[r].residual = fc_at(rows[r].residual, s->p->residual.stride_w, s->p->item);
-            if (!s->w.shared)
-                rows[r].weights =
-                    (const char *)rows[r].weights + s->p->in_channels * s->w.phases[i].taps * FC_DEPTHWISE_ALIGN * item;
-        }
+        shift_rows(s, i, pixel, rows, count);
     }
 }
 

@@ -489,7 +489,8 @@ static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *gr
                                     .step_w = w.dilation,
                                     .divisor = (double)pool->divisor,
                                     .phases = phases,
-                                    .apart = is_apart(&h) && is_apart(&w),
+                                    .apart = is_regular(pool->adaptive, in_h, out_h) && is_apart(&h) &&
+                                             is_regular(pool->adaptive, in_w, out_w) && is_apart(&w),
                                     .gaps = !is_tiled(&h, in_h, out_h) || !is_tiled(&w, in_w, out_w),
                                     .stream = streams(&call)};
     for (int64_t c = 0; c < call.lane_step; c++)
