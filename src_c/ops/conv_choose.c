@@ -322,9 +322,12 @@ static int phases_pay(const fc_problem *p)
            phases_cost(p, 0) < least_cost(p) * 0.9;
 }
 
+/* Against the products alone: both write y. */
 static int strassen_pays(const fc_problem *p)
 {
-    return fc_conv_strassen_serves(p) && fc_conv_strassen_cost(p) <= direct_cost(p) * 0.95;
+    return fc_conv_strassen_serves(p) &&
+           fc_conv_strassen_cost(p) <= 0.95 * direct_products(p) * (double)p->in_channels *
+                                           (double)(p->out_channels / p->k->vector_lanes);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------*/

