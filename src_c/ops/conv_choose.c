@@ -117,14 +117,13 @@ static const fc_method whole = {FC_BY_WHOLE,
                                 fc_packed_direct,
                                 fc_pack_whole};
 
-static const fc_method strassen = {
-    FC_BY_STRASSEN,
-    "strassen",
-    "one tap, many pixels and channels: seven products of halves instead of eight",
-    fc_conv_strassen,
-    fc_conv_strassen_scratch,
-    fc_packed_direct,
-    fc_pack_direct};
+static const fc_method strassen = {FC_BY_STRASSEN,
+                                   "strassen",
+                                   "one tap, many pixels and channels: seven products of halves instead of eight",
+                                   fc_conv_strassen,
+                                   fc_conv_strassen_scratch,
+                                   fc_packed_direct,
+                                   fc_pack_direct};
 
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
@@ -325,9 +324,9 @@ static int phases_pay(const fc_problem *p)
 /* Against the products alone: both write y. */
 static int strassen_pays(const fc_problem *p)
 {
-    return fc_conv_strassen_serves(p) &&
-           fc_conv_strassen_cost(p) <= 0.95 * direct_products(p) * (double)p->in_channels *
-                                           (double)(p->out_channels / p->k->vector_lanes);
+    return fc_conv_strassen_serves(p) && fc_conv_strassen_cost(p) <= 0.95 * direct_products(p) *
+                                                                         (double)p->in_channels *
+                                                                         (double)(p->out_channels / p->k->vector_lanes);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------*/

@@ -68,7 +68,8 @@ double fc_conv_strassen_cost(const fc_problem *p)
 {
     enum { INPUT_SUMS = 12, WEIGHT_SUMS = 10, TILES = 20, BLOCK = 224 };
     const int64_t rows = p->k->gemm->max_rows, lanes = p->k->vector_lanes, pixels = p->y.h * p->y.w,
-                  groups = pixels / (2 * rows), halves = p->in_channels / 2 / lanes, pairs = p->out_channels / (4 * lanes);
+                  groups = pixels / (2 * rows), halves = p->in_channels / 2 / lanes,
+                  pairs = p->out_channels / (4 * lanes);
     const double product = (double)(rows * p->in_channels / 2) * (double)(p->out_channels / 2 / lanes);
     return (double)groups * (7 * product + (double)(rows * halves * INPUT_SUMS) +
                              (double)(2 * rows * pairs * TILES * fc_ceil_div(p->in_channels, CHUNK))) +
@@ -115,12 +116,12 @@ static void share_out(plan *s)
         bytes_of(s, s->sum_group + 2 * s->rows * ((s->copies ? 0 : s->chunk) + (s->y_in_place ? 0 : y)));
     s->blocks = fc_ceil_div(s->groups, fc_max(LEAST_GROUPS, fc_l2_bytes() / 2 / group));
     s->parts = 1;
-    if (p->y.n * s->blocks % threads == 0 || p->y.n * s->blocks >= TASKS_PER_THREAD * threads)
+    const int64_t tasks = p->y.n * s->blocks, even = fc_round_up(s->blocks, threads);
+    if (tasks % threads == 0)
         return;
-    const int64_t even = fc_round_up(s->blocks, threads);
     if (s->groups >= EVEN_GROUPS * even)
         s->blocks = even;
-    else
+    else if (tasks < TASKS_PER_THREAD * threads)
         s->parts = fc_min(s->pairs, threads);
 }
 
@@ -240,7 +241,8 @@ static void set_factors(const plan *s, const block *b, int64_t g, int64_t pair, 
                *s4 = fc_at(s3, s->sum_tile, item), *copies = fc_at(s4, s->sum_tile, item);
     const char *t1 = b->weights, *t2 = fc_at(t1, half * s->panel, item), *t3 = fc_at(t2, half * s->panel, item),
                *t4 = fc_at(t3, half * s->panel, item);
-    const char *a11 = s->copies ? copies : a, *a12 = s->copies ? fc_at(copies, s->sum_tile, item) : fc_at(a, half, item),
+    const char *a11 = s->copies ? copies : a,
+               *a12 = s->copies ? fc_at(copies, s->sum_tile, item) : fc_at(a, half, item),
                *a22 = s->copies ? fc_at(copies, 2 * s->sum_tile, item) : fc_at(a, tile + half, item);
     f[0] = (fc_factors){a11, weights_at(s, 2 * pair, c0), NULL, row, 0};
     f[1] = (fc_factors){a12, weights_at(s, 2 * pair, c0 + half), NULL, row, 0};
@@ -252,40 +254,44 @@ static void set_factors(const plan *s, const block *b, int64_t g, int64_t pair, 
     f[7] = (fc_factors){a22, t4, NULL, row, 0};
 }
 
-/* What comes into the second-level cache meanwhile. The first four products fetch the rows of y that the next group
- * writes, a line of each. The others, `half` lines at a time, fetch the weights of the next pair, and during the last
- * pair the next chunk of x or that of the next block, a line of so many pixels after the other. */
-static void set_ahead(const plan *s, const block *b, int64_t g, int64_t pair, const char *y, int64_t c0,
-                      int64_t channels, fc_factors *f)
+/* What comes into the second-level cache meanwhile, `half` lines with each product. First, from `rows` on, what the next
+ * group writes, or in turn with it adds: a line of each pixel by each of four products. Then the weights of the next
+ * pair, and during the last pair the next chunk of x or that of the next block, a line of so many pixels after the
+ * other. */
+static void set_ahead(const plan *s, const block *b, int64_t g, int64_t pair, const char *rows, int64_t row_pitch,
+                      int64_t c0, int64_t channels, fc_factors *f)
 {
+    static const int8_t order[2][FC_STRASSEN_PRODUCTS] = {{0, 1, 2, 3, 4, 5, 6, 7}, {0, 1, 4, 5, 6, 7, 2, 3}};
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, lanes = LINE / item, half = channels / 2;
-    const int last = pair + 1 == b->end, done = c0 + channels == p->in_channels;
-    for (int i = 0; i < 4; i++)
-        f[i].ahead = y + i * LINE, f[i].ahead_step = s->y_pitch;
-    const int64_t panel_slots = 2 * s->panel / lanes; /* of a panel's channels * panel elements */
+    const int last = pair + 1 == b->end, done = c0 + channels == p->in_channels, adds = p->residual.data != NULL;
+    const int64_t slots = adds ? 2 : 4, panel_slots = 2 * s->panel / lanes, next = last ? b->pair : pair + 1,
+                  next_c = !last  ? c0
+                           : done ? 0
+                                  : c0 + channels,
+                  runs = fc_ceil_div(b->pixels, half);
     const char *x = view_at(s, b, &s->x, done ? 0 : c0 + channels) + (done ? b->pixels * s->x_pitch * item : 0);
-    for (int i = 4; i < FC_STRASSEN_PRODUCTS; i++) {
-        int64_t slot = g * 4 + i - 4;
-        if (slot < 2 * panel_slots) {
-            const int64_t next = last ? b->pair : pair + 1;
-            f[i].ahead = weights_at(s, 2 * next + slot / panel_slots, last ? (done ? 0 : c0 + channels) : c0) +
-                         slot % panel_slots * half * LINE;
-            f[i].ahead_step = lanes;
-        } else if (last && s->x_in_place) {
-            const int64_t runs = fc_ceil_div(b->pixels, half); /* of pixels */
-            slot -= 2 * panel_slots;
-            f[i].ahead = x + (slot % runs * half * s->x_pitch * item + slot / runs * LINE);
-            f[i].ahead_step = s->x_pitch;
+    for (int i = 0; i < FC_STRASSEN_PRODUCTS; i++) {
+        fc_factors *to = &f[order[adds][i]];
+        const int64_t slot = g * slots + i - 4, rest = slot - 2 * panel_slots;
+        if (i < 4) {
+            to->ahead = rows + i * LINE;
+            to->ahead_step = row_pitch;
+        } else if (i < 4 + slots && rest < 0) {
+            to->ahead = weights_at(s, 2 * next + slot / panel_slots, next_c) + slot % panel_slots * half * LINE;
+            to->ahead_step = lanes;
+        } else if (i < 4 + slots && last && s->x_in_place) {
+            to->ahead = x + (rest % runs * half * s->x_pitch * item + rest / runs * LINE);
+            to->ahead_step = s->x_pitch;
         } else {
-            f[i].ahead = b->tiles;
+            to->ahead = b->tiles;
         }
     }
 }
 
 /* The pixels behind the last group. */
-static void multiply_rest(const plan *s, const block *b, int64_t pair, const fc_strassen *all, const char *x, int64_t c0,
-                          int64_t channels)
+static void multiply_rest(const plan *s, const block *b, int64_t pair, const fc_strassen *all, const char *x,
+                          int64_t c0, int64_t channels)
 {
     const size_t item = s->p->item;
     const int64_t done = b->groups * 2 * s->rows;
@@ -331,7 +337,7 @@ static void multiply_pair(const plan *s, const block *b, int64_t pair, const cha
         .stream = s->stream,
         .scale = fc_at(e->scale, column, item),
         .bias = fc_at(e->bias, column, item),
-        .residual = !p->residual.data     ? NULL
+        .residual = !p->residual.data      ? NULL
                     : s->residual_in_place ? view_at(s, b, &s->residual, column)
                                            : fc_at(b->residual, from, item),
         .residual_row = s->residual_pitch,
@@ -341,14 +347,18 @@ static void multiply_pair(const plan *s, const block *b, int64_t pair, const cha
     if (!p->k->strassen->weights(t.length, weights_at(s, 2 * pair, c0), s->panel * p->packed_column, b->weights))
         spoil(s, p->y.n);
     multiply_rest(s, b, pair, &t, x, c0, channels);
-    const int64_t group = 2 * s->rows;
+    const char *y = t.y, *residual = t.residual;
     for (int64_t g = 0; g < b->groups; g++) {
-        char *next = (char *)t.y + group * s->y_pitch * (int64_t)item;
+        const int64_t done = g * 2 * s->rows, next = g + 1 < b->groups ? done + 2 * s->rows : 0,
+                      beside = next ? 0 : 2 * s->panel; /* of the next pair */
+        const int adds = residual && g % 2;
+        t.y = (char *)(uintptr_t)fc_at(y, done * s->y_pitch, item);
+        t.residual = fc_at(residual, done * s->residual_pitch, item);
         set_factors(s, b, g, pair, x, c0, channels, t.product);
-        set_ahead(s, b, g, pair, next, c0, channels, t.product);
+        set_ahead(s, b, g, pair,
+                  fc_at(adds ? residual : y, next * (adds ? s->residual_pitch : s->y_pitch) + beside, item),
+                  adds ? s->residual_pitch : s->y_pitch, c0, channels, t.product);
         p->k->strassen->tile(&t);
-        t.y = next;
-        t.residual = fc_at(t.residual, group * s->residual_pitch, item);
     }
     if (!s->y_in_place && s->by_pair)
         move_pixels(s, b, &s->y, column, 2 * s->panel, b->y, s->y_pitch, store_window);
