@@ -1,5 +1,8 @@
 """1x1 convolution by seven products of halves: pixels left over, chunks of channels, layouts."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import ALL_FORMATS, eps, integers, same_bits, to_format
@@ -7,6 +10,10 @@ from helpers import ALL_FORMATS, eps, integers, same_bits, to_format
 import fastconv
 import fastconv.functional as F
 from fastconv import nn
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+
+import accuracy  # noqa: E402
 
 # input, outputs, stride; groups are of 28 pixels (AVX-512) and 12, panels of up to 32 outputs
 CASES = {
@@ -99,6 +106,17 @@ def test_error(name, half, rng):
     mean, largest = zip(*((np.sqrt((e**2).mean()), abs(e).max()) for e in errors), strict=True)
     assert mean[0] <= 2 * mean[1]
     assert largest[0] <= 3 * largest[1]
+
+
+@pytest.mark.parametrize("inputs", accuracy.INPUTS)
+def test_error_bound(inputs, half):
+    """The bound of docs/accuracy.md: relative to the largest values of image and weight."""
+    for channels in accuracy.MANY:
+        x, w = accuracy.one_tap(inputs, channels)
+        assert fastconv.explain_conv2d(x.shape, w.shape).algorithm == "strassen"
+        error = abs(F.conv2d(x, w) - wanted(x, w, 1)).max()
+        scale = channels * float(abs(x).max()) * float(abs(w).max())
+        assert error <= eps(np.float32) * np.sqrt(channels) * scale / 16
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -61,12 +61,12 @@ static int64_t chunk_of(const fc_problem *p)
 }
 
 /* Seven products of halves; for each vector of a sum of x 4 loads and stores (and 3 copies), of a sum of weights as
- * many, once for so many pixels of a block; for each vector of the tiles what they store, load and add between the
- * products. Measured, Zen 4: 1.09 times as fast as direct for 256 -> 1024 channels at 14x14, 1.05 for 256 -> 128 at
- * 56x56, 1.0 for 256 -> 64. */
+ * many, from the third-level cache, once for so many pixels of a block; for each vector of the tiles what they store,
+ * load and add between the products. Measured, Zen 4, one thread: 1.10 times as fast as direct for 256 -> 1024 channels
+ * at 14x14, 1.05 for 256 -> 128 at 56x56, 1.00 for 256 -> 64, 0.99 for 512 -> 2048 at 8x8. */
 double fc_conv_strassen_cost(const fc_problem *p)
 {
-    enum { INPUT_SUMS = 12, WEIGHT_SUMS = 10, TILES = 20, BLOCK = 224 };
+    enum { INPUT_SUMS = 12, WEIGHT_SUMS = 16, TILES = 20, BLOCK = 224 };
     const int64_t rows = p->k->gemm->max_rows, lanes = p->k->vector_lanes, pixels = p->y.h * p->y.w,
                   groups = pixels / (2 * rows), halves = p->in_channels / 2 / lanes,
                   pairs = p->out_channels / (4 * lanes);
