@@ -73,7 +73,7 @@ double fc_conv_strassen_cost(const fc_problem *p)
     const double product = (double)(rows * p->in_channels / 2) * (double)(p->out_channels / 2 / lanes);
     return (double)groups * (7 * product + (double)(rows * halves * INPUT_SUMS) +
                              (double)(2 * rows * pairs * TILES * fc_ceil_div(p->in_channels, CHUNK))) +
-           (double)fc_ceil_div(pixels, BLOCK) * (double)(p->in_channels * pairs * WEIGHT_SUMS) +
+           (double)fc_max(1, pixels / BLOCK) * (double)(p->in_channels * pairs * WEIGHT_SUMS) +
            (double)(pixels - groups * 2 * rows) * (double)p->in_channels * (double)(p->out_channels / lanes);
 }
 
