@@ -13,7 +13,7 @@ from fastconv import nn
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
-import accuracy  # noqa: E402
+import accuracy
 
 # input, outputs, stride; groups are of 28 pixels (AVX-512) and 12, panels of up to 32 outputs
 CASES = {
