@@ -105,6 +105,12 @@ static int64_t block_pixels(const plan *s)
     return s->pixels + (fc_ceil_div(s->groups, s->blocks) - s->groups) * 2 * s->rows;
 }
 
+/* Whether none of so many blocks is much longer than the others: 7 groups are no two blocks. */
+static int are_alike(const plan *s, int64_t blocks)
+{
+    return 16 * (fc_ceil_div(s->groups, blocks) * blocks - s->groups) <= s->groups;
+}
+
 /* Blocks whose chunk, with its sums, takes half of the second-level cache; as many for each thread, or else parts of the
  * panels, for each of which x is summed again. */
 static void share_out(plan *s)
@@ -117,11 +123,12 @@ static void share_out(plan *s)
     s->blocks = fc_ceil_div(s->groups, fc_max(LEAST_GROUPS, fc_l2_bytes() / 2 / group));
     s->parts = 1;
     const int64_t tasks = p->y.n * s->blocks, even = fc_round_up(s->blocks, threads);
-    if (tasks % threads == 0)
+    const int few = tasks < TASKS_PER_THREAD * threads;
+    if (threads == 1 || (tasks % threads == 0 && (!few || are_alike(s, s->blocks))))
         return;
-    if (s->groups >= EVEN_GROUPS * even)
+    if (s->groups >= EVEN_GROUPS * even && are_alike(s, even))
         s->blocks = even;
-    else if (tasks < TASKS_PER_THREAD * threads)
+    else if (few)
         s->parts = fc_min(s->pairs, threads);
 }
 
@@ -171,9 +178,9 @@ typedef struct {
 
 static block decode(const plan *s, int64_t task, int slot)
 {
-    const int64_t part = task % s->parts, at = task / s->parts % s->blocks;
+    const int64_t blocks = s->p->y.n * s->blocks, part = task / blocks, at = task % s->blocks; /* a thread has a part */
     const int64_t first = at * s->groups / s->blocks, end = (at + 1) * s->groups / s->blocks;
-    block b = {.n = task / s->parts / s->blocks,
+    block b = {.n = task % blocks / s->blocks,
                .first = first * 2 * s->rows,
                .groups = end - first,
                .pair = part * s->pairs / s->parts,
