@@ -13,6 +13,7 @@ import fastconv.functional as F
 CHANNELS = (1, 3, 16, 64, 256, 512)
 SHOWN = (3, 8, 16, 64, 256, 512)  # "auto" takes Winograd from 8 on
 MANY = (128, 256, 512, 1024)  # channels of 1x1, of which "auto" takes halves
+PIXELS = (7, 14, 28)  # of a gradient, along an axis
 SIZES = (8, 24)
 
 
@@ -247,6 +248,35 @@ def print_errors_of_one_tap():
             print(f"| {inputs} | {channels} | {cells} |")
 
 
+def sequential_gradient(g, x, w):
+    """The gradient of a 3x3 weight, one pixel after the other, in the arrays' precision."""
+    total = np.zeros_like(w)
+    for u, v, part in taps(x, w.shape[2:], 1):
+        pairs = zip(
+            *(a.transpose(0, 2, 3, 1).reshape(-1, a.shape[1]) for a in (g, part)), strict=True
+        )
+        for outputs, inputs in pairs:
+            total[:, :, u, v] += np.outer(outputs, inputs)
+    return total
+
+
+def print_errors_of_weight_gradients(channels=64):
+    print("| grad_y | inputs | sequential | direct 3x3 | winograd 3x3 |")
+    print("|:--|:--|--:|--:|--:|")
+    for size in PIXELS:
+        for inputs in ("normal", "after ReLU"):
+            rng = np.random.default_rng(size)
+            x = INPUTS[inputs](rng, (1, channels, size + 2, size + 2)).astype(np.float32)
+            g = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+            w = rng.standard_normal((channels, channels, 3, 3)).astype(np.float32)
+            wanted = gradients(*(a.astype(np.float64) for a in (g, x, w)), 1)[1]
+            results = [sequential_gradient(g, x, w)]
+            for algorithm in ("direct", "winograd"):
+                results.append(F.conv2d_backward(g, x, w, algorithm=algorithm)[1])
+            cells = " | ".join(relative(y, wanted) for y in results)
+            print(f"| {size} x {size} | {inputs} | {cells} |")
+
+
 def print_bounds():
     print(f"| method | result | factor | {' | '.join(INPUTS)} |")
     print("|:--|:--|--:|" + "--:|" * len(INPUTS))
@@ -263,6 +293,8 @@ def main():
     print_errors()
     print()
     print_errors_of_one_tap()
+    print()
+    print_errors_of_weight_gradients()
     print()
     print_bounds()
 

@@ -130,15 +130,15 @@ static void residue_task(void *context, int64_t a, int slot)
         atomic_store(&r->status, (int)status);
 }
 
-/* Each residue takes its own scratch, `slots` of them at a time. */
-static int can_allocate(const residues *r, int64_t count, int64_t slots)
+/* Each residue takes its own scratch, of all threads, `blocks` of them at a time. */
+static int can_allocate(const residues *r, int64_t count, int64_t blocks)
 {
     int64_t most = 0;
     for (int64_t a = 0; a < count; a++) {
         const fc_problem q = residue_problem(r->p, a);
         most = fc_max(most, r->m->scratch(&q));
     }
-    return fc_scratch_suffices(slots, (int)slots, most);
+    return fc_scratch_suffices(blocks, fc_parallel_slots(INT64_MAX), most);
 }
 
 /* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each

@@ -287,7 +287,8 @@ fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *
 
 /* Scratch bytes of one thread */
 int64_t fc_conv_direct_scratch(const fc_problem *);
-int64_t fc_conv_direct_image_scratch(const fc_problem *); /* of one image, which may be cut otherwise */
+int64_t
+fc_conv_direct_image_scratch(const fc_problem *); /* of one image, which may be cut otherwise, with its packed weight */
 int64_t fc_conv_whole_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_scratch(const fc_problem *);
 int64_t fc_conv_depthwise_flat_scratch(const fc_problem *);

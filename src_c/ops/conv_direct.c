@@ -192,6 +192,7 @@ static void share_out(plan *s)
     const int64_t tasks = taps(p) == 1 && !s->in_place && !s->kept ? threads : wanted;
     const int enough = blocks(s) >= threads && 2 * blocks(s) > tasks;
     s->parts = enough ? 1 : fc_min(s->panels, fc_ceil_div(tasks, blocks(s)));
+    s->kept = s->kept && s->parts > 1;
     s->pack_late = blocks(s) == p->groups && !p->packed;
     /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
     const int64_t others = s->count_n * s->count_w * p->groups;
@@ -560,9 +561,9 @@ static void run_block(void *context, int64_t task, int slot)
     const block b = decode(s, task);
     char *const scratch = s->threads + slot * s->thread_bytes, *strip = scratch + HEAD_BYTES,
                 *tile = strip + s->strip_bytes * (s->kept ? chunks(s) : 1);
-    int64_t *const kept = (int64_t *)scratch, at = task / s->parts;
-    const int loaded = s->kept && *kept == at;
-    *kept = at;
+    int64_t *const held = (int64_t *)scratch, at = task / s->parts; /* the block whose strips are there */
+    const int loaded = s->kept && *held == at;
+    *held = at;
     char *late = s->pack_late ? tile + s->tile_bytes : NULL;
     const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
     const int64_t row = b.columns * s->tile_pixel;
@@ -605,6 +606,7 @@ int64_t fc_conv_direct_image_scratch(const fc_problem *p)
 {
     fc_problem image = *p;
     image.x.n = image.y.n = 1;
+    image.packed = NULL; /* which a repair packs itself */
     return fc_conv_direct_scratch(&image);
 }
 

@@ -62,6 +62,8 @@ typedef struct {
     const fc_conv *c;
     const fc_view *grad_x;
     int64_t parts; /* of each phase that is shared out */
+    char *memory; /* of panels: for each slot packed_bytes for the weight, then what a phase takes */
+    int64_t packed_bytes, slot_bytes;
     atomic_int status;
 } phases;
 
@@ -194,7 +196,7 @@ static int phase_at(const fc_problem *p, const fc_conv *c, const fc_view *grad_x
     return 1;
 }
 
-/* Output channels of a problem that are whole panels. */
+/* Part `part` of `parts` of the output channels, which are whole panels each; of one group, without a residual. */
 static fc_problem part_of(const fc_problem *p, int64_t part, int64_t parts)
 {
     const int64_t item = (int64_t)p->item, count = p->out_channels / parts, k0 = part * count;
@@ -214,7 +216,7 @@ static int64_t parts_of(const fc_problem *p, const fc_conv *c, const fc_view *gr
 {
     enum { LEAST_VECTORS = 4 }; /* of a part: 2 took 3 % longer with two threads, 64 -> 128 at 56x56, Zen 4 */
     const int64_t threads = fc_parallel_slots(INT64_MAX), count = phase_count(c, grad_x);
-    if (2 * count >= fc_parallel_tasks() || c->groups > 1 ||
+    if (p->nonfinite || 2 * count >= fc_parallel_tasks() || c->groups > 1 ||
         p->out_channels % (threads * LEAST_VECTORS * p->k->vector_lanes) > 0)
         return 1;
     const fc_problem part = part_of(p, 0, threads);
@@ -280,23 +282,27 @@ static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_vie
     return most * (double)threads <= all * 1.1;
 }
 
+/* What the phase that takes most takes: for each thread, or `alone` for the only one. */
+static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
+{
+    int64_t most = 0;
+    fc_problem q;
+    fc_work_alone(alone);
+    for (int64_t i = 0; i < phase_count(c, grad_x); i++)
+        if (phase_at(p, c, grad_x, i, &q))
+            most = fc_max(most, fc_forward_scratch(&q));
+    fc_work_alone(0);
+    return most;
+}
+
 /* Each phase takes its own scratch; shared out, as many at a time as there are threads. */
 static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    const int64_t count = phase_count(c, grad_x);
-    if (count == 1)
+    if (phase_count(c, grad_x) == 1)
         return 1;
     const int shared = shares_out_phases(p, c, grad_x), slots = fc_parallel_slots(INT64_MAX);
     const fc_problem part = part_of(p, 0, shared ? parts_of(p, c, grad_x) : 1);
-    int64_t most = 0;
-    fc_problem q;
-    if (shared)
-        fc_work_alone(1);
-    for (int64_t i = 0; i < count; i++)
-        if (phase_at(&part, c, grad_x, i, &q))
-            most = fc_max(most, fc_forward_scratch(&q));
-    if (shared)
-        fc_work_alone(0);
+    const int64_t most = most_scratch(&part, c, grad_x, shared);
     char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
     const int enough = packed && fc_scratch_suffices(shared ? slots : 1, shared ? 1 : slots, most);
     fc_scratch_release(packed);
@@ -331,17 +337,40 @@ static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_vie
     return status;
 }
 
-/* All phases for the output channels of one panel, whose packed taps stay in the second-level cache. */
+/* All phases for the output channels of one panel, whose packed taps stay in the second-level cache, on one thread. */
 static void panel_task(void *context, int64_t panel, int slot)
 {
-    (void)slot;
     phases *f = context;
+    char *packed = f->memory + slot * f->slot_bytes;
     fc_problem q = part_of(f->p, panel, f->p->out_channels / (2 * f->p->k->vector_lanes));
+    q.narrow = 1;
+    fc_pack_direct(&q, packed);
+    fc_use_packed(&q, packed);
     fc_work_alone(1);
-    const fc_status status = run_packed_phases(&q, f->c, f->grad_x);
+    fc_scratch_lend(packed + f->packed_bytes, (size_t)(f->slot_bytes - f->packed_bytes));
+    const fc_status status = run_phases(&q, f->c, f->grad_x);
+    fc_scratch_lend(NULL, 0);
     fc_work_alone(0);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
+}
+
+static fc_status run_panels(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+{
+    enum { LINE = 64 };
+    const int64_t panels = p->out_channels / (2 * p->k->vector_lanes), item = (int64_t)p->item;
+    const int slots = fc_parallel_slots(panels);
+    const fc_problem panel = part_of(p, 0, panels);
+    phases f = {.p = p, .c = c, .grad_x = grad_x, .parts = 1};
+    f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, LINE);
+    f.slot_bytes = f.packed_bytes + fc_round_up(most_scratch(&panel, c, grad_x, 1), LINE);
+    f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes);
+    if (!f.memory || fill_gaps(p, c) != FC_OK)
+        atomic_store(&f.status, (int)FC_ENOMEM);
+    else
+        fc_parallel_in(slots, panels, panel_task, &f);
+    fc_scratch_release(f.memory);
+    return (fc_status)atomic_load(&f.status);
 }
 
 /* Whether kind(phase) is `wanted` for any of them. */
@@ -373,31 +402,34 @@ static int together_pays(const fc_problem *p, const fc_conv *c, const fc_view *g
     return fc_phases_grad_input_pay(p, apart);
 }
 
-static fc_status run_apart(fc_problem *p, const void *context)
+/* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where the
+ * method does not change with the number of channels: whole panels that are direct too. */
+static int by_panels_pays(const fc_problem *p, const call *a)
 {
     enum { PANEL_REREADS = 16 };
-    const call *a = context;
-    const fc_conv *c = a->c;
     const fc_view *w = a->weight, *grad_y = a->grad_y;
-    if ((fc_is_depthwise(p) || fc_is_grouped(p)) && !p->nonfinite && c->stride_h * c->stride_w > 1)
-        return fc_conv_depthwise_grad_input(p);
-    if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
-        return FC_ENOMEM;
-    const int64_t panels = fc_ceil_div(p->out_channels, 2 * p->k->vector_lanes);
-    if (c->stride_h * c->stride_w == 1 || w->h * w->w == 1 || fc_is_depthwise(p) || fc_is_grouped(p) ||
-        !some_phase(fc_takes_packed, 1, p, c, a->grad_x))
-        return run_phases(p, c, a->grad_x);
-    /* A weight much larger than the grad_y it meets is best read once: each panel runs through all phases. Only where
-     * the method does not change with the number of channels: whole panels that are direct too. */
-    const int heavy = w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS;
     fc_problem panel = *p;
     panel.out_channels = 2 * p->k->vector_lanes;
-    if (!heavy || p->out_channels % panel.out_channels > 0 || c->groups > 1 || panels < fc_parallel_slots(INT64_MAX) ||
-        some_phase(fc_is_direct, 0, p, c, a->grad_x) || some_phase(fc_is_direct, 0, &panel, c, a->grad_x))
-        return run_packed_phases(p, c, a->grad_x);
-    phases f = {.p = p, .c = c, .grad_x = a->grad_x};
-    fc_parallel(panels, panel_task, &f);
-    return (fc_status)atomic_load(&f.status);
+    return w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS && !p->nonfinite &&
+           p->out_channels % panel.out_channels == 0 && a->c->groups == 1 &&
+           p->out_channels / panel.out_channels >= fc_parallel_slots(INT64_MAX) &&
+           !some_phase(fc_is_direct, 0, p, a->c, a->grad_x) && !some_phase(fc_is_direct, 0, &panel, a->c, a->grad_x);
+}
+
+static fc_status run_apart(fc_problem *p, const void *context)
+{
+    const call *a = context;
+    const fc_conv *c = a->c;
+    const int by_channels = fc_is_depthwise(p) || fc_is_grouped(p), strides = c->stride_h * c->stride_w > 1;
+    if (by_channels && !p->nonfinite && strides)
+        return fc_conv_depthwise_grad_input(p);
+    const int packs =
+        strides && a->weight->h * a->weight->w > 1 && !by_channels && some_phase(fc_takes_packed, 1, p, c, a->grad_x);
+    if (packs && by_panels_pays(p, a))
+        return run_panels(p, c, a->grad_x);
+    if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
+        return FC_ENOMEM;
+    return packs ? run_packed_phases(p, c, a->grad_x) : run_phases(p, c, a->grad_x);
 }
 
 static fc_status run_call(fc_problem *p, const void *context)

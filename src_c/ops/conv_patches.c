@@ -283,6 +283,20 @@ static fc_status run_product(patches *a)
     return status;
 }
 
+/* Each product takes its own scratch, before anything is written: those of the last, smaller tiles may take more. */
+static int can_allocate(patches *a, int64_t images, int64_t rows)
+{
+    const fc_view *x = &a->p->x;
+    int64_t most = 0;
+    for (int i = 0; i < 4; i++) {
+        set_tile(a, i % 2 && x->n % images ? x->n % images : images, i / 2 && x->h % rows ? x->h % rows : rows);
+        fc_problem q = a->product;
+        fc_unroll_rows(&q);
+        most = fc_max(most, fc_conv_direct_scratch(&q));
+    }
+    return fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
+}
+
 fc_status fc_grad_input_patches(const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, row = p->x.w * p->y.c * taps(p) * item;
@@ -309,10 +323,8 @@ fc_status fc_grad_input_patches(const fc_problem *p)
         fc_pack_direct(&a.product, a.tile + tile + 2 * spreads);
         fc_use_packed(&a.product, a.tile + tile + 2 * spreads);
     }
-    /* enough memory for the products too, before anything is written */
-    char *block = fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_conv_direct_scratch(&a.product));
-    fc_status status = !block || (!covers_all(p) && fc_fill_zero(p) != FC_OK) ? FC_ENOMEM : FC_OK;
-    fc_scratch_release(block);
+    fc_status status =
+        !can_allocate(&a, images, rows) || (!covers_all(p) && fc_fill_zero(p) != FC_OK) ? FC_ENOMEM : FC_OK;
     for (a.n = 0; a.n < p->x.n; a.n += images)
         for (a.h = 0; a.h < p->x.h && status == FC_OK; a.h += rows) {
             set_tile(&a, fc_min(images, p->x.n - a.n), fc_min(rows, p->x.h - a.h));
