@@ -12,7 +12,6 @@ import fastconv.functional as F
 
 CHANNELS = (1, 3, 16, 64, 256, 512)
 SHOWN = (3, 8, 16, 64, 256, 512)  # "auto" takes Winograd from 8 on
-MANY = (128, 256, 512, 1024)  # channels of 1x1, of which "auto" takes halves
 PIXELS = (7, 14, 28)  # of a gradient, along an axis
 SIZES = (8, 24)
 
@@ -117,10 +116,10 @@ def is_depthwise(x, w):
 
 
 def sequential(x, w):
-    """The same sum with stride 1, one product after the other, in the arrays' precision."""
+    """The same sum of a 3x3 convolution, one product after the other, in the arrays' precision."""
     total = np.zeros_like(convolve(x, w, 1))
     for channel in range(x.shape[1]):
-        for u, v, part in taps(x[:, channel : channel + 1], w.shape[2:], 1):
+        for u, v, part in taps(x[:, channel : channel + 1], (3, 3), 1):
             total += w[:, channel, u, v][:, None, None] * part
     return total
 
@@ -229,25 +228,6 @@ def print_errors():
             print(f"| {inputs} | {channels} | {' | '.join(cells)} |")
 
 
-def one_tap(inputs, channels, outputs=256, size=16):
-    """x and w of a 1x1 convolution that runs by halves."""
-    rng = np.random.default_rng(channels)
-    x = INPUTS[inputs](rng, (1, channels, size, size)).astype(np.float32)
-    return x, rng.standard_normal((outputs, channels, 1, 1)).astype(np.float32)
-
-
-def print_errors_of_one_tap():
-    print("| inputs | channels | sequential | direct 1x1 | strassen 1x1 |")
-    print("|:--|--:|--:|--:|--:|")
-    for inputs in INPUTS:
-        for channels in MANY:
-            x, w = one_tap(inputs, channels)
-            wanted = convolve(x.astype(np.float64), w.astype(np.float64), 1)
-            results = (sequential(x, w), F.conv2d(x, w, algorithm="direct"), F.conv2d(x, w))
-            cells = " | ".join(relative(y, wanted) for y in results)
-            print(f"| {inputs} | {channels} | {cells} |")
-
-
 def sequential_gradient(g, x, w):
     """The gradient of a 3x3 weight, one pixel after the other, in the arrays' precision."""
     total = np.zeros_like(w)
@@ -291,8 +271,6 @@ def print_bounds():
 
 def main():
     print_errors()
-    print()
-    print_errors_of_one_tap()
     print()
     print_errors_of_weight_gradients()
     print()

@@ -62,8 +62,6 @@ PROBLEMS = {
     "1x1 of many pixels": ((6, 64, 19, 20), (48, 64, 1, 1), {}),
     "1x1 heavy weight": ((3, 512, 6, 7), (200, 512, 1, 1), {}),
     "1x1 heavy weight, strided": ((3, 520, 9, 9), (200, 520, 1, 1), {"stride": 2}),
-    "1x1 strassen": ((3, 192, 13, 17), (128, 192, 1, 1), {}),
-    "1x1 strassen strided": ((2, 320, 27, 35), (192, 320, 1, 1), {"stride": 2}),
     "stem": ((3, 3, 45, 47), (19, 3, 7, 7), {"stride": 2, "padding": 3}),
     "7x7 strided": ((5, 8, 40, 37), (24, 8, 7, 7), {"stride": 2, "padding": 3}),
     "11x11 strided": ((3, 3, 90, 87), (40, 3, 11, 11), {"stride": 4, "padding": 2}),

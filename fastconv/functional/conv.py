@@ -396,8 +396,7 @@ def conv2d(
         "winograd" (Lavin and Gray 2015) does fewer multiplications with a larger rounding error. It
         serves kernels of up to 16x16 and of one row or column of 2 to 64 taps with stride 1, and,
         with dilation 1, with a stride below their size: squares up to 4, lines up to 16 (up to 5
-        taps for each step of the stride, lines 10 or more); "auto" takes it where it is faster, and
-        for 1x1 one level of Strassen's method, whose error is larger too.
+        taps for each step of the stride, lines 10 or more); "auto" takes it where it is faster.
     out : ndarray, optional
         Written and returned.
 

@@ -31,7 +31,6 @@
 #include "../kernels/finite.tmpl.h"
 #include "../kernels/gemm.tmpl.h"
 #include "../kernels/linear.tmpl.h"
-#include "../kernels/strassen.tmpl.h"
 #include "../kernels/correlate.tmpl.h"
 #include "../kernels/depthwise.tmpl.h"
 #include "../kernels/dots.tmpl.h"
@@ -56,7 +55,6 @@ const fc_kernels FC_PASTE(FC_PASTE(fc_kernels, FC_ISA), FC_SUFFIX) = {
     .fence = vfence,
     .gemm = &N(gemm_table),
     .linear = &N(linear_table),
-    .strassen = FC_STRASSEN,
     .depthwise = &N(depthwise_table),
     .pixels = &N(pixels_table),
     .winograd = &N(winograd_square),

@@ -19,7 +19,6 @@
 #include "pixels.h"
 #include "pool.h"
 #include "pooled.h"
-#include "strassen.h"
 #include "taps.h"
 #include "winograd.h"
 
@@ -49,7 +48,6 @@ typedef struct {
     void (*fence)(void);
     const fc_gemm_kernels *gemm;
     const fc_linear_kernels *linear;
-    const fc_strassen_kernels *strassen; /* or NULL */
     const fc_depthwise_kernels *depthwise;
     const fc_pixels_kernels *pixels;
     const fc_winograd_kernels *winograd, *winograd_line, *winograd_small, *winograd_small_line; /* small: 2 taps */

@@ -175,10 +175,9 @@ fc_status fc_conv_forward(fc_problem *p)
         return FC_EALGORITHM;
     if (p->nonfinite)
         return fc_conv_by_regions(p);
-    const int by_products = m->kind == FC_BY_PRODUCTS || m->kind == FC_BY_STRASSEN;
-    if (p->packed && by_products && !p->packed_v) /* by fc_conv2d_prepare */
+    if (p->packed && m->kind == FC_BY_PRODUCTS && !p->packed_v) /* by fc_conv2d_prepare */
         fc_use_packed(p, p->packed);
-    if (p->packed_v && !by_products &&
+    if (p->packed_v && m->kind != FC_BY_PRODUCTS &&
         m->kind != FC_BY_WINOGRAD) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
     const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&

@@ -221,12 +221,6 @@ typedef fc_status fc_guarded(fc_problem *, const void *context);
 fc_status fc_conv_whole(const fc_problem *); /* where fc_conv_whole_serves */
 int fc_conv_whole_serves(const fc_problem *); /* one output, no padding */
 
-/* conv_strassen.c: 1x1, see there; packed as by fc_pack_direct */
-int fc_conv_strassen_serves(const fc_problem *);
-double fc_conv_strassen_cost(const fc_problem *); /* vector multiplications per image, where it serves */
-fc_status fc_conv_strassen(const fc_problem *);
-int64_t fc_conv_strassen_scratch(const fc_problem *);
-
 /* conv_phases.c: strides by Winograd, see there. gradient: of the input, x is grad_y, the geometry that of the forward
  * pass */
 int fc_conv_phases_serves(const fc_problem *, int gradient);

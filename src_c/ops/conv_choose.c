@@ -117,14 +117,6 @@ static const fc_method whole = {FC_BY_WHOLE,
                                 fc_packed_direct,
                                 fc_pack_whole};
 
-static const fc_method strassen = {FC_BY_STRASSEN,
-                                   "strassen",
-                                   "one tap, many pixels and channels: seven products of halves instead of eight",
-                                   fc_conv_strassen,
-                                   fc_conv_strassen_scratch,
-                                   fc_packed_direct,
-                                   fc_pack_direct};
-
 int fc_is_depthwise(const fc_problem *p) { return p->in_channels == 1 && p->out_channels == 1 && p->groups > 1; }
 
 /* Whole groups fill a vector of outputs, and a vector holds all inputs that they see. */
@@ -321,14 +313,6 @@ static int phases_pay(const fc_problem *p)
            phases_cost(p, 0) < least_cost(p) * 0.9;
 }
 
-/* Against the products alone: both write y. */
-static int strassen_pays(const fc_problem *p)
-{
-    return fc_conv_strassen_serves(p) && fc_conv_strassen_cost(p) <= 0.95 * direct_products(p) *
-                                                                         (double)p->in_channels *
-                                                                         (double)(p->out_channels / p->k->vector_lanes);
-}
-
 /* ---- forward ---------------------------------------------------------------------------------------------------------*/
 const fc_method *fc_choose(fc_problem *p)
 {
@@ -350,8 +334,6 @@ const fc_method *fc_choose(fc_problem *p)
         return &phases;
     if (fc_conv_whole_serves(p))
         return &whole;
-    if (p->algorithm == FC_AUTO && strassen_pays(p))
-        return &strassen;
     double cost;
     const fc_method *few = for_few_outputs(p, &cost);
     if (!few)
@@ -386,7 +368,7 @@ int fc_takes_packed(const fc_problem *problem)
 {
     fc_problem p = *problem;
     const fc_method *m = fc_choose(&p);
-    return m == &direct || m == &winograd || m == &strassen;
+    return m == &direct || m == &winograd;
 }
 
 /* ---- gradient of the input: phases of the stride, see conv_grad_input.c ----------------------------------------------*/

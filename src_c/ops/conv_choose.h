@@ -15,7 +15,6 @@ typedef enum {
     FC_BY_PHASES,
     FC_BY_PRODUCTS, /* direct */
     FC_BY_WHOLE,
-    FC_BY_STRASSEN,
 } fc_method_kind;
 
 typedef struct {
