@@ -36,7 +36,7 @@ def test_exact_weights(isa, rng, inputs, outputs, rows):
 @pytest.mark.parametrize(("inputs", "outputs"), [(700, 97), (129, 1)])
 def test_rounding(isa, rng, inputs, outputs):
     """At most 2**-11 of a weight, or 2**-24 of the largest of its row, of any magnitude."""
-    magnitude = 10.0 ** rng.uniform(-30, 30, (outputs, 1)) * 10 ** rng.uniform(-6, 0, inputs)
+    magnitude = 10.0 ** rng.uniform(-40, 36, (outputs, 1)) * 10 ** rng.uniform(-6, 0, inputs)
     weight = (rng.standard_normal((outputs, inputs)) * magnitude).astype(np.float32)
     weight[outputs // 2] *= np.float32(outputs == 1)  # a row of zeros
     model = layer(inputs, outputs, weight, bias=False)
@@ -69,6 +69,37 @@ def test_a_network(isa, rng):
     spoilt = plan(x[:4])
     assert np.isnan(spoilt[1]).all()
     assert same_bits(spoilt[[0, 2, 3]], y[[0, 2, 3]])
+
+
+def test_subnormals_of_float16(isa):
+    """Weights below 2**-14 of the largest, with float32's denormals flushed too."""
+    model = layer(1001, 1, 3e-5, bias=False)
+    model[0].weight.data[0, 0] = 1
+    x = np.ones((1, 1001), np.float32)
+    x[0, 0] = 0
+    plan = half(model, x.shape)
+    for y in (plan(x), flushed(plan, x)):
+        assert abs(y[0, 0] - 0.03) < 1000 * 2.0**-24
+
+
+def flushed(plan, x):
+    with fastconv.flush_denormals():
+        return plan(x)
+
+
+def test_only_linear_layers():
+    """Not 1x1 convolutions, nor norms, of one pixel; and none that would begin a chain."""
+    squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(64, 16, 1, rng=0), nn.ReLU())
+    norm = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(1))
+    pixel = nn.Conv2d(2, 40, 1, rng=0), nn.Conv2d(40, 40, 3, padding=2, groups=40, rng=1)
+    for model, shape in (
+        (squeeze, (1, 64, 5, 5)),
+        (norm, (2, 1)),
+        (nn.Sequential(*pixel, nn.Conv2d(40, 4, 1, rng=2)), (4, 2, 1, 1)),
+    ):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        want = fastconv.compile(model.eval(), shape)(x)
+        assert same_bits(fastconv.compile(model, shape, half_linear=True)(x), want)
 
 
 def test_memory():

@@ -39,7 +39,7 @@ def _values(node: Node) -> list[Value]:
 
 def _is_fit(step: Node, weights: Weights) -> bool:
     """A convolution whose weight is prepared, or going to be."""
-    if step.kind != "conv" or weights.shared is not None:
+    if step.kind != "conv" or weights.shared is not None or weights.half is not None:
         return False
     return weights.raw is None or bool(np.isfinite(weights.raw).all())
 

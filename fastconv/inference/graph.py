@@ -68,6 +68,7 @@ class Node:
     scale: Array | None = None  # float64, by output channel, still to be folded into the weight
     bias: Array | None = None  # float64
     geometry: Geometry = ONE_BY_ONE
+    linear: bool = False  # of a Linear layer
     lower: float = -math.inf
     upper: float = math.inf
     axes: tuple[int, ...] = ()

@@ -45,8 +45,8 @@ def compile(
     in the model, and in layers that run by Winograd's method the rest of their tiles too.
 
     The plan has copies of the weights, so that later changes of the model do not show, with one
-    exception: a Linear weight of 2**24 entries or more that meets at most 4 rows is read where it
-    is, in the model's own memory (not with `half_linear`). The model may be deleted.
+    exception: a weight of 2**24 entries or more that meets at most 4 rows in float32 is read where
+    it is, in the model's own memory. The model may be deleted.
 
     Parameters
     ----------
@@ -64,11 +64,13 @@ def compile(
         run rows by rows, so that what lies between them stays in the cache and needs no memory of
         the plan. The results are the same to the bit; False is for comparisons.
     half_linear : bool
-        Keep the weights of Linear layers that meet at most 4 rows as float16: such a layer takes
-        as long as its weights take to come from memory, half of which take half as long. A weight
-        changes by at most 2**-11 of itself or 2**-24 of the largest for its output; sums are
-        float32. Weights with NaN or infinities stay float32. While the plan is made a weight and
-        its float16 copy exist side by side.
+        Keep the weights of Linear layers on at most 4 rows, `(N, features)`, as float16, but where
+        the sum of a `Residual` is part of the step: such a layer takes as long as its weights take
+        to come from memory, half of which take half as long. A weight changes by at most 2**-11 of
+        itself or 2**-24 of the largest for its output; sums are float32, of weights scaled to at
+        most 1 for each output, so that inputs near the largest float may overflow. Weights with NaN
+        or infinities stay float32. While the plan is made a weight and its float16 copy exist side
+        by side.
 
     Returns
     -------
@@ -134,7 +136,8 @@ class Plan:
         for parameter in model.parameters() if release else ():
             empty = (0,) * max(parameter.ndim, 1)
             parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
-        # prepared weights have whole vectors of outputs: an eighth more at most, mostly
+        # prepared weights have whole vectors of outputs: an eighth more at most, mostly; of float16,
+        # half of the bytes, and where they are large, in blocks of their own
         weights = [node.weight.size for node in graph.nodes if node.weight is not None]
         given = sum(size for size in weights if size < LARGE)  # larger ones are read where they are
         pages = Pages(given * dtype.itemsize * 9 // 8)

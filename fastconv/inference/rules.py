@@ -110,7 +110,9 @@ def _linear(graph: Graph, name: str, module: nn.Linear, x: Value) -> Value | Non
         x = Value(x.shape, plain_spread(x.shape), x.buffer, pins=x.pins)
     weight = weight.reshape(len(weight), -1, 1, 1)
     bias = None if module.bias is None else module.bias.data
-    return graph.conv(name, x, shape, weight, bias, ONE_BY_ONE, module.macs(x.shape))
+    y = graph.conv(name, x, shape, weight, bias, ONE_BY_ONE, module.macs(x.shape))
+    graph.nodes[-1].linear = True
+    return y
 
 
 def _norm(

@@ -42,7 +42,8 @@ class Weights:
         weight = np.ascontiguousarray(weight, dtype)
         self.shape = weight.shape
         if self._is_few_rows():
-            self.half = half_weight(weight[:, :, 0, 0], pages) if half_linear else None
+            half = half_linear and node.linear
+            self.half = half_weight(weight[:, :, 0, 0], pages) if half else None
             if self.half is None and weight.size >= LARGE:
                 self.shared = weight
             if self.half is not None or self.shared is not None:
@@ -97,12 +98,12 @@ class Weights:
 
 
 def half_weight(weight: Array, pages: Pages) -> HalfWeight | None:
-    """`weight` (K, C) rounded to float16, its rows scaled to below 1; None if not all is finite."""
+    """`weight` (K, C) as float16, its rows scaled to at most 1; None if not all is finite."""
     outputs, inputs = weight.shape
     largest = np.maximum(weight.max(1), -weight.min(1))
     if not np.isfinite(largest).all():
         return None
-    scale = np.ldexp(np.float32(1), np.clip(np.frexp(largest)[1], -100, 127))
+    scale = np.ldexp(np.float32(1), np.clip(np.frexp(largest)[1], -126, 127))
     panels = -(-outputs // HALF_PANEL)
     packed = pages.take(panels * inputs * HALF_PANEL * 2).view(np.float16)
     packed = packed.reshape(panels, inputs, HALF_PANEL)

@@ -67,26 +67,6 @@ INLINE vec vjoin(vhalf low, vhalf high)
 /* a - 0 is a for every a, -0 included, so this is a plain broadcast */
 INLINE vec vset1(T a) { return a - (vec){0}; }
 
-/* VL numbers of 16 bits (IEEE 754 binary16), no NaN nor infinity */
-#if FC_F32
-INLINE vec vload_f16(const uint16_t *p)
-{
-#if FC_VECTOR_BYTES == 64
-    return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-#elif FC_VECTOR_BYTES == 32
-    return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-#else
-    /* Exponent and fraction where a float has them stand for 2^-112 times the number, subnormal ones included. */
-    typedef uint16_t codes __attribute__((vector_size(2 * VL)));
-    codes h;
-    memcpy(&h, p, sizeof h);
-    const ivec wide = __builtin_convertvector(h, ivec);
-    const vec magnitude = (vec)((wide & 0x7fff) << 13) * vset1(0x1p112f);
-    return (vec)((ivec)magnitude | (wide & 0x8000) << 16);
-#endif
-}
-#endif
-
 /* a, with a product in it rounded before anything is added: no fused multiply-add across this point. For sums that two
  * loops of different shape must form to the same bits. */
 #define vrounded N(vrounded)
@@ -156,6 +136,28 @@ INLINE void vfetch(const T *p) { __builtin_prefetch((const char *)p + 4096); }
 
 /* mask is all ones or all zeros per lane (what a comparison gives): mask ? a : b */
 INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+/* VL numbers of 16 bits (IEEE 754 binary16), no NaN nor infinity */
+#if FC_F32
+INLINE vec vload_f16(const uint16_t *p)
+{
+#if FC_VECTOR_BYTES == 64
+    return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif FC_VECTOR_BYTES == 32
+    return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#else
+    /* Exponent and fraction go where a float has them, and the bias grows by 112; a subnormal number, of exponent 0, has a
+     * leading 0 where a float has a 1, which is 2^-14. No product: flushed denormals would be lost. */
+    typedef uint16_t codes __attribute__((vector_size(2 * VL)));
+    codes h;
+    memcpy(&h, p, sizeof h);
+    const ivec wide = __builtin_convertvector(h, ivec), bits = ((wide & 0x7fff) << 13) + (112 << 23);
+    const vec subnormal = (vec)(bits + (1 << 23)) - vset1(0x1p-14f);
+    const vec magnitude = vselect((wide & 0x7c00) == 0, subnormal, (vec)bits);
+    return (vec)((ivec)magnitude | (wide & 0x8000) << 16);
+#endif
+}
+#endif
+
 /* NaN passes through: the x86 maximum returns its second operand when one is NaN, a comparison with NaN is false. */
 INLINE vec vclamp(vec a, vec lower, vec upper)
 {

@@ -36,7 +36,7 @@ typedef struct {
 } fc_f16_product;
 
 typedef struct {
-    int max_rows; /* of `runs` */
+    int max_rows; /* of `runs` and `f16` */
     void (*runs)(const fc_thin_product *); /* w(k, c) = w[k * w_row + c] */
     void (*rows)(const fc_thin_product *); /* w(k, c) = w[c * w_row + k] */
     void (*f16)(const fc_f16_product *); /* of float alone */
