@@ -136,8 +136,8 @@ class Plan:
         for parameter in model.parameters() if release else ():
             empty = (0,) * max(parameter.ndim, 1)
             parameter.data, parameter.grad = np.empty(empty, parameter.dtype), None
-        # prepared weights have whole vectors of outputs: an eighth more at most, mostly; of float16,
-        # half of the bytes, and where they are large, in blocks of their own
+        # prepared weights have whole vectors of outputs: an eighth more at most, mostly; those in
+        # float16 have half of the bytes, and where they are large, blocks of their own
         weights = [node.weight.size for node in graph.nodes if node.weight is not None]
         given = sum(size for size in weights if size < LARGE)  # larger ones are read where they are
         pages = Pages(given * dtype.itemsize * 9 // 8)

@@ -76,7 +76,8 @@ typedef struct {
     void (*rows)(const fc_depthwise *);
     void (*at)(const fc_depthwise_at *);
     /* Outputs of a row that alternate between d[0], of one tap, and d[1], of two, the first of which sees the column of
-     * that one: what `rows` does for d[0] and d[1]. No maps. Or NULL */
+     * that one: what `rows` does for d[0] and d[1], which have the rows, x_row, weight_row and channels of d[0], one
+     * group each, and of which d[0] has as many outputs as d[1] or one more. No maps. Or NULL */
     void (*alternating)(const fc_depthwise *d);
     /* Several channels per group, or NULL */
     void (*spread_rows)(const fc_depthwise *);

@@ -1,6 +1,7 @@
 /* linear.tmpl.h: y[r][k] = sum_c x[r][c] * w(k, c) for few rows r: the time is that of reading w once. */
 enum {
-    /* Accumulators in L1: 8 rows x 2 vectors, of 16-bit weights x 2 cache lines. With more rows a packed weight pays (ops/linear.c). */
+    /* Accumulators in L1: 8 rows x 2 vectors, with 16-bit weights 8 x 2 panels. With more rows a packed weight pays
+     * (ops/linear.c). */
     N(THIN_ROWS) = 8,
     /* Rows of w that meet one load and store of y: 8 streams, and 8 of 12 ways where rows lie 4 KiB apart. */
     N(THIN_TERMS) = 8,

@@ -205,7 +205,7 @@ INLINE void N(mean_sums)(const fc_pool_grad_task *p, const N(mean_windows) * w, 
     }
 }
 
-/* The windows [first, end) around the middle one of `count` that have its area */
+/* The windows around the middle one of `count` that have its area: the first of them, and how many */
 INLINE fc_cover N(even_windows)(const fc_span *windows, int64_t count)
 {
     int64_t first = count / 2, end = first;
@@ -348,7 +348,7 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
     }
 }
 
-/* A row of whole windows alike that get `share` of their gradient at each position */
+/* A row of windows alike, whole ones or a single cut one, that give `share` of their gradient to each position */
 INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
                           int64_t rows, int64_t cols)
 {

@@ -220,7 +220,7 @@ static void N(winograd_few_at)(const fc_winograd_few_at *g)
     N(wino_few_columns)(g, columns);
     for (int64_t k = 0; k < g->outputs; k++, w += g->row) {
         vec m[18], r[9];
-        FC_UNROLL for (int i = 0; i < 18; i++) m[i] = vrounded(columns[k][i / 3][i % 3]); /* or it is loaded twice */
+        FC_UNROLL for (int i = 0; i < 18; i++) m[i] = vrounded(columns[k][i / 3][i % 3]); /* keeps it in a register */
         FC_UNROLL for (int u = 0; u < 3; u++) N(wino_few_a)(r + 3 * u, m + u, 3);
         if (g->tap > 1) {
             FC_UNROLL for (int i = 0; i < 9; i++) vstore(w + i * g->tap, r[i]);

@@ -337,7 +337,7 @@ static void shift_rows(const plan *s, int64_t phase, int64_t pixel, fc_depthwise
 }
 
 /* Whether the outputs of a row are those of fc_depthwise_kernels.alternating: in the gradient of the input of 3 taps
- * with stride 2 and padding of 1. */
+ * with stride 2 and an odd padding. */
 static int is_alternating(const plan *s)
 {
     const fc_phase *f = s->w.phases;

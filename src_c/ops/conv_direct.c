@@ -7,7 +7,8 @@
  *
  *     for channel chunk: for panel: for image, row of the block: y[row][:][panel] (+)= strip[row ..] * weights[panel]
  *
- * A copied strip holds the channels of one chunk. A small 1x1 weight is one call of the tile kernel, which changes the
+ * A copied strip holds the channels of one chunk; where a thread comes to several parts of the panels of a block, it
+ * keeps those of all chunks. A small 1x1 weight is one call of the tile kernel, which changes the
  * panel every few pixels.
  *
  * Taps in the padding are left out where that is cheap: rows of the kernel always; of a row those that no column of a
@@ -163,7 +164,8 @@ static int is_uneven(plan *s, int threads, int64_t wanted)
            s->block_w >= threads * p->k->gemm->max_rows;
 }
 
-/* Of an axis of `size` that is cut into `count` so far: its blocks where there are `wanted` in all. */
+/* The size of the blocks of an axis of `size`, which makes `count` of them now, that would make `wanted` of all: right
+ * after blocks(), which sets the counts. */
 static int64_t share_of(plan *s, int64_t size, int64_t count, int64_t wanted)
 {
     return fc_ceil_div(size, fc_ceil_div(wanted * count, blocks(s)));
@@ -187,8 +189,8 @@ static void share_out(plan *s)
     if (heavy && is_uneven(s, threads, wanted))
         s->block_w = fc_ceil_div(s->block_w, threads);
     s->kept = !s->in_place && blocks(s) < wanted && block_bytes(s) / s->chunk * p->in_channels <= fc_l2_bytes();
-    /* Else each part copies the strip, which for a single tap takes a quarter of the time of one panel: no more parts
-     * than threads. */
+    /* Where strips are not kept each part copies them, which for a single tap takes a quarter of the time of one panel:
+     * no more parts than threads. */
     const int64_t tasks = taps(p) == 1 && !s->in_place && !s->kept ? threads : wanted;
     const int enough = blocks(s) >= threads && 2 * blocks(s) > tasks;
     s->parts = enough ? 1 : fc_min(s->panels, fc_ceil_div(tasks, blocks(s)));

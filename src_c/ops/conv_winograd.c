@@ -54,9 +54,9 @@ enum {
 /* Whether a phase has taps beyond the kernel. */
 static int is_padded(const fc_tiles *t) { return t->padded_h > t->p->kernel_h || t->padded_w > t->p->kernel_w; }
 
-/* By panels a task is a panel, `each` for every thread; where panels are few, the last one of each is cut into its two
- * vectors. Those that are left over go to the first threads, or if they are no more than half of the threads, their
- * vectors do. */
+/* By panels a task is a panel, `each` for every thread. Where panels are few (`cut`), a thread has one more, as two
+ * tasks, its vectors. What is left over goes to the first `more` threads: a panel, or if they are no more than half of
+ * the threads (`halved`) a vector of one. */
 static void share_panels(fc_winograd_plan *s, int64_t threads)
 {
     const int64_t others = s->panels % threads;
@@ -377,7 +377,8 @@ static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
     multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
-/* A thread's tasks are its panels, the vectors of the last one, and that of one that was left over. */
+/* A thread's tasks are its panels, one that was left over, the vectors of the one that is cut, and that of one that was
+ * left over: panels [0, whole) are whole, then come those that are cut, then those shared by two threads. */
 static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 {
     const int64_t tasks = s->each + 2 * s->cut, longer = s->more * (tasks + 1);

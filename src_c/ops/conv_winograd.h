@@ -13,13 +13,13 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t lanes, panel, panels;
-    int64_t block, count; /* tiles per block, blocks; by panels: of a stretch, stretches */
+    int64_t block, count; /* most tiles of a block, blocks; by panels: of a stretch, stretches */
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
     int joined; /* u[e][phase][channel], else phases have fewer weights than points */
-    int64_t sharers, each, more; /* by panels, see share_panels */
-    int cut, halved;
+    int64_t sharers, each, more; /* by panels: threads, whole panels of each, threads with one task more */
+    int cut, halved; /* see share_panels */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;

@@ -323,7 +323,7 @@ static void panel_task(void *context, int64_t task, int slot)
     store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
-/* The weight as torch keeps it is written where it lies, 9 whole lines of each row, which are fetched meanwhile. */
+/* The weight as torch keeps it is written where it lies, 9 lines of each row (10 where it begins inside one), which are fetched meanwhile. */
 static void few_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
