@@ -10,7 +10,7 @@ import numpy as np
 from .. import _core
 from ..nn.module import Module
 from .arena import Pages
-from .graph import LARGE, ONE_BY_ONE, Array, Node, Shape, Spread
+from .graph import LARGE, ONE_BY_ONE, Array, Node, Shape, Spread, Value
 
 FEW_ROWS = 4
 HALF_PANEL = 32  # outputs that lie side by side in a HalfWeight
@@ -48,7 +48,7 @@ class Weights:
                 self.shared = weight
             if self.half is not None or self.shared is not None:
                 return
-        if node.x.buffer.place == node.y.buffer.place == _core.IN_ARENA:
+        if has_one_layout(node.x) and has_one_layout(node.y):
             spreads = node.x.spread, node.y.spread
             operands = [(_core.IN_ARENA, 0, spread, strides(spread, True)) for spread in spreads]
             self.prepared = self._prepare(weight, *operands)
@@ -113,6 +113,11 @@ def half_weight(weight: Array, pages: Pages) -> HalfWeight | None:
             rows = slice(k, k + HALF_PANEL)
             panel.T[: outputs - k] = weight[rows] / scale[rows, np.newaxis]
     return HalfWeight(packed.view(np.uint16), scale)
+
+
+def has_one_layout(value: Value) -> bool:
+    """Whether it lies in memory the same way for every memory format of the caller's arrays."""
+    return value.buffer.place == _core.IN_ARENA or value.spread[2:] == (1, 1)
 
 
 def strides(spread: Spread, channels_last: bool) -> Spread:
