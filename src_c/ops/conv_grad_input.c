@@ -201,7 +201,7 @@ static fc_problem part_of(const fc_problem *p, int64_t part, int64_t parts)
 {
     const int64_t item = (int64_t)p->item, count = p->out_channels / parts, k0 = part * count;
     fc_problem q = *p;
-    q.out_channels = count;
+    q.out_channels = count, q.y.c /= parts;
     q.weight += k0 * q.weight_k * item;
     q.packed = fc_at(q.packed, k0 * q.packed_column, item);
     q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
