@@ -68,6 +68,7 @@ cdef extern from "fastconv.h" nogil:
     int fc_flush_denormals(int on)
     void fc_clear_workspace()
     int64_t fc_workspace_bytes()
+    int64_t fc_scratch_limit(int64_t blocks)
 
 cdef extern from *:
     """
@@ -308,6 +309,11 @@ def clear_workspace():
 
 def workspace_bytes():
     return fc_workspace_bytes()
+
+
+def limit_scratch(long long blocks):
+    """For tests: see fc_scratch_limit."""
+    return fc_scratch_limit(blocks)
 
 
 def compiler():

@@ -108,6 +108,8 @@ int fc_get_num_threads(void);
 int fc_flush_denormals(int on);
 void fc_clear_workspace(void);
 int64_t fc_workspace_bytes(void);
+/* For tests: after so many more blocks of scratch the system has no memory; negative: it has. Returns what was left. */
+int64_t fc_scratch_limit(int64_t blocks);
 
 #include "fastconv_optimize.h"
 #include "fastconv_pool_norm.h"

@@ -10,6 +10,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +78,22 @@ static header *take_cached(size_t bytes)
     return remove_cached(best);
 }
 
+static atomic_llong blocks_left = -1; /* see fc_scratch_limit; negative: any number */
+
+int64_t fc_scratch_limit(int64_t blocks) { return atomic_exchange(&blocks_left, blocks); }
+
+static bool take_one_of_limit(void)
+{
+    long long left = atomic_load(&blocks_left);
+    while (left > 0 && !atomic_compare_exchange_weak(&blocks_left, &left, left - 1))
+        ;
+    return left != 0;
+}
+
 static header *allocate(size_t bytes)
 {
     void *block = NULL;
-    if (posix_memalign(&block, bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGN, bytes + HEADER))
+    if (!take_one_of_limit() || posix_memalign(&block, bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGN, bytes + HEADER))
         return NULL;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (bytes >= HUGE_PAGE)
@@ -90,23 +103,19 @@ static header *allocate(size_t bytes)
     return block;
 }
 
-static FC_THREAD_LOCAL struct {
-    void *memory;
-    size_t bytes;
-    bool used;
-} lent;
+static FC_THREAD_LOCAL fc_lent lent;
 
-void fc_scratch_lend(void *memory, size_t bytes)
+fc_lent fc_scratch_lend(fc_lent now)
 {
-    lent.memory = memory;
-    lent.bytes = bytes;
-    lent.used = false;
+    const fc_lent before = lent;
+    lent = now;
+    return before;
 }
 
 void *fc_scratch_acquire(size_t bytes)
 {
     if (lent.memory && !lent.used && bytes <= lent.bytes) {
-        lent.used = true;
+        lent.used = 1;
         return lent.memory;
     }
     const size_t wanted = bytes;
@@ -131,7 +140,7 @@ void fc_scratch_release(void *user)
     if (!user)
         return;
     if (user == lent.memory) {
-        lent.used = false;
+        lent.used = 0;
         return;
     }
     header *block = (header *)((char *)user - HEADER);
@@ -148,22 +157,29 @@ void fc_scratch_release(void *user)
     pthread_mutex_unlock(&cache.mutex);
 }
 
-int fc_scratch_suffices(int64_t blocks, int slots, int64_t each)
+int64_t fc_need_bytes(fc_need n)
 {
-    char *held = NULL, *block = NULL; /* a list: the first bytes of a block are the address of the one before */
-    for (int64_t i = 0; i < blocks; i++, held = block) {
-        block = fc_scratch_acquire_parts((int64_t)sizeof held, slots, each);
-        if (!block)
-            break;
-        memcpy(block, &held, sizeof held);
-    }
-    while (held) {
-        char *next;
-        memcpy(&next, held, sizeof next);
-        fc_scratch_release(held);
-        held = next;
-    }
-    return block != NULL;
+    int64_t bytes;
+    if (__builtin_mul_overflow(n.each, (int64_t)fc_parallel_slots(INT64_MAX), &bytes) ||
+        __builtin_add_overflow(bytes, n.shared, &bytes))
+        return INT64_MAX / 2;
+    return bytes;
+}
+
+fc_shared_scratch fc_scratch_share(int64_t own, int64_t others)
+{
+    fc_shared_scratch s = {.own = fc_scratch_acquire_parts(own, 1, others)};
+    if (s.own)
+        s.before = fc_scratch_lend((fc_lent){s.own + own, (size_t)others, 0});
+    return s;
+}
+
+void fc_scratch_unshare(fc_shared_scratch s)
+{
+    if (!s.own)
+        return;
+    fc_scratch_lend(s.before);
+    fc_scratch_release(s.own);
 }
 
 void fc_clear_workspace(void)

@@ -7,9 +7,14 @@
 /* Returns `bytes` (rounded up) bytes aligned to 64, or NULL. The contents are undefined. */
 void *fc_scratch_acquire(size_t bytes);
 void fc_scratch_release(void *block);
-/* The calling thread's blocks lie in `memory` (aligned to 64) as long as they fit, one at a time, until it lends none
- * (NULL, 0): calls inside a task neither allocate nor wait for each other. */
-void fc_scratch_lend(void *memory, size_t bytes);
+/* The calling thread's blocks lie in `memory` (aligned to 64) as long as they fit, one at a time, until what was lent
+ * before, which this returns, is lent again: calls inside a task neither allocate nor wait for each other. */
+typedef struct {
+    void *memory;
+    size_t bytes;
+    int used;
+} fc_lent;
+fc_lent fc_scratch_lend(fc_lent);
 
 /* The same for `shared` bytes and `slots` parts of `each` bytes, NULL also when their sum is no size. */
 static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t each)
@@ -21,8 +26,20 @@ static inline void *fc_scratch_acquire_parts(int64_t shared, int slots, int64_t 
     return fc_scratch_acquire((size_t)bytes);
 }
 
-/* Whether there is memory for `blocks` at a time of `slots` parts of `each` bytes. Some calls consist of several that
- * take their own, and must not write before it is known that the last one will have enough. What is released here is
- * what they take. */
-int fc_scratch_suffices(int64_t blocks, int slots, int64_t each);
+/* Bytes that a call takes: its own and `each` for every thread. */
+typedef struct {
+    int64_t shared, each;
+} fc_need;
+/* In all, with the threads of now; more than there is where that is no size. */
+int64_t fc_need_bytes(fc_need);
+
+/* A call that consists of others must not write before it is known that the last one will have enough memory: it takes
+ * one block, `own` bytes for itself (NULL if there is none) and what is lent to the others, which have it one after the
+ * other. */
+typedef struct {
+    char *own;
+    fc_lent before;
+} fc_shared_scratch;
+fc_shared_scratch fc_scratch_share(int64_t own, int64_t others);
+void fc_scratch_unshare(fc_shared_scratch);
 #endif

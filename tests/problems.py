@@ -114,6 +114,11 @@ TRANSPOSED = {
     "transposed, heavy weight": ((3, 256, 2, 2), (256, 64, 4, 4), {"stride": 2}),
     "transposed, phases of threads": ((1, 96, 16, 16), (96, 96, 4, 4), {"stride": 2, "padding": 1}),
     "transposed, parts of phases": ((1, 64, 12, 12), (64, 128, 4, 4), {"stride": 2, "padding": 1}),
+    "transposed, parts of dilated phases": (
+        (1, 64, 48),
+        (64, 128, 8),
+        {"stride": 2, "dilation": 3},
+    ),
     "transposed pixel": ((6, 40, 1, 1), (40, 33, 5, 5), {}),
     "transposed 1-D": ((6, 9, 101), (9, 8, 4), {"stride": 2}),
     "transposed depthwise": ((6, 33, 10, 11), (33, 1, 3, 3), {"stride": 2, "groups": 33}),

@@ -4,6 +4,7 @@ through a Winograd tile."""
 import numpy as np
 import pytest
 
+import fastconv
 import fastconv.functional as F
 from fastconv import reference
 
@@ -95,3 +96,29 @@ def test_other_images_keep_their_bits(isa, rng):
     seen = np.zeros((12, 12), bool)
     seen[:2, 10:] = True
     np.testing.assert_array_equal(np.isnan(spoilt[1]), np.broadcast_to(seen, spoilt[1].shape))
+
+
+@pytest.mark.parametrize("where", ["weight", "input"])
+@pytest.mark.parametrize("shape", [(2, 8, 80), (3, 24, 40), (3, 16, 40)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_with_a_spoilt_weight(dtype, shape, where, isa, rng):
+    """The same for any layout, batch and number of threads, of what is finite."""
+
+    def last(a):
+        return np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    arguments = {"stride": 2, "padding": 1, "groups": 8}
+    x = rng.normal(size=shape).astype(dtype)
+    w = rng.normal(size=(16, shape[1] // 8, 3)).astype(dtype)
+    g = rng.normal(size=F.conv1d(x, w, **arguments).shape).astype(dtype)
+    spoil(w if where == "weight" else g, rng, 1)
+
+    def gradient(g, x):
+        return F.conv1d_backward(g, x, w, **arguments)[0]
+
+    wanted = gradient(g, x)
+    images = [gradient(g[i : i + 1], x[i : i + 1]) for i in range(len(x))]
+    with fastconv.num_threads(3):
+        others = gradient(last(g), last(x)), np.concatenate(images), gradient(g, x)
+    for actual in others:
+        np.testing.assert_array_equal(actual, wanted)

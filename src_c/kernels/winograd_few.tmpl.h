@@ -6,43 +6,60 @@
  * without infinity, which all tiles have, and its edges at infinity, which short tiles do not have: a column is a row
  * with the roles of rows and columns exchanged. */
 #if FC_VECTOR_BYTES == 64
-/* Adds channels of a phase of `rows` x `columns` taps, 1 to 3, at `point` along the rows and `points` of the columns,
- * `pitch` apart. */
-INLINE void N(wino_few_sum)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *v, const T *w, int64_t row,
-                            int64_t tap, const char *ahead, T point, const int rows, const int columns,
-                            const int points, const int64_t pitch, const int tile, const int tiles, const int lines)
+/* Points of `tiles` tiles in a line, a row or a column: so many, `pitch` apart. Along it a whole tile has `tile`. */
+typedef struct {
+    int points, tile, tiles;
+    int64_t pitch;
+} N(few_line);
+
+/* What a phase adds there: v's channels times `rows` x `columns` taps, 1 to 3 of each, w[u * row + v * tap], in G w for
+ * the row of points `point`, of a single row of taps as they are, then w G'. For each channel so many cache lines come
+ * from `ahead` meanwhile. */
+typedef struct {
+    const T *v, *w;
+    int64_t row, tap;
+    T point;
+    int rows, columns;
+    const char *ahead;
+    int lines;
+} N(few_taps);
+
+INLINE void N(wino_few_sum)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const N(few_line) to,
+                            const N(few_taps) k)
 {
+    const T *v = k.v, *w = k.w;
+    const char *ahead = k.ahead;
     for (int64_t c = g->channels; c > 0; c -= FC_LINE, v += g->part, ahead += g->ahead_part) {
         int64_t left = c;
         FC_OPAQUE(left); /* or GCC makes two loops of this one, the last part by itself */
         const T *next = v + g->part, *end = v + (left < FC_LINE ? left : FC_LINE);
         const char *fetch = ahead;
         for (const T *p = v; p < end; p++, w += g->step, fetch += g->ahead_row) {
-            vec t[3], all[6], *const r = all + 6 - tile;
-    FC_UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(fetch + i * 64, 0, 2);
+            vec t[3], all[6], *const r = all + 6 - to.tile;
+    FC_UNROLL for (int i = 0; i < k.lines; i++) __builtin_prefetch(fetch + i * 64, 0, 2);
             const T *column = w;
-            FC_UNROLL for (int j = 0; j < columns; j++, column += tap)
+            FC_UNROLL for (int j = 0; j < k.columns; j++, column += k.tap)
             {
                 vec in[3], even, odd;
                 FC_OPAQUE(column);
-                FC_UNROLL for (int i = 0; i < rows; i++) in[i] = vload(column + i * row);
+                FC_UNROLL for (int i = 0; i < k.rows; i++) in[i] = vload(column + i * k.row);
                 t[j] = in[0];
-                if (rows == 1)
+                if (k.rows == 1)
                     continue;
-                N(wino_g_parts)(&even, &odd, in, 1, rows, point);
-                t[j] = vmuladd(vset1(point), odd, even);
+                N(wino_g_parts)(&even, &odd, in, 1, k.rows, k.point);
+                t[j] = vmuladd(vset1(k.point), odd, even);
             }
-            if (columns > 1)
-                N(wino_g)(all, t, 1, columns, tile);
+            if (k.columns > 1)
+                N(wino_g)(all, t, 1, k.columns, to.tile);
             const T *point_of = p;
-            FC_UNROLL for (int e = 0; e < points; e++, point_of += pitch)
+            FC_UNROLL for (int e = 0; e < to.points; e++, point_of += to.pitch)
             {
                 FC_OPAQUE(point_of);
-                FC_UNROLL for (int i = 0; i < tiles; i++)
-                    acc[e][i] = vmuladd(vset1(point_of[i * FC_LINE]), columns > 1 ? r[e] : t[0], acc[e][i]);
+                FC_UNROLL for (int i = 0; i < to.tiles; i++)
+                    acc[e][i] = vmuladd(vset1(point_of[i * FC_LINE]), k.columns > 1 ? r[e] : t[0], acc[e][i]);
             }
         }
-        FC_UNROLL for (int e = 0; e < points; e++, next += pitch)
+        FC_UNROLL for (int e = 0; e < to.points; e++, next += to.pitch)
         {
             FC_OPAQUE(next);
             __builtin_prefetch(next);
@@ -50,55 +67,56 @@ INLINE void N(wino_few_sum)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW
     }
 }
 
-INLINE void N(wino_few_start)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *m, const int points, const int64_t pitch,
-                              const int tiles)
+INLINE void N(wino_few_start)(const fc_winograd_few *g, vec (*acc)[FC_WINOGRAD_FEW], const T *m, const N(few_line) from)
 {
-    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    FC_UNROLL for (int e = 0; e < from.points; e++, m += from.pitch)
     {
         FC_OPAQUE(m);
-        FC_UNROLL for (int t = 0; t < tiles; t++) acc[e][t] = g->accumulate ? vload(m + t * FC_LINE) : (vec){0};
+        FC_UNROLL for (int t = 0; t < from.tiles; t++) acc[e][t] = g->accumulate ? vload(m + t * FC_LINE) : (vec){0};
     }
 }
-INLINE void N(wino_few_end)(vec (*acc)[FC_WINOGRAD_FEW], T *m, const int points, const int64_t pitch, const int tiles)
+INLINE void N(wino_few_end)(vec (*acc)[FC_WINOGRAD_FEW], T *m, const N(few_line) to)
 {
-    FC_UNROLL for (int e = 0; e < points; e++, m += pitch)
+    FC_UNROLL for (int e = 0; e < to.points; e++, m += to.pitch)
     {
         FC_OPAQUE(m);
-        FC_UNROLL for (int t = 0; t < tiles; t++) vstore(m + t * FC_LINE, acc[e][t]);
+        FC_UNROLL for (int t = 0; t < to.tiles; t++) vstore(m + t * FC_LINE, acc[e][t]);
     }
 }
 
 /* 3 x 3 taps. Of 1 or 2 tiles with the last column, which costs less than to transform weights once more. */
 INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
 {
-    const int tile = 6, count = tiles < FC_WINOGRAD_FEW ? 6 : 5;
+    const int tile = 6;
     const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    const N(few_line) row = {.points = tiles < FC_WINOGRAD_FEW ? 6 : 5, .tile = tile, .tiles = tiles, .pitch = FC_POINT};
     for (int i = 0; i < 5; i++) {
         vec acc[6][FC_WINOGRAD_FEW];
-        const T *v = (const T *)g->v + 6 * i * FC_POINT, *w = g->w;
         T *m = (T *)g->m + 6 * i * FC_POINT;
-        const char *ahead = g->ahead + i * 128;
-        N(wino_few_start)(g, acc, m, count, FC_POINT, tiles);
-        if (i == 0)
-            N(wino_few_sum)(g, acc, v, w, 0, g->tap, ahead, 0, 1, 3, count, FC_POINT, tile, tiles, 2);
-        else
-            N(wino_few_sum)(g, acc, v, w, g->row, g->tap, ahead, points[i], 3, 3, count, FC_POINT, tile, tiles, 2);
-        N(wino_few_end)(acc, m, count, FC_POINT, tiles);
+        N(few_taps) k = {.v = (const T *)g->v + 6 * i * FC_POINT, .w = g->w, .tap = g->tap, .rows = 1, .columns = 3, .ahead = g->ahead + i * 128, .lines = 2};
+        N(wino_few_start)(g, acc, m, row);
+        if (i == 0) {
+            N(wino_few_sum)(g, acc, row, k);
+        } else {
+            k.row = g->row, k.rows = 3, k.point = points[i];
+            N(wino_few_sum)(g, acc, row, k);
+        }
+        N(wino_few_end)(acc, m, row);
     }
 }
 /* Its last point is the corner, which is the row's. */
 INLINE void N(wino_few_edge)(const fc_winograd_few *g, const int tiles)
 {
     vec acc[6][FC_WINOGRAD_FEW] = {{{0}}};
-    const int64_t pitch = g->pitch;
+    const N(few_line) all = {.points = 6, .tile = 6, .tiles = tiles, .pitch = g->pitch}, edge = {.points = 5, .tile = 6, .tiles = tiles, .pitch = g->pitch}, corner = {.points = 1, .tile = 6, .tiles = tiles, .pitch = g->pitch};
     T *m = g->m;
-    N(wino_few_start)(g, acc, m, 5, pitch, tiles);
+    N(wino_few_start)(g, acc, m, edge);
     if (g->corner)
-        N(wino_few_start)(g, acc + 5, m + 5 * pitch, 1, pitch, tiles);
-    N(wino_few_sum)(g, acc, g->v, (const T *)g->w + 2 * g->row, 0, g->tap, g->ahead, 0, 1, 3, 6, pitch, 6, tiles, 0);
-    N(wino_few_end)(acc, m, 5, pitch, tiles);
+        N(wino_few_start)(g, acc + 5, m + 5 * g->pitch, corner);
+    N(wino_few_sum)(g, acc, all, (N(few_taps)){.v = g->v, .w = (const T *)g->w + 2 * g->row, .tap = g->tap, .rows = 1, .columns = 3, .ahead = g->ahead});
+    N(wino_few_end)(acc, m, edge);
     if (g->corner)
-        N(wino_few_end)(acc + 5, m + 5 * pitch, 1, pitch, tiles);
+        N(wino_few_end)(acc + 5, m + 5 * g->pitch, corner);
 }
 #define FC_FEW_OF(name, tiles)                                                                                         \
     static void N(winograd_##name##_##tiles)(const fc_winograd_few *g) { N(wino_##name)(g, tiles); }
@@ -119,21 +137,22 @@ INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
 {
     const int tile = 5;
     const T points[] = {K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
+    const N(few_line) line = {.points = 4, .tile = tile, .tiles = tiles, .pitch = FC_POINT};
     const int64_t row = g->row, tap = g->tap, phase = g->phase, step = phase ? 2 : 1;
     for (int i = 0; i < 4; i++) {
         vec acc[4][FC_WINOGRAD_FEW];
         const T *v = (const T *)g->v + 5 * i * FC_POINT, *w = g->w;
         T *m = (T *)g->m + 5 * i * FC_POINT;
         const char *ahead = g->ahead + i * (phase ? 3 * 64 : 64);
-        N(wino_few_start)(g, acc, m, 4, FC_POINT, tiles);
+        N(wino_few_start)(g, acc, m, line);
         if (phase)
-            N(wino_few_sum)(g, acc, v, w + tap, 2 * row, 0, ahead + 64, points[i], 2, 1, 4, FC_POINT, tile, tiles, 1);
-        N(wino_few_sum)(g, acc, v + phase, w, step * row, step * tap, ahead, points[i], 2, 2, 4, FC_POINT, tile, tiles, 1);
+            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v, .w = w + tap, .row = 2 * row, .point = points[i], .rows = 2, .columns = 1, .ahead = ahead + 64, .lines = 1});
+        N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + phase, .w = w, .row = step * row, .tap = step * tap, .point = points[i], .rows = 2, .columns = 2, .ahead = ahead, .lines = 1});
         if (phase) {
-            N(wino_few_sum)(g, acc, v + 2 * phase, w + row, 0, 2 * tap, ahead + 128, 0, 1, 2, 4, FC_POINT, tile, tiles, 1);
-            N(wino_few_sum)(g, acc, v + 3 * phase, w + row + tap, 0, 0, g->ahead, 0, 1, 1, 4, FC_POINT, tile, tiles, 0);
+            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + 2 * phase, .w = w + row, .tap = 2 * tap, .rows = 1, .columns = 2, .ahead = ahead + 128, .lines = 1});
+            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + 3 * phase, .w = w + row + tap, .rows = 1, .columns = 1, .ahead = g->ahead});
         }
-        N(wino_few_end)(acc, m, 4, FC_POINT, tiles);
+        N(wino_few_end)(acc, m, line);
     }
 }
 
@@ -142,23 +161,24 @@ INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
 INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
 {
     vec acc[5][FC_WINOGRAD_FEW] = {{{0}}};
-    const int64_t pitch = g->pitch, phase = g->phase, step = phase ? 2 : 1;
+    const N(few_line) all = {.points = 5, .tile = 5, .tiles = tiles, .pitch = g->pitch}, edge = {.points = 4, .tile = 5, .tiles = tiles, .pitch = g->pitch}, corner = {.points = 1, .tile = 5, .tiles = tiles, .pitch = g->pitch};
+    const int64_t phase = g->phase, step = phase ? 2 : 1;
     const T *v = g->v, *w = (const T *)g->w + step * g->row;
     T *m = g->m;
-    N(wino_few_start)(g, acc, m, 4, pitch, tiles);
+    N(wino_few_start)(g, acc, m, edge);
     if (g->corner)
-        N(wino_few_start)(g, acc + 4, m + 4 * pitch, 1, pitch, tiles);
+        N(wino_few_start)(g, acc + 4, m + 4 * g->pitch, corner);
     for (int i = 0; i < 2; i++)
         if (i == g->corner || !phase) {
-            N(wino_few_sum)(g, acc, v + phase, w, 0, step * g->tap, g->ahead, 0, 1, 2, 5, pitch, 5, tiles, 0);
+            N(wino_few_sum)(g, acc, all, (N(few_taps)){.v = v + phase, .w = w, .tap = step * g->tap, .rows = 1, .columns = 2, .ahead = g->ahead});
             if (!phase)
                 break;
         } else {
-            N(wino_few_sum)(g, acc, v + 2 * i * phase, w + g->tap, 0, 0, g->ahead, 0, 1, 1, 4, pitch, 5, tiles, 0);
+            N(wino_few_sum)(g, acc, edge, (N(few_taps)){.v = v + 2 * i * phase, .w = w + g->tap, .rows = 1, .columns = 1, .ahead = g->ahead});
         }
-    N(wino_few_end)(acc, m, 4, pitch, tiles);
+    N(wino_few_end)(acc, m, edge);
     if (g->corner)
-        N(wino_few_end)(acc + 4, m + 4 * pitch, 1, pitch, tiles);
+        N(wino_few_end)(acc + 4, m + 4 * g->pitch, corner);
 }
 FC_FEW_OF(few_small, 4)
 FC_FEW_OF(few_small_edge, 2)

@@ -117,81 +117,108 @@ static fc_problem residue_problem(const fc_problem *p, int64_t a)
 typedef struct {
     const fc_problem *p;
     const fc_method *m;
+    int64_t count, at_once, packed_bytes, each_bytes; /* of one of them, which has all threads */
+    char *memory;
     atomic_int status;
 } residues;
 
 static void residue_task(void *context, int64_t a, int slot)
 {
-    (void)slot;
     residues *r = context;
     const fc_problem q = residue_problem(r->p, a);
+    const fc_lent before = fc_scratch_lend((fc_lent){r->memory + slot * r->each_bytes, (size_t)r->each_bytes, 0});
     const fc_status status = r->m->run(&q);
+    fc_scratch_lend(before);
     if (status != FC_OK)
         atomic_store(&r->status, (int)status);
 }
 
-/* Each residue takes its own scratch, of all threads, `blocks` of them at a time. */
-static int can_allocate(const residues *r, int64_t count, int64_t blocks)
-{
-    int64_t most = 0;
-    for (int64_t a = 0; a < count; a++) {
-        const fc_problem q = residue_problem(r->p, a);
-        most = fc_max(most, r->m->scratch(&q));
-    }
-    return fc_scratch_suffices(blocks, fc_parallel_slots(INT64_MAX), most);
-}
-
 /* One after the other, each on all threads, or where that is as even, side by side: they need not wait for each
  * other. */
+static residues make_residues(const fc_problem *p, const fc_method *m)
+{
+    residues r = {.p = p, .m = m, .count = fc_min(p->dilation_h, p->y.h), .at_once = fc_parallel_slots(INT64_MAX)};
+    fc_problem whole = *p;
+    if (r.count % r.at_once)
+        r.at_once = 1;
+    if (m->kind == FC_BY_PRODUCTS && !p->packed) {
+        r.packed_bytes = fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64);
+        fc_use_packed(&whole, ""); /* there will be one, as far as the residues are concerned */
+    }
+    for (int64_t a = 0; a < r.count; a++) {
+        const fc_problem q = residue_problem(&whole, a);
+        r.each_bytes = fc_max(r.each_bytes, fc_round_up(fc_need_bytes(m->scratch(&q)), 64));
+    }
+    return r;
+}
+
 static fc_status run_by_residue(fc_problem *p, const fc_method *m)
 {
-    char *packed = NULL;
-    if (m->kind == FC_BY_PRODUCTS && !p->packed) {
-        packed = fc_scratch_acquire((size_t)fc_packed_direct(p) * p->item);
-        if (!packed)
-            return FC_ENOMEM;
-        fc_pack_direct(p, packed);
-        fc_use_packed(p, packed);
+    residues r = make_residues(p, m);
+    char *scratch = fc_scratch_acquire_parts(r.packed_bytes, (int)r.at_once, r.each_bytes);
+    if (!scratch)
+        return FC_ENOMEM;
+    r.memory = scratch + r.packed_bytes;
+    if (r.packed_bytes) {
+        fc_pack_direct(p, scratch);
+        fc_use_packed(p, scratch);
     }
-    residues r = {.p = p, .m = m};
-    const int64_t count = fc_min(p->dilation_h, p->y.h), slots = fc_parallel_slots(INT64_MAX);
-    const int together = slots > 1 && count % slots == 0;
-    if (!can_allocate(&r, count, together ? slots : 1))
-        atomic_store(&r.status, (int)FC_ENOMEM);
-    else if (together)
-        fc_parallel(count, residue_task, &r);
+    if (r.at_once > 1)
+        fc_parallel_in((int)r.at_once, r.count, residue_task, &r);
     else
-        for (int64_t a = 0; a < count && atomic_load(&r.status) == FC_OK; a++)
+        for (int64_t a = 0; a < r.count && atomic_load(&r.status) == FC_OK; a++)
             residue_task(&r, a, 0);
-    fc_scratch_release(packed);
+    fc_scratch_release(scratch);
     return (fc_status)atomic_load(&r.status);
 }
 
-fc_status fc_conv_forward(fc_problem *p)
+static int runs_by_residue(const fc_problem *p, const fc_method *m)
 {
     enum { SMALL_DILATION = 2 };
+    const int reads_in_place = m->kind == FC_BY_DEPTHWISE || m->kind == FC_BY_GROUPS || m->kind == FC_BY_DOTS;
+    return p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION && m->kind != FC_BY_WINOGRAD &&
+           !(reads_in_place && p->x.stride_c == 1);
+}
+
+/* Picks the method; a packed weight is kept if it is for that. */
+static const fc_method *settle(fc_problem *p)
+{
     const fc_method *m = fc_choose(p);
     if (!m)
-        return FC_EALGORITHM;
-    if (p->nonfinite)
-        return fc_conv_by_regions(p);
+        return NULL;
     if (p->packed && m->kind == FC_BY_PRODUCTS && !p->packed_v) /* by fc_conv2d_prepare */
         fc_use_packed(p, p->packed);
     if (p->packed_v && m->kind != FC_BY_PRODUCTS &&
         m->kind != FC_BY_WINOGRAD) /* packed for a phase that, laid down, runs otherwise */
         p->packed = NULL;
-    const int gaps = p->kernel_h > 1 && p->stride_h == 1 && p->dilation_h > SMALL_DILATION &&
-                     m->kind != FC_BY_WINOGRAD &&
-                     ((m->kind != FC_BY_DEPTHWISE && m->kind != FC_BY_GROUPS && m->kind != FC_BY_DOTS) ||
-                      p->x.stride_c != 1); /* they read rows where they lie */
-    return gaps ? run_by_residue(p, m) : m->run(p);
+    return m;
+}
+
+fc_status fc_conv_forward(fc_problem *p)
+{
+    if (p->nonfinite) { /* as it came: what an easier shape is depends on the memory format */
+        fc_problem laid_out = *p;
+        if (!fc_choose(&laid_out))
+            return FC_EALGORITHM;
+        fc_conv_by_regions(p);
+        return FC_OK;
+    }
+    const fc_method *m = settle(p);
+    if (!m)
+        return FC_EALGORITHM;
+    return runs_by_residue(p, m) ? run_by_residue(p, m) : m->run(p);
 }
 
 int64_t fc_forward_scratch(const fc_problem *problem)
 {
     fc_problem p = *problem;
-    const fc_method *m = fc_choose(&p);
-    return m ? m->scratch(&p) : 0;
+    const fc_method *m = p.nonfinite ? NULL : settle(&p);
+    if (!m)
+        return 0;
+    if (!runs_by_residue(&p, m))
+        return fc_need_bytes(m->scratch(&p));
+    const residues r = make_residues(&p, m);
+    return fc_need_bytes((fc_need){r.packed_bytes + r.at_once * r.each_bytes, 0});
 }
 
 int fc_is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }

@@ -91,10 +91,11 @@ static int64_t scratch_of_rows(const fc_problem *whole, int64_t rows)
     p.x.n = p.y.n = 1;
     p.y.h = rows;
     p.x.h = most_rows_seen(whole, rows);
-    if (fc_is_depthwise(&p))
-        return fc_conv_depthwise_scratch(&p);
-    fc_unroll_rows(&p);
-    return fc_conv_direct_scratch(&p);
+    const int depthwise = fc_is_depthwise(&p);
+    if (!depthwise)
+        fc_unroll_rows(&p);
+    const fc_need n = depthwise ? fc_conv_depthwise_scratch(&p) : fc_conv_direct_scratch(&p);
+    return n.shared + n.each;
 }
 
 static int64_t scratch_of_band(const chain *c)
@@ -261,13 +262,13 @@ static void run_band(void *context, int64_t task, int slot)
     const fc_view between = buffer(&c->depthwise.y, deep, rows.end - rows.first);
     const fc_view y = rows_of(&c->last.y, c->last.item, n, rows);
     fc_work_alone(1);
-    fc_scratch_lend(deep + c->deep_bytes, (size_t)c->scratch_bytes);
+    const fc_lent before = fc_scratch_lend((fc_lent){deep + c->deep_bytes, (size_t)c->scratch_bytes, 0});
     fc_status status = fill(c, n, seen, (held *)memory, wide);
     if (status == FC_OK)
         status = run_rows(&c->depthwise, &x, seen.first, &between, rows, n);
     if (status == FC_OK)
         status = run_rows(&c->last, &between, rows.first, &y, rows, n);
-    fc_scratch_lend(NULL, 0);
+    fc_scratch_lend(before);
     fc_work_alone(0);
     if (status != FC_OK)
         atomic_store(&c->status, (int)status);

@@ -12,6 +12,7 @@
  *     transforms, copies       measured, on the machine named beside each constant
  *     0.9, 0.95                a method that is not the plainest has to be better by more than the model's error
  */
+#include "../threads.h"
 #include "conv_choose.h"
 #include "conv_depthwise.h"
 #include "winograd_tiles.h"
@@ -30,9 +31,9 @@ static int is_of_planes(const fc_problem *p)
 
 static fc_status run_products(const fc_problem *p) { return is_of_planes(p) ? fc_conv_pixels(p) : fc_conv_direct(p); }
 
-static int64_t products_scratch(const fc_problem *p)
+static fc_need products_scratch(const fc_problem *p)
 {
-    return is_of_planes(p) ? fc_max(fc_conv_pixels_scratch(p), fc_conv_direct_scratch(p)) : fc_conv_direct_scratch(p);
+    return is_of_planes(p) ? fc_conv_pixels_scratch(p) : fc_conv_direct_scratch(p);
 }
 
 static const fc_method depthwise = {FC_BY_DEPTHWISE,
@@ -458,6 +459,8 @@ fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
         return FC_EALGORITHM;
     e->algorithm = m->name;
     e->reason = m->reason;
-    e->scratch_bytes = m->scratch(&p);
+    fc_work_alone(1);
+    e->scratch_bytes = fc_need_bytes(m->scratch(&p));
+    fc_work_alone(0);
     return FC_OK;
 }

@@ -21,7 +21,7 @@ typedef struct {
     fc_method_kind kind;
     const char *name, *reason;
     fc_run *run;
-    int64_t (*scratch)(const fc_problem *);
+    fc_need (*scratch)(const fc_problem *);
     int64_t (*packed)(const fc_problem *);
     fc_status (*pack)(const fc_problem *, char *to);
 } fc_method;

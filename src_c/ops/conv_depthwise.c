@@ -486,11 +486,11 @@ fc_status fc_pack_depthwise(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-int64_t fc_conv_depthwise_scratch(const fc_problem *p)
+fc_need fc_conv_depthwise_scratch(const fc_problem *p)
 {
     forward_phases f;
     const plan s = forward_plan(p, &f);
-    return s.thread_bytes + shared_bytes(p);
+    return (fc_need){shared_bytes(p), s.thread_bytes};
 }
 
 fc_status fc_conv_depthwise(const fc_problem *p)
@@ -571,52 +571,72 @@ fc_status fc_pack_depthwise_inputs(const fc_problem *p, char *to)
     return status;
 }
 
-/* Images whose sums stand in memory of their own, where y is not channels-last. */
+/* Images whose sums stand in memory of their own; all of a channels-last y, where it is theirs. */
 static int64_t images_at_once(const fc_problem *p)
 {
     enum { SUM_BYTES = 1 << 20 }; /* they stay in the second-level cache */
     const int64_t image = p->y.h * p->y.w * p->groups * (int64_t)p->item;
-    return fc_max(1, fc_min(p->y.n, SUM_BYTES / image));
+    return p->y.stride_c == 1 ? p->y.n : fc_max(1, fc_min(p->y.n, SUM_BYTES / image));
 }
 
 static int64_t sum_bytes(const fc_problem *p)
 {
-    return p->y.stride_c == 1 ? 0 : images_at_once(p) * p->y.h * p->y.w * p->groups * (int64_t)p->item;
+    const int64_t image = p->y.h * p->y.w * p->groups * (int64_t)p->item;
+    return p->y.stride_c == 1 ? 0 : fc_round_up(images_at_once(p) * image, 64);
 }
 
-int64_t fc_conv_depthwise_inputs_scratch(const fc_problem *p)
+/* Where the sums of `images` stand: y, or dense in `memory`. */
+static fc_view sums_of(const fc_problem *p, int64_t images, char *memory)
 {
-    const fc_problem q = fc_depthwise_pair(p, 0, 0);
-    return sum_bytes(p) + fc_conv_depthwise_scratch(&q);
+    fc_view sum = p->y;
+    sum.n = images;
+    if (sum_bytes(p) == 0)
+        return sum;
+    sum.data = memory;
+    sum.stride_c = 1, sum.stride_w = sum.c, sum.stride_h = sum.w * sum.stride_w, sum.stride_n = sum.h * sum.stride_h;
+    return sum;
 }
 
-static fc_status run_inputs(const fc_problem *p, const fc_view *sum)
+static fc_problem images_from(const fc_problem *p, int64_t n, int64_t count)
 {
-    fc_status status = FC_OK;
-    for (int64_t c = 0; c < p->in_channels && status == FC_OK; c++) {
-        const fc_problem q = input_at(p, c, sum);
-        status = fc_conv_depthwise(&q);
+    fc_problem q = *p;
+    q.x.n = q.y.n = count;
+    q.x.data = (char *)p->x.data + n * p->x.stride_n * (int64_t)p->item;
+    q.y.data = (char *)p->y.data + n * p->y.stride_n * (int64_t)p->item;
+    q.residual.data = (char *)(uintptr_t)fc_residual_at(p, n, 0, 0, 0);
+    return q;
+}
+
+/* Of an input, the last one and the last images included. */
+static int64_t most_scratch(const fc_problem *p)
+{
+    const int64_t all = images_at_once(p), rest = p->y.n % all;
+    int64_t most = 0;
+    for (int i = 0; i < 4; i++) {
+        const fc_problem q = images_from(p, 0, i % 2 && rest ? rest : all);
+        const fc_view sum = sums_of(p, q.y.n, NULL);
+        const fc_problem input = input_at(&q, i / 2 * (p->in_channels - 1), &sum);
+        most = fc_max(most, fc_need_bytes(fc_conv_depthwise_scratch(&input)));
     }
-    return status;
+    return most;
 }
+
+fc_need fc_conv_depthwise_inputs_scratch(const fc_problem *p) { return (fc_need){sum_bytes(p) + most_scratch(p), 0}; }
 
 fc_status fc_conv_depthwise_inputs(const fc_problem *p)
 {
-    if (sum_bytes(p) == 0)
-        return run_inputs(p, &p->y);
-    fc_view sum = {.data = fc_scratch_acquire((size_t)sum_bytes(p)), .c = p->groups, .h = p->y.h, .w = p->y.w};
-    if (!sum.data)
+    const fc_shared_scratch scratch = fc_scratch_share(sum_bytes(p), most_scratch(p));
+    if (!scratch.own)
         return FC_ENOMEM;
-    sum.stride_c = 1, sum.stride_w = sum.c, sum.stride_h = sum.w * sum.stride_w, sum.stride_n = sum.h * sum.stride_h;
     fc_status status = FC_OK;
-    for (int64_t n = 0; n < p->y.n && status == FC_OK; n += sum.n) {
-        fc_problem q = *p;
-        sum.n = q.x.n = q.y.n = fc_min(images_at_once(p), p->y.n - n);
-        q.x.data = (char *)p->x.data + n * p->x.stride_n * (int64_t)p->item;
-        q.y.data = (char *)p->y.data + n * p->y.stride_n * (int64_t)p->item;
-        q.residual.data = (char *)(uintptr_t)fc_residual_at(p, n, 0, 0, 0);
-        status = run_inputs(&q, &sum);
+    for (int64_t n = 0, count = images_at_once(p); n < p->y.n && status == FC_OK; n += count) {
+        const fc_problem q = images_from(p, n, fc_min(count, p->y.n - n));
+        const fc_view sum = sums_of(&q, q.y.n, scratch.own);
+        for (int64_t c = 0; c < p->in_channels && status == FC_OK; c++) {
+            const fc_problem input = input_at(&q, c, &sum);
+            status = fc_conv_depthwise(&input);
+        }
     }
-    fc_scratch_release(sum.data);
+    fc_scratch_unshare(scratch);
     return status;
 }

@@ -226,10 +226,10 @@ static void run_block(void *context, int64_t task, int slot)
     }
 }
 
-int64_t fc_conv_depthwise_flat_scratch(const fc_problem *p)
+fc_need fc_conv_depthwise_flat_scratch(const fc_problem *p)
 {
     const plan s = make_plan(p);
-    return s.shared_bytes + s.thread_bytes;
+    return (fc_need){s.shared_bytes, s.thread_bytes};
 }
 
 fc_status fc_conv_depthwise_flat(const fc_problem *p)

@@ -273,6 +273,17 @@ static void choose_tiles(plan *s)
         s->tiles = 0;
 }
 
+int64_t fc_direct_chunk(const fc_problem *p)
+{
+    const int64_t lanes = p->k->vector_lanes, column = taps(p) * 2 * lanes * (int64_t)p->item;
+    int64_t chunk = p->in_channels;
+    if (chunk * column > PANEL_BYTES && chunk > lanes)
+        chunk = fc_max(lanes, PANEL_BYTES / column / lanes * lanes);
+    if (taps(p) == 1)
+        chunk = fc_min(chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
+    return chunk;
+}
+
 static int64_t chunks(const plan *s) { return fc_ceil_div(s->p->in_channels, s->chunk); }
 
 static plan make_plan(const fc_problem *p)
@@ -280,12 +291,7 @@ static plan make_plan(const fc_problem *p)
     plan s = {.p = p, .lanes = p->k->vector_lanes};
     s.panel = 2 * s.lanes;
     s.panels = panels_of(p);
-    const int64_t column = taps(p) * s.panel * (int64_t)p->item;
-    s.chunk = p->in_channels;
-    if (s.chunk * column > PANEL_BYTES && p->in_channels > s.lanes)
-        s.chunk = fc_max(s.lanes, PANEL_BYTES / column / s.lanes * s.lanes);
-    if (taps(p) == 1)
-        s.chunk = fc_min(s.chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
+    s.chunk = fc_direct_chunk(p);
     s.in_place = can_run_in_place(p);
     s.dense_y = p->y.stride_c == 1;
     s.stream = s.chunk == p->in_channels && fc_streams(p);
@@ -302,7 +308,7 @@ static plan make_plan(const fc_problem *p)
     s.tile_bytes = fc_round_up(tile, 64);
     /* packed late: a panel has two vectors, the last one up to three */
     s.thread_bytes = HEAD_BYTES + (s.kept ? chunks(&s) : 1) * s.strip_bytes + s.tile_bytes +
-                     (s.pack_late ? fc_round_up(s.chunk * column * 3 / 2, 64) : 0);
+                     (s.pack_late ? fc_round_up(s.chunk * taps(p) * 3 * s.lanes * (int64_t)p->item, 64) : 0);
     return s;
 }
 
@@ -598,18 +604,17 @@ static void run_block(void *context, int64_t task, int slot)
     }
 }
 
-int64_t fc_conv_direct_scratch(const fc_problem *p)
+static fc_need need(const plan *s)
 {
-    const plan s = make_plan(p);
-    return s.thread_bytes + (s.pack_late || p->packed ? 0 : fc_packed_direct(p) * (int64_t)p->item);
+    const fc_problem *p = s->p;
+    return (fc_need){s->pack_late || p->packed ? 0 : fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64),
+                     s->thread_bytes};
 }
 
-int64_t fc_conv_direct_image_scratch(const fc_problem *p)
+fc_need fc_conv_direct_scratch(const fc_problem *p)
 {
-    fc_problem image = *p;
-    image.x.n = image.y.n = 1;
-    image.packed = NULL; /* which a repair packs itself */
-    return fc_conv_direct_scratch(&image);
+    const plan s = make_plan(p);
+    return need(&s);
 }
 
 /* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
@@ -641,7 +646,7 @@ fc_status fc_conv_direct(const fc_problem *problem)
     fc_problem p = *problem;
     plan s = make_plan(&p);
     const int64_t tasks = s.count_n * s.count_h * s.count_w * p.groups * s.parts;
-    const int64_t weights = s.pack_late || p.packed ? 0 : fc_round_up(fc_packed_direct(&p) * (int64_t)p.item, 64);
+    const int64_t weights = need(&s).shared;
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!scratch)
@@ -655,5 +660,16 @@ fc_status fc_conv_direct(const fc_problem *problem)
         *(int64_t *)(s.threads + slot * s.thread_bytes) = -1;
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(scratch);
+    return FC_OK;
+}
+
+fc_status fc_run_direct(fc_problem *image, const void *context)
+{
+    (void)context;
+    image->packed = NULL;
+    image->packed_v = 0;
+    if (!image->nonfinite)
+        return fc_conv_direct(image);
+    fc_conv_on_stack(image);
     return FC_OK;
 }

@@ -57,35 +57,38 @@ static fc_problem phase_problem(const fc_problem *whole, const fc_conv *c, const
     return p;
 }
 
+enum { LINE = 64 };
+
 typedef struct {
     const fc_problem *p;
     const fc_conv *c;
     const fc_view *grad_x;
     int64_t parts; /* of each phase that is shared out */
-    char *memory; /* of panels: for each slot packed_bytes for the weight, then what a phase takes */
+    int apart; /* each phase on one thread */
+    char *memory; /* for each slot packed_bytes for the weight, where a slot has a panel, then what a phase takes */
     int64_t packed_bytes, slot_bytes;
     atomic_int status;
 } phases;
 
 /* ---- inputs that no output saw: the epilogue of zero -----------------------------------------------------------------*/
+enum { FILL_CHANNELS = 256 }; /* at a time, on the stack */
 typedef struct {
     const fc_problem *p;
     const fc_conv *c;
     int64_t seen_h, seen_w; /* rows and columns before the end of the last window */
-    char *value; /* value[channel] */
 } fill;
 
 #define FILL_VALUE(type)                                                                                               \
-    for (int64_t i = 0; i < f->p->y.c; i++) {                                                                          \
-        type v = e->bias ? ((const type *)e->bias)[i] : 0;                                                             \
+    for (int64_t i = 0; i < channels; i++) {                                                                           \
+        type v = e->bias ? ((const type *)e->bias)[c0 + i] : 0;                                                        \
         v = v < (type)e->lower ? (type)e->lower : v;                                                                   \
-        ((type *)f->value)[i] = v > (type)e->upper ? (type)e->upper : v;                                               \
+        ((type *)value)[i] = v > (type)e->upper ? (type)e->upper : v;                                                  \
     }
 
-static void set_value(const fill *f)
+static void set_value(const fc_problem *p, int64_t c0, int64_t channels, char *value)
 {
-    const fc_epilogue *e = &f->p->epilogue;
-    if (f->p->item == 4) {
+    const fc_epilogue *e = &p->epilogue;
+    if (p->item == 4) {
         FILL_VALUE(float)
     } else {
         FILL_VALUE(double)
@@ -97,14 +100,19 @@ static void fill_pixels(const fill *f, char *to, int64_t step, int64_t count)
 {
     const fc_view *y = &f->p->y;
     const int64_t item = (int64_t)f->p->item;
-    if (y->stride_c == 1) {
-        for (int64_t t = 0; t < count; t++)
-            memcpy(to + t * step * item, f->value, (size_t)(y->c * item));
-        return;
+    char value[FILL_CHANNELS * sizeof(double)];
+    for (int64_t c0 = 0; c0 < y->c; c0 += FILL_CHANNELS, to += FILL_CHANNELS * y->stride_c * item) {
+        const int64_t channels = fc_min(FILL_CHANNELS, y->c - c0);
+        set_value(f->p, c0, channels, value);
+        if (y->stride_c == 1) {
+            for (int64_t t = 0; t < count; t++)
+                memcpy(to + t * step * item, value, (size_t)(channels * item));
+            continue;
+        }
+        for (int64_t i = 0; i < channels; i++)
+            for (int64_t t = 0; t < count; t++)
+                memcpy(to + (i * y->stride_c + t * step) * item, value + i * item, f->p->item);
     }
-    for (int64_t i = 0; i < y->c; i++)
-        for (int64_t t = 0; t < count; t++)
-            memcpy(to + (i * y->stride_c + t * step) * item, f->value + i * item, f->p->item);
 }
 
 /* The pixels of row h whose phases have no taps. */
@@ -150,29 +158,22 @@ static int64_t seen(int64_t outputs, int64_t stride, int64_t taps, int64_t dilat
     return fc_max(0, (outputs - 1) * stride + (taps - 1) * dilation + 1 - pad);
 }
 
-static fc_status run_fill(const fc_problem *p, const fc_conv *c, fc_task *row)
+void fc_fill_zero(const fc_problem *p)
 {
-    fill f = {.p = p, .c = c, .value = fc_scratch_acquire((size_t)(p->y.c * (int64_t)p->item))};
-    if (!f.value)
-        return FC_ENOMEM;
-    set_value(&f);
-    fc_parallel(p->y.n * p->y.h, row, &f);
-    fc_scratch_release(f.value);
-    return FC_OK;
+    fill f = {.p = p};
+    fc_parallel(p->y.n * p->y.h, fill_whole_row, &f);
 }
-
-fc_status fc_fill_zero(const fc_problem *p) { return run_fill(p, NULL, fill_whole_row); }
 
 static int has_gap(int64_t kernel, int64_t stride, int64_t dilation)
 {
     return kernel < stride / gcd(stride, dilation) || gcd(stride, dilation) > 1;
 }
 
-static fc_status fill_gaps(const fc_problem *p, const fc_conv *c)
+static void fill_gaps(const fc_problem *p, const fc_conv *c)
 {
-    if (!has_gap(p->kernel_h, c->stride_h, c->dilation_h) && !has_gap(p->kernel_w, c->stride_w, c->dilation_w))
-        return FC_OK;
-    return run_fill(p, c, fill_row);
+    fill f = {.p = p, .c = c};
+    if (has_gap(p->kernel_h, c->stride_h, c->dilation_h) || has_gap(p->kernel_w, c->stride_w, c->dilation_w))
+        fc_parallel(p->y.n * p->y.h, fill_row, &f);
 }
 
 /* ---- phases ----------------------------------------------------------------------------------------------------------*/
@@ -201,7 +202,7 @@ static fc_problem part_of(const fc_problem *p, int64_t part, int64_t parts)
 {
     const int64_t item = (int64_t)p->item, count = p->out_channels / parts, k0 = part * count;
     fc_problem q = *p;
-    q.out_channels = count;
+    q.out_channels = count, q.y.c /= parts;
     q.weight += k0 * q.weight_k * item;
     q.packed = fc_at(q.packed, k0 * q.packed_column, item);
     q.y.data = (char *)q.y.data + k0 * q.y.stride_c * item;
@@ -210,8 +211,8 @@ static fc_problem part_of(const fc_problem *p, int64_t part, int64_t parts)
     return q;
 }
 
-/* Into how many parts few phases are cut: one for each thread, if the method does not change with the number of
- * channels, and if they are so many that transforming grad_y for each part costs little. */
+/* Into how many parts few phases that are shared out are cut: one for each thread, if the method does not change with
+ * the number of channels, and if they are so many that transforming grad_y for each part costs little. */
 static int64_t parts_of(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
     enum { LEAST_VECTORS = 4 }; /* of a part: 2 took 3 % longer with two threads, 64 -> 128 at 56x56, Zen 4 */
@@ -232,13 +233,16 @@ static int64_t parts_of(const fc_problem *p, const fc_conv *c, const fc_view *gr
  * others. */
 static int64_t phase_of_task(int64_t task, int64_t count) { return task % 2 ? task / 2 : count - 1 - task / 2; }
 
-static void run_phase(phases *f, int64_t index, int64_t part)
+/* In the memory of a slot. */
+static void run_phase(phases *f, int64_t index, int64_t part, int slot)
 {
     const fc_problem p = part_of(f->p, part, f->parts);
     fc_problem q;
     if (!phase_at(&p, f->c, f->grad_x, index, &q))
         return; /* filled */
+    const fc_lent before = fc_scratch_lend((fc_lent){f->memory + slot * f->slot_bytes, (size_t)f->slot_bytes, 0});
     const fc_status status = fc_conv_forward(&q);
+    fc_scratch_lend(before);
     if (status != FC_OK)
         atomic_store(&f->status, (int)status);
 }
@@ -247,14 +251,13 @@ static void run_phase(phases *f, int64_t index, int64_t part)
  * short. */
 static void lone_phase_task(void *context, int64_t task, int slot)
 {
-    (void)slot;
     phases *f = context;
     const int64_t count = phase_count(f->c, f->grad_x);
     fc_work_alone(1);
     if (f->parts == 1)
-        run_phase(f, phase_of_task(task, count), 0);
+        run_phase(f, phase_of_task(task, count), 0, slot);
     else
-        run_phase(f, count - 1 - task % count, task / count);
+        run_phase(f, count - 1 - task % count, task / count, slot);
     fc_work_alone(0);
 }
 
@@ -282,7 +285,7 @@ static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_vie
     return most * (double)threads <= all * 1.1;
 }
 
-/* What the phase that takes most takes: for each thread, or `alone` for the only one. */
+/* What the phase that takes most takes, on all threads or `alone`. */
 static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
 {
     int64_t most = 0;
@@ -292,35 +295,34 @@ static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view
         if (phase_at(p, c, grad_x, i, &q))
             most = fc_max(most, fc_forward_scratch(&q));
     fc_work_alone(0);
-    return most;
-}
-
-/* Each phase takes its own scratch; shared out, as many at a time as there are threads. */
-static int can_allocate(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
-{
-    if (phase_count(c, grad_x) == 1)
-        return 1;
-    const int shared = shares_out_phases(p, c, grad_x), slots = fc_parallel_slots(INT64_MAX);
-    const fc_problem part = part_of(p, 0, shared ? parts_of(p, c, grad_x) : 1);
-    const int64_t most = most_scratch(&part, c, grad_x, shared);
-    char *packed = fc_scratch_acquire((size_t)(fc_packed_direct(p) * (int64_t)p->item));
-    const int enough = packed && fc_scratch_suffices(shared ? slots : 1, shared ? 1 : slots, most);
-    fc_scratch_release(packed);
-    return enough;
+    return fc_round_up(most, LINE);
 }
 
 /* Phases share nothing: each on one thread, or one after the other, each on all threads. */
+static void run_in(phases *f, int slots)
+{
+    const int64_t count = phase_count(f->c, f->grad_x);
+    if (f->apart)
+        fc_parallel_in(slots, count * f->parts, lone_phase_task, f);
+    else
+        for (int64_t task = 0; task < count && atomic_load(&f->status) == FC_OK; task++)
+            run_phase(f, phase_of_task(task, count), 0, 0);
+}
+
+/* Gaps are filled when there is memory for all. */
 static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    phases f = {.p = p, .c = c, .grad_x = grad_x, .parts = 1};
-    const int64_t count = phase_count(c, grad_x);
-    if (shares_out_phases(p, c, grad_x)) {
-        f.parts = parts_of(p, c, grad_x);
-        fc_parallel(count * f.parts, lone_phase_task, &f);
-    } else {
-        for (int64_t task = 0; task < count && atomic_load(&f.status) == FC_OK; task++)
-            run_phase(&f, phase_of_task(task, count), 0);
-    }
+    phases f = {.p = p, .c = c, .grad_x = grad_x, .apart = shares_out_phases(p, c, grad_x)};
+    const int slots = f.apart ? fc_parallel_slots(INT64_MAX) : 1;
+    f.parts = f.apart ? parts_of(p, c, grad_x) : 1;
+    const fc_problem part = part_of(p, 0, f.parts);
+    if (phase_count(c, grad_x) > 1) /* a single one takes its own before it writes */
+        f.slot_bytes = most_scratch(&part, c, grad_x, f.apart);
+    if (f.slot_bytes && !(f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes)))
+        return FC_ENOMEM;
+    fill_gaps(p, c);
+    run_in(&f, slots);
+    fc_scratch_release(f.memory);
     return (fc_status)atomic_load(&f.status);
 }
 
@@ -340,35 +342,34 @@ static fc_status run_packed_phases(fc_problem *p, const fc_conv *c, const fc_vie
 /* All phases for the output channels of one panel, whose packed taps stay in the second-level cache, on one thread. */
 static void panel_task(void *context, int64_t panel, int slot)
 {
-    phases *f = context;
-    char *packed = f->memory + slot * f->slot_bytes;
-    fc_problem q = part_of(f->p, panel, f->p->out_channels / (2 * f->p->k->vector_lanes));
+    phases *all = context;
+    char *packed = all->memory + slot * (all->packed_bytes + all->slot_bytes);
+    fc_problem q = part_of(all->p, panel, all->p->out_channels / (2 * all->p->k->vector_lanes));
     q.narrow = 1;
     fc_pack_direct(&q, packed);
     fc_use_packed(&q, packed);
+    phases f = {.p = &q, .c = all->c, .grad_x = all->grad_x, .parts = 1, .slot_bytes = all->slot_bytes};
+    f.memory = packed + all->packed_bytes;
     fc_work_alone(1);
-    fc_scratch_lend(packed + f->packed_bytes, (size_t)(f->slot_bytes - f->packed_bytes));
-    const fc_status status = run_phases(&q, f->c, f->grad_x);
-    fc_scratch_lend(NULL, 0);
+    run_in(&f, 1);
     fc_work_alone(0);
-    if (status != FC_OK)
-        atomic_store(&f->status, (int)status);
+    if (atomic_load(&f.status) != FC_OK)
+        atomic_store(&all->status, atomic_load(&f.status));
 }
 
 static fc_status run_panels(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    enum { LINE = 64 };
     const int64_t panels = p->out_channels / (2 * p->k->vector_lanes), item = (int64_t)p->item;
     const int slots = fc_parallel_slots(panels);
     const fc_problem panel = part_of(p, 0, panels);
-    phases f = {.p = p, .c = c, .grad_x = grad_x, .parts = 1};
+    phases f = {.p = p, .c = c, .grad_x = grad_x};
     f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, LINE);
-    f.slot_bytes = f.packed_bytes + fc_round_up(most_scratch(&panel, c, grad_x, 1), LINE);
-    f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes);
-    if (!f.memory || fill_gaps(p, c) != FC_OK)
-        atomic_store(&f.status, (int)FC_ENOMEM);
-    else
-        fc_parallel_in(slots, panels, panel_task, &f);
+    f.slot_bytes = most_scratch(&panel, c, grad_x, 1);
+    f.memory = fc_scratch_acquire_parts(0, slots, f.packed_bytes + f.slot_bytes);
+    if (!f.memory)
+        return FC_ENOMEM;
+    fill_gaps(p, c);
+    fc_parallel_in(slots, panels, panel_task, &f);
     fc_scratch_release(f.memory);
     return (fc_status)atomic_load(&f.status);
 }
@@ -410,7 +411,7 @@ static int by_panels_pays(const fc_problem *p, const call *a)
     const fc_view *w = a->weight, *grad_y = a->grad_y;
     fc_problem panel = *p;
     panel.out_channels = 2 * p->k->vector_lanes;
-    return w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS && !p->nonfinite &&
+    return w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS &&
            p->out_channels % panel.out_channels == 0 && a->c->groups == 1 &&
            p->out_channels / panel.out_channels >= fc_parallel_slots(INT64_MAX) &&
            !some_phase(fc_is_direct, 0, p, a->c, a->grad_x) && !some_phase(fc_is_direct, 0, &panel, a->c, a->grad_x);
@@ -423,12 +424,10 @@ static fc_status run_apart(fc_problem *p, const void *context)
     const int by_channels = fc_is_depthwise(p) || fc_is_grouped(p), strides = c->stride_h * c->stride_w > 1;
     if (by_channels && !p->nonfinite && strides)
         return fc_conv_depthwise_grad_input(p);
-    const int packs =
-        strides && a->weight->h * a->weight->w > 1 && !by_channels && some_phase(fc_takes_packed, 1, p, c, a->grad_x);
+    const int packs = strides && a->weight->h * a->weight->w > 1 && !by_channels && !p->nonfinite &&
+                      some_phase(fc_takes_packed, 1, p, c, a->grad_x);
     if (packs && by_panels_pays(p, a))
         return run_panels(p, c, a->grad_x);
-    if (!can_allocate(p, c, a->grad_x) || fill_gaps(p, c) != FC_OK)
-        return FC_ENOMEM;
     return packs ? run_packed_phases(p, c, a->grad_x) : run_phases(p, c, a->grad_x);
 }
 
@@ -465,16 +464,8 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
                  .c = c,
                  .seen_h = seen(grad_y->h, c->stride_h, w->h, c->dilation_h, c->pad_top),
                  .seen_w = seen(grad_y->w, c->stride_w, w->w, c->dilation_w, c->pad_left)};
-    const int has_tail = tail.seen_h < grad_x->h || tail.seen_w < grad_x->w;
-    if (has_tail && !(tail.value = fc_scratch_acquire((size_t)(p.y.c * (int64_t)p.item))))
-        return FC_ENOMEM;
     const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
-    if (!has_tail)
-        return status;
-    if (status == FC_OK) {
-        set_value(&tail);
+    if (status == FC_OK && (tail.seen_h < grad_x->h || tail.seen_w < grad_x->w))
         fc_parallel(p.y.n * p.y.h, fill_tail_row, &tail);
-    }
-    fc_scratch_release(tail.value);
     return status;
 }

@@ -2,11 +2,16 @@
  *
  * The drivers multiply padding, which is zero, by the weight, and Winograd adds up neighbours: with a weight of NaN or
  * infinity both put NaN where none belongs. Such weights are found by looking at the weight or at the output, whichever
- * is smaller, and the call runs again on regions of outputs that see no padding. Finite data pay for the look alone.
+ * is smaller, and the call runs (again) on regions of outputs that see no padding. Finite data pay for the look alone.
+ *
+ * By then outputs may be written, so it must not fail. Where there is no memory for it, or for an image that must be
+ * computed again because it holds NaN or infinity itself, a thread's stack will do.
  */
+#include "../threads.h"
 #include "conv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- the look --------------------------------------------------------------------------------------------------------*/
 typedef struct {
@@ -60,6 +65,139 @@ fc_status fc_guard(fc_problem *p, const fc_view *weight, const fc_view *y, fc_gu
     return run(&again, context);
 }
 
+/* ---- without memory: a tap at a time, over the outputs that see it ---------------------------------------------------*/
+enum { TILE_OUTPUTS = 32, TILE_CHANNELS = 64, VECTOR_BYTES = 64 };
+
+/* Some outputs of a row, a vector of their channels, and what a tap adds to them: 22 KiB of stack. */
+typedef struct {
+    _Alignas(VECTOR_BYTES) char sum[TILE_OUTPUTS * VECTOR_BYTES];
+    char weight[TILE_CHANNELS * VECTOR_BYTES], x[TILE_OUTPUTS * TILE_CHANNELS * sizeof(double)];
+} tile;
+
+typedef struct {
+    const fc_problem *p;
+    int64_t chunk, vectors;
+} job;
+
+typedef struct {
+    int64_t n, group, k, channels, h, w, outputs;
+} place;
+
+/* Channels [c, c + channels) of tap (u, v). */
+static void add_tap(const fc_problem *p, const place *b, int64_t u, int64_t v, int64_t c, int64_t channels, tile *t)
+{
+    const int64_t item = (int64_t)p->item, lanes = p->k->vector_lanes;
+    const fc_range seeing = fc_seeing_outputs(v, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    const int64_t first = fc_max(seeing.first, b->w), outputs = fc_min(seeing.end, b->w + b->outputs) - first;
+    if (outputs <= 0)
+        return;
+    const int64_t h = b->h * p->stride_h + u * p->dilation_h - p->pad_top,
+                  w = first * p->stride_w + v * p->dilation_w - p->pad_left;
+    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->group * p->in_channels + c, channels);
+    fc_load_window(p->k, p->item, &x, &(fc_window){h, 1, 1, w, outputs, p->stride_w}, t->x,
+                   &(fc_pitch){0, TILE_CHANNELS, 1});
+    const int64_t at =
+        b->group * p->weight_g + b->k * p->weight_k + c * p->weight_c + u * p->weight_u + v * p->weight_v;
+    const fc_image weight = {.data = (char *)(uintptr_t)p->weight + at * item,
+                             .h = 1,
+                             .w = channels,
+                             .c = b->channels,
+                             .stride_w = p->weight_c,
+                             .stride_c = p->weight_k};
+    fc_load_window(p->k, p->item, &weight, &(fc_window){0, 1, 1, 0, channels, 1}, t->weight, &(fc_pitch){0, lanes, 1});
+    const fc_gemm product = {
+        .a = t->x,
+        .a_row = TILE_CHANNELS,
+        .taps_h = 1,
+        .taps_w = 1,
+        .length = channels,
+        .b = t->weight,
+        .y = t->sum + (first - b->w) * VECTOR_BYTES,
+        .y_row = VECTOR_BYTES / item,
+        .columns = b->channels,
+        .accumulate = 1,
+    };
+    p->k->gemm->rows(&product, outputs);
+}
+
+/* The epilogue, with a product that adds zero. */
+static void finish(const fc_problem *p, const place *b, tile *t)
+{
+    static const _Alignas(VECTOR_BYTES) char zero[VECTOR_BYTES];
+    const int64_t channel = b->group * p->out_channels + b->k;
+    const fc_gemm product = {
+        .a = zero,
+        .taps_h = 1,
+        .taps_w = 1,
+        .length = 1,
+        .b = zero,
+        .y = t->sum,
+        .y_row = VECTOR_BYTES / (int64_t)p->item,
+        .columns = b->channels,
+        .accumulate = 1,
+        .finish = 1,
+        .scale = fc_at(p->epilogue.scale, channel, p->item),
+        .bias = fc_at(p->epilogue.bias, channel, p->item),
+        .residual = fc_residual_at(p, b->n, channel, b->h, b->w),
+        .residual_row = p->residual.stride_w,
+        .lower = p->epilogue.lower,
+        .upper = p->epilogue.upper,
+    };
+    if (fc_has_epilogue(p))
+        p->k->gemm->rows(&product, b->outputs);
+}
+
+static void run_tile(const job *j, const place *b)
+{
+    const fc_problem *p = j->p;
+    const fc_range u = fc_valid_taps(b->h * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+    tile t;
+    memset(&t, 0, sizeof t);
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += j->chunk) {
+        const int64_t end = fc_min(p->in_channels, c0 + j->chunk);
+        for (int64_t tap = u.first * p->kernel_w; tap < u.end * p->kernel_w; tap++)
+            for (int64_t c = c0; c < end; c += TILE_CHANNELS)
+                add_tap(p, b, tap / p->kernel_w, tap % p->kernel_w, c, fc_min(TILE_CHANNELS, end - c), &t);
+    }
+    finish(p, b, &t);
+    const fc_image y = fc_image_of(&p->y, p->item, b->n, b->group * p->out_channels + b->k, b->channels);
+    const fc_window window = {b->h, 1, 1, b->w, b->outputs, 1};
+    fc_store_window(p->k, p->item, &y, &window, t.sum, &(fc_pitch){0, VECTOR_BYTES / (int64_t)p->item, 1});
+}
+
+static void run_row(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const job *j = context;
+    const fc_problem *p = j->p;
+    const int64_t lanes = p->k->vector_lanes;
+    place b = {.k = task % j->vectors * lanes};
+    task /= j->vectors;
+    b.group = task % p->groups, task /= p->groups;
+    b.h = task % p->y.h, b.n = task / p->y.h;
+    b.channels = fc_min(lanes, p->out_channels - b.k);
+    for (; b.w < p->y.w; b.w += TILE_OUTPUTS) {
+        b.outputs = fc_min(TILE_OUTPUTS, p->y.w - b.w);
+        run_tile(j, &b);
+    }
+}
+
+void fc_conv_on_stack(const fc_problem *p)
+{
+    job j = {p, fc_direct_chunk(p), fc_ceil_div(p->out_channels, p->k->vector_lanes)};
+    fc_parallel(p->y.n * p->y.h * p->groups * j.vectors, run_row, &j);
+}
+
+fc_status fc_repair(fc_problem *image, fc_guarded *run, const void *context)
+{
+    fc_problem again = *image;
+    const fc_status status = run(image, context);
+    if (status != FC_ENOMEM)
+        return status;
+    again.nonfinite = 1;
+    return run(&again, context);
+}
+
 /* ---- forward: regions of outputs that see the same taps --------------------------------------------------------------*/
 typedef struct {
     int64_t first, count; /* outputs */
@@ -103,7 +241,7 @@ static fc_status run_region(const fc_problem *p, const span *h, const span *w)
     return fc_conv_forward(&q);
 }
 
-fc_status fc_conv_by_regions(const fc_problem *p)
+static fc_status run_regions(const fc_problem *p)
 {
     fc_status status = FC_OK;
     for (int64_t i = 0; i < p->y.h;) {
@@ -116,6 +254,12 @@ fc_status fc_conv_by_regions(const fc_problem *p)
         i += h.count;
     }
     return status;
+}
+
+void fc_conv_by_regions(const fc_problem *p)
+{
+    if (run_regions(p) == FC_ENOMEM)
+        fc_conv_on_stack(p);
 }
 
 /* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x ----------------------------*/

@@ -99,6 +99,12 @@ static void gather_image(void *context, int64_t n, int slot)
                    &(fc_pitch){p->kernel_w, 1, taps(p)});
 }
 
+/* Of the images as rows. */
+static int64_t gathered_bytes(const fc_problem *product)
+{
+    return fc_round_up(product->x.w * product->x.c * (int64_t)product->item, 64);
+}
+
 static int64_t whole_weight_bytes(const fc_problem *p) { return weight_bytes(p, p->in_channels, p->weight_c); }
 
 static void set_whole_weight(const fc_problem *p, fc_problem *q, char *to)
@@ -113,23 +119,26 @@ fc_status fc_conv_whole(const fc_problem *p)
 {
     fc_problem q = whole_product(p);
     const int64_t weight = p->packed ? 0 : whole_weight_bytes(p);
-    char *block = fc_scratch_acquire((size_t)(weight + p->x.n * q.x.c * (int64_t)p->item)), *x = block + weight;
-    if (!block)
+    const fc_shared_scratch scratch =
+        fc_scratch_share(weight + gathered_bytes(&q), fc_need_bytes(fc_conv_direct_scratch(&q)));
+    if (!scratch.own)
         return FC_ENOMEM;
     if (weight)
-        set_whole_weight(p, &q, block);
-    gather a = {p, x};
+        set_whole_weight(p, &q, scratch.own);
+    gather a = {p, scratch.own + weight};
     fc_parallel(p->x.n, gather_image, &a);
-    q.x.data = x;
+    q.x.data = a.to;
     const fc_status status = fc_conv_direct(&q);
-    fc_scratch_release(block);
+    fc_scratch_unshare(scratch);
     return status;
 }
 
-int64_t fc_conv_whole_scratch(const fc_problem *p)
+fc_need fc_conv_whole_scratch(const fc_problem *p)
 {
     const fc_problem q = whole_product(p);
-    return fc_conv_direct_scratch(&q) + whole_weight_bytes(p) + p->x.n * q.x.c * (int64_t)p->item;
+    fc_need n = fc_conv_direct_scratch(&q);
+    n.shared += gathered_bytes(&q) + (p->packed ? 0 : whole_weight_bytes(p));
+    return n;
 }
 
 fc_status fc_pack_whole(const fc_problem *p, char *to)
@@ -283,18 +292,19 @@ static fc_status run_product(patches *a)
     return status;
 }
 
-/* Each product takes its own scratch, before anything is written: those of the last, smaller tiles may take more. */
-static int can_allocate(patches *a, int64_t images, int64_t rows)
+/* Scratch of a product: those of the last, smaller tiles may take more. */
+static int64_t most_scratch(const patches *whole, int64_t images, int64_t rows)
 {
+    patches copy = *whole, *a = &copy;
     const fc_view *x = &a->p->x;
     int64_t most = 0;
     for (int i = 0; i < 4; i++) {
         set_tile(a, i % 2 && x->n % images ? x->n % images : images, i / 2 && x->h % rows ? x->h % rows : rows);
         fc_problem q = a->product;
         fc_unroll_rows(&q);
-        most = fc_max(most, fc_conv_direct_scratch(&q));
+        most = fc_max(most, fc_need_bytes(fc_conv_direct_scratch(&q)));
     }
-    return fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
+    return most;
 }
 
 fc_status fc_grad_input_patches(const fc_problem *p)
@@ -307,9 +317,13 @@ fc_status fc_grad_input_patches(const fc_problem *p)
     const int64_t tile = fc_round_up(images * rows * row, 64), spreads = fc_round_up(p->y.c * taps(p) * item, 64);
     const int64_t packed = single ? 0 : fc_round_up(fc_packed_direct(&a.product) * item, 64);
     const int64_t weight = weight_bytes(p, p->out_channels, p->weight_k);
-    a.tile = fc_scratch_acquire((size_t)(tile + 2 * spreads + packed + weight));
-    if (!a.tile)
+    if (packed)
+        fc_use_packed(&a.product, ""); /* there will be one, as far as the products' scratch is concerned */
+    const fc_shared_scratch scratch =
+        fc_scratch_share(tile + 2 * spreads + packed + weight, most_scratch(&a, images, rows));
+    if (!scratch.own)
         return FC_ENOMEM;
+    a.tile = scratch.own;
     if (weight) {
         a.product.weight = a.tile + tile + 2 * spreads + packed;
         a.product.weight_c = a.product.out_channels;
@@ -323,13 +337,14 @@ fc_status fc_grad_input_patches(const fc_problem *p)
         fc_pack_direct(&a.product, a.tile + tile + 2 * spreads);
         fc_use_packed(&a.product, a.tile + tile + 2 * spreads);
     }
-    fc_status status =
-        !can_allocate(&a, images, rows) || (!covers_all(p) && fc_fill_zero(p) != FC_OK) ? FC_ENOMEM : FC_OK;
+    if (!covers_all(p))
+        fc_fill_zero(p);
+    fc_status status = FC_OK;
     for (a.n = 0; a.n < p->x.n; a.n += images)
         for (a.h = 0; a.h < p->x.h && status == FC_OK; a.h += rows) {
             set_tile(&a, fc_min(images, p->x.n - a.n), fc_min(rows, p->x.h - a.h));
             status = run_product(&a);
         }
-    fc_scratch_release(a.tile);
+    fc_scratch_unshare(scratch);
     return status;
 }

@@ -43,6 +43,7 @@ typedef struct {
     int gradient; /* of the input: y are the phases */
     int64_t images, rows; /* of a stretch, rows of outputs of q */
     int64_t n, row; /* the current one, and the first row of phases in it */
+    fc_shared_scratch scratch; /* of all, with what is lent to a stretch */
     char *phases;
     int64_t phases_bytes, weight_bytes, flag_bytes;
     atomic_char *spoilt; /* of the current images: whether NaN or infinity is in their phases */
@@ -294,13 +295,6 @@ static void set_stretch(plan *s, int64_t n, int64_t i)
 static int64_t row_tasks(const fc_view *v) { return v->n * v->h; }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------*/
-static fc_status run_direct(fc_problem *p, const void *context)
-{
-    (void)context;
-    p->packed = NULL;
-    return fc_conv_direct(p);
-}
-
 /* The images of a stretch that hold NaN or infinity, as the problem came. */
 static fc_status repair(const plan *s, fc_guarded *run, const void *context)
 {
@@ -312,27 +306,33 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
             move(&q.x, q.item, s->n + j, 0);
             move(&q.y, q.item, s->n + j, 0);
             move(&q.residual, q.item, s->n + j, 0);
-            status = run(&q, context);
+            status = fc_repair(&q, run, context);
         }
     return status;
 }
 
-/* Memory for a stretch and `more` bytes, which it returns; NULL if there is none, or none for what runs a stretch: that
- * is found out before the first one writes. */
+/* What Winograd takes for a stretch, the last ones of rows and images included. */
+static int64_t most_scratch(const plan *s)
+{
+    const int64_t images = s->p->y.n, rows = s->gradient ? s->h.size : s->p->y.h;
+    const int64_t last_n = (images - 1) / s->images * s->images, last_row = (rows - 1) / s->rows * s->rows;
+    plan t = *s;
+    int64_t most = 0;
+    for (int64_t n = 0; n <= last_n; n += fc_max(1, last_n))
+        for (int64_t row = 0; row <= last_row; row += fc_max(1, last_row)) {
+            set_stretch(&t, n, row);
+            most = fc_max(most, fc_need_bytes(fc_conv_winograd_scratch(&t.q)));
+        }
+    return most;
+}
+
+/* Memory for the stretches and `more` bytes, which it returns, or NULL. */
 static char *acquire(plan *s, int64_t more)
 {
-    s->phases = fc_scratch_acquire_parts(s->phases_bytes + s->flag_bytes, 1, more);
-    if (!s->phases)
+    s->scratch = fc_scratch_share(s->phases_bytes + s->flag_bytes + more, most_scratch(s));
+    if (!s->scratch.own)
         return NULL;
-    set_stretch(s, 0, 0);
-    const int64_t direct = s->gradient ? 0 : fc_conv_direct_image_scratch(s->p);
-    char *others =
-        fc_scratch_acquire_parts(0, fc_parallel_slots(INT64_MAX), fc_max(fc_conv_winograd_scratch(&s->q), direct));
-    fc_scratch_release(others);
-    if (!others) {
-        fc_scratch_release(s->phases);
-        return NULL;
-    }
+    s->phases = s->scratch.own;
     s->spoilt = (atomic_char *)(s->phases + s->phases_bytes);
     return s->phases + s->phases_bytes + s->flag_bytes;
 }
@@ -356,18 +356,17 @@ fc_status fc_conv_phases(const fc_problem *p)
             status = fc_conv_winograd(&s.q);
         }
         if (status == FC_OK)
-            status = repair(&s, run_direct, NULL);
+            status = repair(&s, fc_run_direct, NULL);
     }
-    fc_scratch_release(s.phases);
+    fc_scratch_unshare(s.scratch);
     return status;
 }
 
-int64_t fc_conv_phases_scratch(const fc_problem *p)
+fc_need fc_conv_phases_scratch(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    set_stretch(&s, 0, 0);
-    return s.phases_bytes + s.flag_bytes + s.weight_bytes + fc_conv_winograd_scratch(&s.q);
+    return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + most_scratch(&s), 0};
 }
 
 /* ---- gradient of the input -------------------------------------------------------------------------------------------*/
@@ -405,7 +404,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
         if (status == FC_OK)
             status = repair(&s, otherwise, context);
     }
-    fc_scratch_release(s.phases);
+    fc_scratch_unshare(s.scratch);
     return status;
 }
 
@@ -441,6 +440,6 @@ fc_status fc_conv_phases_grad_weight(const fc_problem *p)
     weight_job job = {&s, sum};
     if (status == FC_OK)
         fc_parallel(p->out_channels, gather_weights, &job);
-    fc_scratch_release(s.phases);
+    fc_scratch_unshare(s.scratch);
     return status;
 }

@@ -217,17 +217,23 @@ static void run_block(void *context, int64_t task, int slot)
     fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
 }
 
-int64_t fc_conv_pixels_scratch(const fc_problem *p)
+static int64_t taps_bytes(const fc_problem *p) { return fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64); }
+
+static int64_t weight_bytes(const fc_problem *p)
 {
-    return make_plan(p).thread_bytes + fc_packed_pixels(p) * (int64_t)p->item;
+    return p->packed ? 0 : fc_round_up(fc_packed_pixels(p) * (int64_t)p->item, 64);
+}
+
+fc_need fc_conv_pixels_scratch(const fc_problem *p)
+{
+    return (fc_need){taps_bytes(p) + weight_bytes(p), make_plan(p).thread_bytes};
 }
 
 fc_status fc_conv_pixels(const fc_problem *p)
 {
     plan s = make_plan(p);
-    const int64_t item = (int64_t)p->item, tasks = p->y.n * p->groups * s.count_h * s.count_w;
-    const int64_t taps = fc_round_up(p->kernel_w * (int64_t)sizeof(int64_t), 64);
-    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_pixels(p) * item, 64);
+    const int64_t tasks = p->y.n * p->groups * s.count_h * s.count_w;
+    const int64_t taps = taps_bytes(p), weights = weight_bytes(p);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(taps + weights, slots, s.thread_bytes);
     if (!scratch)

@@ -311,16 +311,18 @@ static void run_block(void *context, int64_t task, int slot)
     }
 }
 
-int64_t fc_conv_taps_scratch(const fc_problem *p)
+static int64_t weight_bytes(const fc_problem *p)
 {
-    return make_plan(p).thread_bytes + fc_packed_taps(p) * (int64_t)p->item;
+    return p->packed ? 0 : fc_round_up(fc_packed_taps(p) * (int64_t)p->item, 64);
 }
+
+fc_need fc_conv_taps_scratch(const fc_problem *p) { return (fc_need){weight_bytes(p), make_plan(p).thread_bytes}; }
 
 fc_status fc_conv_taps(const fc_problem *p)
 {
     plan s = make_plan(p);
     const int64_t tasks = p->y.n * p->groups * s.count_h * s.count_w;
-    const int64_t weights = p->packed ? 0 : fc_round_up(fc_packed_taps(p) * (int64_t)p->item, 64);
+    const int64_t weights = weight_bytes(p);
     const int slots = fc_parallel_slots(tasks);
     char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
     if (!scratch)

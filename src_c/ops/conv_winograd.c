@@ -201,7 +201,8 @@ static void multiply(const fc_winograd_plan *s, const fc_tile_block *b, const fc
         else
             for (int64_t f = 0, first = 0; f < phases.end; first += fc_phase_weights(t, f++))
                 if (f >= phases.first)
-                    product.u[product.phases++] = u + weight_at(t, first, t->phase[f].last, e) * s->u_point * item;
+                    product.u[product.phases++] =
+                        u + weight_at(t, first, t->phase[f].last_points, e) * s->u_point * item;
         product.channels = (phases.end - phases.first) * rows;
         product.phase_channels = product.channels / product.phases;
         product.v = v + (at + brick * product.v_brick + fc_channel_parts(s->p, phases.first * rows) * part) * item;
@@ -284,28 +285,22 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 }
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
- * directly, in memory that was the tiles': there is enough of it (repair_bytes). The flags are at its beginning. */
-static int64_t repair_bytes(const fc_problem *p) { return p->weight ? fc_conv_direct_image_scratch(p) : 0; }
-
+ * directly. */
 static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
 
-static fc_status repair(const fc_problem *p, atomic_char *spoilt, int64_t bytes)
+static fc_status repair(const fc_problem *p, const atomic_char *spoilt)
 {
-    const int64_t item = (int64_t)p->item, flags = flags_bytes(p);
+    const int64_t item = (int64_t)p->item;
     fc_status status = FC_OK;
-    fc_scratch_lend((char *)spoilt + flags, (size_t)(bytes - flags));
     for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
         if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
             fc_problem q = *p;
-            q.packed = NULL;
-            q.packed_v = 0;
             q.x.data = (char *)q.x.data + n * q.x.stride_n * item;
             q.y.data = (char *)q.y.data + n * q.y.stride_n * item;
             q.residual.data = (char *)fc_residual_at(p, n, 0, 0, 0);
             q.x.n = q.y.n = 1;
-            status = fc_conv_direct(&q);
+            status = fc_repair(&q, fc_run_direct, NULL);
         }
-    fc_scratch_lend(NULL, 0);
     return status;
 }
 
@@ -377,22 +372,25 @@ static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
     multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
-/* A thread's tasks are its panels, one that was left over, the vectors of the one that is cut, and that of one that was
- * left over: panels [0, whole) are whole, then come those that are cut, then those shared by two threads. */
+/* The tasks of a thread follow each other: its whole panels, one that was left over, the vectors of the one that is cut,
+ * and that of one that was left over and is shared by two threads. So do the panels, each kind for all threads: `each`
+ * for every one, `more` left over, one for every one, `more` / 2. */
 static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 {
     const int64_t tasks = s->each + 2 * s->cut, longer = s->more * (tasks + 1);
-    const int64_t thread = task < longer ? task / (tasks + 1) : s->more + (task - longer) / tasks,
-                  at = task < longer ? task % (tasks + 1) : (task - longer) % tasks;
-    const int64_t each = s->each + (!s->halved && thread < s->more),
-                  whole = s->sharers * s->each + (s->halved ? 0 : s->more);
+    const int has_more = task < longer;
+    const int64_t thread = has_more ? task / (tasks + 1) : s->more + (task - longer) / tasks;
+    int64_t at = has_more ? task % (tasks + 1) : (task - longer) % tasks;
+    const int64_t left_over = s->sharers * s->each, cut = left_over + (s->halved ? 0 : s->more),
+                  halved = cut + s->sharers * s->cut;
     if (at < s->each)
         return fc_winograd_panel(s, thread * s->each + at);
-    if (at < each)
-        return fc_winograd_panel(s, s->sharers * s->each + thread);
-    if (at < each + 2 * s->cut)
-        return fc_winograd_vector(s, whole + thread, at - each);
-    return fc_winograd_vector(s, whole + s->cut * s->sharers + thread / 2, thread % 2);
+    at -= s->each;
+    if (has_more && !s->halved && at-- == 0)
+        return fc_winograd_panel(s, left_over + thread);
+    if (at < 2 * s->cut)
+        return fc_winograd_vector(s, cut + thread, at);
+    return fc_winograd_vector(s, halved + thread / 2, thread % 2);
 }
 
 static int64_t panel_tasks(const fc_winograd_plan *s) { return s->sharers * (s->each + 2 * s->cut) + s->more; }
@@ -456,12 +454,20 @@ int fc_conv_winograd_serves(const fc_problem *p)
 
 static int64_t zeros_bytes(const fc_winograd_plan *s) { return fc_winograd_bytes(s, s->p->in_channels); }
 
-int64_t fc_conv_winograd_scratch(const fc_problem *p)
+static fc_need need_of(const fc_winograd_plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t weights = s->prepared ? 0 : p->groups * s->panels * s->u_bytes;
+    return (fc_need){flags_bytes(p) + zeros_bytes(s) + (s->by_panels ? s->v_bytes : weights), s->thread_bytes};
+}
+
+static fc_need need(const fc_problem *p)
 {
     const fc_winograd_plan s = make_plan(p);
-    return fc_max(s.thread_bytes, repair_bytes(p)) + zeros_bytes(&s) + flags_bytes(p) + fc_pixels_bytes(p) +
-           (s.by_panels ? s.v_bytes : p->groups * s.panels * s.u_bytes);
+    return need_of(&s);
 }
+
+fc_need fc_conv_winograd_scratch(const fc_problem *p) { return fc_pixels_scratch(p, need); }
 
 int64_t fc_packed_winograd(const fc_problem *p)
 {
@@ -485,18 +491,17 @@ fc_status fc_pack_winograd(const fc_problem *p, char *to)
 static fc_status run(const fc_problem *p)
 {
     fc_winograd_plan s = make_plan(p);
-    const int64_t shared = s.by_panels ? s.v_bytes : s.prepared ? 0 : p->groups * s.panels * s.u_bytes;
-    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(p), head = flags + zeros + shared,
-                  each = fc_max(s.thread_bytes, repair_bytes(p));
+    const fc_need n = need_of(&s);
+    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(p);
     const int slots = fc_parallel_slots(INT64_MAX);
-    char *scratch = fc_scratch_acquire_parts(head, slots, each);
+    char *scratch = fc_scratch_acquire_parts(n.shared, slots, n.each);
     if (!scratch)
         return FC_ENOMEM;
     memset(scratch, 0, (size_t)(flags + zeros));
     s.spoilt = (atomic_char *)scratch;
     s.tiles.zeros = scratch + flags;
     s.v = scratch + flags + zeros;
-    s.threads = s.v + shared;
+    s.threads = scratch + n.shared;
     s.u = s.prepared ? p->packed : s.v;
     if (s.by_panels) {
         for (s.group = 0; s.group < p->groups; s.group++)
@@ -510,9 +515,9 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = repair(p, s.spoilt, head + slots * each);
+    const fc_status status = repair(p, s.spoilt);
     fc_scratch_release(scratch);
     return status;
 }
 
-fc_status fc_conv_winograd(const fc_problem *p) { return fc_run_on_pixels(p, 1, run); }
+fc_status fc_conv_winograd(const fc_problem *p) { return fc_run_on_pixels(p, run, need); }

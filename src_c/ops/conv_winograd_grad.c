@@ -291,7 +291,7 @@ static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channe
         const char *from = sum + i * rows * s->sum_row * item;
         char *to = taps + (f.row * row + f.column * tap) * item;
         for (int64_t c = 0; c < channels; c++)
-            t->k->weight_gradient[t->taps](from + c * s->sum_row * item, s->sum_point, f.last, columns,
+            t->k->weight_gradient[t->taps](from + c * s->sum_row * item, s->sum_point, f.last_points, columns,
                                            to + c * s->panel * item, t->step * row, t->step * tap);
     }
     for (int64_t u = 1; u < p->kernel_h && row > p->kernel_w * tap; u++) /* without what is beyond the kernel */
@@ -422,4 +422,4 @@ static fc_status run(const fc_problem *p)
     return FC_OK;
 }
 
-fc_status fc_conv_winograd_grad_weight(const fc_problem *p) { return fc_run_on_pixels(p, 0, run); }
+fc_status fc_conv_winograd_grad_weight(const fc_problem *p) { return fc_run_on_pixels(p, run, NULL); }

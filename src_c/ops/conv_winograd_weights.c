@@ -56,10 +56,10 @@ static void transform_taps(const fc_winograd_plan *s, int64_t width, const char 
         const fc_tile_phase f = t->phase[i];
         const phase_taps k = taps_of_phase(s, &f, taps, row, tap, columns, pad);
         char *to = u + c * width * item;
-        if (s->joined || f.last == FC_WHOLE_TILE)
+        if (s->joined || f.last_points == FC_WHOLE_TILE)
             t->k->weights[t->taps](k.at, k.row, k.tap, columns, to, s->u_point);
-        else if (f.last)
-            s->p->k->winograd_small_line->weights[2](k.at, 0, f.last == FC_LAST_ROW ? k.row : k.tap, columns, to,
+        else if (f.last_points)
+            s->p->k->winograd_small_line->weights[2](k.at, 0, f.last_points == FC_LAST_ROW ? k.row : k.tap, columns, to,
                                                      s->u_point);
         else
             memcpy(to, k.at, (size_t)(columns * item));
@@ -192,32 +192,57 @@ void fc_winograd_store(const fc_winograd_plan *s, char *to, char *pads, int64_t 
     fc_parallel_in(slots, s->p->groups * s->panels, store_panel, &job);
 }
 
+/* ---- few tiles: a vector of columns of a piece, channels [c0, c0 + f->channels) ---------------------------------------*/
+/* Taps that a plan keeps: those of the next channels follow. */
+static void take_stored(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0,
+                        fc_winograd_few *f)
+{
+    const int64_t item = (int64_t)s->p->item, of_panel = (k->first - k->panel * s->panel) / s->lanes + vector;
+    f->row = s->p->kernel_w * s->lanes, f->tap = s->lanes, f->step = fc_winograd_taps(s) * s->lanes;
+    f->w = stored_taps(s, s->group, k, 0) + (of_panel * s->p->in_channels + c0) * f->step * item;
+    f->ahead_row = f->step * item, f->ahead_part = f->ahead_row * s->tiles.k->line;
+    f->ahead = (const char *)f->w + f->channels * f->ahead_row;
+}
+
+/* Taps that fc_use_packed shares with other problems, so they are in the cache. */
+static void take_shared(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0,
+                        fc_winograd_few *f)
+{
+    const fc_problem *p = s->p;
+    const int64_t panel = k->panel * s->panel, column = k->first - panel + vector * s->lanes;
+    f->row = p->packed_u * k->panel_width, f->tap = p->packed_v * k->panel_width, f->step = k->panel_width;
+    f->w = p->packed + (fc_packed_at(p, s->group, panel, c0, k->panel_width) + column) * (int64_t)p->item;
+    f->ahead = f->w;
+}
+
+/* Taps of the weight as it lies, packed here. The rows that are fetched are those that will be packed next: of the next
+ * channels, or after the last ones of the next vector. Of a weight as torch keeps it, where the taps of all channels are
+ * one run, a row is an output, else a channel of the sum. */
+static void take_packed(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0, char *pack,
+                        fc_winograd_few *f)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), line = s->tiles.k->line;
+    const int64_t first = k->first + vector * s->lanes, runs = p->weight_c == taps;
+    pack_vector(s, s->group, first, fc_min(s->lanes, k->columns - vector * s->lanes), c0, f->channels, pack);
+    f->row = p->kernel_w * s->lanes, f->tap = s->lanes, f->step = taps * s->lanes;
+    f->w = pack;
+    const int last = c0 + s->chunk >= p->in_channels;
+    const int64_t next_k = last ? first + s->lanes : first, next_c = last ? 0 : c0 + s->chunk;
+    f->ahead_row = (runs ? p->weight_k : p->weight_c) * item;
+    f->ahead_part = runs ? taps * line * item : f->ahead_row * line;
+    f->ahead = p->weight + (s->group * p->weight_g + next_k * p->weight_k + next_c * p->weight_c -
+                            (runs ? 0 : taps - 1)) * /* a gradient's are reversed */
+                               item;
+}
+
 void fc_winograd_set_taps(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0, char *pack,
                           fc_winograd_few *f)
 {
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), line = s->tiles.k->line,
-                  last = c0 + s->chunk >= p->in_channels;
-    f->row = p->kernel_w * s->lanes, f->tap = s->lanes, f->step = taps * s->lanes;
-    if (s->prepared) {
-        const int64_t at = (k->first - k->panel * s->panel) / s->lanes + vector;
-        f->w = stored_taps(s, s->group, k, 0) + (at * p->in_channels + c0) * f->step * item;
-        f->ahead_row = f->step * item, f->ahead_part = f->ahead_row * line;
-        f->ahead = (const char *)f->w + f->channels * f->ahead_row;
-    } else if (p->packed) { /* by fc_use_packed */
-        const int64_t first = k->first - k->panel * s->panel + vector * s->lanes;
-        f->w = p->packed + (fc_packed_at(p, s->group, k->panel * s->panel, c0, k->panel_width) + first) * item;
-        f->row = p->packed_u * k->panel_width, f->tap = p->packed_v * k->panel_width, f->step = k->panel_width;
-        f->ahead = f->w;
-    } else {
-        const int64_t first = k->first + vector * s->lanes, runs = p->weight_c == taps;
-        pack_vector(s, s->group, first, fc_min(s->lanes, k->columns - vector * s->lanes), c0, f->channels, pack);
-        f->w = pack;
-        /* Of a weight as torch keeps it a row is an output, else a channel of the sum. */
-        f->ahead_row = (runs ? p->weight_k : p->weight_c) * item;
-        f->ahead_part = runs ? taps * line * item : f->ahead_row * line;
-        f->ahead = p->weight + (s->group * p->weight_g + (last ? first + s->lanes : first) * p->weight_k +
-                                (last ? 0 : c0 + s->chunk) * p->weight_c - (runs ? 0 : taps - 1)) *
-                                   item;
-    }
+    if (s->prepared)
+        take_stored(s, k, vector, c0, f);
+    else if (s->p->packed)
+        take_shared(s, k, vector, c0, f);
+    else
+        take_packed(s, k, vector, c0, pack, f);
 }

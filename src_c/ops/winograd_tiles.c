@@ -78,7 +78,7 @@ static phase_axis phases_along(int64_t kernel, int64_t step, int64_t taps)
 static void set_single_phase(fc_tiles *t)
 {
     t->phases = 1;
-    t->phase[0].last = FC_WHOLE_TILE;
+    t->phase[0].last_points = FC_WHOLE_TILE;
     for (int i = 0; i < 4; i++)
         t->phases_at[i / 2][i % 2].end = 1;
     t->padded_h = t->p->kernel_h == 1 ? 1 : t->taps;
@@ -178,12 +178,6 @@ static int64_t images_of_copy(const fc_problem *p, int writes)
     return (writes && !prepared) || images == p->y.n ? images : 0;
 }
 
-int64_t fc_pixels_bytes(const fc_problem *p)
-{
-    const int64_t images = images_of_copy(p, 1);
-    return copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images);
-}
-
 static fc_view images_from(const fc_view *v, int64_t n, int64_t count, int64_t item)
 {
     fc_view w = *v;
@@ -210,18 +204,28 @@ static fc_problem stretch_of(const fc_problem *p, int64_t n, int64_t count)
     return q;
 }
 
-/* Each stretch takes its own scratch. */
-static int can_allocate(const fc_problem *p, int64_t images)
+static int64_t own_bytes(const fc_problem *p, int64_t images)
 {
+    return copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images);
+}
+
+/* Of a stretch, the last one included. */
+static int64_t most_scratch(const fc_problem *p, int64_t images, fc_need_of *need)
+{
+    const int64_t rest = p->y.n % images;
     int64_t most = 0;
-    if (images == p->y.n)
-        return 1;
-    for (int i = 0; i < 2; i++) {
-        fc_problem q = stretch_of(p, 0, i && p->y.n % images ? p->y.n % images : images);
+    for (int i = 0; need && i <= (rest > 0); i++) {
+        fc_problem q = stretch_of(p, 0, i ? rest : images);
         q.x = pixels_of(&q.x, NULL), q.y = pixels_of(&q.y, NULL);
-        most = fc_max(most, fc_conv_winograd_scratch(&q));
+        most = fc_max(most, fc_need_bytes(need(&q)));
     }
-    return fc_scratch_suffices(1, fc_parallel_slots(INT64_MAX), most);
+    return most;
+}
+
+fc_need fc_pixels_scratch(const fc_problem *p, fc_need_of *need)
+{
+    const int64_t images = images_of_copy(p, 1);
+    return images ? (fc_need){own_bytes(p, images) + most_scratch(p, images, need), 0} : need(p);
 }
 
 static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc_run *run)
@@ -244,20 +248,18 @@ static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc
     return status;
 }
 
-fc_status fc_run_on_pixels(const fc_problem *p, int writes, fc_run *run)
+fc_status fc_run_on_pixels(const fc_problem *p, fc_run *run, fc_need_of *need)
 {
-    const int64_t images = images_of_copy(p, writes);
+    const int64_t images = images_of_copy(p, need != NULL);
     if (images == 0)
         return run(p);
-    char *memory = fc_scratch_acquire((size_t)(copy_bytes(p, &p->x, images) + copy_bytes(p, &p->y, images)));
-    if (!memory)
-        return FC_ENOMEM;
-    fc_status status = can_allocate(p, images) ? FC_OK : FC_ENOMEM;
+    const fc_shared_scratch memory = fc_scratch_share(own_bytes(p, images), most_scratch(p, images, need));
+    fc_status status = memory.own ? FC_OK : FC_ENOMEM;
     for (int64_t n = 0; n < p->y.n && status == FC_OK; n += images) {
         const fc_problem q = stretch_of(p, n, fc_min(images, p->y.n - n));
-        status = run_on_copies(&q, writes, memory, run);
+        status = run_on_copies(&q, need != NULL, memory.own, run);
     }
-    fc_scratch_release(memory);
+    fc_scratch_unshare(memory);
     return status;
 }
 
@@ -330,7 +332,7 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
         const int64_t channels = fc_min(t->chunk, p->in_channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
             const fc_tile_phase f = t->phase[i];
-            const int last = (f.last & wanted) | (t->phases > 1 ? FC_WHOLE_PARTS : 0);
+            const int last = (f.last_points & wanted) | (t->phases > 1 ? FC_WHOLE_PARTS : 0);
             const char *from = x + (f.row * row + f.column * pixel + c) * item;
             if (inner)
                 t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, last, v);

@@ -5,9 +5,10 @@
 
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
-    /* Whether it has a tap at the last place of its rows and columns: FC_LAST_ROW, FC_LAST_COLUMN. The gradient of a
-     * tap without lands in the padding of the kernel (padded_h, padded_w), so it may be anything. */
-    int last;
+    /* FC_LAST_ROW, FC_LAST_COLUMN: whether it has a tap at the last place of its columns (rows), so that its last row
+     * (column) of points, those at infinity, are not 0. The gradient of a tap that it does not have lands in the padding
+     * of the kernel (padded_h, padded_w), so it may be anything. */
+    int last_points;
 } fc_tile_phase;
 
 /* At most: 16 x 36 x 64 floats = 147 KiB of v for each tile of 64 channels. */
@@ -102,16 +103,17 @@ fc_image fc_tile_image_x(const fc_tiles *, const fc_tile_image *, int64_t channe
 fc_image fc_tile_image_y(const fc_tiles *, const fc_tile_image *, int64_t channel, int64_t channels);
 
 /* Pixels of a residue are not next to each other in planes. Runs a problem with planes and a dilation on copies of x
- * and y with channels last, in stretches of images; where these are too large, in place, element by element. `writes`:
- * y is the output, or grad_y. */
-fc_status fc_run_on_pixels(const fc_problem *, int writes, fc_run *);
-int64_t fc_pixels_bytes(const fc_problem *); /* of the copies */
+ * and y with channels last, in stretches of images; where these are too large, in place, element by element. need: of
+ * `run`, whose output y is; NULL where y is grad_y. */
+typedef fc_need fc_need_of(const fc_problem *);
+fc_status fc_run_on_pixels(const fc_problem *, fc_run *run, fc_need_of *need);
+fc_need fc_pixels_scratch(const fc_problem *, fc_need_of *need);
 
 /* Transformed weights of a phase for each pair of channels: one tap has the same value at all points along its axis. */
 static inline int64_t fc_phase_weights(const fc_tiles *t, int64_t index)
 {
-    const int last = fc_has_single_taps(t) ? t->phase[index].last : FC_WHOLE_TILE;
-    return (last & FC_LAST_ROW ? t->in_h : 1) * (last & FC_LAST_COLUMN ? t->in_w : 1);
+    const int points = fc_has_single_taps(t) ? t->phase[index].last_points : FC_WHOLE_TILE;
+    return (points & FC_LAST_ROW ? t->in_h : 1) * (points & FC_LAST_COLUMN ? t->in_w : 1);
 }
 /* Of all: 5 + 25 + 5 + 1 of a 3 x 3 kernel with stride 2. */
 static inline int64_t fc_tile_weights(const fc_tiles *t)
