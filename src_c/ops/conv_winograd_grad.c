@@ -33,7 +33,6 @@ enum {
     MAX_SLICES = 16,
     SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
-    SLICES_BYTES = 5 << 20,    /* of all: they are read once more, from the third-level cache */
     /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288
      * KiB of sums. */
     CHUNK = 64,
@@ -84,8 +83,6 @@ static plan make_plan(const fc_problem *p)
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
-    while (s.slices * s.sum_bytes > SLICES_BYTES && s.slices >= 2 * MIN_SLICES)
-        s.slices /= 2;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;

@@ -4,7 +4,6 @@
 
 enum {
     TASK_VALUES = 1 << 16, /* 256 KiB of float32, about 20 us */
-    LEAST_VALUES = 1 << 13, /* 2.5 us: a task costs less than a tenth of that */
     LEAST_RUN = 1 << 11, /* bytes, 32 lines of the cache: those at the ends of a run do not bypass it */
 };
 
@@ -247,9 +246,7 @@ void fc_norm_map(fc_norm_call *call, int for_grad)
         map.group = fc_greater(1, TASK_VALUES / call->plane);
         map.tasks = fc_parts(map.planes, map.group) * map.parts;
     } else {
-        /* few pixels: a task more of one thread than of another would count */
-        const int64_t least = fc_parts(LEAST_VALUES, call->channels), most = fc_greater(1, TASK_VALUES / call->channels);
-        map.step = fc_lesser(most, fc_greater(least, fc_parts(call->pixels, fc_parallel_tasks())));
+        map.step = fc_greater(1, TASK_VALUES / call->channels);
         map.tasks = fc_parts(call->pixels, map.step);
     }
     fc_parallel_back(fc_parallel_slots(map.tasks), map.tasks, map_task, &map);
