@@ -29,9 +29,9 @@ enum {
 };
 
 /* Squares under neighbouring tiles of 6 x 6, with `columns` columns of pixels: v[i][e][c] = (B' x B)[e], where tile i
- * begins at column start[i]. Columns outside [first, end) are 0; row r of the others begins at x[r], channel 0, its
- * pixels `pitch[r]` bytes apart. c < channels rounded up to a vector, or to a part if `whole_parts`. The last row of points
- * is written if it is wanted. */
+ * begins at column start[i] and v[i] is at a tile of a brick. Columns outside [first, end) are 0; row r of the others
+ * begins at x[r], channel 0, its pixels `pitch[r]` bytes apart. c < channels rounded up to a vector, or to a part if
+ * `whole_parts`. Without `last_row` the last row of points is not written. */
 typedef struct {
     const void *x[FC_WINOGRAD_TILE];
     int64_t pitch[FC_WINOGRAD_TILE];
@@ -120,9 +120,9 @@ typedef struct {
     int brick; /* tiles */
     int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
-    /* of squares of 6 x 6; the other tiles go one by one: v[e][c] = (B' x B)[e] for c < channels rounded up to a
-     * vector, or to a part where `last` says so, v at a tile of a brick; x[i * row + j * pixel + c] */
-    void (*inputs)(const fc_winograd_inputs *);
+    void (*inputs)(const fc_winograd_inputs *); /* of squares of 6 x 6; the other tiles go one by one */
+    /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, or to a part where `last` says so, v at a tile of
+     * a brick; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last, void *v);
     /* the same for pixels anywhere: x[e] points at channel 0 of pixel e */
     void (*input_border)(const void *const *x, int64_t channels, int last, void *v);

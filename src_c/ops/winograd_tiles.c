@@ -1,6 +1,6 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 25 or 36 pointers per
- * tile, those outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded
- * strip. */
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of tiles
+ * at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies outside the
+ * image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
@@ -318,7 +318,7 @@ static void transform_border(const fc_tiles *t, const fc_image *image, int last,
     t->k->input_border(from, channels, last, v);
 }
 
-/* All phases of a tile: v[chunk][phase][part of channels]. */
+/* All phases of a line or of a square of 5 x 5: v[chunk][phase][part of channels]. */
 static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted, int64_t top, int64_t left,
                            const char *x, int64_t row, int64_t pixel, char *v)
 {
@@ -435,8 +435,8 @@ static run_inputs inputs_of(const fc_tiles *t, int64_t group, const fc_tile_run 
     in.row = in.image.stride_h, in.column = in.image.stride_w, in.pixel = t->gap_w * in.column;
     in.base = in.image.data + (in.top * in.row + in.first * in.column) * (int64_t)p->item;
     if (!t->in_place) {
-        const fc_window window = {
-            in.top, t->span_h, 1, in.first, p->stride_w * t->out_w * (r->count - 1) + t->span_w, t->gap_w};
+        const fc_window window = {in.top,  t->span_h, 1, in.first, p->stride_w * t->out_w * (r->count - 1) + t->span_w,
+                                  t->gap_w};
         in.row = strip_row(t), in.column = in.pixel = p->in_channels;
         fc_load_window(p->k, p->item, &in.image, &window, strip, &(fc_pitch){in.row, in.column, 1});
         in.base = strip;
@@ -444,7 +444,7 @@ static run_inputs inputs_of(const fc_tiles *t, int64_t group, const fc_tile_run 
     return in;
 }
 
-/* The left end of a tile, and where that is; the tiles below read what is fetched. */
+/* The first column that a tile reads, and where its corner is; the tiles below read what is fetched. */
 static int64_t left_of(const fc_tiles *t, const run_inputs *in, int64_t column, const char **x)
 {
     const fc_problem *p = t->p;
@@ -500,7 +500,7 @@ static void transform_squares(const fc_tiles *t, const run_inputs *in, int64_t l
     }
 }
 
-/* Tiles of one residue have columns in common. */
+/* Neighbouring tiles of one residue have columns in common, and are transformed together. */
 static void transform_squares_of_run(const fc_tiles *t, const fc_tile_run *r, const run_inputs *in, char *v)
 {
     const int64_t unit = t->step * t->gap_w;
