@@ -54,7 +54,7 @@ fc_status fc_guard(fc_problem *p, const fc_view *weight, const fc_view *y, fc_gu
         p->nonfinite = !fc_is_finite(p->k, p->item, weight);
         return run(p, context);
     }
-    /* finite weights end here or below with the same bits */
+    /* with finite weights the bits are those of the way below, without its look at a larger y */
     if (elements(weight) <= elements(y) && fc_is_finite(p->k, p->item, weight))
         return run(p, context);
     fc_problem again = *p;
