@@ -11,6 +11,7 @@ from fastconv import reference
 CASES = {  # x, weight, stride, padding, dilation, groups
     "winograd": ((2, 12, 9, 10), (20, 12, 3, 3), 1, 1, 1, 1),
     "winograd-heavy": ((2, 48, 6, 5), (40, 48, 3, 3), 1, 1, 1, 1),
+    "winograd-heavy-batch": ((20, 16, 5, 6), (20, 16, 3, 3), 1, 1, 1, 1),
     "winograd-5x5": ((2, 16, 8, 9), (20, 16, 5, 5), 1, 2, 1, 1),
     "winograd-1x3": ((2, 40, 3, 22), (48, 40, 1, 3), 1, (0, 1), 1, 1),
     "winograd-3x1": ((2, 40, 13, 9), (48, 40, 3, 1), 1, 1, 1, 1),
@@ -26,6 +27,7 @@ CASES = {  # x, weight, stride, padding, dilation, groups
     "winograd-1x2-dilated": ((2, 40, 3, 90), (48, 40, 1, 2), 1, 0, (1, 20), 1),
     "winograd-dilated": ((2, 24, 15, 17), (40, 24, 3, 3), 1, 2, 2, 1),
     "direct": ((2, 5, 8, 7), (20, 5, 3, 3), 1, 1, 1, 1),
+    "direct-heavy-batch": ((12, 5, 4, 5), (20, 5, 3, 3), 1, 1, 1, 1),
     "direct-heavy": ((1, 40, 3, 3), (40, 40, 5, 5), 1, 2, 1, 1),
     "phases": ((2, 8, 23, 22), (24, 8, 7, 7), 2, 3, 1, 1),
     "stride": ((2, 6, 9, 8), (18, 6, 3, 3), 2, 1, 1, 1),

@@ -23,7 +23,23 @@ enum {
     FC_WINOGRAD_MAX_POINTS = 36,
     FC_WINOGRAD_PHASES = 4, /* of stride 2 */
     FC_WINOGRAD_FEW = 4, /* tiles whose sums of a row of points are registers */
+    /* Neighbouring tiles that are transformed together: what lies between the passes, 18 columns of 6 vectors, 7 KiB,
+     * stays in the first-level cache beside as much of x and of the results. */
+    FC_WINOGRAD_RUN = 4,
 };
+
+/* Squares under neighbouring tiles of 6 x 6, with `columns` columns of pixels: v[i][e][c] = (B' x B)[e], where tile i
+ * begins at column start[i] and v[i] is at a tile of a brick. Columns outside [first, end) are 0; row r of the others
+ * begins at x[r], channel 0, its pixels `pitch[r]` bytes apart. c < channels rounded up to a vector, or to a part if
+ * `whole_parts`. Without `last_row` the last row of points is not written. */
+typedef struct {
+    const void *x[FC_WINOGRAD_TILE];
+    int64_t pitch[FC_WINOGRAD_TILE];
+    int64_t columns, first, end, channels;
+    int64_t tiles, start[FC_WINOGRAD_RUN];
+    void *v[FC_WINOGRAD_RUN];
+    int whole_parts, last_row;
+} fc_winograd_inputs;
 
 /* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points,
  * first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles
@@ -104,6 +120,7 @@ typedef struct {
     int brick; /* tiles */
     int line; /* channels of a part */
     int64_t point; /* pitch of e in a brick, elements */
+    void (*inputs)(const fc_winograd_inputs *); /* of squares of 6 x 6; the other tiles go one by one */
     /* v[e][c] = (B' x B)[e] for c < channels rounded up to a vector, or to a part where `last` says so, v at a tile of
      * a brick; x[i * row + j * pixel + c] */
     void (*input)(const void *x, int64_t row, int64_t pixel, int64_t channels, int last, void *v);

@@ -18,6 +18,8 @@
 #define FC_B2 (FC_B * FC_B)
 #define FC_NORM_A (1 / (2 * FC_A2 * (FC_A2 - FC_B2))) /* 1 / M_1(a) = 1 / M_2(-a) of 6 points; of 5, +-a times that */
 #define FC_NORM_B (1 / (2 * FC_B2 * (FC_B2 - FC_A2)))
+/* Or GCC keeps an address for every row, more than there are registers. */
+#define FC_OPAQUE(p) __asm__("" : "+r"(p))
 #define FC_UNROLL _Pragma("GCC unroll 28")
 #define K(x) ((T)(x))
 
@@ -128,17 +130,62 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
     r[others - 1] += last;
 }
 
-/* One vector of channels of a tile. Row by row of B' over the columns first: 12 vectors are alive at a time, while all
- * 36 would be stored and loaded once more. FC_X(i, j) loads pixel (i, j), rows of tiles of 5 being 1 to 5; their last
- * row and column are read only where the last row or column of points is wanted. */
+/* One vector of channels of squares under neighbouring tiles, in two passes through the first-level cache: a column that
+ * two tiles share is loaded and transformed once, and those outside the image are zeros in between. */
+INLINE void N(wino_input_columns)(const fc_winograd_inputs *r, int64_t c, T *to, const int whole)
+{
+    const int tile = 6, count = (int)(r->channels - c);
+    const T *x[6];
+    FC_UNROLL for (int i = 0; i < tile; i++) x[i] = (const T *)r->x[i] + c;
+    to += r->first * tile * VL;
+    for (int64_t column = r->first; column < r->end; column++, to += tile * VL) {
+        vec d[6];
+        FC_UNROLL for (int i = 0; i < tile; i++) d[i] = whole ? vload(x[i]) : vload_tail(x[i], count);
+        FC_OPAQUE(r); /* or pitches take registers from pointers */
+        FC_UNROLL for (int i = 0; i < tile; i++) x[i] = (const T *)((const char *)x[i] + r->pitch[i]);
+        N(wino_store_b)(d, to, VL, tile, 1);
+    }
+}
+
+INLINE void N(wino_clear_columns)(T *between, int64_t first, int64_t end)
+{
+    for (T *to = between + first * 6 * VL; to < between + end * 6 * VL; to += VL) vstore(to, (vec){0});
+}
+
+static void N(winograd_inputs)(const fc_winograd_inputs *r)
+{
+    enum { TILE = FC_WINOGRAD_TILE, OUT = 4, COLUMN = TILE * VL };
+    const int points = FC_WINOGRAD_MAX_POINTS;
+    _Alignas(64) T between[(OUT * FC_WINOGRAD_RUN + TILE - OUT) * COLUMN];
+    N(wino_clear_columns)(between, 0, r->first);
+    N(wino_clear_columns)(between, r->end, r->columns);
+    const int64_t channels = r->whole_parts ? (r->channels + FC_LINE - 1) / FC_LINE * FC_LINE : r->channels;
+    for (int64_t c = 0; c < channels; c += VL) {
+        if (c + VL <= r->channels)
+            N(wino_input_columns)(r, c, between, 1);
+        else
+            N(wino_input_columns)(r, c, between, 0);
+        for (int64_t i = 0; i < r->tiles; i++) {
+            const T *from = between + r->start[i] * COLUMN;
+            T *v = (T *)r->v[i] + FC_CHANNEL(c);
+            FC_UNROLL for (int row = 0; row < TILE; row++)
+            {
+                if (row == TILE - 1 && !r->last_row)
+                    break;
+                vec d[6];
+                FC_UNROLL for (int j = 0; j < TILE; j++) d[j] = vload(from + row * VL + j * COLUMN);
+                N(wino_store_b)(d, v + row * TILE * FC_POINT, FC_POINT, TILE, 1);
+            }
+        }
+    }
+}
+
+/* One vector of channels of a tile of 5 x 5. Row by row of B' over the columns first: 10 vectors are alive at a time,
+ * while all 25 would be stored and loaded once more. FC_X(i, j) loads pixel (i, j), rows of tiles of 5 being 1 to 5;
+ * their last row and column are read only where the last row or column of points is wanted. */
 #define FC_WINO_SQUARE                                                                                                 \
     {                                                                                                                  \
         vec t[6] = {{0}}, q[6] = {{0}};                                                                                \
-        if (tile == 6) {                                                                                               \
-            FC_UNROLL for (int j = 0; j < 6; j++) t[j] = N(wino_b0)(FC_X(0, j), FC_X(2, j), FC_X(4, j));               \
-            N(wino_store_b)(t, v, FC_POINT, tile, 1);                                                                  \
-            v += 6 * FC_POINT;                                                                                         \
-        }                                                                                                              \
         FC_UNROLL for (int j = 0; j < tile; j++) if (j < 4 || columns)                                                 \
             N(wino_b12)(t + j, q + j, FC_X(1, j), FC_X(2, j), FC_X(3, j), FC_X(4, j), tile);                           \
         N(wino_store_b)(t, v, FC_POINT, tile, columns);                                                                \
@@ -168,8 +215,8 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
             FC_WINO_SQUARE                                                                                             \
     }
 #define FC_WINO_CHANNELS (last & FC_WHOLE_PARTS ? (channels + FC_LINE - 1) / FC_LINE * FC_LINE : channels)
-/* Whether the last row and column of points are wanted; tiles of 6 are always written whole: a test costs more than the
- * lines. */
+/* Whether the last row and column of points are wanted; lines of 6 are always written whole: a test costs more than the
+ * cache line. */
 #define FC_WINO_WANTED                                                                                                 \
     const int tile = FC_WINO_TILE, rows = tile == 6 || last & FC_LAST_ROW, columns = tile == 6 || last & FC_LAST_COLUMN
 
@@ -426,13 +473,14 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     {                                                                                                                  \
         N(wino_input_border)(x, channels, last, v, points);                                                            \
     }
-#define FC_SHARED(shape)                                                                                               \
-    .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .input = N(winograd_input_##shape),                         \
-    .input_border = N(winograd_input_border_##shape), .multiply = N(winograd_multiply),                                \
+#define FC_SHARED                                                                                                      \
+    .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .multiply = N(winograd_multiply),                           \
     .multiply_at = N(winograd_multiply_at)
+#define FC_TAKES(shape) .input = N(winograd_input_##shape), .input_border = N(winograd_input_border_##shape)
+#define FC_TAKES_square .inputs = N(winograd_inputs)
+#define FC_TAKES_line FC_TAKES(line)
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
 #define FC_SIX(shape, points)                                                                                          \
-    FC_INPUT(shape, points)                                                                                            \
     FC_FORWARD(shape, points, 3, 4)                                                                                    \
     FC_FORWARD(shape, points, 4, 3)                                                                                    \
     FC_FORWARD(shape, points, 5, 2)                                                                                    \
@@ -440,7 +488,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_GRADIENT(shape, points, 4, 3)                                                                                   \
     FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED(shape), FC_FEW_##shape                                                                               \
+        FC_SHARED, FC_TAKES_##shape, FC_FEW_##shape                                                                    \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -451,13 +499,14 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_FORWARD(shape, points, 2, 4)                                                                                    \
     FC_GRADIENT(shape, points, 2, 4)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED(shape), FC_FEW_##shape                                                                               \
+        FC_SHARED, FC_TAKES(shape), FC_FEW_##shape                                                                     \
         .weights = {[2] = N(winograd_weights_##shape##2)},                                                             \
         .output = {[2] = N(winograd_output_##shape##2)},                                                               \
         .gradient = {[2] = N(winograd_gradient_##shape##2)},                                                           \
         .weight_gradient = {[2] = N(winograd_weight_gradient_##shape##2)},                                             \
     };
 FC_SIX(square, 36)
+FC_INPUT(line, 6)
 FC_SIX(line, 6)
 FC_FIVE(small_square, 25)
 FC_FIVE(small_line, 5)
@@ -471,6 +520,9 @@ FC_FIVE(small_line, 5)
 #undef FC_FORWARD
 #undef FC_GRADIENT
 #undef FC_SHARED
+#undef FC_TAKES
+#undef FC_TAKES_square
+#undef FC_TAKES_line
 #undef FC_BY_KERNEL
 #undef FC_WINO_TILE
 #undef FC_WINO_ROWS

@@ -1,10 +1,8 @@
 /* winograd_products.tmpl.h: the products at each point of many tiles, over channels and over tiles; included by
  * winograd.tmpl.h.
  *
- * They serve squares and lines: the pitch of a part is their argument. FC_VECTOR(j): where vector j of channels is.
- * FC_OPAQUE: or GCC keeps an address for every row, more than there are registers. */
+ * They serve squares and lines: the pitch of a part is their argument. FC_VECTOR(j): where vector j of channels is. */
 #define FC_VECTOR(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
-#define FC_OPAQUE(p) __asm__("" : "+r"(p))
 
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
 INLINE void N(wino_product)(const T *v, const T *u, const T *const *phase, T *m, const T *after,

@@ -1,6 +1,6 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place through 25 or 36 pointers per
- * tile, those outside the image to zeros; other layouts are loaded a run of tiles at a time into a zero-padded
- * strip. */
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of tiles
+ * at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies outside the
+ * image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
@@ -320,7 +320,7 @@ static void transform_border(const fc_tiles *t, const fc_image *image, int last,
     t->k->input_border(from, channels, last, v);
 }
 
-/* All phases of a tile: v[chunk][phase][part of channels]. */
+/* All phases of a line or of a square of 5 x 5: v[chunk][phase][part of channels]. */
 static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted, int64_t top, int64_t left,
                            const char *x, int64_t row, int64_t pixel, char *v)
 {
@@ -420,33 +420,112 @@ fc_tile_slots fc_slots_of(const fc_tiles *t, const fc_tile_block *b, int e)
     return (fc_tile_slots){first, end - first, last_column ? 1 : (int)(t->in_w - 1 - e % t->in_w)};
 }
 
-static void transform_run(const fc_tiles *tiles, int64_t group, const fc_tile_run *r, char *strip, char *v)
+/* What the tiles of a run read: x from column `first` on, which is at `base`, an image or a strip; pitches. */
+typedef struct {
+    fc_image image;
+    const char *base;
+    int64_t top, first, row, column, pixel;
+} run_inputs;
+
+static run_inputs inputs_of(const fc_tiles *t, int64_t group, const fc_tile_run *r, char *strip)
 {
-    const fc_problem *p = tiles->p;
-    const int64_t item = (int64_t)p->item, step_w = p->stride_w * tiles->out_w;
-    const fc_tile_image at = fc_tile_image_at(tiles, r->n);
-    const int64_t top = p->stride_h * fc_tile_start(r->row, tiles->whole_rows, tiles->out_h) - at.h.pad;
-    const int64_t first = p->stride_w * fc_tile_left(tiles, r->column) - p->pad_left;
-    const fc_image image = fc_tile_image_x(tiles, &at, group * p->in_channels, p->in_channels);
-    const char *base = image.data + (top * image.stride_h + first * image.stride_w) * item;
-    int64_t row = image.stride_h, column_pitch = image.stride_w;
-    if (!tiles->in_place) {
-        const fc_window window = {top, tiles->span_h, 1, first, step_w * (r->count - 1) + tiles->span_w, tiles->gap_w};
-        row = strip_row(tiles), column_pitch = p->in_channels;
-        fc_load_window(p->k, p->item, &image, &window, strip, &(fc_pitch){row, column_pitch, 1});
-        base = strip;
+    const fc_problem *p = t->p;
+    const fc_tile_image at = fc_tile_image_at(t, r->n);
+    run_inputs in = {.image = fc_tile_image_x(t, &at, group * p->in_channels, p->in_channels),
+                     .top = p->stride_h * fc_tile_start(r->row, t->whole_rows, t->out_h) - at.h.pad,
+                     .first = p->stride_w * fc_tile_left(t, r->column) - p->pad_left};
+    in.row = in.image.stride_h, in.column = in.image.stride_w, in.pixel = t->gap_w * in.column;
+    in.base = in.image.data + (in.top * in.row + in.first * in.column) * (int64_t)p->item;
+    if (!t->in_place) {
+        const fc_window window = {in.top,  t->span_h, 1, in.first, p->stride_w * t->out_w * (r->count - 1) + t->span_w,
+                                  t->gap_w};
+        in.row = strip_row(t), in.column = in.pixel = p->in_channels;
+        fc_load_window(p->k, p->item, &in.image, &window, strip, &(fc_pitch){in.row, in.column, 1});
+        in.base = strip;
     }
-    const int64_t pixel = (tiles->in_place ? tiles->gap_w : 1) * column_pitch;
-    fc_tile_place place = fc_first_place(tiles, r, tiles->parts);
+    return in;
+}
+
+/* The first column that a tile reads, and where its corner is; the tiles below read what is fetched. */
+static int64_t left_of(const fc_tiles *t, const run_inputs *in, int64_t column, const char **x)
+{
+    const fc_problem *p = t->p;
+    const int64_t left = p->stride_w * fc_tile_left(t, column) - p->pad_left, item = (int64_t)p->item,
+                  step_w = p->stride_w * t->out_w;
+    *x = in->base + (left - in->first) * in->column * item;
+    if (t->fetch)
+        fc_fetch_pixels(*x + (t->span_h * in->row + (t->span_w - step_w) * in->pixel) * item, p->stride_h * t->out_h,
+                        step_w, in->row * item, in->pixel * item, p->in_channels * item);
+    return left;
+}
+
+static void transform_run(const fc_tiles *t, const fc_tile_run *r, const run_inputs *in, char *v)
+{
+    fc_tile_place place = fc_first_place(t, r, t->parts);
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t left = p->stride_w * fc_tile_left(tiles, column) - p->pad_left;
-        const char *x = base + (left - first) * column_pitch * item;
-        if (tiles->fetch)
-            fc_fetch_pixels(x + (tiles->span_h * row + (tiles->span_w - step_w) * pixel) * item,
-                            p->stride_h * tiles->out_h, step_w, row * item, pixel * item, p->in_channels * item);
-        transform_tile(tiles, &image, fc_tile_wanted(tiles, r->row, column), top, left, x, row, pixel,
-                       v + place.at * item);
-        fc_next_place(tiles, r, ++column, &place);
+        const char *x;
+        const int64_t left = left_of(t, in, column, &x);
+        transform_tile(t, &in->image, fc_tile_wanted(t, r->row, column), in->top, left, x, in->row, in->pixel,
+                       v + place.at * (int64_t)t->p->item);
+        fc_next_place(t, r, ++column, &place);
+    }
+}
+
+/* All phases of squares of 6 x 6 in a row, the first of which begins at x, column `left`. */
+static void transform_squares(const fc_tiles *t, const run_inputs *in, int64_t left, const char *x,
+                              fc_winograd_inputs *s)
+{
+    const fc_problem *p = t->p;
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, row = t->step * in->row,
+                  pixel = t->step * in->pixel;
+    s->columns = s->start[s->tiles - 1] + t->in_w;
+    for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
+        s->channels = fc_min(t->chunk, p->in_channels - c);
+        for (int64_t i = 0; i < t->phases; i++) {
+            const fc_tile_phase f = t->phase[i];
+            fc_range h = {0, t->in_h}, w = {0, s->columns}; /* a strip has its zeros */
+            if (t->in_place) {
+                h = inside(in->top + f.row, t->step, t->in_h, in->image.h);
+                w = inside(left + f.column * t->gap_w, t->step * t->gap_w, s->columns, in->image.w);
+            }
+            s->first = fc_min(w.first, s->columns), s->end = fc_max(w.end, s->first);
+            const char *from = x + (f.row * in->row + f.column * in->pixel + s->first * pixel + c) * item;
+            for (int64_t j = 0; j < t->in_h; j++) {
+                const int seen = j >= h.first && j < h.end;
+                s->x[j] = seen ? from + j * row * item : t->zeros;
+                s->pitch[j] = seen ? pixel * item : 0;
+            }
+            t->k->inputs(s);
+            for (int64_t j = 0; j < s->tiles; j++)
+                s->v[j] = (char *)s->v[j] + fc_channel_parts(p, s->channels) * part;
+        }
+    }
+}
+
+/* Neighbouring tiles of one residue have columns in common, and are transformed together. */
+static void transform_squares_of_run(const fc_tiles *t, const fc_tile_run *r, const run_inputs *in, char *v)
+{
+    const int64_t unit = t->step * t->gap_w;
+    fc_tile_place place = fc_first_place(t, r, t->parts);
+    for (int64_t column = r->column, end = column + r->count; column < end;) {
+        const int64_t count = fc_min(FC_WINOGRAD_RUN, end - column);
+        int64_t left[FC_WINOGRAD_RUN];
+        const char *x[FC_WINOGRAD_RUN];
+        char *to[FC_WINOGRAD_RUN];
+        for (int64_t i = 0; i < count; i++) {
+            left[i] = left_of(t, in, column, &x[i]);
+            to[i] = v + place.at * (int64_t)t->p->item;
+            fc_next_place(t, r, ++column, &place);
+        }
+        for (int64_t a = 0; a < fc_min(t->residues_w, count); a++) {
+            fc_winograd_inputs squares = {.whole_parts = t->phases > 1, .last_row = r->row < t->whole_rows};
+            for (int64_t i = a; i < count; i += t->residues_w) {
+                const int64_t offset = left[i] - left[a];
+                squares.start[squares.tiles] = unit == 1 ? offset : offset / unit;
+                squares.v[squares.tiles++] = to[i];
+            }
+            transform_squares(t, in, left[a], x[a], &squares);
+        }
     }
 }
 
@@ -455,7 +534,8 @@ void fc_transform_inputs(const fc_tiles *t, const fc_tile_block *b, int64_t grou
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(t, b, tile, end);
-        transform_run(t, group, &r, strip, v);
+        const run_inputs in = inputs_of(t, group, &r, strip);
+        (t->k->inputs ? transform_squares_of_run : transform_run)(t, &r, &in, v);
         tile += r.count;
     }
 }
