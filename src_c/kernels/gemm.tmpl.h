@@ -21,6 +21,7 @@
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #define FC_OPAQUE(x) __asm__("" : "+r"(x)) /* the compiler forgets how x came about */
+#define FC_ORDER() __asm__ volatile("" ::: "memory") /* loads below it stay below the stores above */
 #define FC_LINE_LANES ((int)(64 / sizeof(T))) /* of a cache line */
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
@@ -87,7 +88,52 @@ INLINE vec N(widened)(vhalf a)
  * in the caches. Of short sums the multiplications of the next tile have to begin before the stores of this one are
  * done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half
  * are left. 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of them multiplications: 624 before, 536. */
-enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_LAST) = 3 };
+
+/* One step of the reduction in rows [first, end) of a tile. at: every third row from row 1 on, `down` bytes apart */
+INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const int first, const int end,
+                         const int vectors, const int half, vec (*acc)[FC_WIDEST], vhalf *low)
+{
+    const int64_t up = -down;
+    const int whole = vectors - half;
+    vec part[FC_WIDEST];
+    FC_UNROLL for (int j = 0; j < whole; j++) part[j] = vload(b + j * VL);
+    const vhalf rest = vload_half(b + (half ? whole * VL : 0));
+    FC_UNROLL for (int i = first; i < end; i++)
+    {
+        vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
+        FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
+        if (half)
+            low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
+    }
+}
+
+/* The last FC_LAST steps of a plain tile and its epilogue, three rows after the other: what is not a multiplication runs
+ * beside those of the next rows. The compiler keeps loads below FC_ORDER below the stores above. */
+INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T *b, T *y, int last, const int rows,
+                        vec (*acc)[FC_WIDEST])
+{
+    const int64_t y_row = g->y_row;
+    const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
+    FC_UNROLL for (int first = 0; first < rows; first += 3)
+    {
+        const int end = first + 3 < rows ? first + 3 : rows;
+        FC_UNROLL for (int c = 0; c < N(FC_LAST); c++, at[first / 3] += sizeof(T))
+            N(gemm_step)((const char *const *)at, down, b + c * 2 * VL, first, end, 2, 0, acc, NULL);
+        FC_UNROLL for (int j = 0; j < 2; j++)
+        {
+            const vec t = N(gemm_part)(g->bias, j, 2, last, 1);
+            FC_UNROLL for (int i = first; i < end; i++) acc[i][j] = vclamp(acc[i][j] + t, lower, upper);
+        }
+        FC_UNROLL for (int i = first; i < end; i++, y += y_row)
+        {
+            FC_OPAQUE(y);
+            vstore(y, acc[i][0]);
+            vstore_tail(y + VL, acc[i][1], last);
+        }
+        FC_ORDER();
+    }
+}
 
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
                          const int half, const int ahead, const T *fetch)
@@ -122,7 +168,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
-    const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
+    const int64_t down = a_row * (int64_t)sizeof(T);
     const int lines = ahead && !plain && FC_VECTOR_BYTES == 64;
     const T *line = stream || accumulate ? NULL : y;
     const T *other = finish && residual ? residual + row * g->residual_row : NULL;
@@ -139,8 +185,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_OPAQUE(third);
                 at[i / 3] = third;
             }
+            const int64_t steps = plain && u == 1 && v == 1 ? length - N(FC_LAST) : length;
             const T *b = b_v;
-            for (int64_t c = 0; c < length; c++, b += vectors * VL) {
+            for (int64_t c = 0; c < steps; c++, b += vectors * VL) {
                 if (weights || rows_of_a) {
                     __builtin_prefetch(fetch, 0, 2);
                     fetch += fetch_step;
@@ -160,20 +207,17 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                         other += g->residual_row;
                     }
                 }
-                vec part[FC_WIDEST];
-                FC_UNROLL for (int j = 0; j < whole; j++) part[j] = vload(b + j * VL);
-                const vhalf rest = vload_half(b + (half ? whole * VL : 0));
-                FC_UNROLL for (int i = 0; i < rows; i++)
-                {
-                    vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
-                    FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
-                    if (half)
-                        low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
-                }
+                N(gemm_step)(at, down, b, 0, rows, vectors, half, acc, low);
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
+            }
+            if (plain && u == 1 && v == 1) {
+                N(gemm_end)(g, at, down, b, y, last, rows, acc);
+                return;
             }
         }
     }
+    if (plain)
+        __builtin_unreachable();
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) acc[i][whole] = N(widened)(low[i]);
     }
@@ -307,7 +351,7 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
     const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
     const int half = g->columns <= VL + VL / 2;
-    const int plain = g->warm && g->finish && !g->residual && !g->accumulate && !g->stream;
+    const int plain = g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && g->length >= N(FC_LAST);
     const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
     for (int64_t i = 0, tiles; i < groups; i += tiles) {
         const int64_t count = size + (i < longer);
@@ -349,7 +393,7 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
         N(gemm_panel)(g, 0, rows, after);
         return;
     }
-    const int64_t row_bytes = (g->taps_h * g->taps_w * g->length + g->columns) * (int64_t)sizeof(T);
+    const int64_t row_bytes = (g->taps_h * g->taps_w * g->length + 2 * VL) * (int64_t)sizeof(T);
     const int64_t strip = row_bytes * FC_MR < STRIP_BYTES ? STRIP_BYTES / row_bytes / FC_MR * FC_MR : FC_MR;
     fc_gemm part = *g;
     for (int64_t row = 0; row < rows; row += strip) {
@@ -467,5 +511,6 @@ static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .widest = FC_WI
 #undef FC_MR3
 #undef FC_WIDEST
 #undef FC_OPAQUE
+#undef FC_ORDER
 #undef FC_LINE_LANES
 #undef FC_UNROLL
