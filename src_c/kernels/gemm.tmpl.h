@@ -90,6 +90,9 @@ INLINE vec N(widened)(vhalf a)
  * are left. 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of them multiplications: 624 before, 536. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_LAST) = 3 };
 
+/* With no weights to fetch it is b, which is there: that costs less than a test in each step. */
+INLINE int64_t N(fetch_step)(const fc_gemm *g, const T *fetch, int64_t step) { return fetch == g->b ? 0 : step; }
+
 /* One step of the reduction in rows [first, end) of a tile. at: every third row from row 1 on, `down` bytes apart */
 INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const int first, const int end,
                          const int vectors, const int half, vec (*acc)[FC_WIDEST], vhalf *low)
@@ -111,7 +114,7 @@ INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const 
 /* The last FC_LAST steps of a plain tile and its epilogue, three rows after the other: what is not a multiplication runs
  * beside those of the next rows. The compiler keeps loads below FC_ORDER below the stores above. */
 INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T *b, T *y, int last, const int rows,
-                        vec (*acc)[FC_WIDEST])
+                        vec (*acc)[FC_WIDEST], const T *fetch, int64_t fetch_step)
 {
     const int64_t y_row = g->y_row;
     const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
@@ -119,7 +122,11 @@ INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T
     {
         const int end = first + 3 < rows ? first + 3 : rows;
         FC_UNROLL for (int c = 0; c < N(FC_LAST); c++, at[first / 3] += sizeof(T))
+        {
+            if (first == 0)
+                __builtin_prefetch(fetch + c * fetch_step, 0, 2);
             N(gemm_step)((const char *const *)at, down, b + c * 2 * VL, first, end, 2, 0, acc, NULL);
+        }
         FC_UNROLL for (int j = 0; j < 2; j++)
         {
             const vec t = N(gemm_part)(g->bias, j, 2, last, 1);
@@ -162,10 +169,10 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     }
     /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written,
      * and the residual. With no rows to fetch b, which is there: that costs less than a test. */
-    const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
+    const int weights = plain || ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
-    const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
+    const int64_t fetch_step = weights ? N(fetch_step)(g, fetch, g->ahead_step) : g->fetch ? a_row : 0;
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T);
@@ -211,7 +218,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
             }
             if (plain && u == 1 && v == 1) {
-                N(gemm_end)(g, at, down, b, y, last, rows, acc);
+                N(gemm_end)(g, at, down, b, y, last, rows, acc, fetch, fetch_step);
                 return;
             }
         }
@@ -281,8 +288,8 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
             a = next;                                                                                                  \
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
-            if ((ahead) == N(FC_FETCH_WEIGHTS))                                                                        \
-                fetch += g->ahead_tile;                                                                                \
+            if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
+                fetch += N(fetch_step)(g, fetch, g->ahead_tile);                                                       \
         }                                                                                                              \
     }
 #define FC_SMALL(rows) FC_KIND(1, rows, 1, 0, 0) FC_KIND(2, rows, 2, 0, 0)
@@ -297,13 +304,15 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #if FC_WIDEST == 3
 FC_KIND(4, 13, 2, 0, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, 0, N(FC_FETCH_ROWS))
 FC_KIND(6, 13, 2, 1, 0) FC_KIND(6, 14, 2, 1, 0)
-FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
+FC_KIND(7, 12, 2, 0, N(FC_PLAIN)) FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
 FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0) FC_KIND(5, 6, 3, 0, 0)
 FC_KIND(5, 7, 3, 0, 0) FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
 #define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
+#define FC_TWELVE N(gemm_tile_7_12)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
 #define FC_MANY(rows) 0, 0, 0
+#define FC_TWELVE 0
 #define FC_THREE(rows) 0
 #endif
 #undef FC_TILE
@@ -328,7 +337,7 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(9, FC_THREE(9), 0, 0),
     FC_WITH(10, 0, 0, 0),
     FC_WITH(11, 0, 0, 0),
-    FC_WITH(12, 0, 0, 0),
+    FC_WITH(12, 0, 0, 0, FC_TWELVE),
     FC_WITH(13, 0, FC_MANY(13)),
     FC_WITH(14, 0, FC_MANY(14)),
 #else
@@ -340,6 +349,7 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
 #undef FC_KINDS
 #undef FC_WITH
 #undef FC_MANY
+#undef FC_TWELVE
 #undef FC_THREE
 
 /* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short
@@ -361,15 +371,13 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
             tiles = g->ahead_tiles - i;
         const T *next = a + tiles * count * g->a_row;
         const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
-        const int kind = weights                 ? N(FC_WEIGHTS)
-                         : fetches && half       ? N(FC_HALF)
-                         : fetches && plain      ? N(FC_WARM)
-                         : fetches && rows_fetch ? N(FC_ROWS)
-                                                 : vectors - 1;
-        N(gemm_tiles)[count][kind](g, a, y, row, tiles,
-                                   weights                ? (const T *)g->ahead + i * g->ahead_tile
-                                   : i + tiles == groups ? after
-                                                         : next);
+        const int kind = fetches && half && !weights                                    ? N(FC_HALF)
+                         : plain && vectors == 2 && N(gemm_tiles)[count][N(FC_WARM)] ? N(FC_WARM)
+                         : weights                                                     ? N(FC_WEIGHTS)
+                         : fetches && rows_fetch                                       ? N(FC_ROWS)
+                                                                                       : vectors - 1;
+        const T *fetch = weights ? (const T *)g->ahead + i * g->ahead_tile : i + tiles == groups ? after : next;
+        N(gemm_tiles)[count][kind](g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
         a = next;
         y += tiles * count * g->y_row;
         row += tiles * count;
