@@ -84,10 +84,12 @@ INLINE vec N(widened)(vhalf a)
 }
 
 /* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS
- * in 16 registers 20. FC_PLAIN fetches nothing and knows that a tile starts at 0, is clamped, has no residual and stays
- * in the caches. Of short sums the multiplications of the next tile have to begin before the stores of this one are
- * done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half
- * are left. 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of them multiplications: 624 before, 536. */
+ * in 16 registers 20. FC_PLAIN knows that a tile starts at 0, has a bias and bounds, no residual, and stays in the
+ * caches; it fetches weights, if any. Of short sums the multiplications of the next tile have to begin before the stores
+ * of this one are done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood,
+ * of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias and the bounds
+ * run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of
+ * them multiplications: 624 before, 544 plain, 511 with gemm_end. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_LAST) = 3 };
 
 /* With no weights to fetch it is b, which is there: that costs less than a test in each step. */
@@ -111,8 +113,9 @@ INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const 
     }
 }
 
-/* The last FC_LAST steps of a plain tile and its epilogue, three rows after the other: what is not a multiplication runs
- * beside those of the next rows. The compiler keeps loads below FC_ORDER below the stores above. */
+/* The last FC_LAST steps of a plain tile and its epilogue, three rows after the other: 24 operations that are no
+ * multiplications run beside 18 of the next rows. More steps, and the operations one by one between them, are as fast.
+ * The compiler keeps loads below FC_ORDER below the stores above. */
 INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T *b, T *y, int last, const int rows,
                         vec (*acc)[FC_WIDEST], const T *fetch, int64_t fetch_step)
 {
@@ -224,7 +227,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         }
     }
     if (plain)
-        __builtin_unreachable();
+        __builtin_unreachable(); /* such tiles see something */
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) acc[i][whole] = N(widened)(low[i]);
     }
@@ -361,7 +364,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
     const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
     const int half = g->columns <= VL + VL / 2;
-    const int plain = g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && g->length >= N(FC_LAST);
+    const int sees = g->taps_h > 0 && g->taps_w > 0 && g->length >= N(FC_LAST);
+    const int plain = FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
     const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
     for (int64_t i = 0, tiles; i < groups; i += tiles) {
         const int64_t count = size + (i < longer);
@@ -384,8 +388,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     }
 }
 
-/* All panels of some rows, whose part of a and y stays in half of a first-level cache of 32 KiB, before the next
- * rows. */
+/* All panels of some rows, whose part of a, and of y in a panel, stays in half of a first-level cache of 32 KiB, before
+ * the next rows. */
 static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };
