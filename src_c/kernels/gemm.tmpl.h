@@ -21,6 +21,7 @@
 #endif
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #define FC_OPAQUE(x) __asm__("" : "+r"(x)) /* the compiler forgets how x came about */
+#define FC_ORDER() __asm__ volatile("" ::: "memory") /* loads below it stay below the stores above */
 #define FC_LINE_LANES ((int)(64 / sizeof(T))) /* of a cache line */
 
 INLINE vec N(gemm_load)(const T *p, int count) { return count >= VL ? vload(p) : vload_tail(p, count); }
@@ -83,11 +84,66 @@ INLINE vec N(widened)(vhalf a)
 }
 
 /* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS
- * in 16 registers 20. FC_PLAIN fetches nothing and knows that a tile starts at 0, is clamped, has no residual and stays
- * in the caches. Of short sums the multiplications of the next tile have to begin before the stores of this one are
- * done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood, of which half
- * are left. 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of them multiplications: 624 before, 536. */
-enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
+ * in 16 registers 20. FC_PLAIN knows that a tile starts at 0, has a bias and bounds, no residual, and stays in the
+ * caches; it fetches weights, if any. Of short sums the multiplications of the next tile have to begin before the stores
+ * of this one are done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood,
+ * of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias and the bounds
+ * run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of
+ * them multiplications: 624 before, 544 plain, 511 with gemm_end. */
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_LAST) = 3 };
+
+/* With no weights to fetch it is b, which is there: that costs less than a test in each step. */
+INLINE int64_t N(fetch_step)(const fc_gemm *g, const T *fetch, int64_t step) { return fetch == g->b ? 0 : step; }
+
+/* One step of the reduction in rows [first, end) of a tile. at: every third row from row 1 on, `down` bytes apart */
+INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const int first, const int end,
+                         const int vectors, const int half, vec (*acc)[FC_WIDEST], vhalf *low)
+{
+    const int64_t up = -down;
+    const int whole = vectors - half;
+    vec part[FC_WIDEST];
+    FC_UNROLL for (int j = 0; j < whole; j++) part[j] = vload(b + j * VL);
+    const vhalf rest = vload_half(b + (half ? whole * VL : 0));
+    FC_UNROLL for (int i = first; i < end; i++)
+    {
+        vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
+        FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
+        if (half)
+            low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
+    }
+}
+
+/* The last FC_LAST steps of a plain tile and its epilogue, three rows after the other: 24 operations that are no
+ * multiplications run beside 18 of the next rows. More steps, and the operations one by one between them, are as fast.
+ * The compiler keeps loads below FC_ORDER below the stores above. */
+INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T *b, T *y, int last, const int rows,
+                        vec (*acc)[FC_WIDEST], const T *fetch, int64_t fetch_step)
+{
+    const int64_t y_row = g->y_row;
+    const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
+    FC_UNROLL for (int first = 0; first < rows; first += 3)
+    {
+        const int end = first + 3 < rows ? first + 3 : rows;
+        FC_UNROLL for (int c = 0; c < N(FC_LAST); c++, at[first / 3] += sizeof(T))
+        {
+            if (first == 0)
+                __builtin_prefetch(fetch + c * fetch_step, 0, 2);
+            N(gemm_step)((const char *const *)at, down, b + c * 2 * VL, first, end, 2, 0, acc, NULL);
+        }
+        FC_UNROLL for (int j = 0; j < 2; j++)
+        {
+            const vec t = N(gemm_part)(g->bias, j, 2, last, 1);
+            FC_UNROLL for (int i = first; i < end; i++) acc[i][j] = vclamp(acc[i][j] + t, lower, upper);
+        }
+        FC_UNROLL for (int i = first; i < end; i++, y += y_row)
+        {
+            FC_OPAQUE(y);
+            vstore(y, acc[i][0]);
+            vstore_tail(y + VL, acc[i][1], last);
+        }
+        FC_ORDER();
+    }
+}
 
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
                          const int half, const int ahead, const T *fetch)
@@ -116,13 +172,13 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     }
     /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written,
      * and the residual. With no rows to fetch b, which is there: that costs less than a test. */
-    const int weights = ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
+    const int weights = plain || ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
-    const int64_t fetch_step = weights ? g->ahead_step : g->fetch ? a_row : 0;
+    const int64_t fetch_step = weights ? N(fetch_step)(g, fetch, g->ahead_step) : g->fetch ? a_row : 0;
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
-    const int64_t down = a_row * (int64_t)sizeof(T), up = -down;
+    const int64_t down = a_row * (int64_t)sizeof(T);
     const int lines = ahead && !plain && FC_VECTOR_BYTES == 64;
     const T *line = stream || accumulate ? NULL : y;
     const T *other = finish && residual ? residual + row * g->residual_row : NULL;
@@ -139,8 +195,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_OPAQUE(third);
                 at[i / 3] = third;
             }
+            const int64_t steps = plain && u == 1 && v == 1 ? length - N(FC_LAST) : length;
             const T *b = b_v;
-            for (int64_t c = 0; c < length; c++, b += vectors * VL) {
+            for (int64_t c = 0; c < steps; c++, b += vectors * VL) {
                 if (weights || rows_of_a) {
                     __builtin_prefetch(fetch, 0, 2);
                     fetch += fetch_step;
@@ -160,20 +217,17 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                         other += g->residual_row;
                     }
                 }
-                vec part[FC_WIDEST];
-                FC_UNROLL for (int j = 0; j < whole; j++) part[j] = vload(b + j * VL);
-                const vhalf rest = vload_half(b + (half ? whole * VL : 0));
-                FC_UNROLL for (int i = 0; i < rows; i++)
-                {
-                    vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
-                    FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
-                    if (half)
-                        low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
-                }
+                N(gemm_step)(at, down, b, 0, rows, vectors, half, acc, low);
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
+            }
+            if (plain && u == 1 && v == 1) {
+                N(gemm_end)(g, at, down, b, y, last, rows, acc, fetch, fetch_step);
+                return;
             }
         }
     }
+    if (plain)
+        __builtin_unreachable(); /* such tiles see something */
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) acc[i][whole] = N(widened)(low[i]);
     }
@@ -237,8 +291,8 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
             a = next;                                                                                                  \
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
-            if ((ahead) == N(FC_FETCH_WEIGHTS))                                                                        \
-                fetch += g->ahead_tile;                                                                                \
+            if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
+                fetch += N(fetch_step)(g, fetch, g->ahead_tile);                                                       \
         }                                                                                                              \
     }
 #define FC_SMALL(rows) FC_KIND(1, rows, 1, 0, 0) FC_KIND(2, rows, 2, 0, 0)
@@ -253,13 +307,15 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 #if FC_WIDEST == 3
 FC_KIND(4, 13, 2, 0, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, 0, N(FC_FETCH_ROWS))
 FC_KIND(6, 13, 2, 1, 0) FC_KIND(6, 14, 2, 1, 0)
-FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
+FC_KIND(7, 12, 2, 0, N(FC_PLAIN)) FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
 FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0) FC_KIND(5, 6, 3, 0, 0)
 FC_KIND(5, 7, 3, 0, 0) FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
 #define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
+#define FC_TWELVE N(gemm_tile_7_12)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
 #define FC_MANY(rows) 0, 0, 0
+#define FC_TWELVE 0
 #define FC_THREE(rows) 0
 #endif
 #undef FC_TILE
@@ -284,7 +340,7 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(9, FC_THREE(9), 0, 0),
     FC_WITH(10, 0, 0, 0),
     FC_WITH(11, 0, 0, 0),
-    FC_WITH(12, 0, 0, 0),
+    FC_WITH(12, 0, 0, 0, FC_TWELVE),
     FC_WITH(13, 0, FC_MANY(13)),
     FC_WITH(14, 0, FC_MANY(14)),
 #else
@@ -296,6 +352,7 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
 #undef FC_KINDS
 #undef FC_WITH
 #undef FC_MANY
+#undef FC_TWELVE
 #undef FC_THREE
 
 /* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short
@@ -307,7 +364,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
     const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
     const int half = g->columns <= VL + VL / 2;
-    const int plain = g->warm && g->finish && !g->residual && !g->accumulate && !g->stream;
+    const int sees = g->taps_h > 0 && g->taps_w > 0 && g->length >= N(FC_LAST);
+    const int plain = FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
     const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
     for (int64_t i = 0, tiles; i < groups; i += tiles) {
         const int64_t count = size + (i < longer);
@@ -317,23 +375,21 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
             tiles = g->ahead_tiles - i;
         const T *next = a + tiles * count * g->a_row;
         const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
-        const int kind = weights                 ? N(FC_WEIGHTS)
-                         : fetches && half       ? N(FC_HALF)
-                         : fetches && plain      ? N(FC_WARM)
-                         : fetches && rows_fetch ? N(FC_ROWS)
-                                                 : vectors - 1;
-        N(gemm_tiles)[count][kind](g, a, y, row, tiles,
-                                   weights                ? (const T *)g->ahead + i * g->ahead_tile
-                                   : i + tiles == groups ? after
-                                                         : next);
+        const int kind = fetches && half && !weights                                    ? N(FC_HALF)
+                         : plain && vectors == 2 && N(gemm_tiles)[count][N(FC_WARM)] ? N(FC_WARM)
+                         : weights                                                     ? N(FC_WEIGHTS)
+                         : fetches && rows_fetch                                       ? N(FC_ROWS)
+                                                                                       : vectors - 1;
+        const T *fetch = weights ? (const T *)g->ahead + i * g->ahead_tile : i + tiles == groups ? after : next;
+        N(gemm_tiles)[count][kind](g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
         a = next;
         y += tiles * count * g->y_row;
         row += tiles * count;
     }
 }
 
-/* All panels of some rows, whose part of a and y stays in half of a first-level cache of 32 KiB, before the next
- * rows. */
+/* All panels of some rows, whose part of a, and of y in a panel, stays in half of a first-level cache of 32 KiB, before
+ * the next rows. */
 static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 {
     enum { STRIP_BYTES = 16 << 10 };
@@ -349,7 +405,7 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
         N(gemm_panel)(g, 0, rows, after);
         return;
     }
-    const int64_t row_bytes = (g->taps_h * g->taps_w * g->length + g->columns) * (int64_t)sizeof(T);
+    const int64_t row_bytes = (g->taps_h * g->taps_w * g->length + 2 * VL) * (int64_t)sizeof(T);
     const int64_t strip = row_bytes * FC_MR < STRIP_BYTES ? STRIP_BYTES / row_bytes / FC_MR * FC_MR : FC_MR;
     fc_gemm part = *g;
     for (int64_t row = 0; row < rows; row += strip) {
@@ -467,5 +523,6 @@ static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .widest = FC_WI
 #undef FC_MR3
 #undef FC_WIDEST
 #undef FC_OPAQUE
+#undef FC_ORDER
 #undef FC_LINE_LANES
 #undef FC_UNROLL

@@ -25,7 +25,6 @@ enum {
     ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
     CALL_ROWS = 32,
     LEAST_COLUMNS = 64, /* of a task: eight tiles */
-    TASKS_PER_THREAD = 4,
 };
 
 typedef struct {
@@ -97,7 +96,7 @@ static void choose_strips(plan *s, int64_t wanted)
 
 static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axis w)
 {
-    const int64_t item = (int64_t)p->item, wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    const int64_t item = (int64_t)p->item, wanted = fc_parallel_tasks();
     plan s = {.p = p, .h = h, .w = w, .channels = p->groups * p->out_channels};
     s.x_in_place = p->x.stride_c == 1;
     s.y_in_place = p->y.stride_c == 1;

@@ -17,7 +17,6 @@ enum {
     L1_BYTES = 36 << 10, /* x and weights under a tile: three quarters of 48 KiB */
     TILE = 8, /* rows */
     ROWS = 16, /* of a task */
-    TASKS_PER_THREAD = 4,
     MOST_CHANNELS = 64,
 };
 
@@ -61,8 +60,7 @@ static int is_dense(const fc_view *v) { return v->stride_c == 1 && v->stride_w =
 
 static __attribute__((noinline)) plan make_plan(const fc_problem *p)
 {
-    const int64_t item = (int64_t)p->item, c = p->groups,
-                  wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD;
+    const int64_t item = (int64_t)p->item, c = p->groups, wanted = fc_parallel_tasks();
     plan s = {.p = p, .channels = c, .period = period_of(c), .y_in_place = is_dense(&p->y)};
     const int64_t border = (p->kernel_w - 1) * p->dilation_w;
     s.block_h = fc_min(p->y.h, ROWS);

@@ -18,7 +18,6 @@ enum {
     SLICE_PIXELS = 512,
     ROWS = 4, /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
     COLUMNS = 256, /* of a block of long rows: strips of 4 + 2 rows and 64 channels take 400 KB */
-    TASKS_PER_THREAD = 4,
     /* Pixels this far apart share 4 of the 64 sets of L1. Groups of C channels read a block C times: it is worth a
      * copy. */
     ALIASING_BYTES = 1024,
@@ -39,8 +38,7 @@ typedef struct {
 
 static void choose_channels(plan *s)
 {
-    const int64_t wanted = (int64_t)fc_parallel_slots(INT64_MAX) * TASKS_PER_THREAD,
-                  channels = s->p->groups * s->p->out_channels;
+    const int64_t wanted = fc_parallel_tasks(), channels = s->p->groups * s->p->out_channels;
     s->block_c = fc_round_up(channels, FC_DEPTHWISE_ALIGN);
     if (!s->x_in_place || !s->y_in_place)
         s->block_c = fc_min(s->block_c, CHANNEL_BLOCK);
