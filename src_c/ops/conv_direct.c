@@ -150,6 +150,7 @@ static void choose_block(plan *s, int64_t budget)
         s->block_h = fc_ceil_div(p->y.h, fc_ceil_div(p->y.h, s->block_h)); /* near-equal blocks */
     }
     if (s->block_w >= p->y.w && s->block_h >= p->y.h) {
+        budget *= p->y.w < group ? 2 : 1; /* whose images may be a tile */
         while (s->block_n < p->y.n && (s->block_n++, block_bytes(s) <= budget))
             ;
         if (block_bytes(s) > budget && s->block_n > 1)
@@ -190,8 +191,9 @@ static void share_out(plan *s)
     const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
     const int heavy =
         s->panels >= threads && p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
+    const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images that may be one */
     if (blocks(s) < wanted)
-        s->block_n = fc_min(s->block_n, share_of(s, p->y.n, s->count_n, wanted));
+        s->block_n = fc_min(s->block_n, fc_max(tile, share_of(s, p->y.n, s->count_n, wanted)));
     if (!heavy && blocks(s) < wanted)
         s->block_h = fc_min(s->block_h, fc_max(4, share_of(s, p->y.h, s->count_h, wanted)));
     if (!heavy && blocks(s) < wanted)
@@ -280,7 +282,7 @@ static int64_t in_place_cost(const plan *s)
     for (int64_t w = s->inside.first > 0 ? 0 : s->inside.end; w < p->y.w;
          w = w + 1 == s->inside.first ? s->inside.end : w + 1) {
         const fc_range seen = taps_of(p, w);
-        edges += tile_cost(s, seen.end - seen.first, rows) + CALL;
+        edges += tile_cost(s, seen.end - seen.first, rows) + 2 * CALL; /* no tile before has fetched its lines of y */
     }
     return tiles_cost(s, p->kernel_w, s->inside.end - s->inside.first) + edges * runs / p->y.h;
 }
@@ -295,8 +297,8 @@ static int pays_in_place(plan *s)
         return 1;
     const int64_t inside = s->inside.end - s->inside.first, rows = p->kernel_h == 1 ? 1 : p->stride_h,
                   copy = rows * fc_ceil_div(p->x.w * p->in_channels, s->lanes) * COPY / s->panels,
-                  limit = in_place_cost(s) - copy;
-    if (inside == 0 || limit > tiles_cost(s, p->kernel_w, p->y.w))
+                  limit = inside > 0 ? in_place_cost(s) - copy : INT64_MAX;
+    if (limit > tiles_cost(s, p->kernel_w, p->y.w))
         return 0;
     const int cut = p->y.w - inside >= MANY && p->y.w <= MAX_TILED && cut_row(s) < limit;
     s->tiles = 0;
@@ -437,8 +439,8 @@ static block decode(const plan *s, int64_t task)
     const int64_t h = task % s->count_h, rows = s->p->y.h; /* near-equal */
     b.h = h * rows / s->count_h, b.rows = (h + 1) * rows / s->count_h - b.h, task /= s->count_h;
     b.g = task % s->p->groups, task /= s->p->groups;
-    b.n = task * s->block_n;
-    b.images = fc_min(s->block_n, s->p->y.n - b.n);
+    const int64_t images = s->p->y.n;
+    b.n = task * images / s->count_n, b.images = (task + 1) * images / s->count_n - b.n;
     b.columns = fc_min(s->block_w, s->p->y.w - b.w);
     return b;
 }
