@@ -93,7 +93,8 @@ static fc_range columns_inside(const fc_problem *p)
 static int can_run_in_place(const fc_problem *p)
 {
     const int64_t pixel = p->x.stride_w * (int64_t)p->item;
-    const int aliases = pixel % ALIASING_BYTES == 0 || pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
+    const int aliases = (pixel % ALIASING_BYTES == 0 && p->in_channels > p->k->vector_lanes) ||
+                        pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
     return p->x.stride_c == 1 && (!aliases || fc_has_wide_l1());
 }
 
