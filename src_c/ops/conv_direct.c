@@ -585,7 +585,8 @@ static void run_edges(const plan *s, const block *b, const fc_gemm *first, const
 {
     const fc_problem *p = s->p;
     const fc_range inside = inside_of(s, b);
-    for (int64_t w = inside.first > 0 ? 0 : inside.end; w < b->columns; w = w + 1 == inside.first ? inside.end : w + 1) {
+    for (int64_t w = inside.first > 0 ? 0 : inside.end; w < b->columns;
+         w = w + 1 == inside.first ? inside.end : w + 1) {
         const column_tile column = {w, w + 1, taps_of(p, b->w + w)};
         fc_gemm tile = columns_of(s, first, &column, y, merged, width);
         tile.a_row = s->strip_step_h * s->strip_row;
@@ -664,7 +665,7 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
                 tile.y = (char *)tile.y + inside.first * tile.y_row * item;
                 tile.residual = fc_at(tile.residual, inside.first * tile.residual_row, p->item);
                 if (inside.first < inside.end)
-                p->k->gemm->rows(&tile, inside.end - inside.first);
+                    p->k->gemm->rows(&tile, inside.end - inside.first);
             }
             tile.ahead_tiles -= tiles;
             tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, p->item) : NULL;
