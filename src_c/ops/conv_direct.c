@@ -64,6 +64,7 @@ typedef struct {
     int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
     int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
     int by_pixel;                          /* rows of a tile are images */
+    fc_range inside;                       /* in place: columns that see no padding */
     int64_t tiles;                         /* of a row, or 0: as the tile kernel cuts it */
     column_tile tile[MAX_TILED];
     int pack_late;                         /* each task packs the panels it uses, into its own memory */
@@ -80,11 +81,21 @@ static int64_t panels_of(const fc_problem *p)
     return p->k->gemm->widest > 2 && !p->narrow ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
 }
 
+/* Columns whose outputs see no padding beside the row. */
+static fc_range columns_inside(const fc_problem *p)
+{
+    const fc_range first = fc_seeing_outputs(0, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w),
+                   last = fc_seeing_outputs(p->kernel_w - 1, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    const int64_t begin = fc_max(first.first, last.first);
+    return (fc_range){begin, fc_max(begin, fc_min(first.end, last.end))};
+}
+
 static int can_run_in_place(const fc_problem *p)
 {
     const int64_t pixel = p->x.stride_w * (int64_t)p->item;
-    const int aliases = pixel % ALIASING_BYTES == 0 || pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
-    return p->x.stride_c == 1 && (!aliases || fc_has_wide_l1()) && fc_sees_no_padding(p);
+    const int aliases = (pixel % ALIASING_BYTES == 0 && p->in_channels > p->k->vector_lanes) ||
+                        pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
+    return p->x.stride_c == 1 && (!aliases || fc_has_wide_l1());
 }
 
 static void set_strip(plan *s)
@@ -140,6 +151,7 @@ static void choose_block(plan *s, int64_t budget)
         s->block_h = fc_ceil_div(p->y.h, fc_ceil_div(p->y.h, s->block_h)); /* near-equal blocks */
     }
     if (s->block_w >= p->y.w && s->block_h >= p->y.h) {
+        budget *= p->y.w < group ? 2 : 1; /* whose images may be a tile */
         while (s->block_n < p->y.n && (s->block_n++, block_bytes(s) <= budget))
             ;
         if (block_bytes(s) > budget && s->block_n > 1)
@@ -180,8 +192,9 @@ static void share_out(plan *s)
     const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
     const int heavy =
         s->panels >= threads && p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
+    const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images that may be one */
     if (blocks(s) < wanted)
-        s->block_n = fc_min(s->block_n, share_of(s, p->y.n, s->count_n, wanted));
+        s->block_n = fc_min(s->block_n, fc_max(tile, share_of(s, p->y.n, s->count_n, wanted)));
     if (!heavy && blocks(s) < wanted)
         s->block_h = fc_min(s->block_h, fc_max(4, share_of(s, p->y.h, s->count_h, wanted)));
     if (!heavy && blocks(s) < wanted)
@@ -213,6 +226,13 @@ static int64_t tile_cost(const plan *s, int64_t taps, int64_t rows)
 {
     const fc_problem *p = s->p;
     return taps * p->kernel_h * s->chunk * (2 * fc_max(rows, p->out_channels > s->lanes ? 4 : 8) + 1);
+}
+
+/* The same of near-equal tiles of so many rows. */
+static int64_t tiles_cost(const plan *s, int64_t taps, int64_t rows)
+{
+    const int64_t tiles = fc_ceil_div(rows, s->p->k->gemm->max_rows), longer = rows % tiles;
+    return longer * tile_cost(s, taps, rows / tiles + 1) + (tiles - longer) * tile_cost(s, taps, rows / tiles);
 }
 
 static fc_range taps_of(const fc_problem *p, int64_t column)
@@ -252,25 +272,59 @@ static int64_t least_cut(const plan *s, int64_t seen)
     return (2 * seen + seen / p->k->gemm->max_rows) * p->kernel_h * s->chunk;
 }
 
+/* A row in place: tiles of its columns that see no padding, and its part of tiles that walk down the others, with the
+ * taps that these see. Such a tile ends where a block does, and where a row of the kernel leaves the image. */
+static int64_t in_place_cost(const plan *s)
+{
+    const fc_problem *p = s->p;
+    const int64_t runs = fc_ceil_div(p->y.h, fc_min(s->block_h, p->k->gemm->max_rows)) + 2 * (p->pad_top > 0),
+                  rows = fc_ceil_div(p->y.h, runs);
+    int64_t edges = 0;
+    for (int64_t w = s->inside.first > 0 ? 0 : s->inside.end; w < p->y.w;
+         w = w + 1 == s->inside.first ? s->inside.end : w + 1) {
+        const fc_range seen = taps_of(p, w);
+        edges += tile_cost(s, seen.end - seen.first, rows) + 2 * CALL; /* no tile before has fetched its lines of y */
+    }
+    return tiles_cost(s, p->kernel_w, s->inside.end - s->inside.first) + edges * runs / p->y.h;
+}
+
+/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many of
+ * its columns see padding. */
+static int pays_in_place(plan *s)
+{
+    enum { COPY = 4, MANY = 8 };
+    const fc_problem *p = s->p;
+    if (fc_sees_no_padding(p))
+        return 1;
+    const int64_t inside = s->inside.end - s->inside.first, rows = p->kernel_h == 1 ? 1 : p->stride_h,
+                  copy = rows * fc_ceil_div(p->x.w * p->in_channels, s->lanes) * COPY / s->panels,
+                  limit = inside > 0 ? in_place_cost(s) - copy : INT64_MAX;
+    if (limit > tiles_cost(s, p->kernel_w, p->y.w))
+        return 0;
+    const int cut = p->y.w - inside >= MANY && p->y.w <= MAX_TILED && cut_row(s) < limit;
+    s->tiles = 0;
+    return !cut;
+}
+
 static void choose_tiles(plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t most = p->k->gemm->max_rows;
     if (p->kernel_w == 1 || p->y.w > MAX_TILED || s->block_w < p->y.w || fc_sees_no_padding(p))
         return;
-    const int64_t groups = fc_ceil_div(p->y.w, most), images = fc_ceil_div(s->block_n, fc_ceil_div(s->block_n, most));
-    const int64_t longer = p->y.w % groups, rows = p->y.w / groups; /* near-equal tiles */
-    const int64_t plain =
-        longer * tile_cost(s, p->kernel_w, rows + 1) + (groups - longer) * tile_cost(s, p->kernel_w, rows);
+    const int64_t images = fc_ceil_div(s->block_n, fc_ceil_div(s->block_n, most)),
+                  plain = s->in_place ? in_place_cost(s) : tiles_cost(s, p->kernel_w, p->y.w);
     if (plain * p->y.n * p->y.h < SMALL)
         return;
     int64_t seen = 0;
     for (int64_t i = 0; i < p->y.w; i++)
         seen += taps_of(p, i).end - taps_of(p, i).first;
-    const int64_t limit = plain - plain / 32, cut = least_cut(s, seen) < limit ? cut_row(s) : limit;
+    const int64_t limit = plain - plain / 32, cut = !s->in_place && least_cut(s, seen) < limit ? cut_row(s) : limit;
     s->by_pixel = (tile_cost(s, seen, images) + p->y.w * CALL) / images < fc_min(cut, limit);
     if (s->by_pixel || cut >= limit)
         s->tiles = 0;
+    if (s->by_pixel && p->x.stride_n * (int64_t)p->item % ALIASING_BYTES == 0)
+        s->in_place = 0;
 }
 
 int64_t fc_direct_chunk(const fc_problem *p)
@@ -292,10 +346,11 @@ static plan make_plan(const fc_problem *p)
     s.panel = 2 * s.lanes;
     s.panels = panels_of(p);
     s.chunk = fc_direct_chunk(p);
-    s.in_place = can_run_in_place(p);
+    s.inside = columns_inside(p);
     s.dense_y = p->y.stride_c == 1;
     s.stream = s.chunk == p->in_channels && fc_streams(p);
     choose_block(&s, fc_l2_bytes() / 4);
+    s.in_place = can_run_in_place(p) && pays_in_place(&s);
     share_out(&s);
     /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another
      * width). */
@@ -391,8 +446,8 @@ static block decode(const plan *s, int64_t task)
     const int64_t h = task % s->count_h, rows = s->p->y.h; /* near-equal */
     b.h = h * rows / s->count_h, b.rows = (h + 1) * rows / s->count_h - b.h, task /= s->count_h;
     b.g = task % s->p->groups, task /= s->p->groups;
-    b.n = task * s->block_n;
-    b.images = fc_min(s->block_n, s->p->y.n - b.n);
+    const int64_t images = s->p->y.n;
+    b.n = task * images / s->count_n, b.images = (task + 1) * images / s->count_n - b.n;
     b.columns = fc_min(s->block_w, s->p->y.w - b.w);
     return b;
 }
@@ -446,6 +501,15 @@ static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *
     return tile;
 }
 
+/* Columns of the block that see no padding */
+static fc_range inside_of(const plan *s, const block *b)
+{
+    if (!s->in_place || s->by_pixel)
+        return (fc_range){0, b->columns};
+    const int64_t first = fc_min(fc_max(s->inside.first - b->w, 0), b->columns);
+    return (fc_range){first, fc_max(first, fc_min(s->inside.end - b->w, b->columns))};
+}
+
 static void run_row(const plan *s, const block *b, const fc_gemm *row, const target *y, int merged, int64_t width)
 {
     const fc_gemm_kernels *k = s->p->k->gemm;
@@ -473,7 +537,10 @@ static int64_t end_of(const plan *s, int64_t last) { return last < s->panels ? l
 /* Calls of the tile kernel for a row, or tiles of its only one */
 static int64_t tiles_of_row(const plan *s, const block *b)
 {
-    return s->tiles ? s->tiles : s->by_pixel ? b->columns : fc_ceil_div(b->columns, s->p->k->gemm->max_rows);
+    const fc_range inside = inside_of(s, b);
+    return s->tiles      ? s->tiles
+           : s->by_pixel ? b->columns
+                         : fc_ceil_div(inside.end - inside.first, s->p->k->gemm->max_rows);
 }
 
 /* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside
@@ -497,6 +564,43 @@ static void fetch_next(const plan *s, const block *b, fc_gemm *tile, int64_t pan
     tile->ahead_tiles = fc_min(AHEAD_TILES, (s->by_pixel ? 1 : b->images) * b->rows * tiles_of_row(s, b));
     tile->ahead_step = fc_ceil_div(next.width, tile->ahead_tiles);
     tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
+}
+
+static fc_range rows_of_taps(const fc_problem *p, int64_t row)
+{
+    return fc_valid_taps(row * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+}
+
+/* Rows from row h of the block on that see the same rows of the kernel, at most a tile's, in near-equal runs. */
+static int64_t rows_alike(const plan *s, const block *b, int64_t h)
+{
+    const fc_range seen = rows_of_taps(s->p, b->h + h);
+    int64_t rows = 1;
+    for (; h + rows < b->rows; rows++) {
+        const fc_range next = rows_of_taps(s->p, b->h + h + rows);
+        if (next.first != seen.first || next.end != seen.end)
+            break;
+    }
+    return fc_ceil_div(rows, fc_ceil_div(rows, s->p->k->gemm->max_rows));
+}
+
+/* In place: the outputs beside those that see no padding, of `rows` rows from the first on. Taps there are left out; a
+ * tile walks down a column. */
+static void run_edges(const plan *s, const block *b, const fc_gemm *first, const target *y, int merged, int64_t width,
+                      int64_t rows)
+{
+    const fc_problem *p = s->p;
+    const fc_range inside = inside_of(s, b);
+    for (int64_t w = inside.first > 0 ? 0 : inside.end; w < b->columns;
+         w = w + 1 == inside.first ? inside.end : w + 1) {
+        const column_tile column = {w, w + 1, taps_of(p, b->w + w)};
+        fc_gemm tile = columns_of(s, first, &column, y, merged, width);
+        tile.a_row = s->strip_step_h * s->strip_row;
+        tile.y_row = y->row;
+        tile.residual_row = p->residual.stride_h;
+        tile.ahead = NULL, tile.ahead_tiles = 0;
+        p->k->gemm->rows(&tile, rows);
+    }
 }
 
 /* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack
@@ -545,17 +649,30 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
     if (s->in_place && panel == b->part * s->panels / s->parts)
         tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !merged;
     tile.after = b->rows > 1 ? s->strip_step_h * s->strip_row : b->columns * tile.a_row;
+    const fc_range inside = inside_of(s, b);
     for (int64_t i = 0; i < (s->by_pixel ? 1 : b->images); i++)
-        for (int64_t h = 0; h < b->rows; h++) {
+        for (int64_t h = 0, edges = 0; h < b->rows; h++) {
             /* rows of the kernel in the padding are left out */
-            const fc_range u = fc_valid_taps((b->h + h) * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+            const fc_range u = rows_of_taps(p, b->h + h);
             tile.taps_h = u.end - u.first;
             tile.b = weights + u.first * tile.b_step_h * k.width * item;
             tile.a =
                 u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
             tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
             tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
-            run_row(s, b, &tile, y, merged, k.width);
+            if (inside.end - inside.first == b->columns) {
+                run_row(s, b, &tile, y, merged, k.width);
+            } else {
+                if (h == edges) {
+                    edges = h + rows_alike(s, b, h);
+                    run_edges(s, b, &tile, y, merged, k.width, edges - h);
+                }
+                tile.a = (const char *)tile.a + inside.first * tile.a_row * item;
+                tile.y = (char *)tile.y + inside.first * tile.y_row * item;
+                tile.residual = fc_at(tile.residual, inside.first * tile.residual_row, p->item);
+                if (inside.first < inside.end)
+                    p->k->gemm->rows(&tile, inside.end - inside.first);
+            }
             tile.ahead_tiles -= tiles;
             tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, p->item) : NULL;
         }

@@ -193,6 +193,29 @@ static int turns(const fc_problem *p, int64_t rows)
            (straight > turned || (straight == LATENCY && rows > p->out_channels));
 }
 
+/* The same with what a tile does for a pixel beside its multiplications: two loads and a step. */
+static int64_t tiles_cost(const fc_problem *p, int64_t rows, int64_t columns)
+{
+    enum { STEP = 2 };
+    const int64_t tiles = fc_ceil_div(rows, p->k->gemm->max_rows) * fc_ceil_div(columns, 2 * p->k->vector_lanes);
+    return product_cost(p, rows, columns) + tiles * STEP;
+}
+
+/* Whether the products of each tap by itself, which leave out the padding and so read x where it lies, take no longer
+ * than those of a row of taps and its copy (COPY: conv_choose.c). Tiles of few outputs wait for lines of pixels that
+ * share half of the sets of the first-level cache (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4: 0.76 of the speed). */
+static int pays_apart(const fc_problem *p)
+{
+    enum { COPY = 4, FEW = 4, FAR = 256 };
+    if (p->out_channels < FEW && p->stride_w * p->x.stride_w * (int64_t)p->item % FAR == 0)
+        return 0;
+    const int64_t row = p->kernel_w * p->in_channels, c = p->in_channels, k = p->out_channels,
+                  joined = fc_min(tiles_cost(p, row, k), tiles_cost(p, k, row)),
+                  apart = p->kernel_w * fc_min(tiles_cost(p, c, k), tiles_cost(p, k, c)),
+                  copy = p->stride_h * p->stride_w * fc_ceil_div(c, p->k->vector_lanes) * COPY;
+    return p->dilation_w > 1 || apart <= joined + copy / p->kernel_h;
+}
+
 /* Whether x at neighbouring outputs, `step` elements apart, shares too few cache sets, and channels are so many that
  * tiles need not join them with the taps of a row. */
 static int aliases(const plan *s, int64_t step)
@@ -205,8 +228,9 @@ static void set_strips(plan *s)
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
     s->gathered = gathers(p);
+    const int inside = fc_sees_no_padding(p);
     s->x_in_place =
-        !s->gathered && p->x.stride_c == 1 && fc_sees_no_padding(p) && !aliases(s, p->stride_w * p->x.stride_w);
+        !s->gathered && p->x.stride_c == 1 && (inside || pays_apart(p)) && !aliases(s, p->stride_w * p->x.stride_w);
     s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
     s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
     if (s->gathered)
@@ -218,7 +242,7 @@ static void set_strips(plan *s)
         s->gathered ? s->block_w : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     s->x_row = s->x_in_place ? p->x.stride_h : pixels * s->x_pixel;
     s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
-    s->merged = s->gathered || (p->dilation_w == 1 && s->x_pixel == p->in_channels);
+    s->merged = s->gathered || (p->dilation_w == 1 && s->x_pixel == p->in_channels && (inside || !s->x_in_place));
     s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
     s->turned = !s->pointwise && turns(p, s->rows);
     const int64_t tiles = (s->merged ? p->kernel_h : s->taps) * fc_ceil_div(s->rows, p->k->gemm->max_rows);
