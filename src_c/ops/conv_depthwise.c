@@ -611,10 +611,10 @@ static int64_t most_scratch(const fc_problem *p)
 {
     const int64_t all = images_at_once(p), rest = p->y.n % all;
     int64_t most = 0;
-    for (int i = 0; i < 4; i++) {
-        const fc_problem q = images_from(p, 0, i % 2 && rest ? rest : all);
+    for (int i = 0; i < (rest ? 4 : 2); i++) {
+        const fc_problem q = images_from(p, 0, i < 2 ? all : rest);
         const fc_view sum = sums_of(p, q.y.n, NULL);
-        const fc_problem input = input_at(&q, i / 2 * (p->in_channels - 1), &sum);
+        const fc_problem input = input_at(&q, i % 2 * (p->in_channels - 1), &sum);
         most = fc_max(most, fc_need_bytes(fc_conv_depthwise_scratch(&input)));
     }
     return most;

@@ -170,7 +170,7 @@ static void run_tile(const job *j, const place *b)
     fc_store_window(p->k, p->item, &y, &window, t.sum, &(fc_pitch){0, VECTOR_BYTES / (int64_t)p->item, 1});
 }
 
-static void run_row(void *context, int64_t task, int slot)
+static __attribute__((cold)) void run_row(void *context, int64_t task, int slot)
 {
     (void)slot;
     const job *j = context;
