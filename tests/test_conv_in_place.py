@@ -1,5 +1,8 @@
-"""Padded channels-last images that direct convolutions and gradients of weights read where they lie: the outputs
-beside those that see no padding, and the bits of a copy, which a channels-first image is."""
+"""Padded channels-last images that direct convolutions and gradients of weights read in place.
+
+The outputs beside those that see no padding are a matter of their own; a channels-first image,
+which is copied, gives the same bits.
+"""
 
 import numpy as np
 import pytest

@@ -1,7 +1,8 @@
 /* conv_direct.c: direct convolution on the tile kernel of kernels/gemm.h.
  *
  * The output is cut into blocks (images x rows x columns) whose input window, the strip, stays in the second-level
- * cache. A strip is x itself when its channels are contiguous and no output looks outside; otherwise it is a
+ * cache. A strip is x itself when its channels are contiguous: tiles of a row end where outputs look outside, and tiles
+ * that walk down the columns beside them leave out those taps. Otherwise, or where these columns are too many, it is a
  * zero-padded channels-last copy. For each panel of output channels the packed weights of the panel then meet every row
  * of the block:
  *
@@ -90,6 +91,7 @@ static fc_range columns_inside(const fc_problem *p)
     return (fc_range){begin, fc_max(begin, fc_min(first.end, last.end))};
 }
 
+/* Of pixels of one vector a tile reads as many lines at a time as it has rows, which two sets hold. */
 static int can_run_in_place(const fc_problem *p)
 {
     const int64_t pixel = p->x.stride_w * (int64_t)p->item;
@@ -538,9 +540,8 @@ static int64_t end_of(const plan *s, int64_t last) { return last < s->panels ? l
 static int64_t tiles_of_row(const plan *s, const block *b)
 {
     const fc_range inside = inside_of(s, b);
-    return s->tiles      ? s->tiles
-           : s->by_pixel ? b->columns
-                         : fc_ceil_div(inside.end - inside.first, s->p->k->gemm->max_rows);
+    const int64_t columns = fc_max(1, inside.end - inside.first); /* a block may have none */
+    return s->tiles ? s->tiles : s->by_pixel ? b->columns : fc_ceil_div(columns, s->p->k->gemm->max_rows);
 }
 
 /* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside
