@@ -451,6 +451,8 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
                 }
                 vec b0 = tail && vectors == 1 ? vload_tail(q, last) : vload(q);
                 vec b1 = vectors == 1 ? b0 : tail ? vload_tail(q + VL, last) : vload(q + VL);
+                if (rows < 4) /* GCC would load them once more for each row */
+                    b0 = vrounded(b0), b1 = vrounded(b1);
                 FC_UNROLL for (int i = 0; i < rows; i++)
                 {
                     vec ai = vset1(p[i]);
