@@ -1,4 +1,4 @@
-/* conv_direct.c: direct convolution on the tile kernel of kernels/gemm.h.
+/* conv_direct.c: direct convolution on the tile kernel of kernels/gemm.h, cut as conv_direct_plan.c says.
  *
  * The output is cut into blocks (images x rows x columns) whose input window, the strip, stays in the second-level
  * cache. A strip is x itself when its channels are contiguous: tiles of a row end where outputs look outside, and tiles
@@ -18,356 +18,15 @@
  *
  * The order of the sum of one output is (chunk, u, v, c) whatever the blocks are, so the bits do not depend on them.
  */
-#include "../scratch.h"
+#include "conv_direct.h"
+
 #include "../threads.h"
-#include "conv.h"
 
 #include <string.h>
 
-enum {
-    /* A panel's weights are read once per output row: keep them to half of a small (1 MiB) second-level cache. Also
-     * fixes the order of the sum, so it is a constant. */
-    PANEL_BYTES = 512 << 10,
-    /* Rows of the tile kernel that lie a multiple of this apart share L1 sets (64 sets x 64 B = 4 KiB per way; 14 rows
-     * in two sets still fit 8 ways: of an x that would have to be copied, strided pixels may lie so). */
-    ALIASING_BYTES = 2048,
-    /* Of a 1x1 weight, whose sums are in the order of the channels anyway: 256 rows of a panel are 16 KiB of L1
-     * (AVX-512: 32), and a strip of so many channels leaves the cache room for 49 pixels and more, so that the weight
-     * is read once. */
-    POINTWISE_CHUNK = 256,
-    /* A whole 1x1 weight that is read anew for every few pixels: half of a first-level cache of 32 KiB. */
-    TOGETHER_BYTES = 16 << 10,
-    /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the
-     * first-level cache that wait for the second from its own loads. */
-    AHEAD_TILES = 8,
-    PITCH_PAD_BYTES = 64,
-    HEAD_BYTES = 64, /* of a thread's memory: the block whose strips it keeps */
-    MAX_TILED = 128, /* columns of a row whose tiles are cut by what they see */
-};
-
-/* Columns [first, end) of a row, which see no more than `taps` of a row of the kernel. */
-typedef struct {
-    int64_t first, end;
-    fc_range taps;
-} column_tile;
-
-typedef struct {
-    const fc_problem *p;
-    int64_t lanes, panel, panels, chunk;   /* columns of a panel but the last, number of panels, channels per chunk */
-    int together;                          /* the panels of a few rows before the next rows */
-    int64_t block_n, block_h, block_w;     /* block of outputs */
-    int64_t count_n, count_h, count_w;     /* number of blocks */
-    int64_t parts;                         /* pieces of the panel loop */
-    int in_place, dense_y;
-    int kept;                              /* a thread keeps the strips of all chunks for its next part */
-    int stream;                            /* y bypasses the caches */
-    int64_t strip_pixel, strip_row, strip_image;  /* pitches, elements */
-    int64_t strip_step_h, strip_step_w;    /* strip rows and columns between neighbouring outputs */
-    int64_t tile_pixel;                    /* pitch of the output tile when y is not channels-last */
-    int by_pixel;                          /* rows of a tile are images */
-    fc_range inside;                       /* in place: columns that see no padding */
-    int64_t tiles;                         /* of a row, or 0: as the tile kernel cuts it */
-    column_tile tile[MAX_TILED];
-    int pack_late;                         /* each task packs the panels it uses, into its own memory */
-    char *threads;
-    int64_t strip_bytes, tile_bytes, thread_bytes;
-} plan;
-
-static int64_t taps(const fc_problem *p) { return p->kernel_h * p->kernel_w; }
-
-/* Two vectors each; where the tile kernel has room an odd one joins the last two. */
-static int64_t panels_of(const fc_problem *p)
-{
-    const int64_t vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes);
-    return p->k->gemm->widest > 2 && !p->narrow ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
-}
-
-/* Columns whose outputs see no padding beside the row. */
-static fc_range columns_inside(const fc_problem *p)
-{
-    const fc_range first = fc_seeing_outputs(0, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w),
-                   last = fc_seeing_outputs(p->kernel_w - 1, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
-    const int64_t begin = fc_max(first.first, last.first);
-    return (fc_range){begin, fc_max(begin, fc_min(first.end, last.end))};
-}
-
-/* Of pixels of one vector a tile reads as many lines at a time as it has rows, which two sets hold. */
-static int can_run_in_place(const fc_problem *p)
-{
-    const int64_t pixel = p->x.stride_w * (int64_t)p->item;
-    const int aliases = (pixel % ALIASING_BYTES == 0 && p->in_channels > p->k->vector_lanes) ||
-                        pixel * p->stride_w % (2 * ALIASING_BYTES) == 0;
-    return p->x.stride_c == 1 && (!aliases || fc_has_wide_l1());
-}
-
-static void set_strip(plan *s)
-{
-    const fc_problem *p = s->p;
-    if (s->in_place) {
-        s->strip_pixel = p->x.stride_w;
-        s->strip_row = p->x.stride_h;
-        s->strip_image = p->x.stride_n;
-        s->strip_step_h = p->stride_h;
-        s->strip_step_w = p->stride_w;
-        s->strip_bytes = 0;
-        return;
-    }
-    const int64_t item = (int64_t)p->item,
-                  columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    s->strip_step_h = p->kernel_h == 1 ? 1 : p->stride_h;
-    s->strip_step_w = p->kernel_w == 1 ? 1 : p->stride_w;
-    s->strip_pixel = s->chunk;
-    if (s->strip_step_w * s->chunk * item % ALIASING_BYTES == 0) /* neighbours a line further than they were */
-        s->strip_pixel += fc_ceil_div(PITCH_PAD_BYTES, s->strip_step_w * item);
-    s->strip_row = columns * s->strip_pixel;
-    s->strip_image = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h) * s->strip_row;
-    if (s->by_pixel && s->strip_image * item % ALIASING_BYTES == 0)
-        s->strip_image += PITCH_PAD_BYTES / item;
-    s->strip_bytes = fc_round_up(s->block_n * s->strip_image * item, 64);
-}
-
-/* Bytes a block keeps in the cache: its strip (copied or not) of one chunk and its outputs of one panel. */
-static int64_t block_bytes(const plan *s)
-{
-    const fc_problem *p = s->p;
-    const int64_t rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    const int64_t columns = fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    return s->block_n * (int64_t)p->item *
-           (rows * columns * s->chunk + s->block_h * s->block_w * (s->dense_y ? s->panel : p->out_channels));
-}
-
-/* The largest block that fits the budget: columns first, then rows, then images. */
-static void choose_block(plan *s, int64_t budget)
-{
-    const fc_problem *p = s->p;
-    const int64_t group = p->k->gemm->max_rows;
-    s->block_n = s->block_h = 1;
-    s->block_w = p->y.w;
-    while (block_bytes(s) > budget && s->block_w > group)
-        s->block_w = fc_max(group, fc_round_up(s->block_w / 2, group));
-    if (s->block_w >= p->y.w) {
-        while (s->block_h < p->y.h && (s->block_h++, block_bytes(s) <= budget))
-            ;
-        if (block_bytes(s) > budget && s->block_h > 1)
-            s->block_h--;
-        s->block_h = fc_ceil_div(p->y.h, fc_ceil_div(p->y.h, s->block_h)); /* near-equal blocks */
-    }
-    if (s->block_w >= p->y.w && s->block_h >= p->y.h) {
-        budget *= p->y.w < group ? 2 : 1; /* whose images may be a tile */
-        while (s->block_n < p->y.n && (s->block_n++, block_bytes(s) <= budget))
-            ;
-        if (block_bytes(s) > budget && s->block_n > 1)
-            s->block_n--;
-    }
-}
-
-static int64_t blocks(plan *s)
-{
-    s->count_n = fc_ceil_div(s->p->y.n, s->block_n);
-    s->count_h = fc_ceil_div(s->p->y.h, s->block_h);
-    s->count_w = fc_ceil_div(s->p->y.w, s->block_w);
-    return s->count_n * s->count_h * s->count_w * s->p->groups;
-}
-
-/* A few panels that leave a thread without one, as 3 do one of two: each has its part of a row of pixels instead, and
- * reads all of a weight that is packed. */
-static int is_uneven(plan *s, int threads, int64_t wanted)
-{
-    const fc_problem *p = s->p;
-    return taps(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted / 2 && s->panels % threads &&
-           s->block_w >= threads * p->k->gemm->max_rows;
-}
-
-/* The size of the blocks of an axis of `size`, which makes `count` of them now, that would make `wanted` of all: right
- * after blocks(), which sets the counts. */
-static int64_t share_of(plan *s, int64_t size, int64_t count, int64_t wanted)
-{
-    return fc_ceil_div(size, fc_ceil_div(wanted * count, blocks(s)));
-}
-
-/* Enough tasks for every thread: fewer images per block, then smaller row blocks, then panels split between tasks.
- * Where the weights outweigh the strip, panels are split first: each panel is then read by one task only. */
-static void share_out(plan *s)
-{
-    const fc_problem *p = s->p;
-    const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
-    const int heavy =
-        s->panels >= threads && p->in_channels * p->out_channels * taps(p) * (int64_t)p->item > block_bytes(s);
-    const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images that may be one */
-    if (blocks(s) < wanted)
-        s->block_n = fc_min(s->block_n, fc_max(tile, share_of(s, p->y.n, s->count_n, wanted)));
-    if (!heavy && blocks(s) < wanted)
-        s->block_h = fc_min(s->block_h, fc_max(4, share_of(s, p->y.h, s->count_h, wanted)));
-    if (!heavy && blocks(s) < wanted)
-        s->block_w = fc_min(s->block_w, fc_max(4 * rows, fc_round_up(share_of(s, p->y.w, s->count_w, wanted), rows)));
-    if (heavy && is_uneven(s, threads, wanted))
-        s->block_w = fc_ceil_div(s->block_w, threads);
-    s->kept = !s->in_place && blocks(s) < wanted && block_bytes(s) / s->chunk * p->in_channels <= fc_l2_bytes();
-    /* Where strips are not kept each part copies them, which for a single tap takes a quarter of the time of one panel:
-     * no more parts than threads. */
-    const int64_t tasks = taps(p) == 1 && !s->in_place && !s->kept ? threads : wanted;
-    const int enough = blocks(s) >= threads && 2 * blocks(s) > tasks;
-    s->parts = enough ? 1 : fc_min(s->panels, fc_ceil_div(tasks, blocks(s)));
-    s->kept = s->kept && s->parts > 1;
-    s->pack_late = blocks(s) == p->groups && !p->packed;
-    /* as many for each thread: 28 rows are 8 blocks of 3 and 4, not 7 of 4 */
-    const int64_t others = s->count_n * s->count_w * p->groups;
-    while (!heavy && s->count_h > 1 && s->count_h < p->y.h && others * s->count_h < 2 * wanted &&
-           others * s->count_h % threads)
-        s->count_h++;
-}
-
-/* ---- taps in the padding ---------------------------------------------------------------------------------------------*/
-/* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
- * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile
- * that is cut here, SMALL a problem that is done before the best cut is found. */
-enum { CALL = 128, SMALL = 1 << 16 };
-
-static int64_t tile_cost(const plan *s, int64_t taps, int64_t rows)
-{
-    const fc_problem *p = s->p;
-    return taps * p->kernel_h * s->chunk * (2 * fc_max(rows, p->out_channels > s->lanes ? 4 : 8) + 1);
-}
-
-/* The same of near-equal tiles of so many rows. */
-static int64_t tiles_cost(const plan *s, int64_t taps, int64_t rows)
-{
-    const int64_t tiles = fc_ceil_div(rows, s->p->k->gemm->max_rows), longer = rows % tiles;
-    return longer * tile_cost(s, taps, rows / tiles + 1) + (tiles - longer) * tile_cost(s, taps, rows / tiles);
-}
-
-static fc_range taps_of(const fc_problem *p, int64_t column)
-{
-    return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
-}
-
-/* The cheapest way to cut a row into tiles, and its cost: best[i] is that of columns [0, i), whose last tile has
- * size[i]. */
-static int64_t cut_row(plan *s)
-{
-    const fc_problem *p = s->p;
-    int64_t best[MAX_TILED + 1] = {0}, size[MAX_TILED + 1];
-    fc_range taps[MAX_TILED];
-    for (int64_t i = 0; i < p->y.w; i++)
-        taps[i] = taps_of(p, i);
-    for (int64_t end = 1; end <= p->y.w; end++) {
-        best[end] = INT64_MAX;
-        for (int64_t rows = 1; rows <= fc_min(p->k->gemm->max_rows, end); rows++) {
-            const int64_t seen = fc_max(0, taps[end - rows].end - taps[end - 1].first);
-            const int64_t cost = best[end - rows] + tile_cost(s, seen, rows) + CALL;
-            if (cost <= best[end])
-                best[end] = cost, size[end] = rows;
-        }
-    }
-    s->tiles = 0;
-    for (int64_t end = p->y.w; end > 0; end -= size[end])
-        s->tile[s->tiles++] = (column_tile){end - size[end], end, {taps[end - 1].first, taps[end - size[end]].end}};
-    return best[p->y.w];
-}
-
-/* No cut is cheaper where the outputs of a row see so many taps: a tile of n outputs sees at least an n-th of
- * theirs. */
-static int64_t least_cut(const plan *s, int64_t seen)
-{
-    const fc_problem *p = s->p;
-    return (2 * seen + seen / p->k->gemm->max_rows) * p->kernel_h * s->chunk;
-}
-
-/* A row in place: tiles of its columns that see no padding, and its part of tiles that walk down the others, with the
- * taps that these see. Such a tile ends where a block does, and where a row of the kernel leaves the image. */
-static int64_t in_place_cost(const plan *s)
-{
-    const fc_problem *p = s->p;
-    const int64_t runs = fc_ceil_div(p->y.h, fc_min(s->block_h, p->k->gemm->max_rows)) + 2 * (p->pad_top > 0),
-                  rows = fc_ceil_div(p->y.h, runs);
-    int64_t edges = 0;
-    for (int64_t w = s->inside.first > 0 ? 0 : s->inside.end; w < p->y.w;
-         w = w + 1 == s->inside.first ? s->inside.end : w + 1) {
-        const fc_range seen = taps_of(p, w);
-        edges += tile_cost(s, seen.end - seen.first, rows) + 2 * CALL; /* no tile before has fetched its lines of y */
-    }
-    return tiles_cost(s, p->kernel_w, s->inside.end - s->inside.first) + edges * runs / p->y.h;
-}
-
-/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many of
- * its columns see padding. */
-static int pays_in_place(plan *s)
-{
-    enum { COPY = 4, MANY = 8 };
-    const fc_problem *p = s->p;
-    if (fc_sees_no_padding(p))
-        return 1;
-    const int64_t inside = s->inside.end - s->inside.first, rows = p->kernel_h == 1 ? 1 : p->stride_h,
-                  copy = rows * fc_ceil_div(p->x.w * p->in_channels, s->lanes) * COPY / s->panels,
-                  limit = inside > 0 ? in_place_cost(s) - copy : INT64_MAX;
-    if (limit > tiles_cost(s, p->kernel_w, p->y.w))
-        return 0;
-    const int cut = p->y.w - inside >= MANY && p->y.w <= MAX_TILED && cut_row(s) < limit;
-    s->tiles = 0;
-    return !cut;
-}
-
-static void choose_tiles(plan *s)
-{
-    const fc_problem *p = s->p;
-    const int64_t most = p->k->gemm->max_rows;
-    if (p->kernel_w == 1 || p->y.w > MAX_TILED || s->block_w < p->y.w || fc_sees_no_padding(p))
-        return;
-    const int64_t images = fc_ceil_div(s->block_n, fc_ceil_div(s->block_n, most)),
-                  plain = s->in_place ? in_place_cost(s) : tiles_cost(s, p->kernel_w, p->y.w);
-    if (plain * p->y.n * p->y.h < SMALL)
-        return;
-    int64_t seen = 0;
-    for (int64_t i = 0; i < p->y.w; i++)
-        seen += taps_of(p, i).end - taps_of(p, i).first;
-    const int64_t limit = plain - plain / 32, cut = !s->in_place && least_cut(s, seen) < limit ? cut_row(s) : limit;
-    s->by_pixel = (tile_cost(s, seen, images) + p->y.w * CALL) / images < fc_min(cut, limit);
-    if (s->by_pixel || cut >= limit)
-        s->tiles = 0;
-    if (s->by_pixel && p->x.stride_n * (int64_t)p->item % ALIASING_BYTES == 0)
-        s->in_place = 0;
-}
-
-int64_t fc_direct_chunk(const fc_problem *p)
-{
-    const int64_t lanes = p->k->vector_lanes, column = taps(p) * 2 * lanes * (int64_t)p->item;
-    int64_t chunk = p->in_channels;
-    if (chunk * column > PANEL_BYTES && chunk > lanes)
-        chunk = fc_max(lanes, PANEL_BYTES / column / lanes * lanes);
-    if (taps(p) == 1)
-        chunk = fc_min(chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));
-    return chunk;
-}
-
-static int64_t chunks(const plan *s) { return fc_ceil_div(s->p->in_channels, s->chunk); }
-
-static plan make_plan(const fc_problem *p)
-{
-    plan s = {.p = p, .lanes = p->k->vector_lanes};
-    s.panel = 2 * s.lanes;
-    s.panels = panels_of(p);
-    s.chunk = fc_direct_chunk(p);
-    s.inside = columns_inside(p);
-    s.dense_y = p->y.stride_c == 1;
-    s.stream = s.chunk == p->in_channels && fc_streams(p);
-    choose_block(&s, fc_l2_bytes() / 4);
-    s.in_place = can_run_in_place(p) && pays_in_place(&s);
-    share_out(&s);
-    /* One call for all panels: they follow each other (a later first tap lies at another offset in a panel of another
-     * width). */
-    s.together = taps(p) == 1 && s.chunk == p->in_channels && p->packed_first == 0 && !s.pack_late &&
-                 fc_packed_direct(p) / p->groups * (int64_t)p->item <= TOGETHER_BYTES;
-    choose_tiles(&s);
-    set_strip(&s);
-    s.tile_pixel = p->out_channels;
-    const int64_t tile = s.dense_y ? 0 : s.block_n * s.block_h * s.block_w * s.tile_pixel * (int64_t)p->item;
-    s.tile_bytes = fc_round_up(tile, 64);
-    /* packed late: a panel has two vectors, the last one up to three */
-    s.thread_bytes = HEAD_BYTES + (s.kept ? chunks(&s) : 1) * s.strip_bytes + s.tile_bytes +
-                     (s.pack_late ? fc_round_up(s.chunk * taps(p) * 3 * s.lanes * (int64_t)p->item, 64) : 0);
-    return s;
-}
+/* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the first-level
+ * cache that wait for the second from its own loads. */
+enum { AHEAD_TILES = 8 };
 
 /* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel -----------------------------------*/
 typedef struct {
@@ -378,7 +37,7 @@ static panel_range panel_at(const fc_problem *p, int64_t panel)
 {
     const int64_t lanes = p->k->vector_lanes;
     panel_range r = {.first = panel * 2 * lanes};
-    r.columns = panel + 1 < panels_of(p) ? 2 * lanes : p->out_channels - r.first;
+    r.columns = panel + 1 < fc_panels(p) ? 2 * lanes : p->out_channels - r.first;
     r.width = fc_round_up(r.columns, lanes);
     return r;
 }
@@ -393,7 +52,7 @@ static void pack_channels(const fc_problem *p, int64_t group, const panel_range 
                           char *to)
 {
     if (r->columns < r->width)
-        memset(to, 0, (size_t)(taps(p) * channels * r->width) * p->item);
+        memset(to, 0, (size_t)(fc_tap_count(p) * channels * r->width) * p->item);
     fc_pack_weights(p, weight_at(p, group, r, c0), channels, r->columns, to, r->width);
 }
 
@@ -407,21 +66,21 @@ static void pack_panel(void *context, int64_t task, int slot)
     (void)slot;
     const pack_job *j = context;
     const fc_problem *p = j->p;
-    const int64_t panels = panels_of(p), group = task / panels;
+    const int64_t panels = fc_panels(p), group = task / panels;
     const panel_range r = panel_at(p, task % panels);
-    const int64_t at = group * fc_packed_direct(p) / p->groups + r.first * taps(p) * p->in_channels;
+    const int64_t at = group * fc_packed_direct(p) / p->groups + r.first * fc_tap_count(p) * p->in_channels;
     pack_channels(p, group, &r, 0, p->in_channels, j->to + at * (int64_t)p->item);
 }
 
 int64_t fc_packed_direct(const fc_problem *p)
 {
-    return p->groups * taps(p) * p->in_channels * fc_round_up(p->out_channels, p->k->vector_lanes);
+    return p->groups * fc_tap_count(p) * p->in_channels * fc_round_up(p->out_channels, p->k->vector_lanes);
 }
 
 fc_status fc_pack_direct(const fc_problem *p, char *to)
 {
     pack_job job = {p, to};
-    fc_parallel(p->groups * panels_of(p), pack_panel, &job);
+    fc_parallel(p->groups * fc_panels(p), pack_panel, &job);
     return FC_OK;
 }
 
@@ -429,7 +88,7 @@ void fc_use_packed(fc_problem *p, const char *packed)
 {
     p->packed = packed;
     p->packed_group = fc_packed_direct(p) / p->groups;
-    p->packed_column = taps(p) * p->in_channels;
+    p->packed_column = fc_tap_count(p) * p->in_channels;
     p->packed_first = 0;
     p->packed_v = p->in_channels;
     p->packed_u = p->kernel_w * p->in_channels;
@@ -440,7 +99,7 @@ typedef struct {
     int64_t n, g, h, w, images, rows, columns, part;
 } block;
 
-static block decode(const plan *s, int64_t task)
+static block decode(const fc_direct_plan *s, int64_t task)
 {
     block b;
     b.part = task % s->parts, task /= s->parts;
@@ -455,7 +114,7 @@ static block decode(const plan *s, int64_t task)
 }
 
 /* Channels c0 .. c0 + channels - 1 of the block's window. */
-static void copy_strip(const plan *s, const block *b, int64_t c0, int64_t channels, char *strip)
+static void copy_strip(const fc_direct_plan *s, const block *b, int64_t c0, int64_t channels, char *strip)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, top = b->h * p->stride_h - p->pad_top,
@@ -471,7 +130,7 @@ static void copy_strip(const plan *s, const block *b, int64_t c0, int64_t channe
     }
 }
 
-static const char *strip_in_place(const plan *s, const block *b, int64_t c0)
+static const char *strip_in_place(const fc_direct_plan *s, const block *b, int64_t c0)
 {
     const fc_problem *p = s->p;
     return fc_at(p->x.data,
@@ -487,8 +146,8 @@ typedef struct {
 } target;
 
 /* The columns of a tile and the taps that they see, of a row whose product is `row`. */
-static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *t, const target *y, int merged,
-                          int64_t width)
+static fc_gemm columns_of(const fc_direct_plan *s, const fc_gemm *row, const fc_column_tile *t, const target *y,
+                          int merged, int64_t width)
 {
     const int64_t item = (int64_t)s->p->item, taps = fc_max(0, t->taps.end - t->taps.first);
     fc_gemm tile = *row;
@@ -504,7 +163,7 @@ static fc_gemm columns_of(const plan *s, const fc_gemm *row, const column_tile *
 }
 
 /* Columns of the block that see no padding */
-static fc_range inside_of(const plan *s, const block *b)
+static fc_range inside_of(const fc_direct_plan *s, const block *b)
 {
     if (!s->in_place || s->by_pixel)
         return (fc_range){0, b->columns};
@@ -512,7 +171,8 @@ static fc_range inside_of(const plan *s, const block *b)
     return (fc_range){first, fc_max(first, fc_min(s->inside.end - b->w, b->columns))};
 }
 
-static void run_row(const plan *s, const block *b, const fc_gemm *row, const target *y, int merged, int64_t width)
+static void run_row(const fc_direct_plan *s, const block *b, const fc_gemm *row, const target *y, int merged,
+                    int64_t width)
 {
     const fc_gemm_kernels *k = s->p->k->gemm;
     if (!s->tiles && !s->by_pixel)
@@ -523,7 +183,7 @@ static void run_row(const plan *s, const block *b, const fc_gemm *row, const tar
         k->rows(&tile, s->tile[i].end - s->tile[i].first);
     }
     for (int64_t w = 0; s->by_pixel && w < b->columns; w++) {
-        const column_tile pixel = {w, w + 1, taps_of(s->p, b->w + w)};
+        const fc_column_tile pixel = {w, w + 1, fc_taps_of_column(s->p, b->w + w)};
         fc_gemm tile = columns_of(s, row, &pixel, y, merged, width);
         tile.ahead = w < row->ahead_tiles ? fc_at(row->ahead, w * row->ahead_tile, s->p->item) : NULL;
         tile.a_row = s->strip_image;
@@ -534,10 +194,13 @@ static void run_row(const plan *s, const block *b, const fc_gemm *row, const tar
 }
 
 /* The first output channel behind the panels before `last` */
-static int64_t end_of(const plan *s, int64_t last) { return last < s->panels ? last * s->panel : s->p->out_channels; }
+static int64_t end_of(const fc_direct_plan *s, int64_t last)
+{
+    return last < s->panels ? last * s->panel : s->p->out_channels;
+}
 
 /* Calls of the tile kernel for a row, or tiles of its only one */
-static int64_t tiles_of_row(const plan *s, const block *b)
+static int64_t tiles_of_row(const fc_direct_plan *s, const block *b)
 {
     const fc_range inside = inside_of(s, b);
     const int64_t columns = fc_max(1, inside.end - inside.first); /* a block may have none */
@@ -546,13 +209,13 @@ static int64_t tiles_of_row(const plan *s, const block *b)
 
 /* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside
  * this one in the rows of a [c][k] weight, no stream that the hardware could see. */
-static void fetch_next(const plan *s, const block *b, fc_gemm *tile, int64_t panel, int64_t last, int64_t c0,
+static void fetch_next(const fc_direct_plan *s, const block *b, fc_gemm *tile, int64_t panel, int64_t last, int64_t c0,
                        const char *late)
 {
     const fc_problem *p = s->p;
     const int64_t first = b->part * s->panels / s->parts, end = (b->part + 1) * s->panels / s->parts;
     const panel_range k = panel_at(p, panel), next = panel_at(p, last < end ? last : first);
-    if (late && p->weight_k == 1 && taps(p) == 1) {
+    if (late && p->weight_k == 1 && fc_tap_count(p) == 1) {
         tile->ahead = weight_at(p, b->g, &k, c0) + k.width * (int64_t)p->item;
         tile->ahead_step = p->weight_c;
         tile->ahead_tile = s->lanes;
@@ -573,7 +236,7 @@ static fc_range rows_of_taps(const fc_problem *p, int64_t row)
 }
 
 /* Rows from row h of the block on that see the same rows of the kernel, at most a tile's, in near-equal runs. */
-static int64_t rows_alike(const plan *s, const block *b, int64_t h)
+static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 {
     const fc_range seen = rows_of_taps(s->p, b->h + h);
     int64_t rows = 1;
@@ -587,14 +250,14 @@ static int64_t rows_alike(const plan *s, const block *b, int64_t h)
 
 /* In place: the outputs beside those that see no padding, of `rows` rows from the first on. Taps there are left out; a
  * tile walks down a column. */
-static void run_edges(const plan *s, const block *b, const fc_gemm *first, const target *y, int merged, int64_t width,
-                      int64_t rows)
+static void run_edges(const fc_direct_plan *s, const block *b, const fc_gemm *first, const target *y, int merged,
+                      int64_t width, int64_t rows)
 {
     const fc_problem *p = s->p;
     const fc_range inside = inside_of(s, b);
     for (int64_t w = inside.first > 0 ? 0 : inside.end; w < b->columns;
          w = w + 1 == inside.first ? inside.end : w + 1) {
-        const column_tile column = {w, w + 1, taps_of(p, b->w + w)};
+        const fc_column_tile column = {w, w + 1, fc_taps_of_column(p, b->w + w)};
         fc_gemm tile = columns_of(s, first, &column, y, merged, width);
         tile.a_row = s->strip_step_h * s->strip_row;
         tile.y_row = y->row;
@@ -606,8 +269,8 @@ static void run_edges(const plan *s, const block *b, const fc_gemm *first, const
 
 /* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack
  * them, or NULL. */
-static void run_panels(const plan *s, const block *b, int64_t panel, int64_t last, int64_t c0, const char *strip,
-                       const target *y, char *late)
+static void run_panels(const fc_direct_plan *s, const block *b, int64_t panel, int64_t last, int64_t c0,
+                       const char *strip, const target *y, char *late)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
@@ -681,12 +344,12 @@ static void run_panels(const plan *s, const block *b, int64_t panel, int64_t las
 
 static void run_block(void *context, int64_t task, int slot)
 {
-    const plan *s = context;
+    const fc_direct_plan *s = context;
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
-    char *const scratch = s->threads + slot * s->thread_bytes, *strip = scratch + HEAD_BYTES,
-                *tile = strip + s->strip_bytes * (s->kept ? chunks(s) : 1);
+    char *const scratch = s->threads + slot * s->thread_bytes, *strip = scratch + FC_STRIP_HEAD,
+                *tile = strip + s->strip_bytes * (s->kept ? fc_chunks(s) : 1);
     int64_t *const held = (int64_t *)scratch, at = task / s->parts; /* the block whose strips are there */
     const int loaded = s->kept && *held == at;
     *held = at;
@@ -722,7 +385,7 @@ static void run_block(void *context, int64_t task, int slot)
     }
 }
 
-static fc_need need(const plan *s)
+static fc_need need(const fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
     return (fc_need){s->pack_late || p->packed ? 0 : fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64),
@@ -731,14 +394,14 @@ static fc_need need(const plan *s)
 
 fc_need fc_conv_direct_scratch(const fc_problem *p)
 {
-    const plan s = make_plan(p);
+    const fc_direct_plan s = fc_plan_direct(p);
     return need(&s);
 }
 
 /* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
 static int is_linear(const fc_problem *p)
 {
-    return !p->packed && taps(p) == 1 && p->groups == 1 && p->x.n * p->x.h == 1 && p->stride_w == 1 &&
+    return !p->packed && fc_tap_count(p) == 1 && p->groups == 1 && p->x.n * p->x.h == 1 && p->stride_w == 1 &&
            fc_sees_no_padding(p) && p->pad_left == 0 && p->y.w <= p->k->linear->max_rows &&
            (p->weight_c == 1 || p->weight_k == 1) && (p->x.stride_c == 1 || p->in_channels == 1) &&
            p->y.stride_c == 1 && !p->epilogue.scale && !p->residual.data;
@@ -762,7 +425,7 @@ fc_status fc_conv_direct(const fc_problem *problem)
     if (is_linear(problem))
         return run_linear(problem);
     fc_problem p = *problem;
-    plan s = make_plan(&p);
+    fc_direct_plan s = fc_plan_direct(&p);
     const int64_t tasks = s.count_n * s.count_h * s.count_w * p.groups * s.parts;
     const int64_t weights = need(&s).shared;
     const int slots = fc_parallel_slots(tasks);
