@@ -1,4 +1,5 @@
-/* conv_grad_weight.c: the gradient of the weight by matrix products whose reduction runs over output pixels.
+/* conv_grad_weight.c: the gradient of the weight by matrix products whose reduction runs over output pixels, cut as
+ * conv_grad_weight_plan.c says.
  *
  *     grad_weight[k][c][u][v] = sum_{n,i,j} grad_y[n][i][j][k] * x[n][i * stride_h + ..u][j * stride_w + ..v][c]
  *
@@ -20,274 +21,14 @@
  * Lanes are output channels, the rows of a tile (v, c) of x. With few output channels it is the other way round
  * ("turned"): the sums are the same, their buffer is [u][k][v][c], or [u][v][k][c].
  */
+#include "conv_grad_weight.h"
+
 #include "../scratch.h"
 #include "../threads.h"
-#include "conv.h"
 
 #include <string.h>
 
-enum {
-    MAX_SLICES = 16,
-    SLICE_BUFFER_BYTES = 8 << 20, /* all slices together */
-    /* Of a slice: one block, so that none is cut (4 rows of 56, 8 of 28, 16 of 14); with fewer, adding the buffers
-     * costs more than the sum. */
-    SLICE_PIXELS = 224,
-    /* Of a slice of a 1x1 kernel: the buffer of a slice is written and read, 8 bytes at 30 GB/s, and multiplied for
-     * each pixel at 90e9 a second (Emerald Rapids): 2.3 % of it. But with the panels there are so many tasks. */
-    POINTWISE_PIXELS = 1024,
-    POINTWISE_TASKS = 8,
-    /* The columns of grad_y under a tile, BLOCK_PIXELS x 2 vectors of 64 B, stay in 32 KiB of L1. */
-    BLOCK_PIXELS = 256,
-    LINE = 64,
-    PAGE = 4096,
-    /* Pixels a multiple of this apart share 8 of the 64 sets of L1, where 64 of a block's lines fit. */
-    ALIASING_BYTES = 512,
-    MIN_CHANNELS = 32, /* of an x that is worth a copy */
-    MIN_TILES = 8, /* that meet a panel of grad_y, for a copy of it to pay */
-    ADD_ELEMENTS = 8192, /* of the buffer, per task of the final sum */
-};
-
-typedef struct {
-    const fc_problem *p;
-    int64_t taps, panel, panels; /* columns of a panel, number of panels */
-    int64_t slices, lines, pieces; /* lines = batch * out_h * pieces, pieces of one output row */
-    int64_t row_pixels, line_pixels; /* of a row and a line of the whole problem, before rows were joined */
-    int64_t block_n, block_h, block_w; /* images, rows and columns of a block */
-    int single; /* one block holds everything */
-    int pointwise;
-    int transposed; /* pointwise: x strips are [channel][pixel], y strips one panel [pixel][column] */
-    int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
-    int64_t row_units; /* kernel_h or taps */
-    int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
-    int gathered; /* a strip has all taps of a row beside each other, for each output */
-    int dense; /* pointwise, and both sides are read where they lie: a row of pixels without gaps */
-    int turned; /* lanes are (v, c) */
-    int64_t aliasing; /* pixels a multiple of this apart are worth a copy, bytes */
-    int64_t rows; /* (v, c) or c */
-    int64_t x_pixel, x_row, x_image, x_step_h, x_step_w; /* pitches of the strips, elements */
-    int64_t x_bytes, y_bytes, thread_bytes;
-    int64_t buffer_group, buffer_slice; /* elements */
-    int shared; /* a single block whose x is loaded once for all tasks */
-    char *buffer, *threads, *x; /* x[group] if it is shared */
-} plan;
-
-/* Columns of the near-equal pieces of a row. */
-static int64_t piece_of(int64_t columns)
-{
-    return columns > 2 * BLOCK_PIXELS ? fc_ceil_div(columns, fc_ceil_div(columns, BLOCK_PIXELS)) : columns;
-}
-
-/* Lines are those of the shape (y: grad_y as it came), not of the layout, which decides whether rows can be joined.
- * Small images of a pointwise problem are one line each, as if their rows were always joined. */
-static void choose_slices(plan *s, const fc_view *y)
-{
-    const int joined = s->pointwise && y->h * y->w <= 2 * BLOCK_PIXELS;
-    s->row_pixels = joined ? y->h * y->w : y->w;
-    s->line_pixels = piece_of(s->row_pixels);
-    s->pieces = fc_ceil_div(s->row_pixels, s->line_pixels);
-    const int64_t pixels = y->n * y->h * y->w;
-    s->lines = pixels / s->row_pixels * s->pieces;
-    s->slices = fc_min(MAX_SLICES, SLICE_BUFFER_BYTES / fc_max(1, s->buffer_slice * (int64_t)s->p->item));
-    s->slices = fc_max(1, fc_min(fc_min(s->slices, fc_ceil_div(s->lines * s->line_pixels, SLICE_PIXELS)), s->lines));
-    if (s->pointwise) { /* pieces of the columns make tasks as well */
-        const int64_t tasks = fc_ceil_div(POINTWISE_TASKS, fc_ceil_div(s->p->out_channels, s->panel));
-        s->slices = fc_min(s->slices, fc_max(tasks, fc_ceil_div(pixels, POINTWISE_PIXELS)));
-    }
-    if (pixels <= 2 * BLOCK_PIXELS) /* a single block in some layouts */
-        s->slices = 1;
-}
-
-/* Rows of a block whose strip has half as many more. */
-static int64_t gathered_rows(const fc_problem *p) { return 2 * (p->kernel_h - 1) * p->dilation_h / p->stride_h; }
-
-/* Whether taps of few channels that a dilation keeps apart are copied beside each other: a tile of so few rows would
- * wait for its sums (LATENCY) and load as often as it multiplies. The strip of a block stays in the second-level
- * cache. */
-static int gathers(const fc_problem *p)
-{
-    enum { FEW = 3, TAPS = 3 << 12 }; /* of all pixels of a block: 3 channels of them are 144 KiB */
-    return p->kernel_w > 1 && p->dilation_w > 1 && p->in_channels <= FEW &&
-           gathered_rows(p) * p->y.w <= TAPS / p->kernel_w;
-}
-
-static void choose_block(plan *s, const fc_view *y)
-{
-    const fc_problem *p = s->p;
-    s->block_w = piece_of(p->y.w);
-    const int whole_rows = s->block_w == p->y.w;
-    if (!whole_rows && p->y.w > y->w) /* joined rows: near-equal pieces of a slice */
-        s->block_w = fc_min(p->y.w, piece_of(fc_ceil_div(s->lines, s->slices) * s->line_pixels));
-    s->block_h = whole_rows ? fc_min(p->y.h, fc_ceil_div(BLOCK_PIXELS, p->y.w)) : 1;
-    if (whole_rows && gathers(p))
-        s->block_h = fc_max(s->block_h, fc_min(fc_ceil_div(p->y.h, 2), gathered_rows(p)));
-    s->block_n = whole_rows && s->block_h == p->y.h ? fc_min(p->y.n, fc_ceil_div(BLOCK_PIXELS, p->y.h * p->y.w)) : 1;
-    s->single = whole_rows && s->block_h == p->y.h && s->block_n == p->y.n;
-}
-
-static void set_pointwise_strips(plan *s)
-{
-    const int64_t item = (int64_t)s->p->item, pixels = s->block_n * s->block_h * s->block_w;
-    s->x_pixel = fc_round_up(pixels, 16) + 16; /* pitch of a channel: never a multiple of a cache line's power of two */
-    s->x_bytes = fc_round_up(s->p->in_channels * s->x_pixel * item, 64);
-    s->y_bytes = fc_round_up(pixels * s->panel * item, 64);
-}
-
-/* Whether a block of pixels is read as it lies. Its neighbours may share sets of the first-level cache: 12 ways hold
- * them, and a tile of 64-byte vectors multiplies so long for each pixel, 14 cycles and more, that its 3 or 4 lines may
- * come from the second level. */
-static int takes_pixels(const fc_problem *p)
-{
-    return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == LINE;
-}
-
-/* Rows of pixels without gaps. Not so that each pixel is in another page. */
-static int is_dense(const fc_problem *p)
-{
-    return takes_pixels(p) && p->x.n * p->x.h == 1 && p->y.n * p->y.h == 1 && p->x.stride_c == 1 &&
-           p->y.stride_c == 1 && p->x.stride_w == p->in_channels && p->y.stride_w == p->out_channels &&
-           p->in_channels * (int64_t)p->item % PAGE != 0;
-}
-
-static void set_dense_strips(plan *s)
-{
-    enum {
-        LEAST_PIXELS = 64, /* of a block: the sums come and go in 56 of the 14 * 64 cycles of a tile */
-        FAR_PANELS = 32, /* in a pixel of grad_y: two lines each, so far apart, come slowly, and the panel is copied */
-    };
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    s->x_in_place = s->merged = 1;
-    s->y_in_place = p->out_channels < FAR_PANELS * s->panel;
-    const int64_t channels = p->in_channels + (s->y_in_place ? p->out_channels : s->panel);
-    s->rows = p->in_channels;
-    s->x_step_h = s->x_step_w = 1;
-    s->x_pixel = p->in_channels;
-    if (!s->single) /* it and the next block stay in half of the second-level cache */
-        while (s->block_w > LEAST_PIXELS && s->block_w * channels * item > fc_l2_bytes() / 4)
-            s->block_w /= 2;
-    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_w * s->panel * item, LINE);
-}
-
-/* Multiplications of vectors per pixel. A tile of fewer than LATENCY takes as long: the next ones wait for its sums. */
-enum { LATENCY = 8 }; /* 4 cycles, 2 multiplications per cycle */
-
-static int64_t product_cost(const fc_problem *p, int64_t rows, int64_t columns)
-{
-    const int64_t vectors = fc_ceil_div(columns, p->k->vector_lanes);
-    return vectors / 2 * fc_max(LATENCY, 2 * rows) + vectors % 2 * fc_max(LATENCY, rows);
-}
-
-int64_t fc_direct_grad_weight_cost(const fc_problem *p)
-{
-    const int64_t units = p->dilation_w == 1 || gathers(p) ? 1 : p->kernel_w,
-                  rows = p->kernel_w / units * p->in_channels;
-    return units * fc_min(product_cost(p, rows, p->out_channels), product_cost(p, p->out_channels, rows));
-}
-
-/* Whether lanes are better used by the `rows` (v, c) than by the output channels. */
-static int turns(const fc_problem *p, int64_t rows)
-{
-    enum { MAX_ROWS = 1024 }; /* between the sums of two output channels: with 4 KiB and more they share cache sets */
-    const int64_t straight = product_cost(p, rows, p->out_channels), turned = product_cost(p, p->out_channels, rows);
-    return rows <= MAX_ROWS && p->out_channels <= 2 * p->k->vector_lanes &&
-           (straight > turned || (straight == LATENCY && rows > p->out_channels));
-}
-
-/* The same with what a tile does for a pixel beside its multiplications: two loads and a step. */
-static int64_t tiles_cost(const fc_problem *p, int64_t rows, int64_t columns)
-{
-    enum { STEP = 2 };
-    const int64_t tiles = fc_ceil_div(rows, p->k->gemm->max_rows) * fc_ceil_div(columns, 2 * p->k->vector_lanes);
-    return product_cost(p, rows, columns) + tiles * STEP;
-}
-
-/* Whether the products of each tap by itself, which leave out the padding and so read x where it lies, take no longer
- * than those of a row of taps and its copy (COPY: conv_choose.c). Tiles of few outputs wait for lines of pixels that
- * share half of the sets of the first-level cache (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4: 0.76 of the speed). */
-static int pays_apart(const fc_problem *p)
-{
-    enum { COPY = 4, FEW = 4, FAR = 256 };
-    if (p->out_channels < FEW && p->stride_w * p->x.stride_w * (int64_t)p->item % FAR == 0)
-        return 0;
-    const int64_t row = p->kernel_w * p->in_channels, c = p->in_channels, k = p->out_channels,
-                  joined = fc_min(tiles_cost(p, row, k), tiles_cost(p, k, row)),
-                  apart = p->kernel_w * fc_min(tiles_cost(p, c, k), tiles_cost(p, k, c)),
-                  copy = p->stride_h * p->stride_w * fc_ceil_div(c, p->k->vector_lanes) * COPY;
-    return p->dilation_w > 1 || apart <= joined + copy / p->kernel_h;
-}
-
-/* Whether x at neighbouring outputs, `step` elements apart, shares too few cache sets, and channels are so many that
- * tiles need not join them with the taps of a row. */
-static int aliases(const plan *s, int64_t step)
-{
-    return s->p->in_channels >= MIN_CHANNELS && step * (int64_t)s->p->item % s->aliasing == 0;
-}
-
-static void set_strips(plan *s)
-{
-    const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, rows = fc_strip_extent(s->block_h, p->kernel_h, p->stride_h, p->dilation_h);
-    s->gathered = gathers(p);
-    const int inside = fc_sees_no_padding(p);
-    s->x_in_place =
-        !s->gathered && p->x.stride_c == 1 && (inside || pays_apart(p)) && !aliases(s, p->stride_w * p->x.stride_w);
-    s->x_step_h = s->x_in_place || p->kernel_h > 1 ? p->stride_h : 1;
-    s->x_step_w = s->x_in_place || p->kernel_w > 1 ? p->stride_w : 1;
-    if (s->gathered)
-        s->x_step_w = 1;
-    s->x_pixel = s->x_in_place ? p->x.stride_w : s->gathered ? p->kernel_w * p->in_channels : p->in_channels;
-    if (!s->x_in_place && aliases(s, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
-        s->x_pixel += fc_ceil_div(LINE, s->x_step_w * item);
-    const int64_t pixels =
-        s->gathered ? s->block_w : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
-    s->x_row = s->x_in_place ? p->x.stride_h : pixels * s->x_pixel;
-    s->x_image = s->x_in_place ? p->x.stride_n : rows * s->x_row;
-    s->merged = s->gathered || (p->dilation_w == 1 && s->x_pixel == p->in_channels && (inside || !s->x_in_place));
-    s->rows = s->merged ? p->kernel_w * p->in_channels : p->in_channels;
-    s->turned = !s->pointwise && turns(p, s->rows);
-    const int64_t tiles = (s->merged ? p->kernel_h : s->taps) * fc_ceil_div(s->rows, p->k->gemm->max_rows);
-    s->y_in_place = p->y.stride_c == 1 && (s->turned || tiles < MIN_TILES || p->y.stride_w * item % s->aliasing);
-    s->x_bytes = s->x_in_place ? 0 : fc_round_up(s->block_n * s->x_image * item, 64);
-    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_n * s->block_h * s->block_w * s->panel * item, 64);
-}
-
-/* y: grad_y as it came, before rows were joined. */
-static plan make_plan(const fc_problem *p, int pointwise, const fc_view *y)
-{
-    const int64_t item = (int64_t)p->item;
-    plan s = {.p = p, .pointwise = pointwise, .taps = p->kernel_h * p->kernel_w, .panel = 2 * p->k->vector_lanes};
-    s.buffer_group = s.taps * p->in_channels * p->out_channels;
-    s.buffer_slice = fc_round_up(s.buffer_group * p->groups, 16);
-    choose_slices(&s, y);
-    choose_block(&s, y);
-    s.dense = pointwise && is_dense(p);
-    s.aliasing = pointwise ? PAGE : ALIASING_BYTES;
-    s.transposed = pointwise && !takes_pixels(p);
-    if (s.dense)
-        set_dense_strips(&s);
-    else if (s.transposed)
-        set_pointwise_strips(&s);
-    else
-        set_strips(&s);
-    s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.row_units = s.merged ? p->kernel_h : s.taps;
-
-    /* each task loads an x that is neither in place nor shared */
-    const int64_t tasks = fc_parallel_tasks(), threads = fc_parallel_slots(INT64_MAX),
-                  wanted = s.x_bytes == 0 || s.single ? tasks
-                           : pointwise                ? threads
-                                                      : fc_ceil_div(tasks, 2);
-    s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
-    s.row_parts =
-        s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
-    s.shared = s.single && s.column_parts > 1 && s.x_bytes > 0;
-    s.thread_bytes = (s.shared ? 0 : s.x_bytes) + s.y_bytes;
-    if (s.single) {
-        s.buffer_slice = 0;
-        s.thread_bytes += fc_round_up(s.taps * p->in_channels * s.panel * item, 64);
-    }
-    return s;
-}
+enum { ADD_ELEMENTS = 8192 }; /* of the buffer, per task of the final sum */
 
 /* ---- strips ----------------------------------------------------------------------------------------------------------*/
 typedef struct {
@@ -295,8 +36,8 @@ typedef struct {
 } block;
 
 /* Rows [first, first + rows) of the strip of an image of a block. */
-static void load_rows(const plan *s, int64_t group, const block *b, int64_t image, int64_t first, int64_t rows,
-                      char *strip)
+static void load_rows(const fc_grad_weight_plan *s, int64_t group, const block *b, int64_t image, int64_t first,
+                      int64_t rows, char *strip)
 {
     const fc_problem *p = s->p;
     const int64_t step_h = p->kernel_h == 1 ? p->stride_h : 1,
@@ -324,7 +65,7 @@ static int64_t strip_rows(const fc_problem *p, int64_t rows)
 }
 
 /* The window of x under a block: x itself, or a copy. */
-static const char *load_strip(const plan *s, int64_t group, const block *b, char *scratch)
+static const char *load_strip(const fc_grad_weight_plan *s, int64_t group, const block *b, char *scratch)
 {
     const fc_problem *p = s->p;
     const int64_t top = b->h * p->stride_h - p->pad_top, left = b->w * p->stride_w - p->pad_left;
@@ -350,7 +91,7 @@ typedef struct {
 
 /* Where the panel that is copied after this one lies in grad_y: its pieces, a line of each pixel, are no stream that
  * the hardware could see, and are fetched while this one is multiplied. NULL where pixels do not follow each other. */
-static const char *next_panel(const plan *s, const block *b, const part *of)
+static const char *next_panel(const fc_grad_weight_plan *s, const block *b, const part *of)
 {
     const fc_view *y = &s->p->y;
     const int rows_follow = b->rows == 1 || (b->columns == y->w && y->stride_h == y->w * y->stride_w);
@@ -366,13 +107,13 @@ static const char *next_panel(const plan *s, const block *b, const part *of)
 
 /* What a dense block fetches: both lines of each pixel of the next panel, where panels are copied or there is one
  * block; else all of the next block. */
-static void set_ahead(const plan *s, const block *b, const char *panel, fc_lines *ahead)
+static void set_ahead(const fc_grad_weight_plan *s, const block *b, const char *panel, fc_lines *ahead)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, lanes = LINE / item, pixels = b->columns, end = b->w + pixels;
+    const int64_t item = (int64_t)p->item, lanes = FC_CACHE_LINE / item, pixels = b->columns, end = b->w + pixels;
     if (s->single || !s->y_in_place) {
         ahead[0] = (fc_lines){panel, p->y.stride_w, pixels};
-        ahead[1] = (fc_lines){panel + LINE, p->y.stride_w, pixels};
+        ahead[1] = (fc_lines){panel + FC_CACHE_LINE, p->y.stride_w, pixels};
         return;
     }
     ahead[0] = (fc_lines){fc_at(p->y.data, end * p->out_channels, p->item), lanes, pixels * p->out_channels / lanes};
@@ -380,8 +121,8 @@ static void set_ahead(const plan *s, const block *b, const char *panel, fc_lines
 }
 
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
-static void add_products(const plan *s, const block *b, const char *x, const outputs *y, const part *of, char *c,
-                         int64_t c_row, int accumulate)
+static void add_products(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y, const part *of,
+                         char *c, int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, x_line = s->x_step_h * s->x_row, x_step = s->x_step_w * s->x_pixel;
@@ -439,7 +180,7 @@ static void add_products(const plan *s, const block *b, const char *x, const out
                     to[c * p->weight_c] = ((const type *)sum)[row * p->in_channels + c];                               \
             }
 
-static void unpack_turned(const plan *s, int64_t group, const char *sum)
+static void unpack_turned(const fc_grad_weight_plan *s, int64_t group, const char *sum)
 {
     const fc_problem *p = s->p;
     if (p->item == 4) {
@@ -452,7 +193,7 @@ static void unpack_turned(const plan *s, int64_t group, const char *sum)
 static void unpack_panel(void *context, int64_t task, int slot)
 {
     (void)slot;
-    const plan *s = context;
+    const fc_grad_weight_plan *s = context;
     const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
     const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item;
     if (s->turned) {
@@ -465,8 +206,8 @@ static void unpack_panel(void *context, int64_t task, int slot)
 
 /* ---- pointwise: the same with x[channel][pixel] ----------------------------------------------------------------------*/
 /* to[image][row][column][channel] = v, of the block's pixels */
-static void load_pixels(const plan *s, const fc_view *v, const block *b, int64_t channel, int64_t channels, char *to,
-                        fc_pitch pitch, int64_t image)
+static void load_pixels(const fc_grad_weight_plan *s, const fc_view *v, const block *b, int64_t channel,
+                        int64_t channels, char *to, fc_pitch pitch, int64_t image)
 {
     const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
     for (int64_t i = 0; i < b->images; i++) {
@@ -476,8 +217,8 @@ static void load_pixels(const plan *s, const fc_view *v, const block *b, int64_t
 }
 
 /* c[channel of x][k] (+)= sum over the block's pixels, for one panel of output channels. */
-static void add_pixels(const plan *s, const block *b, const char *x, const outputs *y, const part *of, char *c,
-                       int64_t c_row, int accumulate)
+static void add_pixels(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y, const part *of,
+                       char *c, int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
     const fc_gemm product = {
@@ -499,7 +240,7 @@ static void add_pixels(const plan *s, const block *b, const char *x, const outpu
     p->k->gemm->rows(&product, p->in_channels);
 }
 
-static const char *load_block(const plan *s, const block *b, int64_t group, char *scratch)
+static const char *load_block(const fc_grad_weight_plan *s, const block *b, int64_t group, char *scratch)
 {
     if (!s->transposed)
         return load_strip(s, group, b, scratch);
@@ -509,8 +250,8 @@ static const char *load_block(const plan *s, const block *b, int64_t group, char
 }
 
 /* The block's x is loaded; its grad_y is read in place, or copied panel by panel. */
-static void add_block(const plan *s, const block *b, const char *x, const part *of, char *scratch, char *c,
-                      int64_t c_row, int accumulate)
+static void add_block(const fc_grad_weight_plan *s, const block *b, const char *x, const part *of, char *scratch,
+                      char *c, int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
     const fc_view *v = &p->y;
@@ -539,7 +280,7 @@ enum { PART_CHANNELS = 32 };
 
 static block whole_block(const fc_problem *p) { return (block){0, 0, 0, p->y.n, p->y.h, p->y.w}; }
 
-static int64_t x_parts(const plan *s)
+static int64_t x_parts(const fc_grad_weight_plan *s)
 {
     const fc_problem *p = s->p;
     return s->transposed ? fc_ceil_div(p->in_channels, PART_CHANNELS) : p->y.n * strip_rows(p, p->y.h);
@@ -548,7 +289,7 @@ static int64_t x_parts(const plan *s)
 static void load_part(void *context, int64_t task, int slot)
 {
     (void)slot;
-    const plan *s = context;
+    const fc_grad_weight_plan *s = context;
     const fc_problem *p = s->p;
     const block all = whole_block(p);
     const int64_t group = task / x_parts(s), part = task % x_parts(s), c0 = part * PART_CHANNELS;
@@ -564,7 +305,7 @@ static void load_part(void *context, int64_t task, int slot)
 /* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
 static void run_single(void *context, int64_t task, int slot)
 {
-    const plan *s = context;
+    const fc_grad_weight_plan *s = context;
     const fc_problem *p = s->p;
     const int64_t piece = task % s->column_parts, group = task / s->column_parts;
     const block all = whole_block(p);
@@ -590,13 +331,13 @@ static void run_single(void *context, int64_t task, int slot)
 
 /* ---- many blocks: (slice, group, part of the panels, part of the taps) ----------------------------------------------*/
 /* Where a line of the shape starts, counted in pixels of the batch. */
-static int64_t first_pixel(const plan *s, int64_t line)
+static int64_t first_pixel(const fc_grad_weight_plan *s, int64_t line)
 {
     return line / s->pieces * s->row_pixels + line % s->pieces * s->line_pixels;
 }
 
 /* The largest block that starts at `pixel` and ends by `end`. */
-static block block_at(const plan *s, int64_t pixel, int64_t end)
+static block block_at(const fc_grad_weight_plan *s, int64_t pixel, int64_t end)
 {
     const fc_view *y = &s->p->y;
     const int64_t row = pixel / y->w, left = end - pixel;
@@ -612,7 +353,7 @@ static block block_at(const plan *s, int64_t pixel, int64_t end)
 
 static void run_slice(void *context, int64_t task, int slot)
 {
-    const plan *s = context;
+    const fc_grad_weight_plan *s = context;
     const fc_problem *p = s->p;
     const int64_t row_part = task % s->row_parts, column_part = task / s->row_parts % s->column_parts;
     const int64_t group = task / (s->row_parts * s->column_parts) % p->groups;
@@ -644,7 +385,7 @@ static void run_slice(void *context, int64_t task, int slot)
 static void add_slices(void *context, int64_t task, int slot)
 {
     (void)slot;
-    const plan *s = context;
+    const fc_grad_weight_plan *s = context;
     const int64_t begin = task * ADD_ELEMENTS, end = fc_min(begin + ADD_ELEMENTS, s->p->groups * s->buffer_group);
     if (s->p->item == 4) {
         ADD_SLICES(float)
@@ -653,34 +394,11 @@ static void add_slices(void *context, int64_t task, int slot)
     }
 }
 
-/* An unpadded 1x1 problem of enough channels that copying both sides is cheap; turned so that x has the fewer. With few
- * pixels the time goes into writing the weight: then turned so that lanes are the channels that are neighbours in
- * it. */
-static int make_pointwise(fc_problem *p)
-{
-    if (p->kernel_h * p->kernel_w != 1 || p->pad_top || p->pad_left || !fc_sees_no_padding(p) ||
-        fc_min(p->in_channels, p->out_channels) < MIN_CHANNELS)
-        return 0;
-    p->x.h = p->y.h, p->x.w = p->y.w;
-    p->x.stride_h *= p->stride_h, p->x.stride_w *= p->stride_w;
-    p->stride_h = p->stride_w = p->dilation_h = p->dilation_w = 1;
-    const int few = p->y.n * p->y.h * p->y.w <= 2 * BLOCK_PIXELS;
-    if (few ? p->weight_c == 1 : p->in_channels > p->out_channels) {
-        const fc_problem q = *p;
-        p->x = q.y, p->y = q.x;
-        p->in_channels = q.out_channels, p->out_channels = q.in_channels;
-        p->weight_k = q.weight_c, p->weight_c = q.weight_k;
-    }
-    fc_unroll_rows(p);
-    return 1;
-}
-
 fc_status fc_conv_direct_grad_weight(const fc_problem *problem)
 {
     fc_problem copy = *problem;
-    const int pointwise = make_pointwise(&copy);
+    fc_grad_weight_plan s = fc_plan_grad_weight(&copy);
     const fc_problem *p = &copy;
-    plan s = make_plan(p, pointwise, &problem->y);
     const int64_t tasks = s.slices * p->groups * s.column_parts * s.row_parts;
     const int64_t buffer = fc_round_up(s.slices * s.buffer_slice * (int64_t)p->item, 64);
     const int64_t shared = s.shared ? p->groups * s.x_bytes : 0;
