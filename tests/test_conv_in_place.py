@@ -62,13 +62,14 @@ def test_in_place(isa, rng, dtype, shape, w_shape, options):
         np.testing.assert_array_equal(F.conv2d(given, w, b, **options, algorithm="direct"), y)
 
 
+@pytest.mark.parametrize("scale", [1, 1e-30])
 @pytest.mark.parametrize(("shape", "w_shape", "options"), SHAPES)
-def test_bits(isa, rng, shape, w_shape, options):
-    """Of formats, threads, and images by themselves."""
-    x, w = (rng.standard_normal(s).astype(np.float32) for s in (shape, w_shape))
+def test_bits(isa, rng, shape, w_shape, options, scale):
+    """Of formats, threads, and images by themselves; of zeros that are left of sums like -1e-60."""
+    x, w = ((scale * rng.standard_normal(s)).astype(np.float32) for s in (shape, w_shape))
     options = {**options, "algorithm": "direct"}
     y = F.conv2d(x, w, **options)
-    g = rng.standard_normal(y.shape).astype(np.float32)
+    g = (scale * rng.standard_normal(y.shape)).astype(np.float32)
     gradients = F.conv2d_backward(g, x, w, **options)[:2]
     threads = fastconv.get_num_threads()
     try:
@@ -83,3 +84,25 @@ def test_bits(isa, rng, shape, w_shape, options):
     for i in range(shape[0]):
         image = to_format(x[i : i + 1], "channels_last")
         assert same_bits(F.conv2d(image, w, **options), y[i : i + 1])
+
+
+@pytest.mark.parametrize(
+    ("w_shape", "options"),
+    [
+        ((24, 16, 3, 3), {"padding": (1, 4)}),
+        ((24, 16, 1, 1), {"padding": (1, 3)}),
+        ((24, 16, 3, 3), {"padding": (1, 24), "dilation": (1, 24)}),
+    ],
+)
+def test_infinite_gradients_that_see_padding_only(isa, rng, w_shape, options):
+    """They meet zeros in a copied image, and nothing in one that is read in place."""
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((2, 16, 13, 20), w_shape))
+    g = rng.standard_normal(F.conv2d(x, w, **options).shape).astype(np.float32)
+    g[0, 0, 6, 0] = np.inf
+    results = [
+        F.conv2d_backward(
+            to_format(g, layout), to_format(x, layout), w, **options, algorithm="direct"
+        )[1]
+        for layout in ("channels_first", "channels_last")
+    ]
+    assert same_bits(*results)

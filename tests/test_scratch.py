@@ -8,7 +8,7 @@ from test_conv_nonfinite import same
 
 import fastconv
 import fastconv.functional as F
-from fastconv import _core
+from fastconv import _core, nn
 
 # Calls that consist of others: residues of a dilation, copies of planes, sums over inputs, whole
 # images, each within the phases of a stride.
@@ -113,3 +113,24 @@ def test_no_scratch(name, threads, dtype, layout, trust_counts):
     assert failed > 0 or name == "one pixel"  # which reads its weight where it lies
     assert done >= 3
     trust_counts["calls without scratch memory"] += int(failed + done)
+
+
+def test_a_chain_lends_what_its_steps_take():
+    """Bands of other heights than the one that was asked about copied where that one did not."""
+    options = {"rng": 0}
+    model = nn.Sequential(
+        nn.Sigmoid(),
+        nn.Conv2d(24, 64, 3, (3, 1), 1, **options),
+        nn.ReLU6(),
+        nn.Conv2d(64, 64, 3, 1, 1, groups=64, **options),
+        nn.ReLU6(),
+        nn.Conv2d(64, 16, 1, **options),
+    ).eval()
+    plan = fastconv.compile(model, (1, 24, 47, 132))
+    assert any(node.chain for node in plan.nodes)
+    x = np.ones((1, 24, 47, 132), np.float32)
+    with fastconv.num_threads(1):
+        wanted = plan(x)
+        without, *with_one_or_more = attempts(lambda: plan(x))
+    assert without is MemoryError
+    assert all(same_bits(result, wanted) for result in with_one_or_more)

@@ -90,10 +90,11 @@ INLINE vec N(widened)(vhalf a)
  * of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias and the bounds
  * run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of
  * them multiplications: 624 before, 544 plain, 511 with gemm_end. */
-enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_LAST) = 3 };
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
+enum { N(FC_LAST) = 3 }; /* steps of a plain tile that run beside its epilogue */
 
 /* With no weights to fetch it is b, which is there: that costs less than a test in each step. */
-INLINE int64_t N(fetch_step)(const fc_gemm *g, const T *fetch, int64_t step) { return fetch == g->b ? 0 : step; }
+INLINE int64_t N(if_fetching)(const fc_gemm *g, const T *fetch, int64_t step) { return fetch == g->b ? 0 : step; }
 
 /* One step of the reduction in rows [first, end) of a tile. at: every third row from row 1 on, `down` bytes apart */
 INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const int first, const int end,
@@ -175,7 +176,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     const int weights = plain || ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
     if (rows_of_a)
         fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
-    const int64_t fetch_step = weights ? N(fetch_step)(g, fetch, g->ahead_step) : g->fetch ? a_row : 0;
+    const int64_t fetch_step = weights ? N(if_fetching)(g, fetch, g->ahead_step) : g->fetch ? a_row : 0;
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
     const int64_t down = a_row * (int64_t)sizeof(T);
@@ -292,7 +293,7 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
             if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
-                fetch += N(fetch_step)(g, fetch, g->ahead_tile);                                                       \
+                fetch += N(if_fetching)(g, fetch, g->ahead_tile);                                                       \
         }                                                                                                              \
     }
 #define FC_SMALL(rows) FC_KIND(1, rows, 1, 0, 0) FC_KIND(2, rows, 2, 0, 0)
@@ -464,12 +465,13 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
         }
     ahead->first = fetch;
     ahead->count -= fetches - left;
+    /* a sum that underflowed to -0 is 0 whether or not it had products with padding */
     FC_UNROLL for (int i = 0; i < rows; i++)
         FC_UNROLL for (int j = 0; j < vectors; j++)
             if (tail && j == vectors - 1)
-                vstore_tail(c + i * c_row + j * VL, acc[i][j], last);
+                vstore_tail(c + i * c_row + j * VL, acc[i][j] + (vec){0}, last);
             else
-                vstore(c + i * c_row + j * VL, acc[i][j]);
+                vstore(c + i * c_row + j * VL, acc[i][j] + (vec){0});
 }
 
 typedef void N(gemm_at_fn)(const fc_gemm_at *, const T *a, const T *b, T *c, int last, fc_lines *, int64_t fetches);

@@ -31,6 +31,7 @@ typedef struct {
     int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding, and it must not fail */
     int64_t batch; /* images of the call, of which x and y may be some */
     int warm; /* x and y are in the second-level cache */
+    int band; /* some rows of an image: what is copied must not depend on how many */
 } fc_problem;
 
 typedef fc_status fc_run(const fc_problem *);

@@ -65,6 +65,7 @@ static fc_problem problem_of(fc_dtype dtype, const fc_step *s, const fc_view *x,
     fc_problem p = fc_make_problem(dtype, &s->conv, x, &s->weight, y);
     const fc_epilogue epilogue = {.bias = s->bias, .residual = residual, .lower = s->lower, .upper = s->upper};
     fc_set_epilogue(&p, &epilogue);
+    p.band = 1;
     return p;
 }
 

@@ -162,7 +162,7 @@ static fc_gemm columns_of(const fc_direct_plan *s, const fc_gemm *row, const fc_
     return tile;
 }
 
-/* Columns of the block that see no padding */
+/* Columns of the block that run as rows: in place those that see no padding, otherwise all. */
 static fc_range inside_of(const fc_direct_plan *s, const block *b)
 {
     if (!s->in_place || s->by_pixel)
@@ -255,8 +255,7 @@ static void run_edges(const fc_direct_plan *s, const block *b, const fc_gemm *fi
 {
     const fc_problem *p = s->p;
     const fc_range inside = inside_of(s, b);
-    for (int64_t w = inside.first > 0 ? 0 : inside.end; w < b->columns;
-         w = w + 1 == inside.first ? inside.end : w + 1) {
+    for (int64_t w = fc_next_edge(&inside, 0); w < b->columns; w = fc_next_edge(&inside, w + 1)) {
         const fc_column_tile column = {w, w + 1, fc_taps_of_column(p, b->w + w)};
         fc_gemm tile = columns_of(s, first, &column, y, merged, width);
         tile.a_row = s->strip_step_h * s->strip_row;
@@ -292,7 +291,9 @@ static void run_panels(const fc_direct_plan *s, const block *b, int64_t panel, i
         .b_step_w = late ? chunk : p->packed_v,
         .b_panel = p->packed_column * s->panel,
         .accumulate = c0 > 0,
-        .finish = c0 + chunk == p->in_channels && fc_has_epilogue(p),
+        /* with padding at least a bias of 0: a sum that underflowed to -0 is 0 then, whether or not it had products with
+         * padding, which depends on the memory format and on the blocks */
+        .finish = c0 + chunk == p->in_channels && (fc_has_epilogue(p) || !fc_sees_no_padding(p)),
         .y_row = y->pixel,
         .columns = end_of(s, last) - k.first,
         .pairs = last - panel - 1,

@@ -49,6 +49,12 @@ static inline int64_t fc_panels(const fc_problem *p)
 
 static inline int64_t fc_chunks(const fc_direct_plan *s) { return fc_ceil_div(s->p->in_channels, s->chunk); }
 
+/* The first column from w on that is not inside */
+static inline int64_t fc_next_edge(const fc_range *inside, int64_t w)
+{
+    return w >= inside->first && w < inside->end ? inside->end : w;
+}
+
 /* Taps of a row of the kernel that an output of the column sees */
 static inline fc_range fc_taps_of_column(const fc_problem *p, int64_t column)
 {

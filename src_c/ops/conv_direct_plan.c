@@ -90,7 +90,7 @@ static void choose_block(fc_direct_plan *s, int64_t budget)
         s->block_h = fc_ceil_div(p->y.h, fc_ceil_div(p->y.h, s->block_h)); /* near-equal blocks */
     }
     if (s->block_w >= p->y.w && s->block_h >= p->y.h) {
-        budget *= p->y.w < group ? 2 : 1; /* whose images may be a tile */
+        budget *= p->y.w < group ? 2 : 1; /* a tile may be one pixel of several images */
         while (s->block_n < p->y.n && (s->block_n++, block_bytes(s) <= budget))
             ;
         if (block_bytes(s) > budget && s->block_n > 1)
@@ -131,7 +131,7 @@ static void share_out(fc_direct_plan *s)
     const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
     const int heavy =
         s->panels >= threads && p->in_channels * p->out_channels * fc_tap_count(p) * (int64_t)p->item > block_bytes(s);
-    const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images that may be one */
+    const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images whose pixels may be one */
     if (blocks(s) < wanted)
         s->block_n = fc_min(s->block_n, fc_max(tile, share_of(s, p->y.n, s->count_n, wanted)));
     if (!heavy && blocks(s) < wanted)
@@ -207,15 +207,15 @@ static int64_t least_cut(const fc_direct_plan *s, int64_t seen)
 }
 
 /* A row in place: tiles of its columns that see no padding, and its part of tiles that walk down the others, with the
- * taps that these see. Such a tile ends where a block does, and where a row of the kernel leaves the image. */
+ * taps that these see. Such a tile ends where a block does, and where rows of the
+ * kernel leave the image, say twice. */
 static int64_t in_place_cost(const fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t runs = fc_ceil_div(p->y.h, fc_min(s->block_h, p->k->gemm->max_rows)) + 2 * (p->pad_top > 0),
                   rows = fc_ceil_div(p->y.h, runs);
     int64_t edges = 0;
-    for (int64_t w = s->inside.first > 0 ? 0 : s->inside.end; w < p->y.w;
-         w = w + 1 == s->inside.first ? s->inside.end : w + 1) {
+    for (int64_t w = fc_next_edge(&s->inside, 0); w < p->y.w; w = fc_next_edge(&s->inside, w + 1)) {
         const fc_range seen = fc_taps_of_column(p, w);
         edges += tile_cost(s, seen.end - seen.first, rows) + 2 * CALL; /* no tile before has fetched its lines of y */
     }
@@ -230,6 +230,8 @@ static int pays_in_place(fc_direct_plan *s)
     const fc_problem *p = s->p;
     if (fc_sees_no_padding(p))
         return 1;
+    if (p->band)
+        return 0;
     const int64_t inside = s->inside.end - s->inside.first, rows = p->kernel_h == 1 ? 1 : p->stride_h,
                   copy = rows * fc_ceil_div(p->x.w * p->in_channels, s->lanes) * COPY / s->panels,
                   limit = inside > 0 ? in_place_cost(s) - copy : INT64_MAX;
@@ -258,7 +260,7 @@ static void choose_tiles(fc_direct_plan *s)
     if (s->by_pixel || cut >= limit)
         s->tiles = 0;
     if (s->by_pixel && p->x.stride_n * (int64_t)p->item % ALIASING_BYTES == 0)
-        s->in_place = 0;
+        s->in_place = 0; /* the pixels of a tile would share cache sets: a copy has another pitch */
 }
 
 int64_t fc_direct_chunk(const fc_problem *p)

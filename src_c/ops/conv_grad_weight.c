@@ -10,6 +10,9 @@
  * (see conv_direct.c). When one block holds all pixels there is nothing to add up: each panel is computed in the cache
  * and stored at once.
  *
+ * A padded channels-last x is read where it lies, tap by tap, over the outputs whose tap is inside; a copied one has its
+ * zeros, and the taps of a row of the kernel are one product.
+ *
  * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the
  * next one is fetched; x, if it must be copied, gets another pitch.
  *

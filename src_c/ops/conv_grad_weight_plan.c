@@ -145,24 +145,35 @@ static int turns(const fc_problem *p, int64_t rows)
 }
 
 /* The same with what a tile does for a pixel beside its multiplications: two loads and a step. */
-static int64_t tiles_cost(const fc_problem *p, int64_t rows, int64_t columns)
+static int64_t pixel_cost(const fc_problem *p, int64_t rows, int64_t columns)
 {
     enum { STEP = 2 };
     const int64_t tiles = fc_ceil_div(rows, p->k->gemm->max_rows) * fc_ceil_div(columns, 2 * p->k->vector_lanes);
     return product_cost(p, rows, columns) + tiles * STEP;
 }
 
+/* Whether every column of outputs sees one of x: the first ones' last tap does not end before x, the last ones' first
+ * tap begins in it, and taps are not so far apart that x lies between two. An infinite grad_y makes the weight's
+ * gradient infinite or NaN then, whether or not it meets padding too, and the call takes the same way in every memory
+ * format. */
+static int all_columns_see_x(const fc_problem *p)
+{
+    return p->pad_left <= (p->kernel_w - 1) * p->dilation_w && (p->y.w - 1) * p->stride_w - p->pad_left < p->x.w &&
+           p->dilation_w <= p->x.w;
+}
+
 /* Whether the products of each tap by itself, which leave out the padding and so read x where it lies, take no longer
  * than those of a row of taps and its copy (COPY: conv_choose.c). Tiles of few outputs wait for lines of pixels that
- * share half of the sets of the first-level cache (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4: 0.76 of the speed). */
+ * share a quarter of the sets of the first-level cache, two lines each (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4: 0.76
+ * of the speed). */
 static int pays_apart(const fc_problem *p)
 {
     enum { COPY = 4, FEW = 4, FAR = 256 };
-    if (p->out_channels < FEW && p->stride_w * p->x.stride_w * (int64_t)p->item % FAR == 0)
+    if (!all_columns_see_x(p) || (p->out_channels < FEW && p->stride_w * p->x.stride_w * (int64_t)p->item % FAR == 0))
         return 0;
     const int64_t row = p->kernel_w * p->in_channels, c = p->in_channels, k = p->out_channels,
-                  joined = fc_min(tiles_cost(p, row, k), tiles_cost(p, k, row)),
-                  apart = p->kernel_w * fc_min(tiles_cost(p, c, k), tiles_cost(p, k, c)),
+                  joined = fc_min(pixel_cost(p, row, k), pixel_cost(p, k, row)),
+                  apart = p->kernel_w * fc_min(pixel_cost(p, c, k), pixel_cost(p, k, c)),
                   copy = p->stride_h * p->stride_w * fc_ceil_div(c, p->k->vector_lanes) * COPY;
     return p->dilation_w > 1 || apart <= joined + copy / p->kernel_h;
 }
