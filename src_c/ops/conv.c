@@ -117,7 +117,7 @@ static fc_problem residue_problem(const fc_problem *p, int64_t a)
 typedef struct {
     const fc_problem *p;
     const fc_method *m;
-    int64_t count, at_once, packed_bytes, each_bytes; /* of one of them, which has all threads */
+    int64_t count, at_once, packed_bytes, each_bytes; /* of one of them, which has all threads or is alone on one */
     char *memory;
     atomic_int status;
 } residues;
@@ -127,7 +127,11 @@ static void residue_task(void *context, int64_t a, int slot)
     residues *r = context;
     const fc_problem q = residue_problem(r->p, a);
     const fc_lent before = fc_scratch_lend((fc_lent){r->memory + slot * r->each_bytes, (size_t)r->each_bytes, 0});
+    if (r->at_once > 1)
+        fc_work_alone(1);
     const fc_status status = r->m->run(&q);
+    if (r->at_once > 1)
+        fc_work_alone(0);
     fc_scratch_lend(before);
     if (status != FC_OK)
         atomic_store(&r->status, (int)status);
@@ -145,10 +149,14 @@ static residues make_residues(const fc_problem *p, const fc_method *m)
         r.packed_bytes = fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64);
         fc_use_packed(&whole, ""); /* there will be one, as far as the residues are concerned */
     }
+    if (r.at_once > 1)
+        fc_work_alone(1);
     for (int64_t a = 0; a < r.count; a++) {
         const fc_problem q = residue_problem(&whole, a);
         r.each_bytes = fc_max(r.each_bytes, fc_round_up(fc_need_bytes(m->scratch(&q)), 64));
     }
+    if (r.at_once > 1)
+        fc_work_alone(0);
     return r;
 }
 

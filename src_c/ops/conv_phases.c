@@ -311,7 +311,7 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
     return status;
 }
 
-/* What Winograd takes for a stretch, the last ones of rows and images included. */
+/* What fc_conv_winograd takes for a stretch, the last ones of rows and images included. */
 static int64_t most_scratch(const plan *s)
 {
     const int64_t images = s->p->y.n, rows = s->gradient ? s->h.size : s->p->y.h;
@@ -326,10 +326,11 @@ static int64_t most_scratch(const plan *s)
     return most;
 }
 
-/* Memory for the stretches and `more` bytes, which it returns, or NULL. */
-static char *acquire(plan *s, int64_t more)
+/* Memory for the stretches, `others` bytes of which are those of the calls for them, and `more` bytes, which it returns,
+ * or NULL. */
+static char *acquire(plan *s, int64_t others, int64_t more)
 {
-    s->scratch = fc_scratch_share(s->phases_bytes + s->flag_bytes + more, most_scratch(s));
+    s->scratch = fc_scratch_share(s->phases_bytes + s->flag_bytes + more, others);
     if (!s->scratch.own)
         return NULL;
     s->phases = s->scratch.own;
@@ -341,7 +342,7 @@ fc_status fc_conv_phases(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    char *weight = acquire(&s, p->packed ? 0 : s.weight_bytes);
+    char *weight = acquire(&s, most_scratch(&s), p->packed ? 0 : s.weight_bytes);
     if (!weight)
         return FC_ENOMEM;
     if (!p->packed)
@@ -384,7 +385,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
     plan s = make_plan(p, 1);
     cut(&s);
     const int64_t channels = fc_round_up(s.q.out_channels * (int64_t)p->item, 64);
-    char *weight = acquire(&s, s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
+    char *weight = acquire(&s, most_scratch(&s), s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
     if (!weight)
         return FC_ENOMEM;
     weight_job job = {&s, weight};
@@ -417,7 +418,7 @@ fc_status fc_conv_phases_grad_weight(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    char *sum = acquire(&s, 2 * s.weight_bytes), *part = sum + s.weight_bytes;
+    char *sum = acquire(&s, 0, 2 * s.weight_bytes), *part = sum + s.weight_bytes;
     if (!sum)
         return FC_ENOMEM;
     const int64_t count = p->out_channels * s.q.weight_k;
