@@ -27,6 +27,8 @@ typedef struct {
     int64_t stride_n, stride_c, stride_h, stride_w;
 } fc_view;
 
+static inline int64_t fc_elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
+
 /* ---- convolution (ops/conv.c) ------------------------------------------------------------------------------------
  * y[n][k][i][j] = bias[k] + sum_{c,u,v} weight[k][c][u][v] * x[n][g*C/groups + c][i*stride_h + u*dilation_h - pad_top]
  *                                                             [j*stride_w + v*dilation_w - pad_left]

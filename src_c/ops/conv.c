@@ -229,6 +229,16 @@ int64_t fc_forward_scratch(const fc_problem *problem)
     return fc_need_bytes((fc_need){r.packed_bytes + r.at_once * r.each_bytes, 0});
 }
 
+fc_problem fc_images(const fc_problem *p, int64_t first, int64_t count)
+{
+    fc_problem q = *p;
+    q.x.n = q.y.n = count;
+    q.x.data = (char *)p->x.data + first * p->x.stride_n * (int64_t)p->item;
+    q.y.data = (char *)p->y.data + first * p->y.stride_n * (int64_t)p->item;
+    q.residual.data = (char *)(uintptr_t)fc_residual_at(p, first, 0, 0, 0);
+    return q;
+}
+
 int fc_is_empty(const fc_view *v) { return v->n == 0 || v->c == 0 || v->h == 0 || v->w == 0; }
 
 static fc_status forward(fc_problem *p, const void *context)
@@ -276,8 +286,6 @@ static void set_zero(const fc_view *v, int64_t item)
                            0, (size_t)item);
 }
 
-static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
-
 fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                 const fc_view *grad_weight)
 {
@@ -294,7 +302,7 @@ fc_status fc_conv2d_grad_weight(fc_dtype dtype, const fc_conv *c, const fc_view 
     const fc_status status = run ? run(&p) : FC_EALGORITHM;
     if (status != FC_OK || (grad_weight->h * grad_weight->w == 1 && fc_sees_no_padding(&p)))
         return status;
-    const int finite = elements(grad_weight) <= elements(grad_y) + elements(x)
+    const int finite = fc_elements(grad_weight) <= fc_elements(grad_y) + fc_elements(x)
                            ? fc_is_finite(p.k, p.item, grad_weight)
                            : fc_is_finite(p.k, p.item, grad_y) && fc_is_finite(p.k, p.item, x);
     return finite ? FC_OK : fc_conv_grad_weight_by_taps(dtype, c, grad_y, x, grad_weight);

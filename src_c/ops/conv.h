@@ -6,6 +6,8 @@
 #include "../scratch.h"
 #include "image.h"
 
+enum { FC_LINE_BYTES = 64 }; /* of the caches */
+
 /* y[n][g * K + k][i][j] = sum_{c,u,v} weight[g][k][c][u][v]
  *                                     * x[n][g * C + c][i * stride_h + u * dilation_h - pad_top][j * ... - pad_left]
  * with x zero outside. The weight is a view of its own, so that flipped, transposed and sampled kernels (gradients,
@@ -76,6 +78,8 @@ void fc_unroll_rows(fc_problem *);
 fc_problem fc_make_problem(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y);
 void fc_set_epilogue(fc_problem *, const fc_epilogue *);
 int fc_is_empty(const fc_view *);
+/* The problem of images [first, first + count). */
+fc_problem fc_images(const fc_problem *, int64_t first, int64_t count);
 /* Picks the method and runs it; lays the problem out on the way. */
 fc_status fc_conv_forward(fc_problem *);
 /* Bytes of its scratch. */

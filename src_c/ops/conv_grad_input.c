@@ -57,8 +57,6 @@ static fc_problem phase_problem(const fc_problem *whole, const fc_conv *c, const
     return p;
 }
 
-enum { LINE = 64 };
-
 typedef struct {
     const fc_problem *p;
     const fc_conv *c;
@@ -295,7 +293,7 @@ static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view
         if (phase_at(p, c, grad_x, i, &q))
             most = fc_max(most, fc_forward_scratch(&q));
     fc_work_alone(0);
-    return fc_round_up(most, LINE);
+    return fc_round_up(most, FC_LINE_BYTES);
 }
 
 /* Phases share nothing: each on one thread, or one after the other, each on all threads. */
@@ -363,7 +361,7 @@ static fc_status run_panels(const fc_problem *p, const fc_conv *c, const fc_view
     const int slots = fc_parallel_slots(panels);
     const fc_problem panel = part_of(p, 0, panels);
     phases f = {.p = p, .c = c, .grad_x = grad_x};
-    f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, LINE);
+    f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, FC_LINE_BYTES);
     f.slot_bytes = most_scratch(&panel, c, grad_x, 1);
     f.memory = fc_scratch_acquire_parts(0, slots, f.packed_bytes + f.slot_bytes);
     if (!f.memory)
@@ -411,9 +409,8 @@ static int by_panels_pays(const fc_problem *p, const call *a)
     const fc_view *w = a->weight, *grad_y = a->grad_y;
     fc_problem panel = *p;
     panel.out_channels = 2 * p->k->vector_lanes;
-    return w->n * w->c * w->h * w->w > grad_y->n * grad_y->c * grad_y->h * grad_y->w * PANEL_REREADS &&
-           p->out_channels % panel.out_channels == 0 && a->c->groups == 1 &&
-           p->out_channels / panel.out_channels >= fc_parallel_slots(INT64_MAX) &&
+    return fc_elements(w) > fc_elements(grad_y) * PANEL_REREADS && p->out_channels % panel.out_channels == 0 &&
+           a->c->groups == 1 && p->out_channels / panel.out_channels >= fc_parallel_slots(INT64_MAX) &&
            !some_phase(fc_is_direct, 0, p, a->c, a->grad_x) && !some_phase(fc_is_direct, 0, &panel, a->c, a->grad_x);
 }
 

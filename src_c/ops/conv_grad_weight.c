@@ -113,10 +113,10 @@ static const char *next_panel(const fc_grad_weight_plan *s, const block *b, cons
 static void set_ahead(const fc_grad_weight_plan *s, const block *b, const char *panel, fc_lines *ahead)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, lanes = FC_CACHE_LINE / item, pixels = b->columns, end = b->w + pixels;
+    const int64_t item = (int64_t)p->item, lanes = FC_LINE_BYTES / item, pixels = b->columns, end = b->w + pixels;
     if (s->single || !s->y_in_place) {
         ahead[0] = (fc_lines){panel, p->y.stride_w, pixels};
-        ahead[1] = (fc_lines){panel + FC_CACHE_LINE, p->y.stride_w, pixels};
+        ahead[1] = (fc_lines){panel + FC_LINE_BYTES, p->y.stride_w, pixels};
         return;
     }
     ahead[0] = (fc_lines){fc_at(p->y.data, end * p->out_channels, p->item), lanes, pixels * p->out_channels / lanes};

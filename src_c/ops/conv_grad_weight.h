@@ -3,8 +3,6 @@
 #define FC_OPS_CONV_GRAD_WEIGHT_H
 #include "conv.h"
 
-enum { FC_CACHE_LINE = 64 };
-
 typedef struct {
     const fc_problem *p;
     int64_t taps, panel, panels; /* columns of a panel, number of panels */

@@ -88,7 +88,7 @@ static void set_pointwise_strips(fc_grad_weight_plan *s)
  * come from the second level. */
 static int takes_pixels(const fc_problem *p)
 {
-    return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == FC_CACHE_LINE;
+    return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == FC_LINE_BYTES;
 }
 
 /* Rows of pixels without gaps. Not so that each pixel is in another page. */
@@ -116,7 +116,7 @@ static void set_dense_strips(fc_grad_weight_plan *s)
     if (!s->single) /* it and the next block stay in half of the second-level cache */
         while (s->block_w > LEAST_PIXELS && s->block_w * channels * item > fc_l2_bytes() / 4)
             s->block_w /= 2;
-    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_w * s->panel * item, FC_CACHE_LINE);
+    s->y_bytes = s->y_in_place ? 0 : fc_round_up(s->block_w * s->panel * item, FC_LINE_BYTES);
 }
 
 /* Multiplications of vectors per pixel. A tile of fewer than LATENCY takes as long: the next ones wait for its sums. */
@@ -199,7 +199,7 @@ static void set_strips(fc_grad_weight_plan *s)
         s->x_step_w = 1;
     s->x_pixel = s->x_in_place ? p->x.stride_w : s->gathered ? p->kernel_w * p->in_channels : p->in_channels;
     if (!s->x_in_place && aliases(s, s->x_step_w * s->x_pixel)) /* neighbours a line further than they were */
-        s->x_pixel += fc_ceil_div(FC_CACHE_LINE, s->x_step_w * item);
+        s->x_pixel += fc_ceil_div(FC_LINE_BYTES, s->x_step_w * item);
     const int64_t pixels =
         s->gathered ? s->block_w : fc_strip_extent(s->block_w, p->kernel_w, p->stride_w, p->dilation_w);
     s->x_row = s->x_in_place ? p->x.stride_h : pixels * s->x_pixel;

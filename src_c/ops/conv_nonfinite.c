@@ -50,17 +50,15 @@ int fc_is_finite(const fc_kernels *k, size_t item, const fc_view *v)
     return is_finite(k, item, v->data, a, axes);
 }
 
-static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
-
 fc_status fc_guard(fc_problem *p, const fc_view *weight, const fc_view *y, fc_guarded *run, const void *context)
 {
     /* of one image: the choice must not depend on the batch */
-    if (elements(weight) <= y->c * y->h * y->w) {
+    if (fc_elements(weight) <= y->c * y->h * y->w) {
         p->nonfinite = !fc_is_finite(p->k, p->item, weight);
         return run(p, context);
     }
     /* with finite weights the bits are those of the way below, without its look at a larger y */
-    if (elements(weight) <= elements(y) && fc_is_finite(p->k, p->item, weight))
+    if (fc_elements(weight) <= fc_elements(y) && fc_is_finite(p->k, p->item, weight))
         return run(p, context);
     fc_problem again = *p;
     const fc_status status = run(p, context);

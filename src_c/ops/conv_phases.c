@@ -301,11 +301,7 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
     fc_status status = FC_OK;
     for (int64_t j = 0; j < s->q.y.n && status == FC_OK && s->p->weight; j++)
         if (atomic_load_explicit(&s->spoilt[j], memory_order_relaxed)) {
-            fc_problem q = *s->p;
-            q.x.n = q.y.n = 1;
-            move(&q.x, q.item, s->n + j, 0);
-            move(&q.y, q.item, s->n + j, 0);
-            move(&q.residual, q.item, s->n + j, 0);
+            fc_problem q = fc_images(s->p, s->n + j, 1);
             status = fc_repair(&q, run, context);
         }
     return status;

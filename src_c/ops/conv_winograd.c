@@ -290,15 +290,10 @@ static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_
 
 static fc_status repair(const fc_problem *p, const atomic_char *spoilt)
 {
-    const int64_t item = (int64_t)p->item;
     fc_status status = FC_OK;
     for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
         if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
-            fc_problem q = *p;
-            q.x.data = (char *)q.x.data + n * q.x.stride_n * item;
-            q.y.data = (char *)q.y.data + n * q.y.stride_n * item;
-            q.residual.data = (char *)fc_residual_at(p, n, 0, 0, 0);
-            q.x.n = q.y.n = 1;
+            fc_problem q = fc_images(p, n, 1);
             status = fc_repair(&q, fc_run_direct, NULL);
         }
     return status;

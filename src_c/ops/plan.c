@@ -36,11 +36,9 @@ typedef struct {
 ADD_TASK(add_float, float)
 ADD_TASK(add_double, double)
 
-static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
-
 static void add(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_view *other, const fc_view *y)
 {
-    add_job job = {x->data, other->data, y->data, elements(y), s->lower, s->upper, dtype};
+    add_job job = {x->data, other->data, y->data, fc_elements(y), s->lower, s->upper, dtype};
     fc_parallel((job.count + ADD_VALUES - 1) / ADD_VALUES, dtype == FC_F32 ? add_float : add_double, &job);
 }
 
@@ -74,7 +72,7 @@ static fc_status run_step(fc_dtype dtype, const fc_step *s, const fc_view *x, co
     case FC_STEP_AVG_POOL:
         return fc_avg_pool2d(dtype, &s->pool, x, y);
     case FC_STEP_MAP:
-        fc_elementwise_map(dtype, s->function, elements(y), s->alpha, x->data, y->data);
+        fc_elementwise_map(dtype, s->function, fc_elements(y), s->alpha, x->data, y->data);
         return FC_OK;
     case FC_STEP_ADD:
         add(dtype, s, x, other, y);

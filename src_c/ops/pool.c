@@ -41,8 +41,6 @@ static char *at(const fc_view *v, size_t item, int64_t n, int64_t c, int64_t h, 
     return (char *)v->data + (n * v->stride_n + c * v->stride_c + h * v->stride_h + w * v->stride_w) * (int64_t)item;
 }
 
-static int64_t elements(const fc_view *v) { return v->n * v->c * v->h * v->w; }
-
 static int is_aligned(const fc_view *v, int64_t size)
 {
     return (uintptr_t)v->data % FC_STREAM_ALIGN == 0 && v->stride_w * size % FC_STREAM_ALIGN == 0 &&
@@ -52,8 +50,8 @@ static int is_aligned(const fc_view *v, int64_t size)
 /* Whether what a call writes should bypass the caches. */
 static int streams(const pool_call *call)
 {
-    const int64_t size = (int64_t)call->item, indices = call->wants_index ? elements(&call->index) * 8 : 0;
-    return call->direct && fc_should_stream(elements(&call->out) * size + indices, elements(&call->in) * size) &&
+    const int64_t size = (int64_t)call->item, indices = call->wants_index ? fc_elements(&call->index) * 8 : 0;
+    return call->direct && fc_should_stream(fc_elements(&call->out) * size + indices, fc_elements(&call->in) * size) &&
            is_aligned(&call->out, size) && (!call->wants_index || is_aligned(&call->index, 8));
 }
 

@@ -64,7 +64,7 @@ typedef struct {
 } fc_tile_run;
 
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
-enum { FC_LINE_BYTES = 64, FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
+enum { FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
 /* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others
  * reads 8 MiB at 50 GB/s and 16 MiB at 15 to 20, as from memory. */
