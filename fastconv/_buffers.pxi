@@ -1,4 +1,4 @@
-# Memory that the steps of a training loop use again and again; included by _core.pyx.
+# Memory that is used again and again; included by _core.pyx.
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 
@@ -6,20 +6,28 @@ from cpython.buffer cimport PyBuffer_FillInfo
 cdef extern from "buffers.h" nogil:
     ctypedef struct fc_buffers:
         pass
-    fc_buffers *fc_buffers_new()
+    ctypedef struct fc_block:
+        void *data
+        size_t bytes
+    fc_buffers *fc_buffers_new(size_t most_kept)
     void fc_buffers_delete(fc_buffers *)
-    void *fc_buffers_take(fc_buffers *, size_t bytes)
-    void fc_buffers_give(fc_buffers *, void *block)
+    fc_block fc_buffers_take(fc_buffers *, size_t bytes)
+    void fc_buffers_give(fc_buffers *, fc_block)
     void fc_buffers_clear(fc_buffers *)
     void fc_buffers_count(fc_buffers *, int64_t *kept, int64_t *out)
 
 
 cdef class Buffers:
-    """A pool of memory blocks. `take` gives one; it comes back by itself when nothing refers to it any more."""
-    cdef fc_buffers *pool
+    """A pool of memory blocks. `take` gives one; it comes back by itself when nothing refers to it any more.
 
-    def __cinit__(self):
-        self.pool = fc_buffers_new()
+    Of what came back `most_kept` bytes are kept; with 0 as many as follow from what was in use (buffers.h).
+    """
+    cdef fc_buffers *pool
+    cdef size_t most_kept
+
+    def __cinit__(self, size_t most_kept=0):
+        self.most_kept = most_kept
+        self.pool = fc_buffers_new(most_kept)
         if self.pool == NULL:
             raise MemoryError("fastconv: a pool of buffers could not be made")
 
@@ -28,13 +36,13 @@ cdef class Buffers:
             fc_buffers_delete(self.pool)
 
     def __reduce__(self):
-        return Buffers, ()  # a copy of a model has a pool of its own
+        return Buffers, (self.most_kept,)  # a copy of a model has a pool of its own
 
     def take(self, size_t count):
         """A writable buffer of `count` bytes."""
         cdef Block block = Block.__new__(Block)
-        block.data = fc_buffers_take(self.pool, count)
-        if block.data == NULL:
+        block.memory = fc_buffers_take(self.pool, count)
+        if block.memory.data == NULL:
             raise MemoryError("fastconv: a buffer could not be allocated")
         block.count = count
         block.owner = self
@@ -54,13 +62,16 @@ cdef class Buffers:
 
 @cython.no_gc  # its owner refers to nothing, so there are no cycles; and the owner must be there in __dealloc__
 cdef class Block:
-    cdef void *data
+    cdef fc_block memory
     cdef size_t count
     cdef Buffers owner
 
     def __dealloc__(self):
-        if self.data != NULL:
-            fc_buffers_give(self.owner.pool, self.data)
+        if self.memory.data != NULL:
+            fc_buffers_give(self.owner.pool, self.memory)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, self.count, 0, flags)
+        PyBuffer_FillInfo(buffer, self, self.memory.data, self.count, 0, flags)
+
+
+results = Buffers(64 << 20)  # of all calls outside a model's training step; keeps as much as the scratch memory does

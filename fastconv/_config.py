@@ -141,8 +141,9 @@ def _use_isa(source: str, name: str) -> None:
 
 
 def clear_workspace() -> None:
-    """Free the scratch memory kept between calls (at most 64 MiB)."""
+    """Free the memory kept between calls: of scratch and of results, at most 64 MiB each."""
     _core.clear_workspace()
+    _core.results.clear()
 
 
 def config() -> dict[str, Any]:
@@ -156,6 +157,7 @@ def config() -> dict[str, Any]:
         "threads": get_num_threads(),
         "cpus": usable_cpus(),
         "workspace_bytes": int(_core.workspace_bytes()),
+        "results_bytes": _core.results.count()[0],
         "compiler": _core.compiler(),
     }
 

@@ -1,4 +1,4 @@
-"""The pool of buffers behind the steps of a training loop."""
+"""The pools of buffers behind large results and the steps of a training loop."""
 
 import gc
 import threading
@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 
+import fastconv
+import fastconv.functional as F
 from fastconv import _core
 from fastconv.functional._memory import new_array, using
 
@@ -19,14 +21,14 @@ def address(block):
 def test_a_block_comes_back_when_the_last_view_is_gone():
     pool = _core.Buffers()
     with using(pool):
-        array = new_array((1000, 1000), np.dtype(np.float32))
+        array = new_array((1000, 1024), np.dtype(np.float32))  # 62.5 times 64 KiB
     start = array.ctypes.data
     view = array[5:, ::7].T
     del array
-    assert pool.count() == (0, 4 * MIB)
+    assert pool.count() == (0, 63 << 16)
     assert start < view.ctypes.data
     del view
-    assert pool.count() == (4 * MIB, 0)
+    assert pool.count() == (63 << 16, 0)
     assert address(pool.take(3 * MIB)) == start
     pool.clear()
     assert pool.count() == (0, 0)
@@ -70,6 +72,48 @@ def test_kept_and_used_bytes_are_bounded_by_the_most_used():
     del held
     gc.collect()
     assert pool.count()[1] == 0
+
+
+def test_kept_bytes_are_bounded_by_a_constant():
+    most = 5 * MIB
+    pool, rng, held, kept = _core.Buffers(most), np.random.default_rng(0), [], []
+    for _ in range(2000):
+        if held and rng.random() < 0.5:
+            del held[rng.integers(len(held))]
+        else:
+            held.append(pool.take(int(rng.integers(1, 3 * MIB))))
+        kept.append(pool.count()[0])
+    assert most / 2 < max(kept) <= most
+    held.clear()
+    assert pool.count()[0] <= most
+    assert pool.count()[1] == 0
+
+
+def test_a_block_above_the_bound_does_not_push_others_out():
+    pool = _core.Buffers(4 * MIB)
+    pool.take(3 * MIB)
+    pool.take(9 * MIB)
+    assert pool.count() == (3 * MIB, 0)
+
+
+def test_large_results_use_the_memory_of_freed_ones():
+    """Outside a training step too: 2 MiB of results, kept up to 64 MiB until they are cleared."""
+    x = np.ones((1, 4, 256, 512), np.float32)
+    fastconv.clear_workspace()
+    y = F.relu(x)
+    place = y.ctypes.data
+    kept_view = y[0, 1]
+    del y
+    assert F.relu(x).ctypes.data != place
+    assert (kept_view == 1).all()
+    del kept_view
+    assert fastconv.config()["results_bytes"] == 4 * MIB
+    assert F.max_pool2d(-x, 1).ctypes.data == place
+    large = np.ones((17, 1024, 1024), np.float32)
+    F.relu(large)  # 68 MiB are not kept
+    assert fastconv.config()["results_bytes"] == 4 * MIB
+    fastconv.clear_workspace()
+    assert fastconv.config()["results_bytes"] == 0
 
 
 def test_absurd_sizes():

@@ -417,7 +417,9 @@ def test_out_of_memory_leaves_running_statistics_alone(threads):
             failed += check(name, job, [pooled], [np.nan])
     print(failed)
     """
-    assert int(run_python(code, before=TIGHT, timeout=120, **SMALL)) > 3
+    # The scratch of the pools may fit into a hole of the heap; that of the third batch norm does
+    # not, with the three least margins.
+    assert int(run_python(code, before=TIGHT, timeout=120, **SMALL)) >= 3
 
 
 @needs_proc

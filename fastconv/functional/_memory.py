@@ -1,9 +1,10 @@
-"""Where results are allocated: in NumPy's memory, or in a model's pool of buffers.
+"""Where results are allocated: small ones in NumPy's memory, large ones in a pool of buffers.
 
-In a training loop the same arrays come and go with every step. The operating system would give
-each of them fresh pages, filled with zeros one page fault at a time; a pool hands the memory of the
-last step out again. A block goes back when the last array that looks at it is gone, so an array
-that a user keeps is never overwritten.
+In a loop the same arrays come and go with every step. The operating system would give each of them
+fresh pages, filled with zeros one page fault at a time; a pool hands the memory of the last step
+out again. A block goes back when the last array that looks at it is gone, so an array that a user
+keeps is never overwritten. Inside a model's training step the pool is the model's; all other calls
+share `_core.results`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from fastconv import _core
 Array = npt.NDArray[Any]
 
 LEAST = 1 << 16  # bytes: smaller arrays come from the heap, without page faults
-_LINE = 64  # bytes of a cache line and of the widest vector
 KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # native byte order
-_LEAST_ALIGNED = 1 << 20  # bytes: finding the address takes 1 us, writing that much 30
+_LEAST_POOLED = 1 << 20  # bytes: a view of a block takes 1 us more, writing that much 30
 
 _active: ContextVar[_core.Buffers | None] = ContextVar("fastconv_buffers", default=None)
 
@@ -55,13 +55,11 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if not LEAST <= size < 2**62:
         return np.empty(shape, dtype)
     pool = _active.get()
-    if pool is not None:
-        return np.ndarray(shape, dtype, pool.take(size))
-    if size < _LEAST_ALIGNED:
-        return np.empty(shape, dtype)
-    memory = np.empty(size + _LINE, np.uint8)
-    address: int = memory.__array_interface__["data"][0]
-    return np.ndarray(shape, dtype, memory, -address % _LINE)
+    if pool is None:
+        if size < _LEAST_POOLED:
+            return np.empty(shape, dtype)
+        pool = _core.results
+    return np.ndarray(shape, dtype, pool.take(size))
 
 
 def new_like(x: Array) -> Array:
