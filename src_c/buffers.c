@@ -11,8 +11,8 @@
 enum {
     ALIGN = 64,
     HUGE_PAGE = 1 << 21,
-    /* Sizes are rounded up so that nearly equal ones share a block: by less than a sixteenth of those that take huge
-     * pages (512 page faults and TLB entries become one). */
+    /* Sizes are rounded up so that nearly equal ones share a block: from LEAST_HUGE on to whole huge pages (512 page
+     * faults and TLB entries become one), or by less than a sixteenth, where a caller may hold any number of blocks. */
     ROUND_SMALL = 1 << 14,
     ROUND_LARGE = 1 << 16,
     LEAST_HUGE = 1 << 20,
@@ -96,7 +96,7 @@ static fc_block allocate(size_t bytes)
 
 fc_block fc_buffers_take(fc_buffers *pool, size_t bytes)
 {
-    const size_t unit = bytes >= LEAST_HUGE ? ROUND_LARGE : ROUND_SMALL;
+    const size_t large = pool->most_kept ? ROUND_LARGE : HUGE_PAGE, unit = bytes < LEAST_HUGE ? ROUND_SMALL : large;
     if (bytes > SIZE_MAX / 2)
         return (fc_block){NULL, 0};
     bytes = (bytes + unit - 1) / unit * unit;

@@ -21,14 +21,14 @@ def address(block):
 def test_a_block_comes_back_when_the_last_view_is_gone():
     pool = _core.Buffers()
     with using(pool):
-        array = new_array((1000, 1024), np.dtype(np.float32))  # 62.5 times 64 KiB
+        array = new_array((1000, 1000), np.dtype(np.float32))
     start = array.ctypes.data
     view = array[5:, ::7].T
     del array
-    assert pool.count() == (0, 63 << 16)
+    assert pool.count() == (0, 4 * MIB)
     assert start < view.ctypes.data
     del view
-    assert pool.count() == (63 << 16, 0)
+    assert pool.count() == (4 * MIB, 0)
     assert address(pool.take(3 * MIB)) == start
     pool.clear()
     assert pool.count() == (0, 0)
@@ -94,6 +94,18 @@ def test_a_block_above_the_bound_does_not_push_others_out():
     pool.take(3 * MIB)
     pool.take(9 * MIB)
     assert pool.count() == (3 * MIB, 0)
+
+
+def test_what_callers_hold_is_rounded_up_little():
+    pool, steps = _core.Buffers(4 * MIB), _core.Buffers()
+    small, large = 1 << 14, 1 << 16
+    for size, block in ((1, small), (small, small), (small + 1, 2 * small), (MIB + 1, MIB + large)):
+        held = pool.take(size)
+        assert pool.count()[1] == block
+        del held
+    held = steps.take(MIB + 1)
+    assert steps.count()[1] == 2 * MIB
+    del held
 
 
 def test_large_results_use_the_memory_of_freed_ones():
