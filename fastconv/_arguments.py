@@ -64,8 +64,8 @@ def _add_train(commands: Any) -> None:
     add(
         "--resume",
         action="store_true",
-        help="continue from the checkpoint in the output folder (default: the newest of its name); "
-        "a larger --epochs lengthens the run, finished or not",
+        help="continue from the checkpoint in the output folder (default: the newest run on "
+        "--data, with --model if given); a larger --epochs lengthens the run, finished or not",
     )
     add("--model", metavar="NAME", help="architecture (fastconv info lists them)")
     add("--epochs", type=int, metavar="N", help="passes over the training images")
@@ -104,7 +104,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--data", metavar="PATH", help="default: the data the model was trained on")
     add("--part", choices=("test", "train"), default="test", help="which images (test)")
     add("--batch-size", type=int, default=256, metavar="N", help="images at a time (256)")
-    add("--threads", type=int, metavar="N")
+    add("--threads", type=int, metavar="N", help="threads; the result does not depend on them")
 
 
 def _add_predict(commands: Any) -> None:
@@ -115,8 +115,8 @@ def _add_predict(commands: Any) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="image files (PNG, JPEG …), or .npy arrays in the units of the training images",
+        help="image files (PNG, JPEG, ...), or .npy arrays in the units of the training images",
     )
     add("--top", type=int, default=3, metavar="K", help="how many classes to show (3)")
     add("--invert", action="store_true", help="dark on light to light on dark (image files)")
-    add("--threads", type=int, metavar="N")
+    add("--threads", type=int, metavar="N", help="threads; the result does not depend on them")

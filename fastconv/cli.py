@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,18 +124,9 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     """The configuration and folder of the run to resume."""
     from .train import load_checkpoint
-    from .train.recipes import TrainConfig, recipe
+    from .train.recipes import TrainConfig
 
-    folder = options.output
-    if folder is None:
-        model = options.model or recipe(options.data or "digits").model
-        stem = _stem(Path(options.data or "digits").name, model)
-        same = re.compile(re.escape(stem) + r"(-\d+)?")
-        runs = [f for f in Path(_RUNS).glob("*") if same.fullmatch(f.name)]
-        found = [f for f in runs if (f / _checkpoint_name()).is_file()]
-        if not found:
-            raise ValueError(f"--resume: no run in {_RUNS}/{stem}; name its folder with --output")
-        folder = max(found, key=lambda f: (f / _checkpoint_name()).stat().st_mtime)
+    folder = options.output or _newest_run(options.data or "digits", options.model)
     path = folder / _checkpoint_name()
     if not path.is_file():
         raise ValueError(f"{path}: there is no checkpoint to resume")
@@ -153,14 +143,28 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     return replace(config, data=options.data or config.data, epochs=epochs), folder
 
 
+def _newest_run(data: str, model: str | None) -> Path:
+    """The folder of the run on this data, and with this model, that was written to last."""
+    from .train import load_checkpoint
+
+    def written(checkpoint: Path) -> float:
+        return checkpoint.stat().st_mtime
+
+    for path in sorted(Path(_RUNS).glob(f"*/{_checkpoint_name()}"), key=written, reverse=True):
+        with contextlib.suppress(ValueError, OSError):  # another program's, or half a file
+            config = load_checkpoint(path).meta["config"]
+            if config["data"] == data and model in (None, config["model"]):
+                return path.parent
+    of_model = f" with --model {model}" if model else ""
+    raise ValueError(
+        f"--resume: no run on --data {data}{of_model} in {_RUNS}; name its folder with --output"
+    )
+
+
 def _checkpoint_name() -> str:
     from .train.checkpoint import CHECKPOINT_NAME
 
     return CHECKPOINT_NAME
-
-
-def _stem(data: str, model: str) -> str:
-    return f"{data}-{model}"
 
 
 def _new_folder(output: Path | None, data: str, model: str) -> Path:
@@ -172,7 +176,7 @@ def _new_folder(output: Path | None, data: str, model: str) -> Path:
                 "another --output starts a new one"
             )
         return output
-    stem = _stem(data, model)
+    stem = f"{data}-{model}"
     number = 1
     while (folder := Path(_RUNS, stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
@@ -275,9 +279,9 @@ def _predict(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ValueError(f"--top is {options.top}, expected >= 1")
     trained = load_model(options.checkpoint)
-    inputs = [(name, _read_images(Path(name), trained, options.invert)) for name in options.images]
     with _threads(options.threads):
-        for name, images in inputs:
+        for name in options.images:
+            images = _read_images(Path(name), trained, options.invert)
             for i, row in enumerate(trained.predict(images)):
                 best = row.argsort()[::-1][: options.top]
                 words = ", ".join(f"{trained.classes[k]} {100 * row[k]:.1f} %" for k in best)
@@ -298,9 +302,17 @@ def _read_images(path: Path, trained: TrainedModel, invert: bool) -> npt.NDArray
         size = file_size(path)
         with path.open("rb") as stream:
             array = read_npy(stream, size, str(path))
+        if array.shape == trained.image_shape:
+            array = array.transpose(1, 2, 0)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == channels):
             array = array[np.newaxis]
-        return channels_last(array, str(path))
+        images = channels_last(array, str(path))
+        if images.shape[1:] != trained.image_shape:
+            raise ValueError(
+                f"{path}: images have shape {images.shape[1:]}, the model was trained on "
+                f"{trained.image_shape}"
+            )
+        return images
     if channels not in (1, 3):
         raise ValueError(f"{path}: the model takes {channels} channels, image files have 1 or 3")
     image = read_image(path, channels, (height, width)).astype(np.float32)

@@ -89,6 +89,26 @@ def test_resume_finds_the_newest_run(capsys):
     assert "--lr 0.7: the run in" in capsys.readouterr().err
 
 
+def test_resume_finds_a_run_by_its_data(capsys):
+    x, y = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
+    np.savez("two.npz", images=x, labels=y)
+    assert main(["train", *FAST, "--data", "two.npz"]) == 0
+    assert main(["train", *FAST]) == 0
+    Path("runs", "broken").mkdir()
+    Path("runs", "broken", "checkpoint.safetensors").write_bytes(b"half")
+    capsys.readouterr()
+    assert main(["train", "--resume", "--data", "two.npz", "--epochs", "3"]) == 0
+    assert "runs/two-softmax_regression: " in capsys.readouterr().out
+    assert main(["train", "--resume", "--data", "two.npz", "--model", "mlp"]) == 2
+    assert "no run on --data two.npz with --model mlp in runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "info", "selftest"])
+def test_help_is_ascii(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    assert capsys.readouterr().out.isascii()
+
+
 def test_resume_lengthens_a_run(capsys):
     assert main(["train", *FAST]) == 0
     folder = "runs/digits-softmax_regression"
@@ -208,7 +228,7 @@ def test_train_on_an_image_folder(capsys):
         (["train", "--data", "bad.xyz"], "bad.xyz: unknown kind of data"),
         (["train", "--data", "empty"], "empty: expected 2 or more class folders"),
         (["train", "--output", "bad.xyz"], "bad.xyz: "),
-        (["train", "--resume"], "--resume: no run in runs/digits-resnet"),
+        (["train", "--resume"], "--resume: no run on --data digits in runs; name its folder"),
         (["train", "--resume", "--output", "empty"], "there is no checkpoint to resume"),
         (["evaluate", "nothing"], "nothing: No such file or directory"),
         (["evaluate", "empty"], "empty/checkpoint.safetensors: No such file or directory"),
@@ -218,7 +238,7 @@ def test_train_on_an_image_folder(capsys):
         (["predict", "RUN", "nothing.png"], "nothing.png: No such file or directory"),
         (["predict", "RUN", "bad.npz"], "bad.npz: not a readable image"),
         (["predict", "RUN", "bad.npy"], "bad.npy: not a readable .npy array"),
-        (["predict", "RUN", "wide.npy"], "images have shape (1, 1, 8, 9), expected (N, 1, 8, 8)"),
+        (["predict", "RUN", "wide.npy"], "wide.npy: images have shape (1, 8, 9), the model was trained on (1, 8, 8)"),
         (["predict", "RUN", "one.npy", "--top", "0"], "--top is 0, expected >= 1"),
         (["evaluate", "RUN", "--data", "wide.npz"], "images are (1, 8, 9), the model was trained"),
         (["evaluate", "RUN", "--batch-size", "0"], "--batch-size is 0, expected >= 1"),

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+import fastconv
 from fastconv import functional as F
 from fastconv import nn
 
@@ -138,6 +139,28 @@ def test_gradients_by_projection(layer, shape, rng):
 @each_layer
 def test_output_shape_is_forwards_shape(layer, shape, rng):
     assert layer.output_shape(shape) == layer.eval()(rng.standard_normal(shape)).shape
+
+
+REFUSED = [
+    (nn.ConvTranspose2d(1, 24, 2, padding=1), (5, 1, 1, 1), "leaves no output"),
+    (nn.ConvTranspose2d(3, 5, 2, stride=2, padding=3), (2, 3, 3, 1), "leaves no output"),
+    (nn.Conv2d(1, 2, 3), (1, 1, 2, 5), "leaves no output"),
+    (nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), (1, 1, 5, 1), "too large for mode"),
+    (nn.Conv1d(1, 2, 3, padding=2, padding_mode="circular"), (1, 1, 1), "too large for mode"),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape", "text"), REFUSED, ids=str)
+def test_what_forward_refuses_no_plan_promises(layer, shape, text):
+    for call in (
+        lambda: layer.output_shape(shape),
+        lambda: layer.macs(shape),
+        lambda: fastconv.compile(layer, shape),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+    with pytest.raises(ValueError, match="conv"):
+        layer(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(3, **f64), nn.BatchNorm2d(3, **f64)])

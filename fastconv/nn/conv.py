@@ -12,6 +12,7 @@ from ..functional._arrays import choice, empty_ordered
 from ..functional._checks import AXES, flag, float_dtype, integer, per_axis
 from ..functional.activation import mask_of_clamp
 from ..functional.norm import NO_CLAMP, Clamp
+from ..functional.padding import check_pair
 from . import init
 from ._sizes import Padding, Size, pad_pairs, padding_spec, window_shape
 from .module import Array, Module, Parameter, Rng, as_generator
@@ -121,9 +122,16 @@ class _Conv(Module):
             )
         return shape[2:]
 
+    def _with_output(self, shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """The output's shape for an input of `shape`, of these spatial sizes."""
+        if min(sizes) < 1:
+            raise ValueError(f"{self!r}: an input of shape {shape} leaves no output {sizes}")
+        return shape[0], self.out_channels, *sizes
+
     def macs(self, shape: tuple[int, ...]) -> int:
         """Multiply-accumulates for an input of `shape`; taps in the padding are counted."""
-        sites = shape if self.transposed else self.output_shape(shape)
+        outputs = self.output_shape(shape)
+        sites = shape if self.transposed else outputs
         return shape[0] * math.prod(sites[2:]) * self.weight.size
 
     def extra_repr(self) -> str:
@@ -214,9 +222,12 @@ class _ForwardConv(_Conv):
         sizes = window_shape(
             self._checked(shape), self.padding, self.kernel_size, self.stride, self.dilation
         )
-        if min(sizes) < 1:
-            raise ValueError(f"{self!r}: an input of shape {shape} leaves no output {sizes}")
-        return shape[0], self.out_channels, *sizes
+        if self.padding_mode != "zeros":
+            who, inputs = type(self).__name__, shape[2:]
+            pairs = pad_pairs(self.padding, inputs, self.kernel_size, self.stride, self.dilation)
+            for axis, (size, pair) in enumerate(zip(inputs, pairs, strict=True), 2):
+                check_pair(who, "padding", axis, size, pair, self.padding_mode)
+        return self._with_output(shape, sizes)
 
     def extra_repr(self) -> str:
         mode = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode!r}"
@@ -296,7 +307,7 @@ class _TransposedConv(_Conv):
             (size - 1) * step - before - after + (k - 1) * d + 1 + extra
             for size, step, (before, after), k, d, extra in terms
         )
-        return shape[0], self.out_channels, *result
+        return self._with_output(shape, result)
 
     def extra_repr(self) -> str:
         extra = self.output_padding

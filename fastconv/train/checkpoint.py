@@ -162,7 +162,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (safetensors.SafetensorError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
     if text is None:
-        raise ValueError(f"{path}: safetensors file without a fastconv training state")
+        raise ValueError(
+            f"{path}: safetensors file without a fastconv training state; weights alone are read "
+            "by model.load_state_dict(safetensors.numpy.load_file(path))"
+        )
     meta = _parse(text, path)
     model = {key: value for key, value in tensors.items() if not key.startswith(_PREFIX)}
     try:
