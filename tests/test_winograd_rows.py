@@ -120,7 +120,7 @@ def test_values_that_are_not_finite(value, isa, rng):
     got = F.conv2d(x, spoilt, padding=1)
     want = F.conv2d(x, spoilt, padding=1, algorithm="direct")
     np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want))
-    assert not np.isfinite(got[:, 5, 1:]).any()
+    assert not np.isfinite(got[:, 5, 1:, :-1]).any()  # the last column has it in the padding
 
 
 def test_choice(isa):
@@ -132,6 +132,7 @@ def test_choice(isa):
         ((1, 1, 112, 112), (32, 1, 3, 3), False),
         ((1, 1, 256, 256), (1, 1, 3, 3), False),
         ((1, 64, 56, 56), (64, 64, 3, 3), False),
+        ((2, 5, 60, 70), (4, 5, 3, 3), False),  # empty lanes
     ):
         reason = fastconv.explain_conv2d(x, w, padding=w[2] // 2).reason
         assert ("along the row" in reason) == (wanted and has_rows(isa)), (x, w)

@@ -200,15 +200,18 @@ static double winograd_cost(const fc_problem *p)
 }
 
 /* By rows a tile of each vector of outputs has 6 sums over rows of taps and channels, which are transformed and stored,
- * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). */
+ * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). A vector
+ * that is alone where there could be two takes as long as they: its sums wait for each other. */
 static double rows_cost(const fc_problem *p)
 {
-    enum { OUTPUT_OPS = 30, INPUT_OPS = 24, TAIL = 8 };
-    const int64_t lanes = p->k->vector_lanes, rows = fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h);
+    enum { OUTPUT_OPS = 34, INPUT_OPS = 24, TAIL = 8 };
+    const int64_t lanes = p->k->vector_lanes,
+                  vectors = fc_round_up(fc_ceil_div(p->out_channels, lanes), p->k->winograd_line->rows_vectors),
+                  rows = fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h);
     const int64_t of_vector = FC_WINOGRAD_TILE * p->kernel_h * p->in_channels + OUTPUT_OPS,
                   of_tail = p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0;
     return (double)fc_winograd_rows_tiles(p) *
-           ((double)p->y.h * (double)(fc_ceil_div(p->out_channels, lanes) * of_vector + of_tail) +
+           ((double)p->y.h * (double)(vectors * of_vector + of_tail) +
             (double)rows * (double)(fc_ceil_div(p->in_channels, lanes) * INPUT_OPS));
 }
 
@@ -337,7 +340,7 @@ static int rows_pay(const fc_problem *p)
     enum { LEAST_ROWS = 6 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels;
     const double margin = out > lanes && 2 * out <= 3 * lanes ? 0.6 : 0.9;
-    return fc_conv_winograd_rows_serves(p) && p->kernel_h * p->in_channels >= LEAST_ROWS &&
+    return fc_conv_winograd_rows_serves(p) && p->kernel_h * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
            rows_cost(p) <= least_cost(p) * margin;
 }
 

@@ -246,13 +246,15 @@ static fc_need need_of(const plan *s)
                      s->thread_bytes};
 }
 
-fc_need fc_conv_winograd_rows_scratch(const fc_problem *p)
+static fc_need need(const fc_problem *p)
 {
     const plan s = make_plan(p);
     return need_of(&s);
 }
 
-fc_status fc_conv_winograd_rows(const fc_problem *p)
+fc_need fc_conv_winograd_rows_scratch(const fc_problem *p) { return fc_pixels_scratch(p, need); }
+
+static fc_status run(const fc_problem *p)
 {
     plan s = make_plan(p);
     const fc_need n = need_of(&s);
@@ -274,3 +276,5 @@ fc_status fc_conv_winograd_rows(const fc_problem *p)
     fc_scratch_release(scratch);
     return status;
 }
+
+fc_status fc_conv_winograd_rows(const fc_problem *p) { return fc_run_on_pixels(p, run, need); }
