@@ -11,7 +11,7 @@ import numpy as np
 import fastconv.functional as F
 
 CHANNELS = (1, 3, 16, 64, 256, 512)
-SHOWN = (3, 8, 16, 64, 256, 512)  # "auto" takes Winograd from 8 on
+SHOWN = (3, 8, 16, 64, 256, 512)  # "auto" takes Winograd from 8 on, along the row from 2
 PIXELS = (7, 14, 28)  # of a gradient, along an axis
 SIZES = (8, 24)
 

@@ -26,6 +26,7 @@ enum {
     /* Neighbouring tiles that are transformed together: what lies between the passes, 18 columns of 6 vectors, 7 KiB,
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
+    FC_WINOGRAD_ROWS_SLACK = 5, /* tiles of v behind those of a row that may be read */
 };
 
 /* Squares under neighbouring tiles of 6 x 6, with `columns` columns of pixels: v[i][e][c] = (B' x B)[e], where tile i
@@ -107,6 +108,14 @@ typedef struct {
     int stream; /* whole tiles bypass the caches; y and its pitches are aligned to the vector */
 } fc_winograd_output;
 
+/* Lines summed over rows of taps: m[e] = sum_{r < rows, c < channels} v[r * row + tile and e][c] u[r][c][e][k], k <
+ * `vectors` of outputs. A tile of v is 6 points, each a cache line of channels. */
+typedef struct {
+    const void *v, *u;
+    int64_t row, rows, channels; /* pitch of v's rows, elements */
+    int vectors;
+} fc_winograd_lines;
+
 /* What is wanted of tiles of 5 x 5: without the bits, neither the last row (column) of points is written nor that of
  * pixels read. */
 enum { FC_LAST_ROW = 1, FC_LAST_COLUMN = 2, FC_WHOLE_TILE = FC_LAST_ROW | FC_LAST_COLUMN };
@@ -133,6 +142,13 @@ typedef struct {
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
+    /* Of lines, float32 with AVX2 and AVX-512. v[tile][e][c] = (B' x)[e] of tiles `step` elements apart, x[tile * step + j * channels + c];
+     * reads and writes whole vectors, up to one beyond the last channel */
+    void (*row_inputs)(const void *x, int64_t step, int64_t channels, int64_t tiles, void *v);
+    /* indexed by r: y[column * y_pixel + k] as below, for as many columns as there are, tile after tile; without check */
+    void (*rows[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_lines *, const fc_winograd_output *,
+                                             const void *residual, void *y, int64_t columns);
+    int rows_vectors; /* of outputs, at most */
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
      * w[v * tap + i] */

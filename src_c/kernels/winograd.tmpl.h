@@ -441,6 +441,8 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     }
 }
 
+#include "winograd_rows.tmpl.h"
+
 /* r taps, m outputs */
 #define FC_FORWARD(shape, points, r, m)                                                                                \
     static void N(winograd_weights_##shape##r)(const void *w, int64_t row, int64_t tap, int64_t count, void *u,        \
@@ -488,7 +490,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     FC_GRADIENT(shape, points, 4, 3)                                                                                   \
     FC_GRADIENT(shape, points, 5, 2)                                                                                   \
     static const fc_winograd_kernels N(winograd_##shape) = {                                                           \
-        FC_SHARED, FC_TAKES_##shape, FC_FEW_##shape                                                                    \
+        FC_SHARED, FC_TAKES_##shape, FC_FEW_##shape FC_ROWS_##shape                                                    \
         .weights = FC_BY_KERNEL(winograd_weights_##shape),                                                             \
         .output = FC_BY_KERNEL(winograd_output_##shape),                                                               \
         .gradient = FC_BY_KERNEL(winograd_gradient_##shape),                                                           \
@@ -513,6 +515,9 @@ FC_FIVE(small_line, 5)
 #undef FC_SIX
 #undef FC_FEW_square
 #undef FC_FEW_line
+#undef FC_ROWS_square
+#undef FC_ROWS_line
+#undef FC_ROWS_VECTORS
 #undef FC_FEW_small_square
 #undef FC_FEW_small_line
 #undef FC_FIVE

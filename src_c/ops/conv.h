@@ -218,6 +218,9 @@ fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves
 /* Up to 16 x 16 taps and lines of 2 to 64 with stride 1; without dilation squares with a stride of 2 to 4, lines of up
  * to 64 taps with one of up to 16, below their size */
 int fc_conv_winograd_serves(const fc_problem *);
+fc_status fc_conv_winograd_rows(const fc_problem *); /* where fc_conv_winograd_rows_serves */
+int fc_conv_winograd_rows_serves(const fc_problem *); /* several rows of 3 or 5 taps, few input channels */
+int64_t fc_winograd_rows_tiles(const fc_problem *); /* in a row of outputs */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
@@ -253,6 +256,7 @@ int64_t fc_packed_depthwise(const fc_problem *);
 int64_t fc_packed_depthwise_flat(const fc_problem *);
 int64_t fc_packed_depthwise_inputs(const fc_problem *);
 int64_t fc_packed_winograd(const fc_problem *);
+int64_t fc_packed_winograd_rows(const fc_problem *);
 int64_t fc_packed_pixels(const fc_problem *);
 int64_t fc_packed_taps(const fc_problem *);
 int64_t fc_packed_dots(const fc_problem *);
@@ -262,6 +266,7 @@ fc_status fc_pack_depthwise(const fc_problem *, char *to);
 fc_status fc_pack_depthwise_flat(const fc_problem *, char *to);
 fc_status fc_pack_depthwise_inputs(const fc_problem *, char *to);
 fc_status fc_pack_winograd(const fc_problem *, char *to);
+fc_status fc_pack_winograd_rows(const fc_problem *, char *to);
 fc_status fc_pack_pixels(const fc_problem *, char *to);
 fc_status fc_pack_taps(const fc_problem *, char *to);
 fc_status fc_pack_dots(const fc_problem *, char *to);
@@ -302,6 +307,7 @@ fc_need fc_conv_depthwise_scratch(const fc_problem *);
 fc_need fc_conv_depthwise_flat_scratch(const fc_problem *);
 fc_need fc_conv_depthwise_inputs_scratch(const fc_problem *);
 fc_need fc_conv_winograd_scratch(const fc_problem *);
+fc_need fc_conv_winograd_rows_scratch(const fc_problem *);
 fc_need fc_conv_pixels_scratch(const fc_problem *);
 fc_need fc_conv_taps_scratch(const fc_problem *);
 fc_need fc_conv_dots_scratch(const fc_problem *);

@@ -97,6 +97,15 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
+static const fc_method rows = {
+    FC_BY_ROWS,
+    "winograd",
+    "few input channels, several rows of 3 or 5 taps: along the row only, 6 multiplications per 4 or 2 outputs of each "
+    "row of taps",
+    fc_conv_winograd_rows,
+    fc_conv_winograd_rows_scratch,
+    fc_packed_winograd_rows,
+    fc_pack_winograd_rows};
 static const fc_method direct = {
     FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
     run_products,   products_scratch, fc_packed_direct,
@@ -188,6 +197,22 @@ static double winograd_cost(const fc_problem *p)
     return tiles_cost(p, 0) + (t.taps == 2 || t.phases > 1
                                    ? weight_tiles * (double)(fc_tile_weights(&t) * winograd_inputs(p, &t) * out_vectors)
                                    : 0);
+}
+
+/* By rows a tile of each vector of outputs has 6 sums over rows of taps and channels, which are transformed and stored,
+ * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). A vector
+ * that is alone where there could be two takes as long as they: its sums wait for each other. */
+static double rows_cost(const fc_problem *p)
+{
+    enum { OUTPUT_OPS = 34, INPUT_OPS = 24, TAIL = 8 };
+    const int64_t lanes = p->k->vector_lanes,
+                  vectors = fc_round_up(fc_ceil_div(p->out_channels, lanes), p->k->winograd_line->rows_vectors),
+                  rows = fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h);
+    const int64_t of_vector = FC_WINOGRAD_TILE * p->kernel_h * p->in_channels + OUTPUT_OPS,
+                  of_tail = p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0;
+    return (double)fc_winograd_rows_tiles(p) *
+           ((double)p->y.h * (double)(vectors * of_vector + of_tail) +
+            (double)rows * (double)(fc_ceil_div(p->in_channels, lanes) * INPUT_OPS));
 }
 
 /* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load
@@ -308,6 +333,33 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
+/* Shorter sums would be so exact that the transform stands out: its error is 2.0 times that of a plain sum of 6 rows
+ * of 3 taps, 2.4 times of 3. Of a vector and a half of outputs direct multiplies no more than that. */
+static int rows_pay(const fc_problem *p)
+{
+    enum { LEAST_ROWS = 6 };
+    const int64_t lanes = p->k->vector_lanes, out = p->out_channels;
+    const double margin = out > lanes && 2 * out <= 3 * lanes ? 0.6 : 0.9;
+    return fc_conv_winograd_rows_serves(p) && p->kernel_h * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
+           rows_cost(p) <= least_cost(p) * margin;
+}
+
+/* The error of squares is 1.5 to 2 times that of rows (docs/accuracy.md): they have to be faster by a tenth. */
+static int prefers_rows(const fc_problem *p)
+{
+    return fc_conv_winograd_rows_serves(p) && rows_cost(p) * 0.9 < winograd_cost(p);
+}
+
+static const fc_method *for_winograd(const fc_problem *p)
+{
+    if (p->algorithm == FC_WINOGRAD)
+        return !fc_conv_winograd_serves(p) ? NULL : prefers_rows(p) ? &rows : &winograd;
+    const int squares = winograd_pays(p);
+    if (rows_pay(p) && (!squares || prefers_rows(p)))
+        return &rows;
+    return squares ? &winograd : NULL;
+}
+
 static int phases_pay(const fc_problem *p)
 {
     return fc_conv_phases_serves(p, 0) && 2 * p->out_channels > p->k->vector_lanes &&
@@ -319,7 +371,7 @@ const fc_method *fc_choose(fc_problem *p)
 {
     fc_lay_down(p);
     if (p->algorithm == FC_WINOGRAD)
-        return fc_conv_winograd_serves(p) ? &winograd : NULL;
+        return for_winograd(p);
     fc_trim(p);
     fc_turn_tall(p);
     if (fc_is_depthwise(p))
@@ -329,8 +381,9 @@ const fc_method *fc_choose(fc_problem *p)
     if (is_almost_depthwise(p) && p->out_channels == 1 && p->groups >= p->k->vector_lanes &&
         p->kernel_h * p->kernel_w > 1)
         return &inputs;
-    if (p->algorithm == FC_AUTO && winograd_pays(p))
-        return &winograd;
+    const fc_method *by_winograd = p->algorithm == FC_AUTO ? for_winograd(p) : NULL;
+    if (by_winograd)
+        return by_winograd;
     if (phases_pay(p))
         return &phases;
     if (fc_conv_whole_serves(p))
@@ -347,7 +400,8 @@ const fc_method *fc_choose(fc_problem *p)
 double fc_forward_cost(const fc_problem *problem)
 {
     fc_problem p = *problem;
-    return fc_choose(&p) == &winograd ? winograd_cost(&p) : least_cost(&p);
+    const fc_method *m = fc_choose(&p);
+    return m == &winograd ? winograd_cost(&p) : m == &rows ? rows_cost(&p) : least_cost(&p);
 }
 
 int fc_is_direct(const fc_problem *problem)

@@ -12,6 +12,7 @@ typedef enum {
     FC_BY_TAPS,
     FC_BY_DOTS,
     FC_BY_WINOGRAD,
+    FC_BY_ROWS,
     FC_BY_PHASES,
     FC_BY_PRODUCTS, /* direct */
     FC_BY_WHOLE,

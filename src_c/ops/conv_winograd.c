@@ -286,9 +286,9 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
 
 /* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
  * directly. */
-static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
+int64_t fc_winograd_flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
 
-static fc_status repair(const fc_problem *p, const atomic_char *spoilt)
+fc_status fc_winograd_repair(const fc_problem *p, const atomic_char *spoilt)
 {
     fc_status status = FC_OK;
     for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
@@ -453,7 +453,8 @@ static fc_need need_of(const fc_winograd_plan *s)
 {
     const fc_problem *p = s->p;
     const int64_t weights = s->prepared ? 0 : p->groups * s->panels * s->u_bytes;
-    return (fc_need){flags_bytes(p) + zeros_bytes(s) + (s->by_panels ? s->v_bytes : weights), s->thread_bytes};
+    return (fc_need){fc_winograd_flags_bytes(p) + zeros_bytes(s) + (s->by_panels ? s->v_bytes : weights),
+                     s->thread_bytes};
 }
 
 static fc_need need(const fc_problem *p)
@@ -487,7 +488,7 @@ static fc_status run(const fc_problem *p)
 {
     fc_winograd_plan s = make_plan(p);
     const fc_need n = need_of(&s);
-    const int64_t zeros = zeros_bytes(&s), flags = flags_bytes(p);
+    const int64_t zeros = zeros_bytes(&s), flags = fc_winograd_flags_bytes(p);
     const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(n.shared, slots, n.each);
     if (!scratch)
@@ -510,7 +511,7 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = repair(p, s.spoilt);
+    const fc_status status = fc_winograd_repair(p, s.spoilt);
     fc_scratch_release(scratch);
     return status;
 }

@@ -71,6 +71,11 @@ static inline fc_winograd_piece fc_winograd_vector(const fc_winograd_plan *s, in
     return k;
 }
 
+/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. spoilt[image], so many bytes: the images
+ * of such tiles run again directly. */
+int64_t fc_winograd_flags_bytes(const fc_problem *);
+fc_status fc_winograd_repair(const fc_problem *, const atomic_char *spoilt);
+
 /* ---- conv_winograd_weights.c --------------------------------------------------------------------------------------------*/
 /* What is kept from call to call: by tiles u[group][panel][phase and point][c][column]; by panels the taps, which are a
  * quarter of u, and reading u would cost more than making it, taps[group][panel][chunk][u][v][c][column], of few tiles
