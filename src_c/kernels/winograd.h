@@ -26,6 +26,9 @@ enum {
     /* Neighbouring tiles that are transformed together: what lies between the passes, 18 columns of 6 vectors, 7 KiB,
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
+    /* Of few channels: elements of a row of pixels under tiles that are transformed together; 6 such rows, 12 KiB, lie
+     * between the passes. */
+    FC_WINOGRAD_THIN_ROW = 512,
 };
 
 /* Squares under neighbouring tiles of 6 x 6, with `columns` columns of pixels: v[i][e][c] = (B' x B)[e], where tile i
@@ -40,6 +43,33 @@ typedef struct {
     void *v[FC_WINOGRAD_RUN];
     int whole_parts, last_row;
 } fc_winograd_inputs;
+
+/* Few channels: to[j * place + i * lanes + l] = from[(i * places + j) * pixel + l] for i < pixels, j < places, l < lanes.
+ * Up to 3 elements behind the last of a pixel are read, and written behind the last of a place. */
+typedef struct {
+    const void *from;
+    void *to;
+    int64_t pixel, pixels, place, places, lanes;
+} fc_winograd_thin_split;
+
+/* Squares under neighbouring tiles of few channels, whose lanes are the channels of one tile after the other:
+ * v[e * point + i] = (B' x B)[e] for i < lanes rounded up to a vector, where lane i of row r, column j of the squares is
+ * x[r * row + at[j] + i]. Rows are `length` long, at most FC_WINOGRAD_THIN_ROW. */
+typedef struct {
+    const void *x;
+    void *v;
+    int64_t row, length, at[FC_WINOGRAD_TILE], lanes, point;
+} fc_winograd_thin_inputs;
+
+/* sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e * point + t * channels + c] d[e][t][k], c < channels, k
+ * < vectors of outputs, as four sums over every fourth tile. Bricks of d hold `share` tiles each. */
+typedef struct {
+    const void *v, *d;
+    void *sum;
+    int64_t point, part, d_brick, sum_row, sum_point;
+    int64_t tiles, share, channels, vectors;
+    int accumulate;
+} fc_winograd_thin_product;
 
 /* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points,
  * first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles
@@ -133,6 +163,9 @@ typedef struct {
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
+    void (*thin_split)(const fc_winograd_thin_split *); /* these three of squares of 6 x 6 */
+    void (*thin_inputs)(const fc_winograd_thin_inputs *);
+    void (*thin_multiply)(const fc_winograd_thin_product *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
      * w[v * tap + i] */
