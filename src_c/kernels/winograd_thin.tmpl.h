@@ -37,7 +37,7 @@ static void N(winograd_thin_inputs)(const fc_winograd_thin_inputs *g)
     for (int64_t i = 0; i < g->length; i += VL) {
         const int count = g->length - i < VL ? (int)(g->length - i) : VL;
         vec d[6];
-        FC_UNROLL for (int j = 0; j < TILE; j++) d[j] = N(wino_load)(x + j * g->row + i, count);
+    FC_UNROLL for (int j = 0; j < TILE; j++) d[j] = N(wino_load)(x + j * g->row + i, count);
         N(wino_store_b)(d, between + i, ROW, TILE, 1);
     }
     const T *from = between;

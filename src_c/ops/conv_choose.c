@@ -396,8 +396,8 @@ static int thin_gradient_pays(const fc_problem *p, const fc_tiles *t)
     const int64_t vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes), out = t->out_h * t->out_w,
                   tile = vectors * (PRODUCTS * p->in_channels + STORES + OUTPUT * out) + PIXEL * out,
                   pixel = p->kernel_h * fc_direct_grad_weight_cost(p) + (p->dilation_w > 1 ? GATHER * p->kernel_w : 0);
-    return t->count >= LEAST_TILES &&
-           (double)(t->residues_h * t->rows * t->columns) * (double)tile < (double)(p->y.h * p->y.w) * (double)pixel * 0.9;
+    return t->count >= LEAST_TILES && (double)(t->residues_h * t->rows * t->columns) * (double)tile <
+                                          (double)(p->y.h * p->y.w) * (double)pixel * 0.9;
 }
 
 static int winograd_gradient_pays(const fc_problem *p)

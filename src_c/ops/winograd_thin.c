@@ -41,7 +41,8 @@ int64_t fc_thin_point(const fc_tiles *t, int64_t tiles)
 /* Tiles of so many rows, and of columns [column, column + columns), those of all residues where there are several rows */
 typedef struct {
     int64_t row, rows, column, columns;
-    int64_t first, pixels; /* of each residue: the first tile, and tiles with what their last one has beyond its pixels */
+    int64_t first,
+        pixels; /* of each residue: the first tile, and tiles with what their last one has beyond its pixels */
     int64_t place; /* pitch, elements */
 } thin_run;
 
@@ -52,8 +53,8 @@ static int64_t row_of(const fc_tiles *t, const thin_run *r)
 }
 
 /* Rows [top, ..) of x under them as they lie, rows[row][pixel][channel], and strip[row][place][tile][residue][channel] */
-static void load_strip(const fc_tiles *t, const fc_image *x, const thin_run *r, int64_t top, int64_t rows, int64_t pitch,
-                       char *strip, char *copy)
+static void load_strip(const fc_tiles *t, const fc_image *x, const thin_run *r, int64_t top, int64_t rows,
+                       int64_t pitch, char *strip, char *copy)
 {
     const fc_problem *p = t->p;
     const int64_t item = (int64_t)p->item, pixels = r->pixels * t->out_w * t->gap_w;
