@@ -61,7 +61,7 @@ typedef struct {
     int64_t row, length, at[FC_WINOGRAD_TILE], lanes, point;
 } fc_winograd_thin_inputs;
 
-/* sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e * point + t * channels + c] d[e][t][k], c < channels, k
+/* sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e * point + t * channels + c] d[e][t][k], 1 < channels, k
  * < vectors of outputs, as four sums over every fourth tile. Bricks of d hold `share` tiles each. */
 typedef struct {
     const void *v, *d;
@@ -163,7 +163,7 @@ typedef struct {
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
-    void (*thin_split)(const fc_winograd_thin_split *); /* these three of squares of 6 x 6 */
+    void (*thin_split)(const fc_winograd_thin_split *); /* these three of squares of 6 x 6, float, with AVX */
     void (*thin_inputs)(const fc_winograd_thin_inputs *);
     void (*thin_multiply)(const fc_winograd_thin_product *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.

@@ -478,9 +478,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .multiply = N(winograd_multiply),                           \
     .multiply_at = N(winograd_multiply_at)
 #define FC_TAKES(shape) .input = N(winograd_input_##shape), .input_border = N(winograd_input_border_##shape)
-#define FC_TAKES_square                                                                                                \
-    .inputs = N(winograd_inputs), .thin_split = N(winograd_thin_split), .thin_inputs = N(winograd_thin_inputs),        \
-    .thin_multiply = N(winograd_thin_multiply)
+#define FC_TAKES_square .inputs = N(winograd_inputs), FC_THIN_KERNELS
 #define FC_TAKES_line FC_TAKES(line)
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
 #define FC_SIX(shape, points)                                                                                          \
@@ -525,6 +523,7 @@ FC_FIVE(small_line, 5)
 #undef FC_SHARED
 #undef FC_TAKES
 #undef FC_TAKES_square
+#undef FC_THIN_KERNELS
 #undef FC_TAKES_line
 #undef FC_BY_KERNEL
 #undef FC_WINO_TILE

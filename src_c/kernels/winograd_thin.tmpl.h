@@ -4,6 +4,7 @@
  * Lanes are the channels of tile after tile: a row of pixels is copied so that those at one place of all tiles follow
  * each other, and a column of the squares is a vector anywhere in it.
  */
+#if FC_F32 && FC_VECTOR_BYTES >= 32
 /* By quads: what one has beyond its pixel is written over by the next one. */
 INLINE void N(thin_split)(const fc_winograd_thin_split *g, const int64_t quads)
 {
@@ -49,7 +50,7 @@ static void N(winograd_thin_inputs)(const fc_winograd_thin_inputs *g)
         }
 }
 
-/* Up to 3 channels by one or two vectors of outputs, of 4 tiles (two vectors of AVX2: 2): 12 sums and more, of which none
+/* 2 or 3 channels by one or two vectors of outputs, of 4 tiles (two vectors of AVX2: 2): 12 sums and more, of which none
  * is waited for, and each as short as a quarter of a block: the error of the transforms is that of few pixels. */
 INLINE void N(wino_thin)(const fc_winograd_thin_product *g, const T *v, const T *d, T *sum, const int rows,
                          const int vectors)
@@ -93,21 +94,26 @@ typedef void N(wino_thin_fn)(const fc_winograd_thin_product *, const T *v, const
     {                                                                                                                  \
         N(wino_thin)(g, v, d, sum, rows, vectors);                                                                     \
     }
-FC_THIN(1, 1) FC_THIN(2, 1) FC_THIN(3, 1) FC_THIN(1, 2) FC_THIN(2, 2) FC_THIN(3, 2)
+FC_THIN(2, 1) FC_THIN(3, 1) FC_THIN(3, 2)
 #undef FC_THIN
-static N(wino_thin_fn) *const N(wino_thins)[2][4] = {{0, N(wino_thin_1_1), N(wino_thin_2_1), N(wino_thin_3_1)},
-                                                     {0, N(wino_thin_1_2), N(wino_thin_2_2), N(wino_thin_3_2)}};
 
+/* Channels by threes, or twos as long as they are no multiple of three. */
 static void N(winograd_thin_multiply)(const fc_winograd_thin_product *g)
 {
     const int64_t part = g->part;
     for (int e = 0; e < FC_WINOGRAD_MAX_POINTS; e++)
-        for (int64_t k = 0; k < g->vectors; k += 2)
-            for (int64_t c = 0, groups = (g->channels + 2) / 3; c < g->channels; groups--) {
-                const int64_t count = (g->channels - c + groups - 1) / groups; /* near-equal */
-                N(wino_thins)[g->vectors - k > 1][count](g, (const T *)g->v + e * g->point + c,
-                                                         (const T *)g->d + e * FC_POINT + FC_VECTOR(k),
-                                                         (T *)g->sum + e * g->sum_point + c * g->sum_row + k * VL);
-                c += count;
+        for (int64_t c = 0, count; c < g->channels; c += count) {
+            count = (g->channels - c) % 3 ? 2 : 3;
+            for (int64_t k = 0, vectors; k < g->vectors; k += vectors) {
+                vectors = count == 3 && g->vectors - k > 1 ? 2 : 1;
+                N(wino_thin_fn) *const sums = vectors > 1 ? N(wino_thin_3_2) : count == 3 ? N(wino_thin_3_1) : N(wino_thin_2_1);
+                sums(g, (const T *)g->v + e * g->point + c, (const T *)g->d + e * FC_POINT + FC_VECTOR(k),
+                     (T *)g->sum + e * g->sum_point + c * g->sum_row + k * VL);
             }
+        }
 }
+#define FC_THIN_KERNELS                                                                                                \
+    .thin_split = N(winograd_thin_split), .thin_inputs = N(winograd_thin_inputs), .thin_multiply = N(winograd_thin_multiply)
+#else
+#define FC_THIN_KERNELS .thin_split = NULL
+#endif

@@ -26,7 +26,7 @@ static int64_t longest(const fc_tiles *t)
 int fc_is_thin(const fc_tiles *t)
 {
     const fc_problem *p = t->p;
-    return t->k->thin_inputs && t->phases == 1 && t->step == 1 && p->kernel_h == p->kernel_w &&
+    return t->k->thin_inputs && t->phases == 1 && t->step == 1 && p->kernel_h == p->kernel_w && p->in_channels > 1 &&
            p->in_channels < FC_THIN_CHANNELS && longest(t) > 0;
 }
 
