@@ -456,6 +456,63 @@ def test_gradient_of_few_tiles_of_groups(c, k, isa, rng):
         assert same_bits(got[i * k : (i + 1) * k], part)
 
 
+# images, inputs, outputs, height, width, kernel, padding, dilation, groups: rows in one run and in
+# several, cut by blocks and slices; a dilation's residues, fewer than it where outputs are
+THIN = (
+    (9, 6, 16, 14, 14, 5, 0, 1, 1),
+    (1, 3, 40, 9, 700, 3, 1, 1, 1),
+    (2, 7, 17, 33, 65, 4, 2, 1, 1),
+    (1, 1, 33, 50, 41, 3, 0, 1, 1),
+    (1, 4, 5, 3, 190, 5, 2, 1, 3),
+    (2, 3, 32, 40, 61, 3, 4, 4, 1),
+    (3, 5, 18, 37, 50, 3, 2, 3, 1),
+    (2, 2, 20, 90, 14, 4, 5, 5, 2),
+    (5, 2, 16, 30, 12, 3, 0, 5, 1),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("number", range(len(THIN)))
+def test_gradient_of_few_channels(number, dtype, isa, rng):
+    """Lanes of neighbouring tiles; neither threads nor layouts change a bit."""
+    n, c, k, h, w, kernel, padding, dilation, groups = THIN[number]
+    options = {"padding": padding, "dilation": dilation, "groups": groups}
+    x = integers(rng, (n, c * groups, h, w), dtype, 3)
+    weight = np.ones((k * groups, c, kernel, kernel), dtype)
+    g = integers(rng, F.conv2d(x, weight, **options).shape, dtype, 3)
+    options["output_mask"] = (False, True, False)
+    want = F.conv2d_backward(g, x, weight, algorithm="direct", **options)[1]
+    options["algorithm"] = "winograd"
+    first = None
+    for threads, layout in ((1, "channels_first"), (2, "channels_last"), (3, "strided")):
+        with fastconv.num_threads(threads):
+            F.conv2d_backward(np.full_like(g, np.nan), np.full_like(x, np.nan), weight, **options)
+            got = F.conv2d_backward(to_format(g, layout), to_format(x, layout), weight, **options)
+        first = got[1] if first is None else first
+        assert same_bits(got[1], first)
+    np.testing.assert_allclose(first, want, rtol=0, atol=64 * eps(dtype) * 9 * g[:, 0].size)
+
+
+@pytest.mark.skipif(fastconv.isas()[0] == "generic", reason="needs AVX2")
+@pytest.mark.parametrize(
+    ("n", "c", "k", "size", "kernel"), [(64, 6, 16, 14, 5), (6, 6, 16, 14, 5), (2, 7, 64, 33, 3)]
+)
+def test_gradient_of_few_channels_is_accurate(n, c, k, size, kernel, rng):
+    """At most twice the rms error of one sum after the other, for few pixels and for many."""
+    x = rng.standard_normal((n, c, size, size), dtype=np.float32)
+    out = size - kernel + 1
+    g = rng.standard_normal((n, k, out, out), dtype=np.float32)
+    weight = np.ones((k, c, kernel, kernel), np.float32)
+    options = {"output_mask": (False, True, False)}
+    exact = F.conv2d_backward(*(a.astype(np.float64) for a in (g, x, weight)), **options)[1]
+    got = F.conv2d_backward(g, x, weight, algorithm="winograd", **options)[1]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (2, 3))
+    sums = np.zeros_like(weight)
+    for image, i, j in np.ndindex(n, out, out):
+        sums += np.multiply.outer(g[image, :, i, j], windows[image, :, i, j])
+    assert np.square(got - exact).mean() <= 4 * np.square(sums - exact).mean()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_gradient_of_inputs_behind_the_last_window(kernel, value, isa, rng):

@@ -27,6 +27,9 @@ enum {
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
     FC_WINOGRAD_ROWS_SLACK = 5, /* tiles of v behind those of a row that may be read */
+    /* Of few channels: elements of a row of pixels under tiles that are transformed together; 6 such rows, 12 KiB, lie
+     * between the passes. */
+    FC_WINOGRAD_THIN_ROW = 512,
 };
 
 /* Squares under neighbouring tiles of 6 x 6, with `columns` columns of pixels: v[i][e][c] = (B' x B)[e], where tile i
@@ -41,6 +44,33 @@ typedef struct {
     void *v[FC_WINOGRAD_RUN];
     int whole_parts, last_row;
 } fc_winograd_inputs;
+
+/* Few channels: to[j * place + i * lanes + l] = from[(i * places + j) * pixel + l] for i < pixels, j < places, l < lanes.
+ * Up to 3 elements behind the last of a pixel are read, and written behind the last of a place. */
+typedef struct {
+    const void *from;
+    void *to;
+    int64_t pixel, pixels, place, places, lanes;
+} fc_winograd_thin_split;
+
+/* Squares under neighbouring tiles of few channels, whose lanes are the channels of one tile after the other:
+ * v[e * point + i] = (B' x B)[e] for i < lanes rounded up to a vector, where lane i of row r, column j of the squares is
+ * x[r * row + at[j] + i]. Rows are `length` long, at most FC_WINOGRAD_THIN_ROW. */
+typedef struct {
+    const void *x;
+    void *v;
+    int64_t row, length, at[FC_WINOGRAD_TILE], lanes, point;
+} fc_winograd_thin_inputs;
+
+/* sum[e * sum_point + c * sum_row + k] (+)= sum_{t < tiles} v[e * point + t * channels + c] d[e][t][k], 1 < channels, k
+ * < vectors of outputs, as four sums over every fourth tile. Bricks of d hold `share` tiles each. */
+typedef struct {
+    const void *v, *d;
+    void *sum;
+    int64_t point, part, d_brick, sum_row, sum_point;
+    int64_t tiles, share, channels, vectors;
+    int accumulate;
+} fc_winograd_thin_product;
 
 /* m[e][t][k] (+)= sum_{f < phases, c < phase_channels} v[e][t][f][c] u[f][e * u_point + c * width + k], e < points,
  * first <= t < first + tiles, k < width. The channels of several phases are whole parts. Bricks hold `share` tiles
@@ -149,6 +179,9 @@ typedef struct {
     void (*rows[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_lines *, const fc_winograd_output *,
                                              const void *residual, void *y, int64_t columns);
     int rows_vectors; /* of outputs, at most */
+    void (*thin_split)(const fc_winograd_thin_split *); /* these three of squares of 6 x 6, float, with AVX */
+    void (*thin_inputs)(const fc_winograd_thin_inputs *);
+    void (*thin_multiply)(const fc_winograd_thin_product *);
     /* The others are indexed by r, the size of the kernel. m = 7 - r; 4 for r = 2.
      * u[e * pitch + i] = (G_r w G_r')[e] for i < count (a multiple of vector_lanes); w[u * row + v * tap + i], of lines
      * w[v * tap + i] */

@@ -287,6 +287,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 
 #include "winograd_products.tmpl.h"
 #include "winograd_few.tmpl.h"
+#include "winograd_thin.tmpl.h"
 
 /* ---- outputs ---------------------------------------------------------------------------------------------------------*/
 /* Points that a tile does not have, of one vector of channels: the last row where `rows` is 0, the last column where
@@ -479,7 +480,7 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     .brick = FC_BRICK, .line = FC_LINE, .point = FC_POINT, .multiply = N(winograd_multiply),                           \
     .multiply_at = N(winograd_multiply_at)
 #define FC_TAKES(shape) .input = N(winograd_input_##shape), .input_border = N(winograd_input_border_##shape)
-#define FC_TAKES_square .inputs = N(winograd_inputs)
+#define FC_TAKES_square .inputs = N(winograd_inputs), FC_THIN_KERNELS
 #define FC_TAKES_line FC_TAKES(line)
 #define FC_BY_KERNEL(name) {[3] = N(name##3), [4] = N(name##4), [5] = N(name##5)}
 #define FC_SIX(shape, points)                                                                                          \
@@ -527,6 +528,7 @@ FC_FIVE(small_line, 5)
 #undef FC_SHARED
 #undef FC_TAKES
 #undef FC_TAKES_square
+#undef FC_THIN_KERNELS
 #undef FC_TAKES_line
 #undef FC_BY_KERNEL
 #undef FC_WINO_TILE

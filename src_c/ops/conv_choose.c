@@ -440,6 +440,20 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
  * the batch may count. */
 enum { TRANSFORM = 500, FEW_TRANSFORM = 150, LEAST_TILES_OF_LINES = 32 };
 
+/* Few channels: for each vector of outputs of a tile the products with what a sum costs, and the transform of its outputs
+ * (out * out of them) with 36 stores; for each pixel its copies and its part of the transform of the inputs. Taps that
+ * direct gathers are copied for each of kernel_w. Measured (Zen 4, AVX-512, 3 to 7 -> 16 and 64 channels). The least
+ * tiles: of fewer the rms error, that of the transforms, exceeds 1.5 times that of a sequential sum. */
+static int thin_gradient_pays(const fc_problem *p, const fc_tiles *t)
+{
+    enum { PRODUCTS = 42, STORES = 100, OUTPUT = 6, PIXEL = 11, GATHER = 8, LEAST_TILES = 128 };
+    const int64_t vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes), out = t->out_h * t->out_w,
+                  tile = vectors * (PRODUCTS * p->in_channels + STORES + OUTPUT * out) + PIXEL * out,
+                  pixel = p->kernel_h * fc_direct_grad_weight_cost(p) + (p->dilation_w > 1 ? GATHER * p->kernel_w : 0);
+    return t->count >= LEAST_TILES && (double)(t->residues_h * t->rows * t->columns) * (double)tile <
+                                          (double)(p->y.h * p->y.w) * (double)pixel * 0.9;
+}
+
 static int winograd_gradient_pays(const fc_problem *p)
 {
     int64_t row = p->kernel_w * p->in_channels * fc_ceil_div(p->out_channels, p->k->vector_lanes);
@@ -448,9 +462,13 @@ static int winograd_gradient_pays(const fc_problem *p)
     if (p->groups > 1)
         row = fc_min(row, fc_direct_grad_weight_cost(p));
     const double by_taps = direct_products(p) / (double)p->kernel_w * (double)row;
-    if (!fc_conv_winograd_serves(p) || p->in_channels < 8 || p->out_channels < 8 || tiles_cost(p, 1) > by_taps * 0.9)
+    if (!fc_conv_winograd_serves(p) || p->out_channels < 8)
         return 0;
     const fc_tiles t = fc_make_tiles(p);
+    if (p->in_channels < 8)
+        return fc_is_thin(&t) && thin_gradient_pays(p, &t);
+    if (tiles_cost(p, 1) > by_taps * 0.9)
+        return 0;
     if (t.in_h != t.in_w)
         return t.count >= LEAST_TILES_OF_LINES;
     const int64_t points = fc_tile_products(&t);

@@ -46,8 +46,10 @@ typedef struct {
     int64_t d_vectors, d_parts; /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
     int64_t block, slices;
-    int by_panels;
+    int by_slices, by_panels;
     int few; /* by panels, with the sums in registers */
+    int thin; /* by slices, of few channels (winograd_thin.c) */
+    int64_t point; /* of its v: pitch, elements */
     int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many
      * threads. */
@@ -61,6 +63,22 @@ typedef struct {
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
+
+/* Tiles of so few channels are all whole, so that they stand in order; fewer of them pay for a slice. Blocks of a slice
+ * are whole bricks, half of the second-level cache, and alike. */
+static void set_thin(plan *s)
+{
+    enum { THIN_TILES = 64 };
+    fc_tiles *t = &s->tiles;
+    s->thin = s->by_slices = 1;
+    t->whole_rows = t->rows, t->whole_columns = t->columns;
+    s->slices = fc_max(1, fc_min(MAX_SLICES, t->count / THIN_TILES));
+    const int64_t slice = fc_ceil_div(t->count, s->slices),
+                  tile = t->points * (s->p->in_channels + s->d_parts * t->k->line) * (int64_t)s->p->item,
+                  most = fc_max(1, fc_l2_bytes() / 2 / (tile * t->k->brick)) * t->k->brick;
+    s->block = fc_ceil_div(slice, fc_ceil_div(slice, most));
+    s->point = fc_thin_point(t, s->block);
+}
 
 static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
@@ -83,6 +101,7 @@ static plan make_plan(const fc_problem *p)
     s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
+    s.by_slices = s.slices > 1;
     const int64_t budget =
         s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
     const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
@@ -93,7 +112,7 @@ static plan make_plan(const fc_problem *p)
     s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
     s.chunks = fc_ceil_div(p->in_channels, s.chunk);
     s.few = fc_sums_few_tiles(&s.tiles);
-    s.by_panels = s.few || (s.slices == 1 && square && v + d <= budget + s.sum_bytes &&
+    s.by_panels = s.few || (!s.by_slices && square && v + d <= budget + s.sum_bytes &&
                             s.panels * v + s.chunks * price(d) * d <
                                 fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes);
     if (s.by_panels) {
@@ -104,16 +123,18 @@ static plan make_plan(const fc_problem *p)
         s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
         s.sum_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.sum_point);
     }
+    if (!s.by_panels && fc_is_thin(&s.tiles))
+        set_thin(&s);
     fc_set_block(&s.tiles, s.block);
-    s.v_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
+    s.v_bytes = bytes_of(&s, s.thin ? s.tiles.points * s.point : fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
     s.zero_bytes = bytes_of(&s, fc_max(p->in_channels, p->out_channels));
-    s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
+    s.strip_bytes = s.thin ? bytes_of(&s, fc_thin_strip_elements()) : fc_tiles_strip_bytes(&s.tiles);
     s.strip_y_bytes =
         p->y.stride_c == 1 ? 0 : bytes_of(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * p->out_channels);
     s.thread_bytes =
         fc_max(s.strip_bytes + s.strip_y_bytes, bytes_of(&s, s.tiles.padded_h * s.tiles.padded_w * CHUNK * s.panel));
-    if (s.slices > 1)
+    if (s.by_slices)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     if (s.by_panels)
         s.thread_bytes += s.sum_bytes;
@@ -159,7 +180,10 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
 static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first, int64_t end, char *strip, char *v,
                             char *d)
 {
-    fc_transform_inputs(&s->tiles, b, s->group, first, end, strip, v);
+    if (s->thin)
+        fc_transform_thin_inputs(&s->tiles, s->group, first, end, s->point, strip, v);
+    else
+        fc_transform_inputs(&s->tiles, b, s->group, first, end, strip, v);
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(&s->tiles, b, tile, end);
         transform_gradients(s, &r, strip + s->strip_bytes, d);
@@ -234,6 +258,29 @@ static void run_by_points(plan *s, int slots)
     }
 }
 
+/* The same of a block of few channels. */
+static void multiply_thin(const plan *s, const fc_tile_block *b, const char *v, const char *d, char *sum,
+                          int accumulate)
+{
+    const fc_tiles *t = &s->tiles;
+    const int64_t part = fc_part_elements(t);
+    t->k->thin_multiply(&(fc_winograd_thin_product){
+        .v = v,
+        .d = d,
+        .sum = sum,
+        .point = s->point,
+        .part = part,
+        .d_brick = s->d_parts * part,
+        .sum_row = s->sum_row,
+        .sum_point = s->sum_point,
+        .tiles = b->end - b->first,
+        .share = t->share,
+        .channels = s->p->in_channels,
+        .vectors = s->d_vectors,
+        .accumulate = accumulate,
+    });
+}
+
 /* ---- by slices ---------------------------------------------------------------------------------------------------------*/
 static void slice_task(void *context, int64_t slice, int slot)
 {
@@ -243,8 +290,11 @@ static void slice_task(void *context, int64_t slice, int slot)
     for (int64_t first = begin; first < end; first += s->block) {
         const fc_tile_block b = fc_block_of(&s->tiles, first, fc_min(first + s->block, end));
         transform_tiles(s, &b, b.first, b.end, strip, v, d);
-        multiply(s, &b, 0, (int)s->tiles.points, s->p->in_channels, 0, s->d_vectors, v, d,
-                 s->sum + slice * s->sum_bytes, first > begin);
+        char *sum = s->sum + slice * s->sum_bytes;
+        if (s->thin)
+            multiply_thin(s, &b, v, d, sum, first > begin);
+        else
+            multiply(s, &b, 0, (int)s->tiles.points, s->p->in_channels, 0, s->d_vectors, v, d, sum, first > begin);
     }
 }
 
@@ -373,7 +423,7 @@ static void run_by_panels(plan *s, int slots)
 /* Of a group, beside what its threads have. */
 static int64_t group_bytes(const plan *s)
 {
-    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->slices > 1 ? 0 : s->v_bytes + s->d_bytes);
+    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->by_slices ? 0 : s->v_bytes + s->d_bytes);
 }
 
 static void run_group(plan *s, char *memory, int slots)
@@ -386,7 +436,7 @@ static void run_group(plan *s, char *memory, int slots)
         run_by_panels(s, slots);
         return;
     }
-    if (s->slices > 1)
+    if (s->by_slices)
         run_by_slices(s, slots);
     else
         run_by_points(s, slots);
