@@ -204,12 +204,18 @@ static const fc_method *settle(fc_problem *p)
 
 fc_status fc_conv_forward(fc_problem *p)
 {
-    if (p->nonfinite) { /* as it came: what an easier shape is depends on the memory format */
+    if (p->nonfinite) {
         fc_problem laid_out = *p;
-        if (!fc_choose(&laid_out))
+        const fc_method *m = fc_choose(&laid_out);
+        if (!m)
             return FC_EALGORITHM;
-        fc_conv_by_regions(p);
-        return FC_OK;
+        /* The sums of direct: a clamp may hide an infinite weight from fc_guard, or not, by its products with padding,
+         * which depend on the memory format and on the blocks. */
+        if (m->kind == FC_BY_PRODUCTS) {
+            *p = laid_out;
+            p->chunk = fc_direct_chunk(p);
+        }
+        return fc_conv_by_regions(p, NULL);
     }
     const fc_method *m = settle(p);
     if (!m)
@@ -256,7 +262,7 @@ fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc
     fc_set_epilogue(&p, epilogue);
     p.packed = c->prepared;
     const int plain = c->prepared || (w->h * w->w == 1 && fc_sees_no_padding(&p));
-    return plain ? forward(&p, NULL) : fc_guard(&p, w, y, forward, NULL);
+    return plain ? forward(&p, NULL) : fc_guard(&p, w, forward, NULL);
 }
 
 int64_t fc_conv2d_prepared_bytes(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)

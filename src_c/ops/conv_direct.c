@@ -444,14 +444,3 @@ fc_status fc_conv_direct(const fc_problem *problem)
     fc_scratch_release(scratch);
     return FC_OK;
 }
-
-fc_status fc_run_direct(fc_problem *image, const void *context)
-{
-    (void)context;
-    image->packed = NULL;
-    image->packed_v = 0;
-    if (!image->nonfinite)
-        return fc_conv_direct(image);
-    fc_conv_on_stack(image);
-    return FC_OK;
-}

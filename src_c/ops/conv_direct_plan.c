@@ -265,6 +265,8 @@ static void choose_tiles(fc_direct_plan *s)
 
 int64_t fc_direct_chunk(const fc_problem *p)
 {
+    if (p->chunk)
+        return p->chunk;
     const int64_t lanes = p->k->vector_lanes, column = fc_tap_count(p) * 2 * lanes * (int64_t)p->item;
     int64_t chunk = p->in_channels;
     if (chunk * column > PANEL_BYTES && chunk > lanes)

@@ -461,7 +461,7 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
                  .c = c,
                  .seen_h = seen(grad_y->h, c->stride_h, w->h, c->dilation_h, c->pad_top),
                  .seen_w = seen(grad_y->w, c->stride_w, w->w, c->dilation_w, c->pad_left)};
-    const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
+    const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, run_call, &a);
     if (status == FC_OK && (tail.seen_h < grad_x->h || tail.seen_w < grad_x->w))
         fc_parallel(p.y.n * p.y.h, fill_tail_row, &tail);
     return status;

@@ -298,13 +298,8 @@ static int64_t row_tasks(const fc_view *v) { return v->n * v->h; }
 /* The images of a stretch that hold NaN or infinity, as the problem came. */
 static fc_status repair(const plan *s, fc_guarded *run, const void *context)
 {
-    fc_status status = FC_OK;
-    for (int64_t j = 0; j < s->q.y.n && status == FC_OK && s->p->weight; j++)
-        if (atomic_load_explicit(&s->spoilt[j], memory_order_relaxed)) {
-            fc_problem q = fc_images(s->p, s->n + j, 1);
-            status = fc_repair(&q, run, context);
-        }
-    return status;
+    const fc_problem stretch = fc_images(s->p, s->n, s->q.y.n);
+    return s->p->weight ? fc_run_spoilt(&stretch, s->spoilt, run, context) : FC_OK;
 }
 
 /* What fc_conv_winograd takes for a stretch, the last ones of rows and images included. */
@@ -353,7 +348,7 @@ fc_status fc_conv_phases(const fc_problem *p)
             status = fc_conv_winograd(&s.q);
         }
         if (status == FC_OK)
-            status = repair(&s, fc_run_direct, NULL);
+            status = repair(&s, fc_conv_by_regions, NULL);
     }
     fc_scratch_unshare(s.scratch);
     return status;

@@ -284,20 +284,8 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
         s->p->k->fence();
 }
 
-/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
- * directly. */
+/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again. */
 static int64_t flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
-
-static fc_status repair(const fc_problem *p, const atomic_char *spoilt)
-{
-    fc_status status = FC_OK;
-    for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
-        if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
-            fc_problem q = fc_images(p, n, 1);
-            status = fc_repair(&q, fc_run_direct, NULL);
-        }
-    return status;
-}
 
 /* ---- schedules -------------------------------------------------------------------------------------------------------*/
 static void run_tiles(void *context, int64_t task, int slot)
@@ -510,7 +498,7 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = repair(p, s.spoilt);
+    const fc_status status = p->weight ? fc_run_spoilt(p, s.spoilt, fc_conv_by_regions, NULL) : FC_OK;
     fc_scratch_release(scratch);
     return status;
 }
