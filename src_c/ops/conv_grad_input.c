@@ -284,7 +284,7 @@ static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_vie
 }
 
 /* What the phase that takes most takes, on all threads or `alone`. */
-static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
+static int64_t phase_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
 {
     int64_t most = 0;
     fc_problem q;
@@ -315,7 +315,7 @@ static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view
     f.parts = f.apart ? parts_of(p, c, grad_x) : 1;
     const fc_problem part = part_of(p, 0, f.parts);
     if (phase_count(c, grad_x) > 1) /* a single one takes its own before it writes */
-        f.slot_bytes = most_scratch(&part, c, grad_x, f.apart);
+        f.slot_bytes = phase_scratch(&part, c, grad_x, f.apart);
     if (f.slot_bytes && !(f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes)))
         return FC_ENOMEM;
     fill_gaps(p, c);
@@ -362,7 +362,7 @@ static fc_status run_panels(const fc_problem *p, const fc_conv *c, const fc_view
     const fc_problem panel = part_of(p, 0, panels);
     phases f = {.p = p, .c = c, .grad_x = grad_x};
     f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, FC_LINE_BYTES);
-    f.slot_bytes = most_scratch(&panel, c, grad_x, 1);
+    f.slot_bytes = phase_scratch(&panel, c, grad_x, 1);
     f.memory = fc_scratch_acquire_parts(0, slots, f.packed_bytes + f.slot_bytes);
     if (!f.memory)
         return FC_ENOMEM;

@@ -293,7 +293,7 @@ static fc_status run_product(patches *a)
 }
 
 /* Scratch of a product: those of the last, smaller tiles may take more. */
-static int64_t most_scratch(const patches *whole, int64_t images, int64_t rows)
+static int64_t product_scratch(const patches *whole, int64_t images, int64_t rows)
 {
     patches copy = *whole, *a = &copy;
     const fc_view *x = &a->p->x;
@@ -320,7 +320,7 @@ fc_status fc_grad_input_patches(const fc_problem *p)
     if (packed)
         fc_use_packed(&a.product, ""); /* there will be one, as far as the products' scratch is concerned */
     const fc_shared_scratch scratch =
-        fc_scratch_share(tile + 2 * spreads + packed + weight, most_scratch(&a, images, rows));
+        fc_scratch_share(tile + 2 * spreads + packed + weight, product_scratch(&a, images, rows));
     if (!scratch.own)
         return FC_ENOMEM;
     a.tile = scratch.own;

@@ -303,7 +303,7 @@ static fc_status repair(const plan *s, fc_guarded *run, const void *context)
 }
 
 /* What fc_conv_winograd takes for a stretch, the last ones of rows and images included. */
-static int64_t most_scratch(const plan *s)
+static int64_t stretch_scratch(const plan *s)
 {
     const int64_t images = s->p->y.n, rows = s->gradient ? s->h.size : s->p->y.h;
     const int64_t last_n = (images - 1) / s->images * s->images, last_row = (rows - 1) / s->rows * s->rows;
@@ -333,7 +333,7 @@ fc_status fc_conv_phases(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    char *weight = acquire(&s, most_scratch(&s), p->packed ? 0 : s.weight_bytes);
+    char *weight = acquire(&s, stretch_scratch(&s), p->packed ? 0 : s.weight_bytes);
     if (!weight)
         return FC_ENOMEM;
     if (!p->packed)
@@ -358,7 +358,7 @@ fc_need fc_conv_phases_scratch(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + most_scratch(&s), 0};
+    return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + stretch_scratch(&s), 0};
 }
 
 /* ---- gradient of the input -------------------------------------------------------------------------------------------*/
@@ -376,7 +376,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
     plan s = make_plan(p, 1);
     cut(&s);
     const int64_t channels = fc_round_up(s.q.out_channels * (int64_t)p->item, 64);
-    char *weight = acquire(&s, most_scratch(&s), s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
+    char *weight = acquire(&s, stretch_scratch(&s), s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
     if (!weight)
         return FC_ENOMEM;
     weight_job job = {&s, weight};
