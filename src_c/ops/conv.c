@@ -147,7 +147,7 @@ static residues make_residues(const fc_problem *p, const fc_method *m)
         r.at_once = 1;
     if (m->kind == FC_BY_PRODUCTS && !p->packed) {
         r.packed_bytes = fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64);
-        fc_use_packed(&whole, ""); /* there will be one, as far as the residues are concerned */
+        fc_expect_packed(&whole);
     }
     if (r.at_once > 1)
         fc_work_alone(1);

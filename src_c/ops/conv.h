@@ -268,6 +268,8 @@ fc_status fc_pack_taps(const fc_problem *, char *to);
 fc_status fc_pack_dots(const fc_problem *, char *to);
 /* Sets problem->packed to the whole weight that fc_pack_direct packed. */
 void fc_use_packed(fc_problem *, const char *packed);
+/* As if there were one: what the problem takes when it will be packed by then. */
+void fc_expect_packed(fc_problem *);
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);

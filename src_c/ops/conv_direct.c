@@ -94,6 +94,8 @@ void fc_use_packed(fc_problem *p, const char *packed)
     p->packed_u = p->kernel_w * p->in_channels;
 }
 
+void fc_expect_packed(fc_problem *p) { fc_use_packed(p, ""); }
+
 /* ---- one block ---------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, images, rows, columns, part;

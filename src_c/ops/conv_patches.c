@@ -318,7 +318,7 @@ fc_status fc_grad_input_patches(const fc_problem *p)
     const int64_t packed = single ? 0 : fc_round_up(fc_packed_direct(&a.product) * item, 64);
     const int64_t weight = weight_bytes(p, p->out_channels, p->weight_k);
     if (packed)
-        fc_use_packed(&a.product, ""); /* there will be one, as far as the products' scratch is concerned */
+        fc_expect_packed(&a.product);
     const fc_shared_scratch scratch =
         fc_scratch_share(tile + 2 * spreads + packed + weight, product_scratch(&a, images, rows));
     if (!scratch.own)
