@@ -94,7 +94,7 @@ void fc_set_epilogue(fc_problem *p, const fc_epilogue *e)
         p->residual = *e->residual;
 }
 
-/* ---- forward: by the residues of a dilation, or as it is ---------------------------------------------------------------*/
+/* ---- forward: by the residues of a dilation, or as it is ----------------------------------------------------------*/
 /* The strips of a residue's problem have no gaps. Small d gains nothing. */
 static fc_problem residue_problem(const fc_problem *p, int64_t a)
 {
@@ -280,7 +280,7 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
     return m && fc_is_finite(p.k, p.item, w) ? m->pack(&p, prepared) : FC_EALGORITHM;
 }
 
-/* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 static void set_zero(const fc_view *v, int64_t item)
 {
     for (int64_t n = 0; n < v->n; n++)

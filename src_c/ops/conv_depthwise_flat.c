@@ -88,7 +88,7 @@ static fc_depthwise_axis vertical(const fc_problem *p, fc_phase *f, int64_t rows
     return fc_depthwise_forward_axis(f, rows, p->kernel_h, p->stride_h, 1, 0);
 }
 
-/* ---- weights --------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 int64_t fc_packed_depthwise_flat(const fc_problem *p) { return period_of(p->groups) * p->kernel_h * p->kernel_w; }
 
 #define REPEAT(type)                                                                                                   \
@@ -136,7 +136,7 @@ fc_status fc_pack_depthwise_flat(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
+/* ---- blocks -------------------------------------------------------------------------------------------------------*/
 static fc_window window_of(const block *b) { return (fc_window){b->h, b->rows, 1, b->w, b->columns, 1}; }
 
 static void load_strip(const plan *s, const block *b, char *to)

@@ -28,7 +28,7 @@
  * cache that wait for the second from its own loads. */
 enum { AHEAD_TILES = 8 };
 
-/* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel -----------------------------------*/
+/* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel --------------------------------*/
 typedef struct {
     int64_t first, columns, width; /* output channels first .. first + columns - 1, packed in rows of width */
 } panel_range;
@@ -303,8 +303,8 @@ static fc_gemm product_of(const pass *d)
         .b_step_w = d->late ? d->channels : p->packed_v,
         .b_panel = p->packed_column * s->panel,
         .accumulate = d->c0 > 0,
-        /* with padding at least a bias of 0: a sum that underflowed to -0 is 0 then, whether or not it had products with
-         * padding, which depends on the memory format and on the blocks */
+        /* with padding at least a bias of 0: a sum that underflowed to -0 is 0 then, whether or not it had products
+         * with padding, which depends on the memory format and on the blocks */
         .finish = d->c0 + d->channels == p->in_channels && (fc_has_epilogue(p) || !fc_sees_no_padding(p)),
         .y_row = d->y.pixel,
         .columns = end_of(s, d->last) - d->k.first,

@@ -155,7 +155,7 @@ static void share_out(fc_direct_plan *s)
         s->count_h++;
 }
 
-/* ---- taps in the padding ---------------------------------------------------------------------------------------------*/
+/* ---- taps in the padding ------------------------------------------------------------------------------------------*/
 /* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
  * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile
  * that is cut here, SMALL a problem that is done before the best cut is found. */
@@ -222,8 +222,8 @@ static int64_t in_place_cost(const fc_direct_plan *s)
     return tiles_cost(s, p->kernel_w, s->inside.end - s->inside.first) + edges * runs / p->y.h;
 }
 
-/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many of
- * its columns see padding. */
+/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many
+ * of its columns see padding. */
 static int pays_in_place(fc_direct_plan *s)
 {
     enum { COPY = 4, MANY = 8 };

@@ -96,7 +96,7 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* ---- weights: rows end with zeros, and so does the whole ----------------------------------------------------------------*/
+/* ---- weights: rows end with zeros, and so does the whole ----------------------------------------------------------*/
 int64_t fc_packed_dots(const fc_problem *p)
 {
     return p->groups * p->kernel_h * runs_of(p) * p->out_channels * pitch_of(p) + p->k->vector_lanes;
@@ -127,7 +127,7 @@ fc_status fc_pack_dots(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- one block -------------------------------------------------------------------------------------------------------*/
+/* ---- one block ----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, rows, columns; /* of outputs */
     const char *x; /* where x[0][0] is, or would be: a strip has only what the block sees */

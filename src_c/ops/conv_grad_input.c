@@ -68,7 +68,7 @@ typedef struct {
     atomic_int status;
 } phases;
 
-/* ---- inputs that no output saw: the epilogue of zero -----------------------------------------------------------------*/
+/* ---- inputs that no output saw: the epilogue of zero --------------------------------------------------------------*/
 enum { FILL_CHANNELS = 256 }; /* at a time, on the stack */
 typedef struct {
     const fc_problem *p;
@@ -174,7 +174,7 @@ static void fill_gaps(const fc_problem *p, const fc_conv *c)
         fc_parallel(p->y.n * p->y.h, fill_row, &f);
 }
 
-/* ---- phases ----------------------------------------------------------------------------------------------------------*/
+/* ---- phases -------------------------------------------------------------------------------------------------------*/
 static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
 {
     return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);

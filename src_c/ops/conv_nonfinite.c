@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the look --------------------------------------------------------------------------------------------------------*/
+/* ---- the look -----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t size, stride;
 } axis;
@@ -87,7 +87,7 @@ fc_status fc_guard(fc_problem *p, const fc_view *weight, fc_guarded *run, const 
     return fc_run_spoilt(&whole, NULL, run, context);
 }
 
-/* ---- without memory: a tap at a time, over the outputs that see it ---------------------------------------------------*/
+/* ---- without memory: a tap at a time, over the outputs that see it ------------------------------------------------*/
 enum { TILE_OUTPUTS = 32, TILE_CHANNELS = 64, VECTOR_BYTES = 64 };
 
 /* Some outputs of a row, a vector of their channels, and what a tap adds to them: 22 KiB of stack. */
@@ -210,7 +210,7 @@ void fc_conv_on_stack(const fc_problem *p)
     fc_parallel(p->y.n * p->y.h * p->groups * j.vectors, run_row, &j);
 }
 
-/* ---- forward: regions of outputs that see the same taps --------------------------------------------------------------*/
+/* ---- forward: regions of outputs that see the same taps -----------------------------------------------------------*/
 typedef struct {
     int64_t first, count; /* outputs */
     fc_range taps;
@@ -278,7 +278,7 @@ fc_status fc_conv_by_regions(fc_problem *p, const void *context)
     return FC_OK;
 }
 
-/* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x ----------------------------*/
+/* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x -------------------------*/
 fc_status fc_conv_grad_weight_by_taps(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                       const fc_view *grad_weight)
 {

@@ -60,7 +60,7 @@ static fc_problem one_tap(const fc_problem *p)
     return q;
 }
 
-/* ---- whole -----------------------------------------------------------------------------------------------------------*/
+/* ---- whole --------------------------------------------------------------------------------------------------------*/
 int fc_conv_whole_serves(const fc_problem *p) { return p->y.h * p->y.w == 1 && taps(p) > 1 && fc_sees_no_padding(p); }
 
 /* Without data: a row of pixels, one for each image. */
@@ -155,7 +155,7 @@ fc_status fc_pack_whole(const fc_problem *p, char *to)
     return status;
 }
 
-/* ---- patches: problem->x is grad_y and ->y is grad_x; the geometry is that of the forward pass -----------------------*/
+/* ---- patches: problem->x is grad_y and ->y is grad_x; the geometry is that of the forward pass --------------------*/
 static int disjoint(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
 {
     return outputs == 1 || stride > (kernel - 1) * dilation;

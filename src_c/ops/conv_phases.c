@@ -20,7 +20,7 @@ enum {
     STRETCH_BYTES = 2 << 20, /* of phases: they come from a third-level cache, beside all else that passes there */
 };
 
-/* ---- geometry --------------------------------------------------------------------------------------------------------*/
+/* ---- geometry -----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t stride, pad, kernel; /* of the problem */
     int64_t first, taps, size; /* of its phases: first may be negative */
@@ -112,7 +112,7 @@ int fc_conv_phases_serves(const fc_problem *p, int gradient)
            q.out_channels >= 8;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 typedef struct {
     const plan *s;
     char *to;
@@ -184,7 +184,7 @@ fc_status fc_pack_phases(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- phases ----------------------------------------------------------------------------------------------------------*/
+/* ---- phases -------------------------------------------------------------------------------------------------------*/
 /* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without
  * gaps are read stride_w at once. */
 typedef struct {
@@ -294,7 +294,7 @@ static void set_stretch(plan *s, int64_t n, int64_t i)
 
 static int64_t row_tasks(const fc_view *v) { return v->n * v->h; }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------*/
+/* ---- forward ------------------------------------------------------------------------------------------------------*/
 /* The images of a stretch that hold NaN or infinity, as the problem came. */
 static fc_status repair(const plan *s, fc_guarded *run, const void *context)
 {
@@ -317,8 +317,8 @@ static int64_t stretch_scratch(const plan *s)
     return most;
 }
 
-/* Memory for the stretches, `others` bytes of which are those of the calls for them, and `more` bytes, which it returns,
- * or NULL. */
+/* Memory for the stretches, `others` bytes of which are those of the calls for them, and `more` bytes, which it
+ * returns, or NULL. */
 static char *acquire(plan *s, int64_t others, int64_t more)
 {
     s->scratch = fc_scratch_share(s->phases_bytes + s->flag_bytes + more, others);
@@ -361,7 +361,7 @@ fc_need fc_conv_phases_scratch(const fc_problem *p)
     return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + stretch_scratch(&s), 0};
 }
 
-/* ---- gradient of the input -------------------------------------------------------------------------------------------*/
+/* ---- gradient of the input ----------------------------------------------------------------------------------------*/
 /* to[a][b][c] = from[c] */
 static const void *spread(const plan *s, const void *from, char *to)
 {
@@ -400,7 +400,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
     return status;
 }
 
-/* ---- gradient of the weight ------------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 #define ADD(type)                                                                                                      \
     for (int64_t i = 0; i < count; i++)                                                                                \
         ((type *)sum)[i] += ((const type *)part)[i];

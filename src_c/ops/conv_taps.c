@@ -119,7 +119,7 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 int64_t fc_packed_taps(const fc_problem *p) { return p->groups * products_of(p) * pixel_of(p); }
 
 /* Columns are (u, v, k), or (v, k); the last panel has one vector if that is enough, and zeros beyond the last
@@ -151,7 +151,7 @@ fc_status fc_pack_taps(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- one block -------------------------------------------------------------------------------------------------------*/
+/* ---- one block ----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, rows, columns; /* of outputs */
     int64_t top, bottom, left, width; /* rows [top, bottom) of x and columns [left, left + width) that they see */

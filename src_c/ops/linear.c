@@ -49,7 +49,7 @@ static const char *element(const fc_view *v, int64_t n, int64_t c, int64_t item)
     return (const char *)v->data + (n * v->stride_n + c * v->stride_c) * item;
 }
 
-/* ---- few rows --------------------------------------------------------------------------------------------------------*/
+/* ---- few rows -----------------------------------------------------------------------------------------------------*/
 static void run_thin(void *context, int64_t task, int slot)
 {
     (void)slot;
@@ -85,7 +85,7 @@ static void thin(plan *s, int threads, int64_t wanted)
     fc_parallel(fc_ceil_div(s->out, s->columns), run_thin, s);
 }
 
-/* ---- many rows -------------------------------------------------------------------------------------------------------*/
+/* ---- many rows ----------------------------------------------------------------------------------------------------*/
 /* `count` columns of w from k0 on, channels [c0, c0 + chunk): panels [c][column], zero beyond the last column */
 static void pack(const plan *s, int64_t k0, int64_t count, int64_t c0, int64_t chunk, char *to)
 {
@@ -210,7 +210,7 @@ fc_status fc_linear(fc_dtype dtype, const fc_view *x, const fc_view *w, const vo
     return run(&s);
 }
 
-/* ---- few rows, a weight of 16 bits -----------------------------------------------------------------------------------*/
+/* ---- few rows, a weight of 16 bits --------------------------------------------------------------------------------*/
 enum { F16_COLUMNS = 2 * FC_F16_PANEL }; /* of a task: what the kernel reads side by side */
 
 static void run_f16(void *context, int64_t task, int slot)

@@ -1,6 +1,6 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of tiles
- * at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies outside the
- * image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of
+ * tiles at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies
+ * outside the image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
@@ -159,7 +159,7 @@ void fc_set_block(fc_tiles *t, int64_t block)
     t->longest_run = t->residues_w == 1 || (t->in_place && t->p->y.stride_c == 1) ? fc_min(t->columns, block) : 1;
 }
 
-/* ---- residues of planes ------------------------------------------------------------------------------------------------*/
+/* ---- residues of planes -------------------------------------------------------------------------------------------*/
 static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
 {
     if (gap(p->kernel_h, p->dilation_h) * gap(p->kernel_w, p->dilation_w) == 1 || v->stride_c == 1)
@@ -263,7 +263,7 @@ fc_status fc_run_on_pixels(const fc_problem *p, fc_run *run, fc_need_of *need)
     return status;
 }
 
-/* ---- inputs ------------------------------------------------------------------------------------------------------------*/
+/* ---- inputs -------------------------------------------------------------------------------------------------------*/
 fc_tile_image fc_tile_image_at(const fc_tiles *t, int64_t index)
 {
     const fc_problem *p = t->p;
