@@ -126,6 +126,16 @@ static inline fc_range fc_valid_taps(int64_t start, int64_t dilation, int64_t ta
     return r;
 }
 
+/* Rows (columns) of the kernel that an output of the row (column) sees */
+static inline fc_range fc_taps_of_row(const fc_problem *p, int64_t row)
+{
+    return fc_valid_taps(row * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+}
+static inline fc_range fc_taps_of_column(const fc_problem *p, int64_t column)
+{
+    return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
+}
+
 /* The outputs for which tap `tap` lies inside x: 0 <= i * stride + tap * dilation - pad < size. */
 static inline fc_range fc_seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad,
                                          int64_t size)

@@ -249,18 +249,13 @@ static void fetch_next(const pass *d, fc_gemm *tile)
     tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
 }
 
-static fc_range rows_of_taps(const fc_problem *p, int64_t row)
-{
-    return fc_valid_taps(row * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
-}
-
 /* Rows from row h of the block on that see the same rows of the kernel, at most a tile's, in near-equal runs. */
 static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 {
-    const fc_range seen = rows_of_taps(s->p, b->h + h);
+    const fc_range seen = fc_taps_of_row(s->p, b->h + h);
     int64_t rows = 1;
     for (; h + rows < b->rows; rows++) {
-        const fc_range next = rows_of_taps(s->p, b->h + h + rows);
+        const fc_range next = fc_taps_of_row(s->p, b->h + h + rows);
         if (next.first != seen.first || next.end != seen.end)
             break;
     }
@@ -332,7 +327,7 @@ static void move_to_row(const pass *d, fc_gemm *tile, const char *weights, int64
     const fc_problem *p = s->p;
     const block *b = d->b;
     const int64_t item = (int64_t)p->item;
-    const fc_range u = rows_of_taps(p, b->h + h);
+    const fc_range u = fc_taps_of_row(p, b->h + h);
     tile->taps_h = u.end - u.first;
     tile->b = weights + u.first * tile->b_step_h * d->k.width * item;
     tile->a = d->strip + (u.first * tile->step_h + i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;

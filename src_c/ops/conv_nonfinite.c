@@ -172,7 +172,7 @@ static void finish(const fc_problem *p, const place *b, tile *t)
 static void run_tile(const job *j, const place *b)
 {
     const fc_problem *p = j->p;
-    const fc_range u = fc_valid_taps(b->h * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+    const fc_range u = fc_taps_of_row(p, b->h);
     tile t;
     memset(&t, 0, sizeof t);
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += j->chunk) {
