@@ -217,10 +217,11 @@ static int64_t end_of(const fc_direct_plan *s, int64_t last)
 /* Calls of the tile kernel for a row, or tiles of its only one */
 static int64_t tiles_of_row(const pass *d)
 {
+    const fc_direct_plan *s = d->s;
+    if (s->tiles || s->by_pixel)
+        return s->tiles ? s->tiles : d->b->columns;
     const int64_t columns = fc_max(1, d->inside.end - d->inside.first); /* a block may have none */
-    return d->s->tiles      ? d->s->tiles
-           : d->s->by_pixel ? d->b->columns
-                            : fc_ceil_div(columns, d->s->p->k->gemm->max_rows);
+    return fc_ceil_div(columns, s->p->k->gemm->max_rows);
 }
 
 /* As one image where its pixels are those of all. */
