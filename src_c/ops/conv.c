@@ -213,9 +213,9 @@ fc_status fc_conv_forward(fc_problem *p)
          * which depend on the memory format and on the blocks. */
         if (m->kind == FC_BY_PRODUCTS) {
             *p = laid_out;
-            p->chunk = fc_direct_chunk(p);
+            return fc_direct_by_regions(p, NULL);
         }
-        return fc_conv_by_regions(p, NULL);
+        return fc_conv_by_regions(p);
     }
     const fc_method *m = settle(p);
     if (!m)

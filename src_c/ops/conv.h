@@ -300,7 +300,8 @@ fc_status fc_guard(fc_problem *, const fc_view *weight, fc_guarded *run, const v
 /* Runs images again, with ->nonfinite set: those with spoilt[image], or where it is NULL, with NaN or infinity in y. */
 fc_status fc_run_spoilt(const fc_problem *, const atomic_char *spoilt, fc_guarded *run, const void *context);
 /* With NaN or infinity, which meet no padding and no neighbours. Where there is no memory, on the stack. */
-fc_status fc_conv_by_regions(fc_problem *, const void *);
+fc_status fc_conv_by_regions(const fc_problem *);
+fc_status fc_direct_by_regions(fc_problem *, const void *); /* the sums of fc_conv_direct, with memory or without */
 /* Any problem with its weight as it came, without other memory than the threads' stacks, and without padding. The sums
  * of fc_conv_direct in 3 to 10 times the time, depthwise 200. */
 void fc_conv_on_stack(const fc_problem *);

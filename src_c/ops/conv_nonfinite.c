@@ -268,9 +268,15 @@ static fc_status run_regions(const fc_problem *p)
     return status;
 }
 
-fc_status fc_conv_by_regions(fc_problem *p, const void *context)
+fc_status fc_direct_by_regions(fc_problem *p, const void *context)
 {
     (void)context;
+    p->chunk = fc_direct_chunk(p);
+    return fc_conv_by_regions(p);
+}
+
+fc_status fc_conv_by_regions(const fc_problem *p)
+{
     const fc_status status = run_regions(p);
     if (status != FC_ENOMEM)
         return status;

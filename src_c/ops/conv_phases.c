@@ -348,7 +348,7 @@ fc_status fc_conv_phases(const fc_problem *p)
             status = fc_conv_winograd(&s.q);
         }
         if (status == FC_OK)
-            status = repair(&s, fc_conv_by_regions, NULL);
+            status = repair(&s, fc_direct_by_regions, NULL);
     }
     fc_scratch_unshare(s.scratch);
     return status;

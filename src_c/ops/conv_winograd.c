@@ -498,7 +498,7 @@ static fc_status run(const fc_problem *p)
             fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
         fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
     }
-    const fc_status status = p->weight ? fc_run_spoilt(p, s.spoilt, fc_conv_by_regions, NULL) : FC_OK;
+    const fc_status status = p->weight ? fc_run_spoilt(p, s.spoilt, fc_direct_by_regions, NULL) : FC_OK;
     fc_scratch_release(scratch);
     return status;
 }
