@@ -2,7 +2,7 @@
 #ifndef FC_PLAN_H
 #define FC_PLAN_H
 
-/* ---- inference plans (ops/plan.c) ------------------------------------------------------------------------------------
+/* ---- inference plans (ops/plan.c) -----------------------------------------------------------------------------------
  * Where an operand lies: in the arena at `offset` bytes, in the caller's input or output (whose view then stands for
  * the operand's), or at view.data, which the plan owns. */
 typedef enum { FC_NOWHERE, FC_ARENA, FC_INPUT, FC_OUTPUT, FC_CONSTANT } fc_place;
@@ -15,7 +15,7 @@ typedef struct {
 
 typedef enum {
     FC_STEP_CONV,     /* y = clamp(conv(x) + bias + other) */
-    FC_STEP_LINEAR, /* y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]), the weight in row-major order; x, y dense */
+    FC_STEP_LINEAR, /* y[n][k] = clamp(sum_c weight[k][c] * x[n][c] + bias[k]), the weight row-major; x, y dense */
     FC_STEP_LINEAR_F16, /* the same with fc_linear_f16's weight and scale */
     FC_STEP_MAX_POOL,
     FC_STEP_AVG_POOL,
@@ -35,7 +35,7 @@ typedef struct {
     fc_pool pool;
     fc_elementwise function;
     double alpha;
-    int chain; /* of FC_STEP_CONV: this and the next two run depth first; the values between them are in the arena or FC_NOWHERE */
+    int chain; /* of FC_STEP_CONV: this and the next two run depth first; between them: the arena or FC_NOWHERE */
 } fc_step;
 
 /* Whether three steps, of which only shapes count, can run depth first (ops/conv_chain.c): 0, 1, or 2 where what lies

@@ -6,7 +6,7 @@ import pytest
 
 import fastconv
 import fastconv.functional as F
-from fastconv import reference
+from fastconv import _core, reference
 
 CASES = {  # x, weight, stride, padding, dilation, groups
     "winograd": ((2, 12, 9, 10), (20, 12, 3, 3), 1, 1, 1, 1),
@@ -44,6 +44,23 @@ CASES = {  # x, weight, stride, padding, dilation, groups
     "narrow": ((2, 4, 20, 2), (17, 4, 3, 3), 1, 1, 1, 1),
 }
 VALUES = (np.nan, np.inf, -np.inf)
+
+
+def last(a):
+    """The same, channels-last."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
+
+
+def same_bits(call, *images):
+    """call(*images) for any number of threads, layout and split of the batch."""
+    wanted = call(*images)
+    for threads in (1, 2, 3):
+        with fastconv.num_threads(threads):
+            for move in (np.ascontiguousarray, last):
+                moved = [move(a) for a in images]
+                np.testing.assert_array_equal(call(*moved), wanted)
+                parts = [call(*(a[n : n + 1] for a in moved)) for n in range(len(wanted))]
+                np.testing.assert_array_equal(np.concatenate(parts), wanted)
 
 
 def spoil(a, rng, count=2):
@@ -105,10 +122,6 @@ def test_other_images_keep_their_bits(isa, rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bits_with_a_spoilt_weight(dtype, shape, where, isa, rng):
     """The same for any layout, batch and number of threads, of what is finite."""
-
-    def last(a):
-        return np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1)
-
     arguments = {"stride": 2, "padding": 1, "groups": 8}
     x = rng.normal(size=shape).astype(dtype)
     w = rng.normal(size=(16, shape[1] // 8, 3)).astype(dtype)
@@ -118,9 +131,64 @@ def test_bits_with_a_spoilt_weight(dtype, shape, where, isa, rng):
     def gradient(g, x):
         return F.conv1d_backward(g, x, w, **arguments)[0]
 
-    wanted = gradient(g, x)
-    images = [gradient(g[i : i + 1], x[i : i + 1]) for i in range(len(x))]
-    with fastconv.num_threads(3):
-        others = gradient(last(g), last(x)), np.concatenate(images), gradient(g, x)
-    for actual in others:
-        np.testing.assert_array_equal(actual, wanted)
+    same_bits(gradient, g, x)
+
+
+# Tap 0 meets only padding, and an image has fewer outputs than there are weights.
+UNSEEN = {  # x, weight, padding, dilation, algorithm
+    "direct": ((3, 40, 2), (70, 40, 11), 8, 1, "direct"),
+    "winograd": ((3, 40, 14), (3, 40, 32), 46, 2, "winograd"),
+    "winograd-one-output": ((3, 40, 8), (1, 40, 38), 48, 2, "winograd"),
+    "auto": ((3, 17, 3), (40, 17, 24), 20, 1, "auto"),
+}
+
+
+@pytest.mark.parametrize("spoilt", ["weight", "weight and image"])
+@pytest.mark.parametrize("name", UNSEEN)
+def test_images_do_not_see_each_other(name, spoilt, isa, rng):
+    xs, ws, padding, dilation, algorithm = UNSEEN[name]
+    arguments = {"padding": padding, "dilation": dilation, "algorithm": algorithm}
+    x, w = (rng.uniform(-4, 4, s).astype(np.float32) for s in (xs, ws))
+    w[0, 0, 0] = np.nan
+    g = rng.uniform(-4, 4, F.conv1d(x, w, **arguments).shape).astype(np.float32)
+    if spoilt == "weight and image":
+        x[1, -1, 1] = g[1, -1, 1] = np.inf
+    same_bits(lambda x: F.conv1d(x, w, **arguments), x)
+    same_bits(lambda g, x: F.conv1d_backward(g, x, w, **arguments)[0], g, x)
+    exact = (a.astype(np.float64) for a in (x, w))
+    with np.errstate(invalid="ignore"):
+        wanted = reference.conv1d(*exact, padding=padding, dilation=dilation)
+    same(F.conv1d(x, w, **arguments), wanted, w[0].size)
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize(
+    ("algorithm", "xs", "ws", "dilation", "padding"),
+    [
+        (0, (3, 40, 5, 8), (17, 40, 3, 4), 2, (3, 1)),
+        (1, (3, 40, 6, 4), (40, 40, 4, 3), 1, (4, 1)),
+        (1, (3, 480, 4, 4), (64, 480, 3, 3), 1, (1, 1)),
+        (1, (3, 40, 2, 2), (48, 40, 3, 3), 1, (1, 1)),
+    ],
+)
+def test_bits_where_a_clamp_hides_infinity(algorithm, xs, ws, dilation, padding, value, isa, rng):
+    """Products with padding are NaN, but it depends on threads and layout whether there are any."""
+    x = rng.uniform(0, 4, xs).astype(np.float32)
+    w = rng.uniform(-4, 4, ws).astype(np.float32)
+    w[0, 0, 0, -1] = w[-1, 2, 0, 0] = value
+    geometry = (1, 1, dilation, dilation, *padding, 1, algorithm)
+    rows, columns = (
+        n + 2 * p - dilation * (k - 1) for n, p, k in zip(xs[2:], padding, ws[2:], strict=True)
+    )
+
+    def call(x):
+        y = np.full((len(x), ws[0], rows, columns), 7, np.float32)
+        y = np.ascontiguousarray(y) if x.flags.c_contiguous else last(y)
+        _core.conv2d(x, w, None, y, geometry, -1.0, 1.0)
+        return y
+
+    same_bits(call, x)
+    exact = (a.astype(np.float64) for a in (x, w))
+    with np.errstate(invalid="ignore"):
+        wanted = np.clip(reference.conv2d(*exact, None, 1, padding, dilation), -1, 1)
+    same(call(x), wanted, w[0].size)

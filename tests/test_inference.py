@@ -480,6 +480,20 @@ def test_weights_share_blocks_of_memory(sizes, expected):
     assert all((array == number).all() for number, array in enumerate(arrays))
 
 
+def test_refused_weights_take_no_memory():
+    """One is not finite, so nothing can be prepared of it, whatever the layout of the input."""
+    x = normal((1, *IMAGE), np.float32)
+    taken = []
+    for value in (0.5, np.nan):
+        model = nn.Sequential(conv(6, 64)).eval()
+        model[0].weight.data[5, 2, 1, 1] = value
+        plan = fastconv.compile(model, x.shape)
+        for image in (x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+            plan(image)
+        taken.append(plan._weights[0]._pages._taken)
+    assert taken[0] > 0 == taken[1]
+
+
 def test_plan_is_a_snapshot():
     shape = MODELS["lenet5"]
     model = build("lenet5", shape)

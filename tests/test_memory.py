@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import to_format
 from problems import PROBLEMS
 from subprocesses import run_python
 
@@ -252,6 +253,28 @@ def test_scratch_does_not_grow_with_the_height(name):
     high = fastconv.explain_conv2d((*x[:2], 256 * 64, 256), w, **arguments)
     assert high.algorithm == low.algorithm
     assert high.scratch_bytes <= max(2 * low.scratch_bytes, 4 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "arguments"),
+    [
+        ((1, 64, 40, 40), (128, 64, 3, 3), {"dilation": 12, "padding": 12, "algorithm": "direct"}),
+        ((1, 40, 30, 40), (3, 40, 3, 3), {"dilation": 4, "padding": 4}),
+        ((2, 5, 200, 200), (40, 5, 3, 3), {"dilation": 12, "padding": 12}),
+        ((2, 24, 31, 34), (40, 24, 3, 3), {"padding": 1}),
+        ((2, 24, 31, 34), (40, 24, 3, 3), {"padding": 1, "algorithm": "direct"}),
+        ((2, 3, 224, 224), (32, 3, 7, 7), {"padding": 3, "stride": 2}),
+    ],
+)
+def test_explained_scratch_is_what_a_call_takes(x, w, arguments):
+    """With one thread; a dilated problem is several, one after the other."""
+    image = to_format(np.ones(x, np.float32), "channels_last")
+    with fastconv.num_threads(1):
+        fastconv.clear_workspace()
+        F.conv2d(image, np.ones(w, np.float32), **arguments)
+        taken = fastconv.config()["workspace_bytes"]
+    explained = fastconv.explain_conv2d(x, w, **arguments).scratch_bytes
+    assert 0 <= taken - explained < 4096  # blocks are whole pages
 
 
 # ---- absurd sizes -------------------------------------------------------------------------------

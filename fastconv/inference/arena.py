@@ -59,20 +59,28 @@ class Pages:
     """
 
     def __init__(self, expected: int) -> None:
-        self._pool, self._left = _core.Buffers(), np.empty(0, np.uint8)
+        self._pool, self._block = _core.Buffers(), np.empty(0, np.uint8)
+        self._used = 0  # of the block
         self._expected, self._taken = expected, 0
 
     def take(self, size: int) -> Array:
         """`size` bytes, uninitialised, whose first one is aligned to 64."""
         whole = -(-size // ALIGN) * ALIGN
-        if whole > self._left.size:
+        if whole > self._block.size - self._used:
             block = max(whole, self._taken or self._expected)
             block = block if block < HUGE // 2 else -(-block // HUGE) * HUGE
             try:
                 memory = self._pool.take(block)
             except MemoryError:
                 memory = self._pool.take(whole)
-            self._left = np.frombuffer(memory, np.uint8)
+            self._block, self._used = np.frombuffer(memory, np.uint8), 0
+        array = self._block[self._used : self._used + size]
+        self._used += whole
         self._taken += whole
-        array, self._left = self._left[:size], self._left[whole:]
         return array
+
+    def give_back(self, last: Array) -> None:
+        """The array that was taken last is not needed."""
+        whole = -(-last.size // ALIGN) * ALIGN
+        self._used -= whole
+        self._taken -= whole

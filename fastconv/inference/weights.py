@@ -83,6 +83,7 @@ class Weights:
         try:
             _core.prepare(self.dtype.itemsize, x, weight, y, geometry, prepared)
         except ValueError:  # NaN or infinity in the weight: the call needs the weight itself
+            self._pages.give_back(prepared)
             return None
         return prepared
 

@@ -145,8 +145,8 @@ INLINE vec vload_f16(const uint16_t *p)
 #elif FC_VECTOR_BYTES == 32
     return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 #else
-    /* Exponent and fraction go where a float has them, and the bias grows by 112; a subnormal number, of exponent 0, has a
-     * leading 0 where a float has a 1, which is 2^-14. No product: flushed denormals would be lost. */
+    /* Exponent and fraction go where a float has them, and the bias grows by 112; a subnormal number, of exponent 0,
+     * has a leading 0 where a float has a 1, which is 2^-14. No product: flushed denormals would be lost. */
     typedef uint16_t codes __attribute__((vector_size(2 * VL)));
     codes h;
     memcpy(&h, p, sizeof h);

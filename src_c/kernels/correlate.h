@@ -4,8 +4,8 @@
 #include <stdint.h>
 
 /* For k < outputs and v < taps, lanes apart (lane = j % vector_lanes):
- *     sum[k * sum_output + v * vector_lanes + lane] += sum_{l < lines} sum_{j < columns}
- *                                                          y[k * y_plane + l * y_line + j] * x[l * x_line + v * x_tap + j] */
+ *     sum[k * sum_output + v * vector_lanes + lane] +=
+ *         sum_{l < lines} sum_{j < columns} y[k * y_plane + l * y_line + j] * x[l * x_line + v * x_tap + j] */
 typedef struct {
     const void *x, *y;
     int64_t x_line, x_tap, y_line, y_plane;

@@ -25,7 +25,8 @@ typedef struct {
 
 /* For each row, i < count and c < channels
  *     y[i * y_pixel + c] = clamp(scale[c] * sum + bias[c] + residual[i * residual_pixel + c], lower, upper)
- *     sum = sum over u < taps, groups, their taps j of weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
+ *     sum = sum over u < taps, groups, their taps j of
+ *               weight[c / 16][u][tap][c % 16] * x[.. as above .. + u * x_row bytes][c]
  * in this order. The weights of the groups follow each other; pitches weight_block (of 16 channels) and weight_row,
  * elements. x is 0 outside, see above; outputs [first_inner, end_inner) do not look there.
  *

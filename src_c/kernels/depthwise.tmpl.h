@@ -68,8 +68,8 @@ INLINE void N(depthwise_taps)(const N(dw_taps) * t, const int taps, const N(dw_s
     }
 }
 
-INLINE void N(depthwise_map)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
-                             const N(dw_shape) s, vec *acc)
+INLINE void N(depthwise_map)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,
+                             int64_t c, const N(dw_shape) s, vec *acc)
 {
     const T *scale = d->scale, *bias = d->bias, *residual = row->residual;
     if (scale) {
@@ -108,8 +108,8 @@ INLINE void N(depthwise_store)(const fc_depthwise *d, char *y, int64_t valid, co
 
 /* Outputs [first, first + pixels) of a row, of which `valid` exist; `lanes` channels from c on. t: of output 0, column
  * 0 */
-INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
-                              N(dw_taps) t, const N(dw_shape) s)
+INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,
+                              int64_t c, N(dw_taps) t, const N(dw_shape) s)
 {
     vec acc[FC_PX];
     FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[i] = (vec){0};
@@ -136,7 +136,9 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
         if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
             N(depthwise_taps)(&g, n, s, acc);                                                                          \
         break;
-                    switch (piece.taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+                    switch (piece.taps) {
+                        FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8)
+                    }
 #undef FC_CASE
                     g.w += piece.taps * FC_DEPTHWISE_ALIGN;
                     tap += piece.taps;
@@ -151,8 +153,8 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
 
 /* The tile of two rows that are one row of x apart, with all 3 x 3 taps: a column of x serves both. 16 accumulators, 6
  * weights and a column take 23 registers. */
-INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid, int64_t c,
-                              N(dw_taps) t, const N(dw_shape) s)
+INLINE void N(depthwise_pair)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,
+                              int64_t c, N(dw_taps) t, const N(dw_shape) s)
 {
     vec acc[2][FC_PX];
     FC_UNROLL for (int i = 0; i < s.pixels; i++) acc[0][i] = acc[1][i] = (vec){0};
@@ -271,7 +273,8 @@ INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
 static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin, int64_t end)
 {
     static N(depthwise_fn) *const tile[FC_PX - FC_LEAST_PX + 1][2][2] = FC_TABLE(depthwise);
-    static N(depthwise_fn) *const stride_2[FC_PX - FC_LEAST_PX + 1] = {0, 0, 0, N(depthwise_7_0_21), N(depthwise_8_0_21)};
+    static N(depthwise_fn) *const stride_2[FC_PX - FC_LEAST_PX + 1] = {0, 0, 0, N(depthwise_7_0_21),
+                                                                       N(depthwise_8_0_21)};
     const int three = d->group_count == 1 && d->groups->taps == 3;
     const int two_and_one = d->group_count == 2 && d->groups->taps == 2 && d->groups[1].taps == 1;
     const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid, whole = begin + (end - begin) / VL * VL;
@@ -392,7 +395,7 @@ static void N(depthwise_alternating)(const fc_depthwise *d)
 #define FC_ALTERNATING
 #endif
 
-/* ---- gradient of the weight ------------------------------------------------------------------------------------------
+/* ---- gradient of the weight -----------------------------------------------------------------------------------------
  * The sums of a row of taps, or of all 3 x 3, stay in registers while `pixels` outputs of a few rows pass by. */
 INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int taps, const N(dw_shape) s, vec *acc)
 {
@@ -414,8 +417,8 @@ INLINE void N(depthwise_at_taps)(const N(dw_taps) *t, const vec *g, const int ta
     }
 }
 
-INLINE void N(depthwise_at_outputs)(const fc_depthwise_at *d, const fc_depthwise_at_row *row, int64_t first, int64_t valid,
-                                    int64_t c, const N(dw_shape) s, vec *g)
+INLINE void N(depthwise_at_outputs)(const fc_depthwise_at *d, const fc_depthwise_at_row *row, int64_t first,
+                                    int64_t valid, int64_t c, const N(dw_shape) s, vec *g)
 {
     const char *y = (const char *)((const T *)row->y + first * d->y_pixel + c);
     const int64_t pitch = d->y_pixel * (int64_t)sizeof(T);
@@ -439,8 +442,8 @@ INLINE void N(depthwise_at_store)(T *c, const int taps, const vec *acc)
 }
 
 /* One row of taps of one group, `x` bytes after where a row starts. */
-INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t,
-                                  int64_t x, T *to, const int taps, const N(dw_shape) s)
+INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c,
+                                  N(dw_taps) *t, int64_t x, T *to, const int taps, const N(dw_shape) s)
 {
     vec acc[FC_DEPTHWISE_TAPS], g[FC_PX];
     N(depthwise_at_load)(to, taps, acc);
@@ -455,14 +458,15 @@ INLINE void N(depthwise_at_group)(const fc_depthwise_at *d, int64_t u, int64_t f
 }
 
 /* Columns of a tile from group->inside on, without what outputs that do not exist would see. */
-INLINE int64_t N(depthwise_at_columns)(const fc_depthwise_group *group, int64_t first, int64_t valid, const N(dw_shape) s)
+INLINE int64_t N(depthwise_at_columns)(const fc_depthwise_group *group, int64_t first, int64_t valid,
+                                       const N(dw_shape) s)
 {
     const int64_t most = s.part ? valid + group->taps - 1 - (group->inside - first) : INT64_MAX;
     return most < 0 ? 0 : most < group->columns ? most : group->columns;
 }
 
-INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
-                                   T *to, const N(dw_shape) s)
+INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t,
+                                   int64_t x, T *to, const N(dw_shape) s)
 {
     for (int64_t u = 0; u < d->taps_h; u++, x += d->x_row)
         for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++)
@@ -475,7 +479,9 @@ INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int6
         if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
             N(depthwise_at_group)(d, u, first, valid, c, t, x + piece.x, to, n, s);                                    \
         break;
-                switch (piece.taps) { FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8) }
+                switch (piece.taps) {
+                    FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8)
+                }
 #undef FC_CASE
                 to += piece.taps * FC_DEPTHWISE_ALIGN;
                 tap += piece.taps;
@@ -483,8 +489,8 @@ INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int6
 }
 
 /* All 3 x 3 taps, of one group or FC_TWO_AND_ONE */
-INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t, int64_t x,
-                                  T *to, const N(dw_shape) s)
+INLINE void N(depthwise_at_three)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c, N(dw_taps) *t,
+                                  int64_t x, T *to, const N(dw_shape) s)
 {
     vec acc[3][3], g[FC_PX];
     const int64_t row_of_taps = 3 * FC_DEPTHWISE_ALIGN;

@@ -5,8 +5,9 @@
 
 /* Output tiles, the batch-reduce product (Georganas et al. 2019, "High-performance deep learning via a single building
  * block"):
- *     y[row][col] (+)= sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
- *                          a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
+ *     y[row][col] (+)=
+ *         sum_{u < taps_h} sum_{v < taps_w} sum_{c < length}
+ *             a[row * a_row + u * step_h + v * step_w + c] * b[(u * b_step_h + v * b_step_w + c) * width + col]
  * over `rows` > 0 rows of a and y. `pairs` panels of two vectors, b_panel elements apart, come before the one of the
  * columns that are left, at most `widest` vectors: how the columns are cut is the caller's choice. width is that of a
  * panel, in whole vectors. */
@@ -20,7 +21,7 @@ typedef struct {
     int64_t y_row;
     int64_t columns, pairs;
     int accumulate; /* start from y instead of 0 */
-    int finish; /* apply the epilogue (not the identity): y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
+    int finish; /* apply the epilogue: y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;

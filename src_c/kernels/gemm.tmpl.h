@@ -85,11 +85,11 @@ INLINE vec N(widened)(vhalf a)
 
 /* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS
  * in 16 registers 20. FC_PLAIN knows that a tile starts at 0, has a bias and bounds, no residual, and stays in the
- * caches; it fetches weights, if any. Of short sums the multiplications of the next tile have to begin before the stores
- * of this one are done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two 300 stood,
- * of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias and the bounds
- * run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two vectors, 448 of
- * them multiplications: 624 before, 544 plain, 511 with gemm_end. */
+ * caches; it fetches weights, if any. Of short sums the multiplications of the next tile have to begin before the
+ * stores of this one are done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two
+ * 300 stood, of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias
+ * and the bounds run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two
+ * vectors, 448 of them multiplications: 624 before, 544 plain, 511 with gemm_end. */
 enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
 enum { N(FC_LAST) = 3 }; /* steps of a plain tile that run beside its epilogue */
 
@@ -293,7 +293,7 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
             y += rows * g->y_row;                                                                                      \
             row += rows;                                                                                               \
             if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
-                fetch += N(if_fetching)(g, fetch, g->ahead_tile);                                                       \
+                fetch += N(if_fetching)(g, fetch, g->ahead_tile);                                                      \
         }                                                                                                              \
     }
 #define FC_SMALL(rows) FC_KIND(1, rows, 1, 0, 0) FC_KIND(2, rows, 2, 0, 0)
@@ -309,8 +309,9 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
 FC_KIND(4, 13, 2, 0, N(FC_FETCH_ROWS)) FC_KIND(4, 14, 2, 0, N(FC_FETCH_ROWS))
 FC_KIND(6, 13, 2, 1, 0) FC_KIND(6, 14, 2, 1, 0)
 FC_KIND(7, 12, 2, 0, N(FC_PLAIN)) FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 14, 2, 0, N(FC_PLAIN))
-FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0) FC_KIND(5, 6, 3, 0, 0)
-FC_KIND(5, 7, 3, 0, 0) FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
+FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0)
+FC_KIND(5, 6, 3, 0, 0) FC_KIND(5, 7, 3, 0, 0)
+FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
 #define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
 #define FC_TWELVE N(gemm_tile_7_12)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
@@ -366,8 +367,10 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
     const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
     const int half = g->columns <= VL + VL / 2;
     const int sees = g->taps_h > 0 && g->taps_w > 0 && g->length >= N(FC_LAST);
-    const int plain = FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
-    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1; /* short sums leave little time between the stores of y */
+    const int plain =
+        FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
+    /* short sums leave little time between the stores of y */
+    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1;
     for (int64_t i = 0, tiles; i < groups; i += tiles) {
         const int64_t count = size + (i < longer);
         const int weights = vectors == 2 && g->ahead && i < g->ahead_tiles && N(gemm_tiles)[count][N(FC_WEIGHTS)];
@@ -427,8 +430,8 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 }
 
 /* ---- reduction over rows: gradients of weights -------------------------------------------------------------------*/
-INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, int last, fc_lines *ahead, int64_t fetches,
-                            const int rows, const int vectors, const int tail)
+INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, int last, fc_lines *ahead,
+                            int64_t fetches, const int rows, const int vectors, const int tail)
 {
     const int64_t a_step = g->a_step, b_step = g->b_step, c_row = g->c_row;
     vec acc[FC_MR][2];
@@ -437,7 +440,8 @@ INLINE void N(gemm_at_tile)(const fc_gemm_at *g, const T *a, const T *b, T *c, i
             if (!g->accumulate)
                 acc[i][j] = (vec){0};
             else
-                acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last) : vload(c + i * c_row + j * VL);
+                acc[i][j] = tail && j == vectors - 1 ? vload_tail(c + i * c_row + j * VL, last)
+                                                     : vload(c + i * c_row + j * VL);
     const T *fetch = ahead->first;
     const int64_t fetch_step = ahead->step;
     int64_t left = fetches;
@@ -516,13 +520,15 @@ static void N(gemm_at)(const fc_gemm_at *g)
             const int64_t count = (g->rows - row + groups - i - 1) / (groups - i);
             fc_lines *lines = &ahead[ahead[0].count == 0];
             const int64_t fetches = lines->count < share ? lines->count : share;
-            N(gemm_at_tiles)[count][two][last < VL](g, a + row, b + col, c + row * g->c_row + col, last, lines, fetches);
+            T *to = c + row * g->c_row + col;
+            N(gemm_at_tiles)[count][two][last < VL](g, a + row, b + col, to, last, lines, fetches);
             row += count;
         }
     }
 }
 
-static const fc_gemm_kernels N(gemm_table) = {.max_rows = FC_MR, .widest = FC_WIDEST, .rows = N(gemm_rows), .at = N(gemm_at)};
+static const fc_gemm_kernels N(gemm_table) = {
+    .max_rows = FC_MR, .widest = FC_WIDEST, .rows = N(gemm_rows), .at = N(gemm_at)};
 #undef FC_MR
 #undef FC_MR3
 #undef FC_WIDEST

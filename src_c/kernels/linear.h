@@ -19,9 +19,9 @@ typedef struct {
     int64_t y_row;
 } fc_thin_product;
 
-/* y[r * y_row + k] = clamp(scale[k] * sum_{c < length} x[r * x_row + c] * w[k / 32][c][k % 32] + bias[k], lower, upper):
- * w in binary16, a panel of outputs after the other, whole ones; a panel's row is a cache line. The sum runs over c in
- * order, in float. */
+/* y[r * y_row + k] = clamp(scale[k] * sum_c x[r * x_row + c] * w[k / 32][c][k % 32] + bias[k], lower, upper) over
+ * c < length: w in binary16, a panel of outputs after the other, whole ones; a panel's row is a cache line. The sum
+ * runs over c in order, in float. */
 enum { FC_F16_PANEL = 32 };
 
 typedef struct {

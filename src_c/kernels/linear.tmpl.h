@@ -15,7 +15,7 @@ INLINE vec N(thin_bias)(const fc_thin_product *p, int64_t k, int columns)
     return columns == VL ? vload(bias + k) : vload_tail(bias + k, columns);
 }
 
-/* ---- w[k][c]: blocks of VL rows and columns are transposed in registers -----------------------------------------------*/
+/* ---- w[k][c]: blocks of VL rows and columns are transposed in registers -------------------------------------------*/
 /* r[c] = w[.][c] for k < columns, c < length, both at most VL; zero beyond */
 INLINE void N(thin_block)(const T *w, int64_t w_row, int columns, int length, vec *r)
 {
@@ -102,7 +102,7 @@ static void N(thin_runs)(const fc_thin_product *p)
     }
 }
 
-/* ---- w[c][k]: rows of w are added to those of y, which stay in L1 -----------------------------------------------------*/
+/* ---- w[c][k]: rows of w are added to those of y, which stay in L1 -------------------------------------------------*/
 INLINE void N(thin_terms)(const fc_thin_product *p, int64_t c, const int terms, int64_t k, const int columns)
 {
     const T *w = (const T *)p->w + c * p->w_row + k, *x = (const T *)p->x + c;
@@ -145,7 +145,7 @@ static void N(thin_rows)(const fc_thin_product *p)
         N(thin_line)(p, c, 1);
 }
 
-/* ---- w of 16 bits, packed ---------------------------------------------------------------------------------------------*/
+/* ---- w of 16 bits, packed -----------------------------------------------------------------------------------------*/
 #if FC_F32
 enum {
     F16_VECTORS = FC_F16_PANEL / VL,

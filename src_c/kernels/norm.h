@@ -13,7 +13,7 @@ typedef struct {
     const void *slope, *offset;        /* [channels], gradient only */
     double lower, upper;               /* -inf, inf: no clamp */
     double low, high;                  /* closed where the clamp holds: t <= low or t >= high; NaN: no such end */
-    int stream; /* what is written bypasses the caches, for the driver to fence; pixels, not planes, are aligned to 64 bytes */
+    int stream; /* what is written bypasses the caches, for the driver to fence; pixels are aligned to 64 bytes */
 } fc_norm_channels;
 
 /* data[n * image + p * pixel + c], where maps see one image; planes: data[n * image + c * pixel + p]. data may be null
@@ -44,7 +44,7 @@ typedef struct {
     fc_norm_gate gate;
     int64_t images, pixels; /* of them */
     int64_t typical; /* images whose first FC_NORM_TYPICAL pixels make the typical value */
-    int maps; /* gated[p][c] = gain * g behind the gate, grad_x where the statistics are constants; not with FC_GATE_OUTPUT */
+    int maps; /* gated[p][c] = gain * g behind the gate, grad_x of constant statistics; not with FC_GATE_OUTPUT */
     int images_follow; /* planes: what is read next is the next image; 0: what follows in memory */
     fc_norm_pixels g, x;
     fc_norm_pixels y; /* only with FC_GATE_OUTPUT */

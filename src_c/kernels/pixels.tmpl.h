@@ -60,12 +60,12 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
 FC_TABLE(FC_TILE)
 #define FC_ENTRY(k, r) [k][r] = N(pixels_##k##_##r),
 
-/* ---- runs one below the other (stride and dilation 1 along the column) ------------------------------------------------
+/* ---- runs one below the other (stride and dilation 1 along the column) ----------------------------------------------
  * Most loads straddle cache lines and count twice. A vector of x serves up to FC_PIXELS_TAPS rows of taps: R + 3 loads
  * for 4 * R * K multiply-adds. R * K accumulators + 4 * K weights + 1 load: R = 8 8 6 for K = 1 .. 3 in 32 registers, R
  * = 8 for K = 1 in 16. */
-INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const int channels, const int runs, const int taps,
-                            vec acc[FC_PIXELS_MAX_RUNS][3])
+INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const int channels, const int runs,
+                            const int taps, vec acc[FC_PIXELS_MAX_RUNS][3])
 {
     const int64_t next = p->kernel_w * channels; /* weights of the next row of taps */
     for (int64_t v = 0; v < p->kernel_w; v++, w += channels) {
@@ -78,7 +78,8 @@ INLINE void N(pixels_below)(const fc_pixels *p, const T *x, const T *w, const in
             vec a = vrounded(vload(at)); /* loaded once */
             FC_UNROLL for (int j = 0; j < taps; j++)
                 if (i >= j && i - j < runs)
-                    FC_UNROLL for (int k = 0; k < channels; k++) acc[i - j][k] = vmuladd(a, weight[j][k], acc[i - j][k]);
+                    FC_UNROLL for (int k = 0; k < channels; k++)
+                        acc[i - j][k] = vmuladd(a, weight[j][k], acc[i - j][k]);
         }
     }
 }

@@ -27,7 +27,8 @@ INLINE void N(spread_set)(N(spread_columns) * t, const int32_t (*spread)[16], co
 }
 
 /* a[i]: column k for input i; x is at column k / 3 * 3 */
-INLINE void N(spread_column)(const N(spread_columns) * t, const char **x, const int k, const int inputs, const N(dw_shape) s, vec *a)
+INLINE void N(spread_column)(const N(spread_columns) * t, const char **x, const int k, const int inputs,
+                             const N(dw_shape) s, vec *a)
 {
     vec column = {0};
     if (k && k % 3 == 0) {
@@ -67,7 +68,7 @@ INLINE const T *N(spread_row)(const fc_depthwise *d, N(spread_columns) * t, cons
     const int64_t next = d->taps_w * FC_DEPTHWISE_ALIGN;
     for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
         t->x = x + group->x, t->inside = group->inside - first, t->columns = group->columns;
-#define FC_SPREAD_CASE(n)                                                                                                     \
+#define FC_SPREAD_CASE(n)                                                                                              \
     case n:                                                                                                            \
         N(spread_taps)(t, w, next, n, inputs, s, acc);                                                                 \
         break;
@@ -103,7 +104,7 @@ INLINE void N(spread_tile)(const fc_depthwise *d, const fc_depthwise_row *row, i
     N(depthwise_store)(d, (char *)((T *)row->y + first * d->y_pixel + c), valid, s, acc);
 }
 
-/* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 /* c[input][tap] += .., inputs `next` apart, for row u of taps, `x` bytes after where a row starts. */
 INLINE void N(spread_at_group)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c,
                                N(spread_columns) * t, int64_t x, T *to, int64_t next, const int taps, const int inputs,
@@ -128,14 +129,14 @@ INLINE void N(spread_at_group)(const fc_depthwise_at *d, int64_t u, int64_t firs
     FC_UNROLL for (int i = 0; i < inputs; i++) N(depthwise_at_store)(to + i * next, taps, acc[i]);
 }
 
-INLINE T *N(spread_at_row)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c, N(spread_columns) * t,
-                           int64_t x, T *to, const int inputs, const N(dw_shape) s)
+INLINE T *N(spread_at_row)(const fc_depthwise_at *d, int64_t u, int64_t first, int64_t valid, int64_t c,
+                           N(spread_columns) * t, int64_t x, T *to, const int inputs, const N(dw_shape) s)
 {
     const int64_t next = d->taps_w * FC_DEPTHWISE_ALIGN;
     for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
         t->inside = group->inside - first;
         t->columns = N(depthwise_at_columns)(group, first, valid, s);
-#define FC_SPREAD_CASE(n)                                                                                                     \
+#define FC_SPREAD_CASE(n)                                                                                              \
     case n:                                                                                                            \
         N(spread_at_group)(d, u, first, valid, c, t, x + group->x, to, next, n, inputs, s);                            \
         break;
@@ -164,7 +165,7 @@ INLINE void N(spread_at_tile)(const fc_depthwise_at *d, int64_t first, int64_t v
     }
 }
 
-/* ---- any shape: tiles of 8 outputs, and of 4 where no more are left ------------------------------------------------*/
+/* ---- any shape: tiles of 8 outputs, and of 4 where no more are left -----------------------------------------------*/
 INLINE int N(lanes_left)(int64_t channels) { return channels < VL ? (int)channels : VL; }
 #define FC_SPREAD(pixels)                                                                                              \
     static void N(spread_##pixels)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,   \

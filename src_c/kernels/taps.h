@@ -4,7 +4,8 @@
 #include <stdint.h>
 
 /* One row of outputs, dense:
- *     y[i * channels + c] = finish(sum_{r < row_count} sum_v row[r][(i - pad + v * dilation) * pixel + v * channels + c])
+ *     y[i * channels + c] =
+ *         finish(sum_{r < row_count} sum_v row[r][(i - pad + v * dilation) * pixel + v * channels + c])
  * for i < count, over the taps v < taps with 0 <= i - pad + v * dilation < width. A vector is read where `channels`
  * elements are needed, and written: rows and y have vector_lanes elements more. */
 typedef struct {
@@ -12,7 +13,7 @@ typedef struct {
     int64_t row_count, count, channels;
     int64_t taps, dilation, pad, width, pixel;
     void *y;
-    int finish; /* apply the epilogue (not the identity): y = clamp(y * scale[c] + bias[c] + residual[i][c], lower, upper) */
+    int finish; /* apply the epilogue: y = clamp(y * scale[c] + bias[c] + residual[i][c], lower, upper) */
     const void *scale, *bias, *residual;
     int64_t residual_pixel;
     double lower, upper;

@@ -221,7 +221,8 @@ static void N(zip_few)(int rows, int64_t columns, const T *from, int64_t from_pi
     vec r[HALF], last;
     for (int64_t j = 0; j < columns; j += VL) {
         j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
-        _Pragma("GCC unroll 8") for (int i = 0; i < HALF; i++) r[i] = i < rows ? vload(from + i * from_pitch + j) : (vec){0};
+        _Pragma("GCC unroll 8") for (int i = 0; i < HALF; i++)
+            r[i] = i < rows ? vload(from + i * from_pitch + j) : (vec){0};
         N(transpose_halves)(r);
         T *t = to + j * rows;
         _Pragma("GCC unroll 8") for (int i = 0; i < HALF; i++, t += rows) vstore_half(t, vlow(r[i]));
@@ -297,7 +298,8 @@ static int N(unzips)(int64_t rows, int64_t columns, const T *from, T *to, int64_
 }
 #endif
 
-static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
+static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_,
+                         int64_t to_pitch)
 {
     const T *from = from_;
     T *to = to_;
@@ -321,7 +323,8 @@ static void N(transpose)(int64_t rows, int64_t columns, const void *from_, int64
                 j = j + VL <= columns ? j : columns - VL; /* the last columns once more */
             const T *f = from + i * from_pitch + j;
             T *t = to + j * to_pitch + i;
-            if (i + VL < rows && j * (int64_t)sizeof(T) % 64 == 0) /* the next rows: VL short runs are no stream that the hardware could see */
+            /* the next rows: VL short runs are no stream that the hardware could see */
+            if (i + VL < rows && j * (int64_t)sizeof(T) % 64 == 0)
                 FC_EACH_LANE(l) __builtin_prefetch(f + (VL + l) * from_pitch, 0, 2);
             if (i + VL <= rows && j + VL <= columns)
                 N(transpose_block)(f, from_pitch, t, to_pitch);
@@ -361,7 +364,8 @@ static void N(transpose_stream)(int64_t rows, int64_t columns, const void *from_
     vfence();
 }
 
-static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_, int64_t to_pitch)
+static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64_t from_pitch, void *to_,
+                         int64_t to_pitch)
 {
     const T *from = from_;
     T *to = to_;
@@ -405,8 +409,8 @@ static void N(split_taps)(int64_t count, int64_t taps, const void *from_, void *
 #undef FC_THIRDS
 
 /* One run (c, tap) of a weight is `channels * taps` long; panel[tap][c][k] has rows of `width`. */
-static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from_, int64_t pitch, void *panel_,
-                         int64_t width)
+static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *from_, int64_t pitch,
+                         void *panel_, int64_t width)
 {
     const T *from = from_;
     T *panel = panel_;
@@ -433,8 +437,8 @@ static void N(pack_runs)(int64_t columns, int64_t channels, int64_t taps, const 
     }
 }
 
-static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *panel_, int64_t width, int64_t tap_pitch,
-                           void *to_, int64_t pitch)
+static void N(unpack_runs)(int64_t columns, int64_t channels, int64_t taps, const void *panel_, int64_t width,
+                           int64_t tap_pitch, void *to_, int64_t pitch)
 {
     const T *panel = panel_;
     T *to = to_;

@@ -118,9 +118,9 @@ typedef struct {
 
 /* w[k * row + (3 * i + j) * tap + c] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j] for one part of c
  * and one of k, k < outputs, for tiles of one brick: of the columns of points but the last one, and of the last one,
- * `whole` tiles from `first` on have all six points and `others` behind them five. tap = 1 means w[k * row + 9 * c + 3 *
- * i + j], c < channels; with tap > 1 whole vectors of c are stored. The 9 cache lines of outputs that lie at ahead + k * ahead_row
- * (bytes) come into the cache, to be written. */
+ * `whole` tiles from `first` on have all six points and `others` behind them five. tap = 1 means
+ * w[k * row + 9 * c + 3 * i + j], c < channels; with tap > 1 whole vectors of c are stored. The 9 cache lines of
+ * outputs that lie at ahead + k * ahead_row (bytes) come into the cache, to be written. */
 typedef struct {
     const void *v, *d;
     void *w;

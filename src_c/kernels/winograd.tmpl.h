@@ -130,8 +130,8 @@ INLINE void N(wino_a)(vec *r, const vec *m, int step, const int outputs, const i
     r[others - 1] += last;
 }
 
-/* One vector of channels of squares under neighbouring tiles, in two passes through the first-level cache: a column that
- * two tiles share is loaded and transformed once, and those outside the image are zeros in between. */
+/* One vector of channels of squares under neighbouring tiles, in two passes through the first-level cache: a column
+ * that two tiles share is loaded and transformed once, and those outside the image are zeros in between. */
 INLINE void N(wino_input_columns)(const fc_winograd_inputs *r, int64_t c, T *to, const int whole)
 {
     const int tile = 6, count = (int)(r->channels - c);
@@ -318,7 +318,8 @@ INLINE void N(wino_output_tile)(const T *m, vec *y, const int size, const int po
 }
 
 /* clamp(out + residual), out already scaled, of a whole tile and vector: `count` outputs, `size` in a row */
-INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *residual, T *y, const int count, const int size)
+INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *residual, T *y, const int count,
+                               const int size)
 {
     const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
     if (residual)
@@ -334,8 +335,8 @@ INLINE void N(wino_store_tile)(const fc_winograd_output *o, vec *out, const T *r
 }
 
 /* The same of a part of it, through memory: out would not stay in registers if loop counters indexed it. */
-static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_output *o, const T *out, const T *residual, T *y,
-                                                         int rows, int columns, int count, int size)
+static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_output *o, const T *out, const T *residual,
+                                                         T *y, int rows, int columns, int count, int size)
 {
     const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
     for (int i = 0; i < rows; i++)
@@ -351,8 +352,8 @@ static __attribute__((noinline)) void N(wino_store_part)(const fc_winograd_outpu
         }
 }
 
-INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *residual_, void *y_, int rows, int columns,
-                          const int size, const int points)
+INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *residual_, void *y_, int rows,
+                           int columns, const int size, const int points)
 {
     const int outputs = points == FC_WINO_TILE ? size : size * size;
     const int last_row = rows == outputs / size, last_column = columns == size;
@@ -364,7 +365,7 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
         const int count = o->channels - k < VL ? (int)(o->channels - k) : VL;
         vec out[16];
         N(wino_output_tile)(m + FC_CHANNEL(k), out, size, points);
-        if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums, so that none is waited for */
+        if (o->check && k == 0) { /* x * 0 is NaN for NaN and infinite x; two chains of sums: none is waited for */
             vec even = vload(o->check), odd = out[outputs - 1] * (T)0;
             FC_UNROLL for (int i = 0; i + 1 < outputs; i += 2)
             {
@@ -373,7 +374,8 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
             }
             vstore(o->check, even + odd);
         }
-        const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1), t = bias ? N(wino_load)(bias + k, count) : (vec){0};
+        const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1),
+                  t = bias ? N(wino_load)(bias + k, count) : (vec){0};
         FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = vmuladd(out[i], s, t);
         if (last_row && last_column && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, outputs, size);
@@ -421,8 +423,9 @@ INLINE void N(wino_weight_gradient)(const void *u_, int64_t pitch, int last, int
     for (int64_t k = 0; k < channels; k += VL) {
         vec in[36], t[30], r[5];
         FC_UNROLL for (int e = 0; e < points; e++)
-            in[e] = (e < points - tile || rows || lines == 1) && (e % tile < tile - 1 || columns) ? vload(u + e * pitch + k)
-                                                                                                  : (vec){0};
+            in[e] = (e < points - tile || rows || lines == 1) && (e % tile < tile - 1 || columns)
+                        ? vload(u + e * pitch + k)
+                        : (vec){0};
         FC_UNROLL for (int j = 0; j < tile; j++)
         {
             if (lines == 1) {

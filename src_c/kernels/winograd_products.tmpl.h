@@ -78,7 +78,8 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
             u[f] = (const T *)g->u[f] + e * g->u_point;
         T *m = (T *)g->m + e * FC_POINT;
         int64_t at = g->first * FC_LINE, brick = g->share - g->first;
-        for (int64_t left = g->tiles; left > 0; left -= brick, brick = g->share, at = 0, v += g->v_brick, m += g->m_brick) {
+        for (int64_t left = g->tiles; left > 0;
+             left -= brick, brick = g->share, at = 0, v += g->v_brick, m += g->m_brick) {
             const int64_t rows = ((left < brick ? left : brick) + step - 1) / step;
             const int64_t groups = (rows + FC_WINO_ROWS - 1) / FC_WINO_ROWS;
             for (int64_t i = 0, row = 0; i < groups; i++) {
@@ -96,13 +97,16 @@ static void N(winograd_multiply)(const fc_winograd_product *g)
  * 6 by two or 8 by one. */
 #define FC_AT_TWO (FC_WINO_ROWS > 6 ? 8 : 6)
 #define FC_AT_ONE (FC_WINO_ROWS > 6 ? 16 : 8)
-INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows, const int vectors)
+INLINE void N(wino_product_at)(const fc_winograd_product_at *g, const T *v, const T *d, T *sum, const int rows,
+                               const int vectors)
 {
     const int64_t row = g->sum_row, part = g->part;
     vec acc[FC_AT_ONE][2];
     FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
-    _Pragma("GCC unroll 1") for (int i = rows; i < 2 * rows; i++) /* of the next channels: a line or two of each row is no stream */
+        FC_UNROLL for (int j = 0; j < vectors; j++)
+            acc[i][j] = g->accumulate ? vload(sum + i * row + j * VL) : (vec){0};
+    /* of the next channels: a line or two of each row is no stream */
+    _Pragma("GCC unroll 1") for (int i = rows; i < 2 * rows; i++)
         for (int j = 0; j < vectors * VL; j += FC_LINE)
             __builtin_prefetch(sum + i * row + j);
     int64_t at = g->first * FC_LINE, brick = g->share - g->first;
@@ -133,8 +137,8 @@ typedef void N(wino_product_at_fn)(const fc_winograd_product_at *, const T *v, c
 #define FC_BOTH(rows) FC_PRODUCT_AT(rows, 1) FC_PRODUCT_AT(rows, 2)
 FC_BOTH(1) FC_BOTH(2) FC_BOTH(3) FC_BOTH(4) FC_BOTH(5) FC_BOTH(6) FC_PRODUCT_AT(7, 1) FC_PRODUCT_AT(8, 1)
 #if FC_WINO_ROWS > 6
-FC_PRODUCT_AT(7, 2) FC_PRODUCT_AT(8, 2) FC_PRODUCT_AT(9, 1) FC_PRODUCT_AT(10, 1) FC_PRODUCT_AT(11, 1) FC_PRODUCT_AT(12, 1)
-FC_PRODUCT_AT(13, 1) FC_PRODUCT_AT(14, 1) FC_PRODUCT_AT(15, 1) FC_PRODUCT_AT(16, 1)
+FC_PRODUCT_AT(7, 2) FC_PRODUCT_AT(8, 2) FC_PRODUCT_AT(9, 1) FC_PRODUCT_AT(10, 1) FC_PRODUCT_AT(11, 1)
+FC_PRODUCT_AT(12, 1) FC_PRODUCT_AT(13, 1) FC_PRODUCT_AT(14, 1) FC_PRODUCT_AT(15, 1) FC_PRODUCT_AT(16, 1)
 #endif
 #undef FC_BOTH
 #undef FC_PRODUCT_AT

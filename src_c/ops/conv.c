@@ -94,7 +94,7 @@ void fc_set_epilogue(fc_problem *p, const fc_epilogue *e)
         p->residual = *e->residual;
 }
 
-/* ---- forward: by the residues of a dilation, or as it is ---------------------------------------------------------------*/
+/* ---- forward: by the residues of a dilation, or as it is ----------------------------------------------------------*/
 /* The strips of a residue's problem have no gaps. Small d gains nothing. */
 static fc_problem residue_problem(const fc_problem *p, int64_t a)
 {
@@ -147,7 +147,7 @@ static residues make_residues(const fc_problem *p, const fc_method *m)
         r.at_once = 1;
     if (m->kind == FC_BY_PRODUCTS && !p->packed) {
         r.packed_bytes = fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64);
-        fc_use_packed(&whole, ""); /* there will be one, as far as the residues are concerned */
+        fc_expect_packed(&whole);
     }
     if (r.at_once > 1)
         fc_work_alone(1);
@@ -204,12 +204,18 @@ static const fc_method *settle(fc_problem *p)
 
 fc_status fc_conv_forward(fc_problem *p)
 {
-    if (p->nonfinite) { /* as it came: what an easier shape is depends on the memory format */
+    if (p->nonfinite) {
         fc_problem laid_out = *p;
-        if (!fc_choose(&laid_out))
+        const fc_method *m = fc_choose(&laid_out);
+        if (!m)
             return FC_EALGORITHM;
-        fc_conv_by_regions(p);
-        return FC_OK;
+        /* The sums of direct: a clamp may hide an infinite weight from fc_guard, or not, by its products with padding,
+         * which depend on the memory format and on the blocks. */
+        if (m->kind == FC_BY_PRODUCTS) {
+            *p = laid_out;
+            return fc_direct_by_regions(p, NULL);
+        }
+        return fc_conv_by_regions(p);
     }
     const fc_method *m = settle(p);
     if (!m)
@@ -256,7 +262,7 @@ fc_status fc_conv2d(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc
     fc_set_epilogue(&p, epilogue);
     p.packed = c->prepared;
     const int plain = c->prepared || (w->h * w->w == 1 && fc_sees_no_padding(&p));
-    return plain ? forward(&p, NULL) : fc_guard(&p, w, y, forward, NULL);
+    return plain ? forward(&p, NULL) : fc_guard(&p, w, forward, NULL);
 }
 
 int64_t fc_conv2d_prepared_bytes(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y)
@@ -274,7 +280,7 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
     return m && fc_is_finite(p.k, p.item, w) ? m->pack(&p, prepared) : FC_EALGORITHM;
 }
 
-/* ---- gradient of the weight ----------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 static void set_zero(const fc_view *v, int64_t item)
 {
     for (int64_t n = 0; n < v->n; n++)

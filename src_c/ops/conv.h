@@ -6,6 +6,8 @@
 #include "../scratch.h"
 #include "image.h"
 
+#include <stdatomic.h>
+
 enum { FC_LINE_BYTES = 64 }; /* of the caches */
 
 /* y[n][g * K + k][i][j] = sum_{c,u,v} weight[g][k][c][u][v]
@@ -30,7 +32,8 @@ typedef struct {
     fc_view
         residual; /* the epilogue's own is NULL: this one is turned and cut like y; .data is NULL when there is none */
     fc_algorithm algorithm;
-    int nonfinite; /* the weight holds NaN or infinity: no multiplications with padding, and it must not fail */
+    int nonfinite; /* the weight or x holds NaN or infinity: no multiplications with padding, and it must not fail */
+    int64_t chunk; /* of a region, which is direct: fc_direct_chunk of the whole, or 0 */
     int64_t batch; /* images of the call, of which x and y may be some */
     int warm; /* x and y are in the second-level cache */
     int band; /* some rows of an image: what is copied must not depend on how many */
@@ -123,6 +126,16 @@ static inline fc_range fc_valid_taps(int64_t start, int64_t dilation, int64_t ta
     return r;
 }
 
+/* Rows (columns) of the kernel that an output of the row (column) sees */
+static inline fc_range fc_taps_of_row(const fc_problem *p, int64_t row)
+{
+    return fc_valid_taps(row * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+}
+static inline fc_range fc_taps_of_column(const fc_problem *p, int64_t column)
+{
+    return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
+}
+
 /* The outputs for which tap `tap` lies inside x: 0 <= i * stride + tap * dilation - pad < size. */
 static inline fc_range fc_seeing_outputs(int64_t tap, int64_t outputs, int64_t stride, int64_t dilation, int64_t pad,
                                          int64_t size)
@@ -211,8 +224,6 @@ fc_status
 fc_conv_depthwise_grad_input(const fc_problem *); /* y is grad_x; strides, dilations and pads of the forward call */
 fc_status fc_conv_depthwise_inputs(
     const fc_problem *); /* out_channels == 1: a depthwise problem for each input channel of a group */
-/* The image directly, whatever it holds: for fc_repair. */
-fc_status fc_run_direct(fc_problem *image, const void *);
 int64_t fc_direct_chunk(const fc_problem *); /* channels that a sum takes before it goes to the next tap */
 fc_status fc_conv_winograd(const fc_problem *); /* where fc_conv_winograd_serves */
 /* Up to 16 x 16 taps and lines of 2 to 64 with stride 1; without dilation squares with a stride of 2 to 4, lines of up
@@ -272,6 +283,8 @@ fc_status fc_pack_taps(const fc_problem *, char *to);
 fc_status fc_pack_dots(const fc_problem *, char *to);
 /* Sets problem->packed to the whole weight that fc_pack_direct packed. */
 void fc_use_packed(fc_problem *, const char *packed);
+/* As if there were one: what the problem takes when it will be packed by then. */
+void fc_expect_packed(fc_problem *);
 
 /* Gradient of the weight: `problem->weight` is the output, y holds grad_y. */
 fc_status fc_conv_direct_grad_weight(const fc_problem *);
@@ -287,16 +300,16 @@ fc_status fc_conv_depthwise_grad_weight_by_pairs(const fc_problem *);
 
 /* conv_nonfinite.c */
 int fc_is_finite(const fc_kernels *, size_t item, const fc_view *);
-/* Runs the problem, with ->nonfinite set if its weight is. weight and y as the caller gave them. */
-fc_status fc_guard(fc_problem *, const fc_view *weight, const fc_view *y, fc_guarded *run, const void *context);
-/* With a weight of NaN or infinity, which meets no padding. Does not fail: where there is no memory, on the stack. */
-void fc_conv_by_regions(const fc_problem *);
+/* Runs the problem, and where its weight is not finite, images that it spoils again. weight as the caller gave it. */
+fc_status fc_guard(fc_problem *, const fc_view *weight, fc_guarded *run, const void *context);
+/* Runs images again, with ->nonfinite set: those with spoilt[image], or where it is NULL, with NaN or infinity in y. */
+fc_status fc_run_spoilt(const fc_problem *, const atomic_char *spoilt, fc_guarded *run, const void *context);
+/* With NaN or infinity, which meet no padding and no neighbours. Where there is no memory, on the stack. */
+fc_status fc_conv_by_regions(const fc_problem *);
+fc_status fc_direct_by_regions(fc_problem *, const void *); /* the sums of fc_conv_direct, with memory or without */
 /* Any problem with its weight as it came, without other memory than the threads' stacks, and without padding. The sums
  * of fc_conv_direct in 3 to 10 times the time, depthwise 200. */
 void fc_conv_on_stack(const fc_problem *);
-/* Runs an image that was computed before, whose outputs may be written already: with ->nonfinite set if there is no
- * memory, when `run` must do without. */
-fc_status fc_repair(fc_problem *image, fc_guarded *run, const void *context);
 fc_status fc_conv_grad_weight_by_taps(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                       const fc_view *grad_weight);
 

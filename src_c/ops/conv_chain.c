@@ -52,7 +52,7 @@ static int64_t most_rows_seen(const fc_problem *p, int64_t rows)
     return fc_min(p->x.h, fc_extent(rows, p->kernel_h, p->stride_h, 1));
 }
 
-/* ---- whether, and how ------------------------------------------------------------------------------------------------*/
+/* ---- whether, and how ---------------------------------------------------------------------------------------------*/
 /* Every row sees one of x: bands have inputs. */
 static int rows_see_x(const fc_problem *p)
 {
@@ -191,7 +191,7 @@ int fc_chain_pays(const fc_step *s, int64_t images)
     return s[0].y.place == FC_NOWHERE || rows * threads * MORE_ROWS <= images * h * (MORE_ROWS + 1);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------*/
+/* ---- rows ---------------------------------------------------------------------------------------------------------*/
 static fc_view rows_of(const fc_view *v, size_t item, int64_t n, fc_range rows)
 {
     fc_view part = *v;

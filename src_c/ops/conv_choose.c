@@ -525,14 +525,15 @@ fc_run *fc_choose_grad_weight(const fc_problem *p)
 fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
                             fc_explanation *e)
 {
-    fc_problem p = fc_make_problem(dtype, c, x, w, y);
+    const fc_problem problem = fc_make_problem(dtype, c, x, w, y);
+    fc_problem p = problem;
     const fc_method *m = fc_choose(&p);
     if (!m)
         return FC_EALGORITHM;
     e->algorithm = m->name;
     e->reason = m->reason;
     fc_work_alone(1);
-    e->scratch_bytes = fc_need_bytes(m->scratch(&p));
+    e->scratch_bytes = fc_forward_scratch(&problem);
     fc_work_alone(0);
     return FC_OK;
 }

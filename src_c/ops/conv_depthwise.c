@@ -123,7 +123,7 @@ static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axi
     return s;
 }
 
-/* ---- taps: the order in which each phase walks along a row, in groups that share columns ------------------------------*/
+/* ---- taps: the order in which each phase walks along a row, in groups that share columns --------------------------*/
 /* Taps that are this far apart, a stride in columns, share columns between neighbouring outputs. */
 static int64_t group_step(const fc_depthwise_axis *a, const fc_phase *f)
 {
@@ -257,7 +257,7 @@ static void set_phase(const plan *s, const block *b, int64_t index, fc_depthwise
     d->taps_w = f->taps;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
+/* ---- blocks -------------------------------------------------------------------------------------------------------*/
 static block decode(const plan *s, int64_t task)
 {
     block b;
@@ -405,7 +405,7 @@ static void run_block(void *context, int64_t task, int slot)
         store_tile(s, &b, tile);
 }
 
-/* ---- entry points ----------------------------------------------------------------------------------------------------*/
+/* ---- entry points -------------------------------------------------------------------------------------------------*/
 fc_depthwise_axis fc_depthwise_forward_axis(fc_phase *f, int64_t outputs, int64_t taps, int64_t stride,
                                             int64_t dilation, int64_t pad)
 {

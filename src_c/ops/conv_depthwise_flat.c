@@ -88,7 +88,7 @@ static fc_depthwise_axis vertical(const fc_problem *p, fc_phase *f, int64_t rows
     return fc_depthwise_forward_axis(f, rows, p->kernel_h, p->stride_h, 1, 0);
 }
 
-/* ---- weights --------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 int64_t fc_packed_depthwise_flat(const fc_problem *p) { return period_of(p->groups) * p->kernel_h * p->kernel_w; }
 
 #define REPEAT(type)                                                                                                   \
@@ -136,7 +136,7 @@ fc_status fc_pack_depthwise_flat(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
+/* ---- blocks -------------------------------------------------------------------------------------------------------*/
 static fc_window window_of(const block *b) { return (fc_window){b->h, b->rows, 1, b->w, b->columns, 1}; }
 
 static void load_strip(const plan *s, const block *b, char *to)
@@ -167,6 +167,37 @@ static void run_pieces(const plan *s, const block *b, fc_depthwise *d, fc_depthw
     }
 }
 
+/* Products of the block's rows but for their addresses; memory for what it reads: groups. */
+static fc_depthwise product_of(const plan *s, const block *b, fc_depthwise_group *groups)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    fc_phase f;
+    const fc_depthwise_axis axis = vertical(p, &f, b->rows);
+    const fc_range x = {0, fc_depthwise_reach(&axis, b->rows)}, inner = fc_depthwise_inner(&axis, &f, x);
+    const int64_t piece =
+        fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / ((TILE * p->stride_h + p->kernel_h * (1 + p->kernel_w)) * item));
+    return (fc_depthwise){
+        .groups = groups,
+        .group_count = fc_depthwise_groups(&axis, &f, FC_DEPTHWISE_TAPS, s->strip_row * item, x, groups, NULL),
+        .x_row = p->dilation_w * s->channels * item,
+        .x_step = p->stride_h * s->strip_row * item,
+        .weight_block = p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
+        .weight_row = p->kernel_h * FC_DEPTHWISE_ALIGN,
+        .first_inner = inner.first,
+        .end_inner = inner.end,
+        .y_pixel = s->y_in_place ? p->y.stride_h : s->tile_row,
+        .residual_pixel = s->residual_bytes ? s->tile_row : p->residual.stride_h,
+        .count = b->rows,
+        .channel_block = piece / FC_DEPTHWISE_ALIGN * FC_DEPTHWISE_ALIGN,
+        .maps = fc_has_epilogue(p),
+        .scale = p->epilogue.scale ? s->shared + s->map_bytes : NULL,
+        .bias = p->epilogue.bias ? s->shared + s->map_bytes + s->period * item : NULL,
+        .lower = p->epilogue.lower,
+        .upper = p->epilogue.upper,
+    };
+}
+
 static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -177,31 +208,7 @@ static void run_block(void *context, int64_t task, int slot)
                      fc_min(s->block_w, p->y.w - w)};
     char *groups = s->threads + slot * s->thread_bytes, *strip = groups + s->group_bytes,
          *tile = strip + s->strip_bytes;
-    fc_phase f;
-    const fc_depthwise_axis axis = vertical(p, &f, b.rows);
-    const fc_range x = {0, fc_depthwise_reach(&axis, b.rows)}, inner = fc_depthwise_inner(&axis, &f, x);
-    const int64_t piece =
-        fc_max(FC_DEPTHWISE_ALIGN, L1_BYTES / ((TILE * p->stride_h + p->kernel_h * (1 + p->kernel_w)) * item));
-    fc_depthwise d = {
-        .groups = (fc_depthwise_group *)groups,
-        .group_count = fc_depthwise_groups(&axis, &f, FC_DEPTHWISE_TAPS, s->strip_row * item, x,
-                                           (fc_depthwise_group *)groups, NULL),
-        .x_row = p->dilation_w * s->channels * item,
-        .x_step = p->stride_h * s->strip_row * item,
-        .weight_block = p->kernel_h * p->kernel_w * FC_DEPTHWISE_ALIGN,
-        .weight_row = p->kernel_h * FC_DEPTHWISE_ALIGN,
-        .first_inner = inner.first,
-        .end_inner = inner.end,
-        .y_pixel = s->y_in_place ? p->y.stride_h : s->tile_row,
-        .residual_pixel = s->residual_bytes ? s->tile_row : p->residual.stride_h,
-        .count = b.rows,
-        .channel_block = piece / FC_DEPTHWISE_ALIGN * FC_DEPTHWISE_ALIGN,
-        .maps = fc_has_epilogue(p),
-        .scale = p->epilogue.scale ? s->shared + s->map_bytes : NULL,
-        .bias = p->epilogue.bias ? s->shared + s->map_bytes + s->period * item : NULL,
-        .lower = p->epilogue.lower,
-        .upper = p->epilogue.upper,
-    };
+    fc_depthwise d = product_of(s, &b, (fc_depthwise_group *)groups);
     fc_depthwise_row row = {.x = strip,
                             .y = tile,
                             .weights = s->weights,

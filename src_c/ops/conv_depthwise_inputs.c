@@ -82,7 +82,7 @@ static fc_view sums_of(const fc_problem *p, int64_t images, char *memory)
 }
 
 /* Of an input, the last one and the last images included. */
-static int64_t most_scratch(const fc_problem *p)
+static int64_t input_scratch(const fc_problem *p)
 {
     const int64_t images = images_at_once(p), last = (p->y.n - 1) / images * images;
     int64_t most = 0;
@@ -96,11 +96,11 @@ static int64_t most_scratch(const fc_problem *p)
     return most;
 }
 
-fc_need fc_conv_depthwise_inputs_scratch(const fc_problem *p) { return (fc_need){sum_bytes(p) + most_scratch(p), 0}; }
+fc_need fc_conv_depthwise_inputs_scratch(const fc_problem *p) { return (fc_need){sum_bytes(p) + input_scratch(p), 0}; }
 
 fc_status fc_conv_depthwise_inputs(const fc_problem *p)
 {
-    const fc_shared_scratch scratch = fc_scratch_share(sum_bytes(p), most_scratch(p));
+    const fc_shared_scratch scratch = fc_scratch_share(sum_bytes(p), input_scratch(p));
     if (!scratch.own)
         return FC_ENOMEM;
     fc_status status = FC_OK;

@@ -28,7 +28,7 @@
  * cache that wait for the second from its own loads. */
 enum { AHEAD_TILES = 8 };
 
-/* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel -----------------------------------*/
+/* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel --------------------------------*/
 typedef struct {
     int64_t first, columns, width; /* output channels first .. first + columns - 1, packed in rows of width */
 } panel_range;
@@ -94,6 +94,8 @@ void fc_use_packed(fc_problem *p, const char *packed)
     p->packed_u = p->kernel_w * p->in_channels;
 }
 
+void fc_expect_packed(fc_problem *p) { fc_use_packed(p, ""); }
+
 /* ---- one block ---------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, images, rows, columns, part;
@@ -145,24 +147,20 @@ typedef struct {
     int64_t image, row, pixel;
 } target;
 
-/* The columns of a tile and the taps that they see, of a row whose product is `row`. */
-static fc_gemm columns_of(const fc_direct_plan *s, const fc_gemm *row, const fc_column_tile *t, const target *y,
-                          int merged, int64_t width)
-{
-    const int64_t item = (int64_t)s->p->item, taps = fc_max(0, t->taps.end - t->taps.first);
-    fc_gemm tile = *row;
-    if (merged)
-        tile.length = taps * s->p->in_channels;
-    else
-        tile.taps_w = taps;
-    tile.a = fc_at(tile.a, t->first * s->strip_step_w * s->strip_pixel + t->taps.first * tile.step_w, s->p->item);
-    tile.b = fc_at(tile.b, t->taps.first * tile.b_step_w * width, s->p->item);
-    tile.y = (char *)tile.y + t->first * y->pixel * item;
-    tile.residual = fc_at(tile.residual, t->first * s->p->residual.stride_w, s->p->item);
-    return tile;
-}
+/* Some panels meet a chunk of channels of a block. */
+typedef struct {
+    const fc_direct_plan *s;
+    const block *b;
+    target y;
+    const char *strip; /* the chunk */
+    char *late; /* memory to pack the panel, or NULL */
+    int64_t c0, channels; /* the chunk: [c0, c0 + channels) */
+    int64_t panel, last; /* [panel, last) */
+    panel_range k; /* the first of them */
+    int merged; /* a row of taps follows the one before without gaps: one product */
+    fc_range inside; /* columns of the block that run as rows: in place those that see no padding, otherwise all */
+} pass;
 
-/* Columns of the block that run as rows: in place those that see no padding, otherwise all. */
 static fc_range inside_of(const fc_direct_plan *s, const block *b)
 {
     if (!s->in_place || s->by_pixel)
@@ -171,25 +169,42 @@ static fc_range inside_of(const fc_direct_plan *s, const block *b)
     return (fc_range){first, fc_max(first, fc_min(s->inside.end - b->w, b->columns))};
 }
 
-static void run_row(const fc_direct_plan *s, const block *b, const fc_gemm *row, const target *y, int merged,
-                    int64_t width)
+/* The columns of a tile and the taps that they see, of a row whose product is `row`. */
+static fc_gemm columns_of(const pass *d, const fc_gemm *row, const fc_column_tile *t)
 {
+    const fc_direct_plan *s = d->s;
+    const int64_t item = (int64_t)s->p->item, taps = fc_max(0, t->taps.end - t->taps.first);
+    fc_gemm tile = *row;
+    if (d->merged)
+        tile.length = taps * s->p->in_channels;
+    else
+        tile.taps_w = taps;
+    tile.a = fc_at(tile.a, t->first * s->strip_step_w * s->strip_pixel + t->taps.first * tile.step_w, s->p->item);
+    tile.b = fc_at(tile.b, t->taps.first * tile.b_step_w * d->k.width, s->p->item);
+    tile.y = (char *)tile.y + t->first * d->y.pixel * item;
+    tile.residual = fc_at(tile.residual, t->first * s->p->residual.stride_w, s->p->item);
+    return tile;
+}
+
+static void run_row(const pass *d, const fc_gemm *row)
+{
+    const fc_direct_plan *s = d->s;
     const fc_gemm_kernels *k = s->p->k->gemm;
     if (!s->tiles && !s->by_pixel)
-        k->rows(row, b->columns);
+        k->rows(row, d->b->columns);
     for (int64_t i = 0; i < s->tiles; i++) {
-        fc_gemm tile = columns_of(s, row, &s->tile[i], y, merged, width);
+        fc_gemm tile = columns_of(d, row, &s->tile[i]);
         tile.ahead = i < row->ahead_tiles ? fc_at(row->ahead, i * row->ahead_tile, s->p->item) : NULL;
         k->rows(&tile, s->tile[i].end - s->tile[i].first);
     }
-    for (int64_t w = 0; s->by_pixel && w < b->columns; w++) {
-        const fc_column_tile pixel = {w, w + 1, fc_taps_of_column(s->p, b->w + w)};
-        fc_gemm tile = columns_of(s, row, &pixel, y, merged, width);
+    for (int64_t w = 0; s->by_pixel && w < d->b->columns; w++) {
+        const fc_column_tile pixel = {w, w + 1, fc_taps_of_column(s->p, d->b->w + w)};
+        fc_gemm tile = columns_of(d, row, &pixel);
         tile.ahead = w < row->ahead_tiles ? fc_at(row->ahead, w * row->ahead_tile, s->p->item) : NULL;
         tile.a_row = s->strip_image;
-        tile.y_row = y->image;
+        tile.y_row = d->y.image;
         tile.residual_row = s->p->residual.stride_n;
-        k->rows(&tile, b->images);
+        k->rows(&tile, d->b->images);
     }
 }
 
@@ -200,48 +215,48 @@ static int64_t end_of(const fc_direct_plan *s, int64_t last)
 }
 
 /* Calls of the tile kernel for a row, or tiles of its only one */
-static int64_t tiles_of_row(const fc_direct_plan *s, const block *b)
+static int64_t tiles_of_row(const pass *d)
 {
-    const fc_range inside = inside_of(s, b);
-    const int64_t columns = fc_max(1, inside.end - inside.first); /* a block may have none */
-    return s->tiles ? s->tiles : s->by_pixel ? b->columns : fc_ceil_div(columns, s->p->k->gemm->max_rows);
+    const fc_direct_plan *s = d->s;
+    if (s->tiles || s->by_pixel)
+        return s->tiles ? s->tiles : d->b->columns;
+    const int64_t columns = fc_max(1, d->inside.end - d->inside.first); /* a block may have none */
+    return fc_ceil_div(columns, s->p->k->gemm->max_rows);
 }
+
+/* As one image where its pixels are those of all. */
+static int64_t images_of(const pass *d) { return d->s->by_pixel ? 1 : d->b->images; }
 
 /* The panel that comes after those before `last`, a bit with each step of some tiles: packed, or the columns beside
  * this one in the rows of a [c][k] weight, no stream that the hardware could see. */
-static void fetch_next(const fc_direct_plan *s, const block *b, fc_gemm *tile, int64_t panel, int64_t last, int64_t c0,
-                       const char *late)
+static void fetch_next(const pass *d, fc_gemm *tile)
 {
+    const fc_direct_plan *s = d->s;
     const fc_problem *p = s->p;
-    const int64_t first = b->part * s->panels / s->parts, end = (b->part + 1) * s->panels / s->parts;
-    const panel_range k = panel_at(p, panel), next = panel_at(p, last < end ? last : first);
-    if (late && p->weight_k == 1 && fc_tap_count(p) == 1) {
-        tile->ahead = weight_at(p, b->g, &k, c0) + k.width * (int64_t)p->item;
+    const int64_t first = d->b->part * s->panels / s->parts, end = (d->b->part + 1) * s->panels / s->parts;
+    const panel_range next = panel_at(p, d->last < end ? d->last : first);
+    if (d->late && p->weight_k == 1 && fc_tap_count(p) == 1) {
+        tile->ahead = weight_at(p, d->b->g, &d->k, d->c0) + d->k.width * (int64_t)p->item;
         tile->ahead_step = p->weight_c;
         tile->ahead_tile = s->lanes;
         tile->ahead_tiles = 2;
     }
-    c0 += last < end ? 0 : s->chunk;
-    if (late || c0 >= p->in_channels)
+    const int64_t c0 = d->c0 + (d->last < end ? 0 : s->chunk);
+    if (d->late || c0 >= p->in_channels)
         return;
-    tile->ahead = p->packed + fc_packed_at(p, b->g, next.first, c0, next.width) * (int64_t)p->item;
-    tile->ahead_tiles = fc_min(AHEAD_TILES, (s->by_pixel ? 1 : b->images) * b->rows * tiles_of_row(s, b));
+    tile->ahead = p->packed + fc_packed_at(p, d->b->g, next.first, c0, next.width) * (int64_t)p->item;
+    tile->ahead_tiles = fc_min(AHEAD_TILES, images_of(d) * d->b->rows * tiles_of_row(d));
     tile->ahead_step = fc_ceil_div(next.width, tile->ahead_tiles);
     tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
-}
-
-static fc_range rows_of_taps(const fc_problem *p, int64_t row)
-{
-    return fc_valid_taps(row * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
 }
 
 /* Rows from row h of the block on that see the same rows of the kernel, at most a tile's, in near-equal runs. */
 static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 {
-    const fc_range seen = rows_of_taps(s->p, b->h + h);
+    const fc_range seen = fc_taps_of_row(s->p, b->h + h);
     int64_t rows = 1;
     for (; h + rows < b->rows; rows++) {
-        const fc_range next = rows_of_taps(s->p, b->h + h + rows);
+        const fc_range next = fc_taps_of_row(s->p, b->h + h + rows);
         if (next.first != seen.first || next.end != seen.end)
             break;
     }
@@ -250,53 +265,46 @@ static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 
 /* In place: the outputs beside those that see no padding, of `rows` rows from the first on. Taps there are left out; a
  * tile walks down a column. */
-static void run_edges(const fc_direct_plan *s, const block *b, const fc_gemm *first, const target *y, int merged,
-                      int64_t width, int64_t rows)
+static void run_edges(const pass *d, const fc_gemm *first, int64_t rows)
 {
+    const fc_direct_plan *s = d->s;
     const fc_problem *p = s->p;
-    const fc_range inside = inside_of(s, b);
-    for (int64_t w = fc_next_edge(&inside, 0); w < b->columns; w = fc_next_edge(&inside, w + 1)) {
-        const fc_column_tile column = {w, w + 1, fc_taps_of_column(p, b->w + w)};
-        fc_gemm tile = columns_of(s, first, &column, y, merged, width);
+    for (int64_t w = fc_next_edge(&d->inside, 0); w < d->b->columns; w = fc_next_edge(&d->inside, w + 1)) {
+        const fc_column_tile column = {w, w + 1, fc_taps_of_column(p, d->b->w + w)};
+        fc_gemm tile = columns_of(d, first, &column);
         tile.a_row = s->strip_step_h * s->strip_row;
-        tile.y_row = y->row;
+        tile.y_row = d->y.row;
         tile.residual_row = p->residual.stride_h;
         tile.ahead = NULL, tile.ahead_tiles = 0;
         p->k->gemm->rows(&tile, rows);
     }
 }
 
-/* All rows of the block for panels [panel, last) and the chunk of channels that starts at c0. late: memory to pack
- * them, or NULL. */
-static void run_panels(const fc_direct_plan *s, const block *b, int64_t panel, int64_t last, int64_t c0,
-                       const char *strip, const target *y, char *late)
+/* Products of any row of the block but for the addresses. */
+static fc_gemm product_of(const pass *d)
 {
+    const fc_direct_plan *s = d->s;
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const panel_range k = panel_at(p, panel);
-    const int64_t item = (int64_t)p->item, channel = b->g * p->out_channels + k.first;
-    const int64_t chunk = fc_min(s->chunk, p->in_channels - c0);
-    const int merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels &&
-                       (late || p->packed_v == p->in_channels);
-    const int64_t packed = fc_packed_at(p, b->g, k.first, c0, k.width);
+    const int64_t item = (int64_t)p->item, channel = d->b->g * p->out_channels + d->k.first;
     fc_gemm tile = {
         .a_row = s->strip_step_w * s->strip_pixel,
         .taps_h = p->kernel_h,
-        .taps_w = merged ? 1 : p->kernel_w,
+        .taps_w = d->merged ? 1 : p->kernel_w,
         .step_h = p->dilation_h * s->strip_row,
         .step_w = p->dilation_w * s->strip_pixel,
-        .length = merged ? p->kernel_w * chunk : chunk,
-        .b = late ? late : p->packed + packed * item,
-        .b_step_h = late ? p->kernel_w * chunk : p->packed_u,
-        .b_step_w = late ? chunk : p->packed_v,
+        .length = d->merged ? p->kernel_w * d->channels : d->channels,
+        .b = d->late ? d->late : p->packed + fc_packed_at(p, d->b->g, d->k.first, d->c0, d->k.width) * item,
+        .b_step_h = d->late ? p->kernel_w * d->channels : p->packed_u,
+        .b_step_w = d->late ? d->channels : p->packed_v,
         .b_panel = p->packed_column * s->panel,
-        .accumulate = c0 > 0,
-        /* with padding at least a bias of 0: a sum that underflowed to -0 is 0 then, whether or not it had products with
-         * padding, which depends on the memory format and on the blocks */
-        .finish = c0 + chunk == p->in_channels && (fc_has_epilogue(p) || !fc_sees_no_padding(p)),
-        .y_row = y->pixel,
-        .columns = end_of(s, last) - k.first,
-        .pairs = last - panel - 1,
+        .accumulate = d->c0 > 0,
+        /* with padding at least a bias of 0: a sum that underflowed to -0 is 0 then, whether or not it had products
+         * with padding, which depends on the memory format and on the blocks */
+        .finish = d->c0 + d->channels == p->in_channels && (fc_has_epilogue(p) || !fc_sees_no_padding(p)),
+        .y_row = d->y.pixel,
+        .columns = end_of(s, d->last) - d->k.first,
+        .pairs = d->last - d->panel - 1,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .residual_row = p->residual.stride_w,
@@ -305,85 +313,123 @@ static void run_panels(const fc_direct_plan *s, const block *b, int64_t panel, i
         .warm = p->warm,
         .stream = s->stream,
     };
-    if (late)
-        pack_channels(p, b->g, &k, c0, chunk, late);
-    const int64_t tiles = tiles_of_row(s, b);
-    fetch_next(s, b, &tile, panel, last, c0, late);
-    const char *weights = tile.b;
+    fetch_next(d, &tile);
     /* The first panel reads x, maybe from memory, where the last tap has not been before. */
-    if (s->in_place && panel == b->part * s->panels / s->parts)
-        tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !merged;
-    tile.after = b->rows > 1 ? s->strip_step_h * s->strip_row : b->columns * tile.a_row;
-    const fc_range inside = inside_of(s, b);
-    for (int64_t i = 0; i < (s->by_pixel ? 1 : b->images); i++)
+    if (s->in_place && d->panel == d->b->part * s->panels / s->parts)
+        tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !d->merged;
+    tile.after = d->b->rows > 1 ? s->strip_step_h * s->strip_row : d->b->columns * tile.a_row;
+    return tile;
+}
+
+/* To row h of image i, without the rows of the kernel that lie in the padding. */
+static void move_to_row(const pass *d, fc_gemm *tile, const char *weights, int64_t i, int64_t h)
+{
+    const fc_direct_plan *s = d->s;
+    const fc_problem *p = s->p;
+    const block *b = d->b;
+    const int64_t item = (int64_t)p->item;
+    const fc_range u = fc_taps_of_row(p, b->h + h);
+    tile->taps_h = u.end - u.first;
+    tile->b = weights + u.first * tile->b_step_h * d->k.width * item;
+    tile->a = d->strip + (u.first * tile->step_h + i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
+    tile->y = d->y.data + (i * d->y.image + h * d->y.row + d->k.first) * item;
+    tile->residual = fc_residual_at(p, b->n + i, b->g * p->out_channels + d->k.first, b->h + h, b->w);
+}
+
+/* The columns of a row that see no padding. */
+static void run_inside(const pass *d, fc_gemm *row)
+{
+    const size_t item = d->s->p->item;
+    const int64_t first = d->inside.first, columns = d->inside.end - first;
+    row->a = fc_at(row->a, first * row->a_row, item);
+    row->y = (char *)row->y + first * row->y_row * (int64_t)item;
+    row->residual = fc_at(row->residual, first * row->residual_row, item);
+    if (columns > 0)
+        d->s->p->k->gemm->rows(row, columns);
+}
+
+/* All rows of the block. */
+static void run_panels(const pass *d)
+{
+    const block *b = d->b;
+    if (d->late)
+        pack_channels(d->s->p, b->g, &d->k, d->c0, d->channels, d->late);
+    fc_gemm tile = product_of(d);
+    const char *weights = tile.b;
+    const int64_t tiles = tiles_of_row(d);
+    for (int64_t i = 0; i < images_of(d); i++)
         for (int64_t h = 0, edges = 0; h < b->rows; h++) {
-            /* rows of the kernel in the padding are left out */
-            const fc_range u = rows_of_taps(p, b->h + h);
-            tile.taps_h = u.end - u.first;
-            tile.b = weights + u.first * tile.b_step_h * k.width * item;
-            tile.a =
-                u.first * tile.step_h * item + strip + (i * s->strip_image + h * s->strip_step_h * s->strip_row) * item;
-            tile.y = y->data + (i * y->image + h * y->row + k.first) * item;
-            tile.residual = fc_residual_at(p, b->n + i, channel, b->h + h, b->w);
-            if (inside.end - inside.first == b->columns) {
-                run_row(s, b, &tile, y, merged, k.width);
+            move_to_row(d, &tile, weights, i, h);
+            if (d->inside.end - d->inside.first == b->columns) {
+                run_row(d, &tile);
             } else {
                 if (h == edges) {
-                    edges = h + rows_alike(s, b, h);
-                    run_edges(s, b, &tile, y, merged, k.width, edges - h);
+                    edges = h + rows_alike(d->s, b, h);
+                    run_edges(d, &tile, edges - h);
                 }
-                tile.a = (const char *)tile.a + inside.first * tile.a_row * item;
-                tile.y = (char *)tile.y + inside.first * tile.y_row * item;
-                tile.residual = fc_at(tile.residual, inside.first * tile.residual_row, p->item);
-                if (inside.first < inside.end)
-                    p->k->gemm->rows(&tile, inside.end - inside.first);
+                run_inside(d, &tile);
             }
             tile.ahead_tiles -= tiles;
-            tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, p->item) : NULL;
+            tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, d->s->p->item) : NULL;
         }
+}
+
+static target target_of(const fc_direct_plan *s, const block *b, char *tile)
+{
+    const fc_view *y = &s->p->y;
+    const int64_t row = b->columns * s->tile_pixel;
+    if (!s->dense_y)
+        return (target){tile, b->rows * row, row, s->tile_pixel};
+    const int64_t at = b->n * y->stride_n + b->g * s->p->out_channels + b->h * y->stride_h + b->w * y->stride_w;
+    return (target){(char *)y->data + at * (int64_t)s->p->item, y->stride_n, y->stride_h, y->stride_w};
+}
+
+/* The channels of panels [first, last) from a dense tile to y. */
+static void store_tile(const fc_direct_plan *s, const block *b, const target *tile, int64_t first, int64_t last)
+{
+    const fc_problem *p = s->p;
+    const int64_t k0 = first * s->panel, channels = end_of(s, last) - k0;
+    const fc_window window = {b->h, b->rows, 1, b->w, b->columns, 1};
+    const fc_pitch pitch = {tile->row, tile->pixel, 1};
+    for (int64_t i = 0; i < b->images; i++) {
+        const fc_image out = fc_image_of(&p->y, p->item, b->n + i, b->g * p->out_channels + k0, channels);
+        fc_store_window(p->k, p->item, &out, &window, tile->data + (i * tile->image + k0) * (int64_t)p->item, &pitch);
+    }
 }
 
 static void run_block(void *context, int64_t task, int slot)
 {
     const fc_direct_plan *s = context;
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
     const block b = decode(s, task);
     char *const scratch = s->threads + slot * s->thread_bytes, *strip = scratch + FC_STRIP_HEAD,
                 *tile = strip + s->strip_bytes * (s->kept ? fc_chunks(s) : 1);
     int64_t *const held = (int64_t *)scratch, at = task / s->parts; /* the block whose strips are there */
     const int loaded = s->kept && *held == at;
     *held = at;
-    char *late = s->pack_late ? tile + s->tile_bytes : NULL;
-    const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts;
-    const int64_t row = b.columns * s->tile_pixel;
-    target y = {tile, b.rows * row, row, s->tile_pixel};
-    if (s->dense_y)
-        y = (target){(char *)p->y.data +
-                         (b.n * p->y.stride_n + b.g * p->out_channels + b.h * p->y.stride_h + b.w * p->y.stride_w) *
-                             item,
-                     p->y.stride_n, p->y.stride_h, p->y.stride_w};
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
-        if (s->kept && c0 > 0)
+    pass d = {.s = s, .b = &b, .y = target_of(s, &b, tile), .inside = inside_of(s, &b)};
+    d.late = s->pack_late ? tile + s->tile_bytes : NULL;
+    d.merged = p->dilation_w == 1 && s->strip_pixel == p->in_channels && s->chunk == p->in_channels &&
+               (d.late || p->packed_v == p->in_channels);
+    const int64_t first = b.part * s->panels / s->parts, last = (b.part + 1) * s->panels / s->parts,
+                  step = s->together ? last - first : 1;
+    for (; d.c0 < p->in_channels; d.c0 += s->chunk) {
+        d.channels = fc_min(s->chunk, p->in_channels - d.c0);
+        if (s->kept && d.c0 > 0)
             strip += s->strip_bytes;
         if (!s->in_place && !loaded)
-            copy_strip(s, &b, c0, fc_min(s->chunk, p->in_channels - c0), strip);
-        const char *x = s->in_place ? strip_in_place(s, &b, c0) : strip;
-        const int64_t step = s->together ? last - first : 1;
-        for (int64_t panel = first; panel < last; panel += step)
-            run_panels(s, &b, panel, panel + step, c0, x, &y, late);
+            copy_strip(s, &b, d.c0, d.channels, strip);
+        d.strip = s->in_place ? strip_in_place(s, &b, d.c0) : strip;
+        for (d.panel = first; d.panel < last; d.panel = d.last) {
+            d.last = d.panel + step;
+            d.k = panel_at(p, d.panel);
+            run_panels(&d);
+        }
     }
     if (s->stream)
         p->k->fence();
-    if (s->dense_y)
-        return;
-    const int64_t k0 = first * s->panel, channels = end_of(s, last) - k0;
-    const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
-    const fc_pitch pitch = {row, s->tile_pixel, 1};
-    for (int64_t i = 0; i < b.images; i++) {
-        const fc_image out = fc_image_of(&p->y, p->item, b.n + i, b.g * p->out_channels + k0, channels);
-        fc_store_window(p->k, p->item, &out, &window, tile + (i * y.image + k0) * item, &pitch);
-    }
+    if (!s->dense_y)
+        store_tile(s, &b, &d.y, first, last);
 }
 
 static fc_need need(const fc_direct_plan *s)
@@ -442,16 +488,5 @@ fc_status fc_conv_direct(const fc_problem *problem)
         *(int64_t *)(s.threads + slot * s.thread_bytes) = -1;
     fc_parallel_in(slots, tasks, run_block, &s);
     fc_scratch_release(scratch);
-    return FC_OK;
-}
-
-fc_status fc_run_direct(fc_problem *image, const void *context)
-{
-    (void)context;
-    image->packed = NULL;
-    image->packed_v = 0;
-    if (!image->nonfinite)
-        return fc_conv_direct(image);
-    fc_conv_on_stack(image);
     return FC_OK;
 }

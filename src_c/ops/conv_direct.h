@@ -54,10 +54,4 @@ static inline int64_t fc_next_edge(const fc_range *inside, int64_t w)
 {
     return w >= inside->first && w < inside->end ? inside->end : w;
 }
-
-/* Taps of a row of the kernel that an output of the column sees */
-static inline fc_range fc_taps_of_column(const fc_problem *p, int64_t column)
-{
-    return fc_valid_taps(column * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
-}
 #endif

@@ -155,7 +155,7 @@ static void share_out(fc_direct_plan *s)
         s->count_h++;
 }
 
-/* ---- taps in the padding ---------------------------------------------------------------------------------------------*/
+/* ---- taps in the padding ------------------------------------------------------------------------------------------*/
 /* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
  * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile
  * that is cut here, SMALL a problem that is done before the best cut is found. */
@@ -222,8 +222,8 @@ static int64_t in_place_cost(const fc_direct_plan *s)
     return tiles_cost(s, p->kernel_w, s->inside.end - s->inside.first) + edges * runs / p->y.h;
 }
 
-/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many of
- * its columns see padding. */
+/* Copying takes COPY cycles for each vector (conv_choose.c), which all panels share. Cutting a row may pay where many
+ * of its columns see padding. */
 static int pays_in_place(fc_direct_plan *s)
 {
     enum { COPY = 4, MANY = 8 };
@@ -265,6 +265,8 @@ static void choose_tiles(fc_direct_plan *s)
 
 int64_t fc_direct_chunk(const fc_problem *p)
 {
+    if (p->chunk)
+        return p->chunk;
     const int64_t lanes = p->k->vector_lanes, column = fc_tap_count(p) * 2 * lanes * (int64_t)p->item;
     int64_t chunk = p->in_channels;
     if (chunk * column > PANEL_BYTES && chunk > lanes)

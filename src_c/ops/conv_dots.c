@@ -96,7 +96,7 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* ---- weights: rows end with zeros, and so does the whole ----------------------------------------------------------------*/
+/* ---- weights: rows end with zeros, and so does the whole ----------------------------------------------------------*/
 int64_t fc_packed_dots(const fc_problem *p)
 {
     return p->groups * p->kernel_h * runs_of(p) * p->out_channels * pitch_of(p) + p->k->vector_lanes;
@@ -127,7 +127,7 @@ fc_status fc_pack_dots(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- one block -------------------------------------------------------------------------------------------------------*/
+/* ---- one block ----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, rows, columns; /* of outputs */
     const char *x; /* where x[0][0] is, or would be: a strip has only what the block sees */
@@ -215,11 +215,11 @@ static void run_stretch(const plan *s, block *b, int64_t h, int64_t w, int64_t c
 static void run_row(const plan *s, block *b, int64_t h)
 {
     const fc_problem *p = s->p;
-    const fc_range u = fc_valid_taps(h * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+    const fc_range u = fc_taps_of_row(p, h);
     const int64_t end = b->w + b->columns, /* of them, and of those from the first on that see all taps of a row */
         inside = fc_seeing_outputs(p->kernel_w - 1, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w).end;
     for (int64_t w = b->w, count; w < end; w += count) {
-        const fc_range v = fc_valid_taps(w * p->stride_w - p->pad_left, p->dilation_w, p->kernel_w, p->x.w);
+        const fc_range v = fc_taps_of_column(p, w);
         count = v.first == 0 && v.end == p->kernel_w ? fc_min(end, inside) - w : 1;
         run_stretch(s, b, h, w, count, u, v);
     }

@@ -68,7 +68,7 @@ typedef struct {
     atomic_int status;
 } phases;
 
-/* ---- inputs that no output saw: the epilogue of zero -----------------------------------------------------------------*/
+/* ---- inputs that no output saw: the epilogue of zero --------------------------------------------------------------*/
 enum { FILL_CHANNELS = 256 }; /* at a time, on the stack */
 typedef struct {
     const fc_problem *p;
@@ -174,7 +174,7 @@ static void fill_gaps(const fc_problem *p, const fc_conv *c)
         fc_parallel(p->y.n * p->y.h, fill_row, &f);
 }
 
-/* ---- phases ----------------------------------------------------------------------------------------------------------*/
+/* ---- phases -------------------------------------------------------------------------------------------------------*/
 static int64_t phase_count(const fc_conv *c, const fc_view *grad_x)
 {
     return fc_min(c->stride_h, grad_x->h) * fc_min(c->stride_w, grad_x->w);
@@ -284,7 +284,7 @@ static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_vie
 }
 
 /* What the phase that takes most takes, on all threads or `alone`. */
-static int64_t most_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
+static int64_t phase_scratch(const fc_problem *p, const fc_conv *c, const fc_view *grad_x, int alone)
 {
     int64_t most = 0;
     fc_problem q;
@@ -315,7 +315,7 @@ static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view
     f.parts = f.apart ? parts_of(p, c, grad_x) : 1;
     const fc_problem part = part_of(p, 0, f.parts);
     if (phase_count(c, grad_x) > 1) /* a single one takes its own before it writes */
-        f.slot_bytes = most_scratch(&part, c, grad_x, f.apart);
+        f.slot_bytes = phase_scratch(&part, c, grad_x, f.apart);
     if (f.slot_bytes && !(f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes)))
         return FC_ENOMEM;
     fill_gaps(p, c);
@@ -362,7 +362,7 @@ static fc_status run_panels(const fc_problem *p, const fc_conv *c, const fc_view
     const fc_problem panel = part_of(p, 0, panels);
     phases f = {.p = p, .c = c, .grad_x = grad_x};
     f.packed_bytes = fc_round_up(fc_packed_direct(&panel) * item, FC_LINE_BYTES);
-    f.slot_bytes = most_scratch(&panel, c, grad_x, 1);
+    f.slot_bytes = phase_scratch(&panel, c, grad_x, 1);
     f.memory = fc_scratch_acquire_parts(0, slots, f.packed_bytes + f.slot_bytes);
     if (!f.memory)
         return FC_ENOMEM;
@@ -461,7 +461,7 @@ fc_status fc_conv2d_grad_input(fc_dtype dtype, const fc_conv *c, const fc_view *
                  .c = c,
                  .seen_h = seen(grad_y->h, c->stride_h, w->h, c->dilation_h, c->pad_top),
                  .seen_w = seen(grad_y->w, c->stride_w, w->w, c->dilation_w, c->pad_left)};
-    const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, grad_x, run_call, &a);
+    const fc_status status = sees_all(c, grad_y, w, grad_x) ? run_call(&p, &a) : fc_guard(&p, w, run_call, &a);
     if (status == FC_OK && (tail.seen_h < grad_x->h || tail.seen_w < grad_x->w))
         fc_parallel(p.y.n * p.y.h, fill_tail_row, &tail);
     return status;

@@ -1,11 +1,11 @@
 /* conv_nonfinite.c: convolution where NaN and infinities reach only the results that depend on them.
  *
  * The drivers multiply padding, which is zero, by the weight, and Winograd adds up neighbours: with a weight of NaN or
- * infinity both put NaN where none belongs. Such weights are found by looking at the weight or at the output, whichever
- * is smaller, and the call runs (again) on regions of outputs that see no padding. Finite data pay for the look alone.
+ * infinity both put NaN where none belongs. Such weights are found by looking at the weight or at the outputs of each
+ * image, whichever is smaller, and images run (again) on regions of outputs that see no padding, as those do that hold
+ * NaN or infinity themselves. Finite data pay for the look alone.
  *
- * By then outputs may be written, so it must not fail. Where there is no memory for it, or for an image that must be
- * computed again because it holds NaN or infinity itself, a thread's stack will do.
+ * By then outputs may be written, so it must not fail: where there is no memory for it, a thread's stack will do.
  */
 #include "../threads.h"
 #include "conv.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the look --------------------------------------------------------------------------------------------------------*/
+/* ---- the look -----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t size, stride;
 } axis;
@@ -50,25 +50,44 @@ int fc_is_finite(const fc_kernels *k, size_t item, const fc_view *v)
     return is_finite(k, item, v->data, a, axes);
 }
 
-fc_status fc_guard(fc_problem *p, const fc_view *weight, const fc_view *y, fc_guarded *run, const void *context)
+static int is_spoilt(const fc_problem *p, const atomic_char *spoilt, int64_t n)
+{
+    const fc_view y = fc_images(p, n, 1).y;
+    return spoilt ? atomic_load_explicit(&spoilt[n], memory_order_relaxed) : !fc_is_finite(p->k, p->item, &y);
+}
+
+fc_status fc_run_spoilt(const fc_problem *p, const atomic_char *spoilt, fc_guarded *run, const void *context)
+{
+    fc_status status = FC_OK;
+    for (int64_t n = 0, end; n < p->y.n && status == FC_OK; n = end + 1) {
+        for (end = n; end < p->y.n && is_spoilt(p, spoilt, end); end++)
+            ;
+        fc_problem images = fc_images(p, n, end - n);
+        images.nonfinite = 1;
+        if (end > n)
+            status = run(&images, context);
+    }
+    return status;
+}
+
+fc_status fc_guard(fc_problem *p, const fc_view *weight, fc_guarded *run, const void *context)
 {
     /* of one image: the choice must not depend on the batch */
-    if (fc_elements(weight) <= y->c * y->h * y->w) {
+    if (fc_elements(weight) <= p->y.c * p->y.h * p->y.w) {
         p->nonfinite = !fc_is_finite(p->k, p->item, weight);
         return run(p, context);
     }
     /* with finite weights the bits are those of the way below, without its look at a larger y */
-    if (fc_elements(weight) <= fc_elements(y) && fc_is_finite(p->k, p->item, weight))
+    if (fc_elements(weight) <= fc_elements(&p->y) && fc_is_finite(p->k, p->item, weight))
         return run(p, context);
-    fc_problem again = *p;
+    const fc_problem whole = *p; /* running it lays it out */
     const fc_status status = run(p, context);
-    if (status != FC_OK || fc_is_finite(p->k, p->item, y) || fc_is_finite(p->k, p->item, weight))
+    if (status != FC_OK || fc_is_finite(p->k, p->item, &whole.y) || fc_is_finite(p->k, p->item, weight))
         return status;
-    again.nonfinite = 1;
-    return run(&again, context);
+    return fc_run_spoilt(&whole, NULL, run, context);
 }
 
-/* ---- without memory: a tap at a time, over the outputs that see it ---------------------------------------------------*/
+/* ---- without memory: a tap at a time, over the outputs that see it ------------------------------------------------*/
 enum { TILE_OUTPUTS = 32, TILE_CHANNELS = 64, VECTOR_BYTES = 64 };
 
 /* Some outputs of a row, a vector of their channels, and what a tap adds to them: 22 KiB of stack. */
@@ -153,7 +172,7 @@ static void finish(const fc_problem *p, const place *b, tile *t)
 static void run_tile(const job *j, const place *b)
 {
     const fc_problem *p = j->p;
-    const fc_range u = fc_valid_taps(b->h * p->stride_h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
+    const fc_range u = fc_taps_of_row(p, b->h);
     tile t;
     memset(&t, 0, sizeof t);
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += j->chunk) {
@@ -191,17 +210,7 @@ void fc_conv_on_stack(const fc_problem *p)
     fc_parallel(p->y.n * p->y.h * p->groups * j.vectors, run_row, &j);
 }
 
-fc_status fc_repair(fc_problem *image, fc_guarded *run, const void *context)
-{
-    fc_problem again = *image;
-    const fc_status status = run(image, context);
-    if (status != FC_ENOMEM)
-        return status;
-    again.nonfinite = 1;
-    return run(&again, context);
-}
-
-/* ---- forward: regions of outputs that see the same taps --------------------------------------------------------------*/
+/* ---- forward: regions of outputs that see the same taps -----------------------------------------------------------*/
 typedef struct {
     int64_t first, count; /* outputs */
     fc_range taps;
@@ -236,12 +245,12 @@ static fc_status run_region(const fc_problem *p, const span *h, const span *w)
     q.pad_top = p->pad_top - h->first * p->stride_h - h->taps.first * p->dilation_h;
     q.pad_left = p->pad_left - w->first * p->stride_w - w->taps.first * p->dilation_w;
     if (q.kernel_h == 0 || q.kernel_w == 0) { /* nothing but padding: one tap of weight zero on an empty image */
-        q.in_channels = q.kernel_h = q.kernel_w = q.dilation_h = q.dilation_w = 1;
+        q.in_channels = q.chunk = q.kernel_h = q.kernel_w = q.dilation_h = q.dilation_w = 1;
         q.pad_top = q.pad_left = q.x.h = q.x.w = 0;
         q.weight = (const char *)zero;
         q.weight_g = q.weight_k = q.weight_c = q.weight_u = q.weight_v = 0;
     }
-    return fc_conv_forward(&q);
+    return p->chunk ? fc_conv_direct(&q) : fc_conv_forward(&q);
 }
 
 static fc_status run_regions(const fc_problem *p)
@@ -259,13 +268,23 @@ static fc_status run_regions(const fc_problem *p)
     return status;
 }
 
-void fc_conv_by_regions(const fc_problem *p)
+fc_status fc_direct_by_regions(fc_problem *p, const void *context)
 {
-    if (run_regions(p) == FC_ENOMEM)
-        fc_conv_on_stack(p);
+    (void)context;
+    p->chunk = fc_direct_chunk(p);
+    return fc_conv_by_regions(p);
 }
 
-/* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x ----------------------------*/
+fc_status fc_conv_by_regions(const fc_problem *p)
+{
+    const fc_status status = run_regions(p);
+    if (status != FC_ENOMEM)
+        return status;
+    fc_conv_on_stack(p);
+    return FC_OK;
+}
+
+/* ---- gradient of the weight: tap by tap, each over the outputs for which it lies inside x -------------------------*/
 fc_status fc_conv_grad_weight_by_taps(fc_dtype dtype, const fc_conv *c, const fc_view *grad_y, const fc_view *x,
                                       const fc_view *grad_weight)
 {

@@ -60,7 +60,7 @@ static fc_problem one_tap(const fc_problem *p)
     return q;
 }
 
-/* ---- whole -----------------------------------------------------------------------------------------------------------*/
+/* ---- whole --------------------------------------------------------------------------------------------------------*/
 int fc_conv_whole_serves(const fc_problem *p) { return p->y.h * p->y.w == 1 && taps(p) > 1 && fc_sees_no_padding(p); }
 
 /* Without data: a row of pixels, one for each image. */
@@ -155,7 +155,7 @@ fc_status fc_pack_whole(const fc_problem *p, char *to)
     return status;
 }
 
-/* ---- patches: problem->x is grad_y and ->y is grad_x; the geometry is that of the forward pass -----------------------*/
+/* ---- patches: problem->x is grad_y and ->y is grad_x; the geometry is that of the forward pass --------------------*/
 static int disjoint(int64_t outputs, int64_t kernel, int64_t stride, int64_t dilation)
 {
     return outputs == 1 || stride > (kernel - 1) * dilation;
@@ -293,7 +293,7 @@ static fc_status run_product(patches *a)
 }
 
 /* Scratch of a product: those of the last, smaller tiles may take more. */
-static int64_t most_scratch(const patches *whole, int64_t images, int64_t rows)
+static int64_t product_scratch(const patches *whole, int64_t images, int64_t rows)
 {
     patches copy = *whole, *a = &copy;
     const fc_view *x = &a->p->x;
@@ -318,9 +318,9 @@ fc_status fc_grad_input_patches(const fc_problem *p)
     const int64_t packed = single ? 0 : fc_round_up(fc_packed_direct(&a.product) * item, 64);
     const int64_t weight = weight_bytes(p, p->out_channels, p->weight_k);
     if (packed)
-        fc_use_packed(&a.product, ""); /* there will be one, as far as the products' scratch is concerned */
+        fc_expect_packed(&a.product);
     const fc_shared_scratch scratch =
-        fc_scratch_share(tile + 2 * spreads + packed + weight, most_scratch(&a, images, rows));
+        fc_scratch_share(tile + 2 * spreads + packed + weight, product_scratch(&a, images, rows));
     if (!scratch.own)
         return FC_ENOMEM;
     a.tile = scratch.own;

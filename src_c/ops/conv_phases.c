@@ -20,7 +20,7 @@ enum {
     STRETCH_BYTES = 2 << 20, /* of phases: they come from a third-level cache, beside all else that passes there */
 };
 
-/* ---- geometry --------------------------------------------------------------------------------------------------------*/
+/* ---- geometry -----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t stride, pad, kernel; /* of the problem */
     int64_t first, taps, size; /* of its phases: first may be negative */
@@ -112,7 +112,7 @@ int fc_conv_phases_serves(const fc_problem *p, int gradient)
            q.out_channels >= 8;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 typedef struct {
     const plan *s;
     char *to;
@@ -184,7 +184,7 @@ fc_status fc_pack_phases(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- phases ----------------------------------------------------------------------------------------------------------*/
+/* ---- phases -------------------------------------------------------------------------------------------------------*/
 /* The row of x of phase a that is row `row` of the phases, and its part in them. Pixels that follow each other without
  * gaps are read stride_w at once. */
 typedef struct {
@@ -294,21 +294,16 @@ static void set_stretch(plan *s, int64_t n, int64_t i)
 
 static int64_t row_tasks(const fc_view *v) { return v->n * v->h; }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------*/
+/* ---- forward ------------------------------------------------------------------------------------------------------*/
 /* The images of a stretch that hold NaN or infinity, as the problem came. */
 static fc_status repair(const plan *s, fc_guarded *run, const void *context)
 {
-    fc_status status = FC_OK;
-    for (int64_t j = 0; j < s->q.y.n && status == FC_OK && s->p->weight; j++)
-        if (atomic_load_explicit(&s->spoilt[j], memory_order_relaxed)) {
-            fc_problem q = fc_images(s->p, s->n + j, 1);
-            status = fc_repair(&q, run, context);
-        }
-    return status;
+    const fc_problem stretch = fc_images(s->p, s->n, s->q.y.n);
+    return s->p->weight ? fc_run_spoilt(&stretch, s->spoilt, run, context) : FC_OK;
 }
 
 /* What fc_conv_winograd takes for a stretch, the last ones of rows and images included. */
-static int64_t most_scratch(const plan *s)
+static int64_t stretch_scratch(const plan *s)
 {
     const int64_t images = s->p->y.n, rows = s->gradient ? s->h.size : s->p->y.h;
     const int64_t last_n = (images - 1) / s->images * s->images, last_row = (rows - 1) / s->rows * s->rows;
@@ -322,8 +317,8 @@ static int64_t most_scratch(const plan *s)
     return most;
 }
 
-/* Memory for the stretches, `others` bytes of which are those of the calls for them, and `more` bytes, which it returns,
- * or NULL. */
+/* Memory for the stretches, `others` bytes of which are those of the calls for them, and `more` bytes, which it
+ * returns, or NULL. */
 static char *acquire(plan *s, int64_t others, int64_t more)
 {
     s->scratch = fc_scratch_share(s->phases_bytes + s->flag_bytes + more, others);
@@ -338,7 +333,7 @@ fc_status fc_conv_phases(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    char *weight = acquire(&s, most_scratch(&s), p->packed ? 0 : s.weight_bytes);
+    char *weight = acquire(&s, stretch_scratch(&s), p->packed ? 0 : s.weight_bytes);
     if (!weight)
         return FC_ENOMEM;
     if (!p->packed)
@@ -353,7 +348,7 @@ fc_status fc_conv_phases(const fc_problem *p)
             status = fc_conv_winograd(&s.q);
         }
         if (status == FC_OK)
-            status = repair(&s, fc_run_direct, NULL);
+            status = repair(&s, fc_direct_by_regions, NULL);
     }
     fc_scratch_unshare(s.scratch);
     return status;
@@ -363,10 +358,10 @@ fc_need fc_conv_phases_scratch(const fc_problem *p)
 {
     plan s = make_plan(p, 0);
     cut(&s);
-    return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + most_scratch(&s), 0};
+    return (fc_need){s.phases_bytes + s.flag_bytes + (p->packed ? 0 : s.weight_bytes) + stretch_scratch(&s), 0};
 }
 
-/* ---- gradient of the input -------------------------------------------------------------------------------------------*/
+/* ---- gradient of the input ----------------------------------------------------------------------------------------*/
 /* to[a][b][c] = from[c] */
 static const void *spread(const plan *s, const void *from, char *to)
 {
@@ -381,7 +376,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
     plan s = make_plan(p, 1);
     cut(&s);
     const int64_t channels = fc_round_up(s.q.out_channels * (int64_t)p->item, 64);
-    char *weight = acquire(&s, most_scratch(&s), s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
+    char *weight = acquire(&s, stretch_scratch(&s), s.weight_bytes + 2 * channels), *epilogue = weight + s.weight_bytes;
     if (!weight)
         return FC_ENOMEM;
     weight_job job = {&s, weight};
@@ -405,7 +400,7 @@ fc_status fc_conv_phases_grad_input(const fc_problem *p, fc_guarded *otherwise, 
     return status;
 }
 
-/* ---- gradient of the weight ------------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 #define ADD(type)                                                                                                      \
     for (int64_t i = 0; i < count; i++)                                                                                \
         ((type *)sum)[i] += ((const type *)part)[i];

@@ -119,7 +119,7 @@ static plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------*/
+/* ---- weights ------------------------------------------------------------------------------------------------------*/
 int64_t fc_packed_taps(const fc_problem *p) { return p->groups * products_of(p) * pixel_of(p); }
 
 /* Columns are (u, v, k), or (v, k); the last panel has one vector if that is enough, and zeros beyond the last
@@ -151,7 +151,7 @@ fc_status fc_pack_taps(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- one block -------------------------------------------------------------------------------------------------------*/
+/* ---- one block ----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, g, h, w, rows, columns; /* of outputs */
     int64_t top, bottom, left, width; /* rows [top, bottom) of x and columns [left, left + width) that they see */
@@ -228,11 +228,6 @@ static void multiply(const plan *s, const block *b, const strip *x, int64_t i, f
     }
 }
 
-static fc_range rows_of_taps(const fc_problem *p, int64_t h)
-{
-    return fc_valid_taps(h - p->pad_top, p->dilation_h, p->kernel_h, p->x.h);
-}
-
 /* The products of the chunk that starts at row i of x, or of outputs: neighbouring rows that see the same rows of taps
  * at once. */
 static void multiply_chunk(const plan *s, const block *b, int64_t i)
@@ -245,7 +240,7 @@ static void multiply_chunk(const plan *s, const block *b, int64_t i)
         fc_range u = {0, 1}, other = u;
         for (next = i; next < end; next++) {
             if (s->by_rows)
-                other = rows_of_taps(p, next);
+                other = fc_taps_of_row(p, next);
             if (next == i)
                 u = other;
             if (other.first != u.first || other.end != u.end)
@@ -260,7 +255,7 @@ static void multiply_chunk(const plan *s, const block *b, int64_t i)
 static int64_t find_products(const plan *s, const block *b, int64_t h, int64_t *next)
 {
     const fc_problem *p = s->p;
-    const fc_range u = rows_of_taps(p, h);
+    const fc_range u = fc_taps_of_row(p, h);
     if (s->by_rows) {
         for (; *next <= h; *next += s->chunk)
             multiply_chunk(s, b, *next);

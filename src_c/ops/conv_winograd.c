@@ -284,19 +284,11 @@ static void store_tiles(const fc_winograd_plan *s, const fc_tile_block *b, int64
         s->p->k->fence();
 }
 
-/* A tile adds up neighbours: where one is NaN or infinite all its outputs are. The images of such tiles run again
- * directly. */
 int64_t fc_winograd_flags_bytes(const fc_problem *p) { return fc_round_up(p->y.n, FC_LINE_BYTES); }
 
 fc_status fc_winograd_repair(const fc_problem *p, const atomic_char *spoilt)
 {
-    fc_status status = FC_OK;
-    for (int64_t n = 0; n < p->y.n && status == FC_OK && p->weight; n++)
-        if (atomic_load_explicit(&spoilt[n], memory_order_relaxed)) {
-            fc_problem q = fc_images(p, n, 1);
-            status = fc_repair(&q, fc_run_direct, NULL);
-        }
-    return status;
+    return p->weight ? fc_run_spoilt(p, spoilt, fc_direct_by_regions, NULL) : FC_OK;
 }
 
 /* ---- schedules -------------------------------------------------------------------------------------------------------*/

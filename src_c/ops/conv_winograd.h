@@ -76,7 +76,7 @@ static inline fc_winograd_piece fc_winograd_vector(const fc_winograd_plan *s, in
 int64_t fc_winograd_flags_bytes(const fc_problem *);
 fc_status fc_winograd_repair(const fc_problem *, const atomic_char *spoilt);
 
-/* ---- conv_winograd_weights.c --------------------------------------------------------------------------------------------*/
+/* ---- conv_winograd_weights.c --------------------------------------------------------------------------------------*/
 /* What is kept from call to call: by tiles u[group][panel][phase and point][c][column]; by panels the taps, which are a
  * quarter of u, and reading u would cost more than making it, taps[group][panel][chunk][u][v][c][column], of few tiles
  * taps[group][panel][vector][c][u][v][column]. Elements of it, and making it; of every slot, pads[slot * pad_pitch]: as

@@ -78,7 +78,7 @@ void fc_copy_channels(fc_dtype dtype, const fc_view *x, const fc_view *y, int ad
     fc_parallel(x->n * x->h, channels_row, &job);
 }
 
-/* ---- sum[c] = sum_{n,h,w} x[n][c][h][w] ------------------------------------------------------------------------------
+/* ---- sum[c] = sum_{n,h,w} x[n][c][h][w] -----------------------------------------------------------------------------
  * Pixels of the batch in SLICES slices, each summed in order (block by block, so that errors grow with the block and
  * the number of blocks, not with the number of pixels); the slices are added in order. Few channels: pixel p of a block
  * is added to sum p % fold, so that a row of additions is BLOCK_CHANNELS long. A function of the shape alone. */

@@ -19,14 +19,14 @@ fc_image fc_image_of(const fc_view *v, size_t item, int64_t n, int64_t channel, 
 /* Channel by channel: planes are often a power of two apart, and would push each other out of the first-level cache. */
 #define COPY_ELEMENTS(type)                                                                                            \
     for (int64_t c = 0; c < channels; c++) {                                                                           \
-        const type *f = (const type *)from + c * from_channel;                                                         \
-        type *t = (type *)to + c * to_channel;                                                                         \
+        const type *f = (const type *)from + c * from_pitch->channel;                                                  \
+        type *t = (type *)to + c * to_pitch->channel;                                                                  \
         for (int64_t p = 0; p < pixels; p++)                                                                           \
-            t[p * to_pixel] = f[p * from_pixel];                                                                       \
+            t[p * to_pitch->pixel] = f[p * from_pitch->pixel];                                                         \
     }
 
-static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, int64_t from_pixel,
-                          int64_t from_channel, char *to, int64_t to_pixel, int64_t to_channel)
+static void copy_elements(size_t item, int64_t pixels, int64_t channels, const char *from, const fc_pitch *from_pitch,
+                          char *to, const fc_pitch *to_pitch)
 {
     if (item == 4) {
         COPY_ELEMENTS(uint32_t)
@@ -35,10 +35,12 @@ static void copy_elements(size_t item, int64_t pixels, int64_t channels, const c
     }
 }
 
-/* to[p][c] = from[p][c] for any strides */
+/* to[p][c] = from[p][c] for any pitches */
 static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t channels, const char *from,
-                     int64_t from_pixel, int64_t from_channel, char *to, int64_t to_pixel, int64_t to_channel)
+                     const fc_pitch *from_pitch, char *to, const fc_pitch *to_pitch)
 {
+    const int64_t from_pixel = from_pitch->pixel, from_channel = from_pitch->channel, to_pixel = to_pitch->pixel,
+                  to_channel = to_pitch->channel;
     const int64_t size = (int64_t)item;
     if (from_channel == 1 && to_channel == 1) {
         if ((from_pixel == channels && to_pixel == channels) || pixels == 1) {
@@ -58,7 +60,7 @@ static void copy_row(const fc_kernels *k, size_t item, int64_t pixels, int64_t c
     else if (from_channel == 1 && to_pixel == 1 && channels > 1)
         k->transpose(pixels, channels, from, from_pixel, to, to_channel);
     else
-        copy_elements(item, pixels, channels, from, from_pixel, from_channel, to, to_pixel, to_channel);
+        copy_elements(item, pixels, channels, from, from_pitch, to, to_pitch);
 }
 
 static void zero(size_t item, int64_t pixels, int64_t channels, char *to, const fc_pitch *pitch)
@@ -113,6 +115,7 @@ void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const f
     const int64_t size = (int64_t)item;
     const int64_t begin = first_at(win->left, win->column_step, 0, win->columns);
     const int64_t end = first_at(win->left, win->column_step, x->w, win->columns);
+    const fc_pitch from_pitch = {.pixel = x->stride_w * win->column_step, .channel = x->stride_c};
     for (int64_t r = 0; r < win->rows; r++) {
         char *to = (char *)to_ + r * pitch->row * size;
         const int64_t h = win->top + r * win->row_step;
@@ -122,9 +125,8 @@ void fc_load_window(const fc_kernels *k, size_t item, const fc_image *x, const f
         }
         zero(item, begin, x->c, to, pitch);
         const int64_t w = win->left + begin * win->column_step;
-        copy_row(k, item, end - begin, x->c, x->data + (h * x->stride_h + w * x->stride_w) * size,
-                 x->stride_w * win->column_step, x->stride_c, to + begin * pitch->pixel * size, pitch->pixel,
-                 pitch->channel);
+        copy_row(k, item, end - begin, x->c, x->data + (h * x->stride_h + w * x->stride_w) * size, &from_pitch,
+                 to + begin * pitch->pixel * size, pitch);
         zero(item, win->columns - end, x->c, to + end * pitch->pixel * size, pitch);
     }
 }
@@ -139,13 +141,14 @@ void fc_store_window(const fc_kernels *k, size_t item, const fc_image *y, const 
         fc_store_window(k, item, &image, &window, from_, &turned);
         return;
     }
-    const int64_t size = (int64_t)item, pixel = y->stride_w * win->column_step;
+    const int64_t size = (int64_t)item;
+    const fc_pitch to_pitch = {.pixel = y->stride_w * win->column_step, .channel = y->stride_c};
     for (int64_t r = 0; r < win->rows; r++) {
         const char *from = (const char *)from_ + r * pitch->row * size;
         char *to = y->data + ((win->top + r * win->row_step) * y->stride_h + win->left * y->stride_w) * size;
-        if (y->stream && pitch->channel == 1 && pixel == 1 && y->c > 1)
+        if (y->stream && pitch->channel == 1 && to_pitch.pixel == 1 && y->c > 1)
             k->transpose_stream(win->columns, y->c, from, pitch->pixel, to, y->stride_c);
         else
-            copy_row(k, item, win->columns, y->c, from, pitch->pixel, pitch->channel, to, pixel, y->stride_c);
+            copy_row(k, item, win->columns, y->c, from, pitch, to, &to_pitch);
     }
 }

@@ -49,7 +49,7 @@ static const char *element(const fc_view *v, int64_t n, int64_t c, int64_t item)
     return (const char *)v->data + (n * v->stride_n + c * v->stride_c) * item;
 }
 
-/* ---- few rows --------------------------------------------------------------------------------------------------------*/
+/* ---- few rows -----------------------------------------------------------------------------------------------------*/
 static void run_thin(void *context, int64_t task, int slot)
 {
     (void)slot;
@@ -85,16 +85,21 @@ static void thin(plan *s, int threads, int64_t wanted)
     fc_parallel(fc_ceil_div(s->out, s->columns), run_thin, s);
 }
 
-/* ---- many rows -------------------------------------------------------------------------------------------------------*/
-/* `count` columns of w from k0 on, channels [c0, c0 + chunk): panels [c][column], zero beyond the last column */
-static void pack(const plan *s, int64_t k0, int64_t count, int64_t c0, int64_t chunk, char *to)
+/* ---- many rows ----------------------------------------------------------------------------------------------------*/
+/* `rows` rows of y from r0 on, `count` columns from k0 on, and their sums over channels [c0, c0 + chunk) */
+typedef struct {
+    int64_t r0, rows, k0, count, c0, chunk;
+} piece;
+
+/* Its columns of w: panels [c][column], zero beyond the last column */
+static void pack(const plan *s, const piece *b, char *to)
 {
-    const int64_t lanes = s->k->vector_lanes;
-    for (int64_t k = 0; k < count; k += 2 * lanes) {
-        const int64_t columns = fc_min(2 * lanes, count - k), width = columns > lanes ? 2 * lanes : lanes;
+    const int64_t lanes = s->k->vector_lanes, chunk = b->chunk;
+    for (int64_t k = 0; k < b->count; k += 2 * lanes) {
+        const int64_t columns = fc_min(2 * lanes, b->count - k), width = columns > lanes ? 2 * lanes : lanes;
         if (columns < width)
             memset(to, 0, (size_t)(chunk * width * s->item));
-        const char *from = element(s->w, k0 + k, c0, s->item);
+        const char *from = element(s->w, b->k0 + k, b->c0, s->item);
         if (s->w->stride_c == 1)
             s->k->pack_runs(columns, chunk, 1, from, s->w->stride_n, to, width);
         else
@@ -103,48 +108,48 @@ static void pack(const plan *s, int64_t k0, int64_t count, int64_t c0, int64_t c
     }
 }
 
-/* y[rows][k0 ..] += the strip times the packed panels */
-static void multiply(const plan *s, int64_t r0, int64_t rows, int64_t k0, int64_t count, int64_t c0, int64_t chunk,
-                     const char *strip, const char *packed)
+/* += the strip times the packed panels */
+static void multiply(const plan *s, const piece *b, const char *strip, const char *packed)
 {
     const int64_t lanes = s->k->vector_lanes;
     const fc_epilogue e = {.bias = s->bias, .lower = s->lower, .upper = s->upper};
-    for (int64_t k = 0; k < count; k += 2 * lanes) {
-        const int64_t columns = fc_min(2 * lanes, count - k), width = columns > lanes ? 2 * lanes : lanes;
+    for (int64_t k = 0; k < b->count; k += 2 * lanes) {
+        const int64_t columns = fc_min(2 * lanes, b->count - k), width = columns > lanes ? 2 * lanes : lanes;
         const fc_gemm tile = {
             .a = strip,
             .a_row = s->strip_row,
             .taps_h = 1,
             .taps_w = 1,
-            .length = chunk,
+            .length = b->chunk,
             .b = packed,
-            .y = (char *)element(s->y, r0, k0 + k, s->item),
+            .y = (char *)element(s->y, b->r0, b->k0 + k, s->item),
             .y_row = s->y->stride_n,
             .columns = columns,
-            .accumulate = c0 > 0,
-            .finish = c0 + chunk == s->in && !fc_is_identity(&e),
-            .bias = fc_at(s->bias, k0 + k, (size_t)s->item),
+            .accumulate = b->c0 > 0,
+            .finish = b->c0 + b->chunk == s->in && !fc_is_identity(&e),
+            .bias = fc_at(s->bias, b->k0 + k, (size_t)s->item),
             .lower = s->lower,
             .upper = s->upper,
         };
-        s->k->gemm->rows(&tile, rows);
-        packed += chunk * width * s->item;
+        s->k->gemm->rows(&tile, b->rows);
+        packed += b->chunk * width * s->item;
     }
 }
 
 static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
-    const int64_t r0 = task % s->count_rows * s->block_rows, rows = fc_min(s->block_rows, s->rows - r0);
+    piece b = {.r0 = task % s->count_rows * s->block_rows};
+    b.rows = fc_min(s->block_rows, s->rows - b.r0);
     const int64_t first = task / s->count_rows * s->columns, last = fc_min(first + s->columns, s->out);
     char *strip = s->threads + slot * s->thread_bytes, *packed = strip + s->strip_bytes;
-    for (int64_t c0 = 0; c0 < s->in; c0 += CHUNK) {
-        const int64_t chunk = fc_min(CHUNK, s->in - c0);
-        s->k->copy_rows(rows, chunk, element(s->x, r0, c0, s->item), s->x->stride_n, strip, s->strip_row);
-        for (int64_t k0 = first; k0 < last; k0 += s->group) {
-            const int64_t count = fc_min(s->group, last - k0);
-            pack(s, k0, count, c0, chunk, packed);
-            multiply(s, r0, rows, k0, count, c0, chunk, strip, packed);
+    for (; b.c0 < s->in; b.c0 += CHUNK) {
+        b.chunk = fc_min(CHUNK, s->in - b.c0);
+        s->k->copy_rows(b.rows, b.chunk, element(s->x, b.r0, b.c0, s->item), s->x->stride_n, strip, s->strip_row);
+        for (b.k0 = first; b.k0 < last; b.k0 += s->group) {
+            b.count = fc_min(s->group, last - b.k0);
+            pack(s, &b, packed);
+            multiply(s, &b, strip, packed);
         }
     }
 }
@@ -210,7 +215,7 @@ fc_status fc_linear(fc_dtype dtype, const fc_view *x, const fc_view *w, const vo
     return run(&s);
 }
 
-/* ---- few rows, a weight of 16 bits -----------------------------------------------------------------------------------*/
+/* ---- few rows, a weight of 16 bits --------------------------------------------------------------------------------*/
 enum { F16_COLUMNS = 2 * FC_F16_PANEL }; /* of a task: what the kernel reads side by side */
 
 static void run_f16(void *context, int64_t task, int slot)

@@ -4,7 +4,7 @@
 
 #include <time.h>
 
-/* ---- y = clamp(x + other) over dense values --------------------------------------------------------------------------
+/* ---- y = clamp(x + other) over dense values -------------------------------------------------------------------------
  * Bound by memory: the compiler's vectors of the baseline are enough. */
 enum { ADD_VALUES = 1 << 15 }; /* per task: three streams of 128 KiB, about 10 us */
 
@@ -42,7 +42,7 @@ static void add(fc_dtype dtype, const fc_step *s, const fc_view *x, const fc_vie
     fc_parallel((job.count + ADD_VALUES - 1) / ADD_VALUES, dtype == FC_F32 ? add_float : add_double, &job);
 }
 
-/* ---- the interpreter -------------------------------------------------------------------------------------------------*/
+/* ---- the interpreter ----------------------------------------------------------------------------------------------*/
 static fc_view locate(const fc_operand *o, char *arena, const fc_view *input, const fc_view *output)
 {
     if (o->place == FC_INPUT)

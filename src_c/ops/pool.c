@@ -428,83 +428,117 @@ static int is_tiled(const fc_pool_axis *a, int64_t in, int64_t out)
     return a->stride == a->kernel && a->dilation == 1 && a->pad_before == 0 && in == out * a->stride;
 }
 
+/* What a gradient knows of its windows. */
+typedef struct {
+    const fc_pool *pool;
+    int64_t in_h, in_w, out_h, out_w;
+    fc_pool_axis h, w;
+    fc_span *rows, *cols;
+    int64_t row_held, col_held; /* pairs of an input and a window along an axis */
+} grad_windows;
+
+static grad_windows windows_of(const fc_pool *pool, const fc_view *grad_y, const fc_view *grad_x, fc_span *spans)
+{
+    grad_windows g = {.pool = pool,
+                      .in_h = grad_x->h,
+                      .in_w = grad_x->w,
+                      .out_h = grad_y->h,
+                      .out_w = grad_y->w,
+                      .rows = spans,
+                      .cols = spans + grad_y->h};
+    fc_window_spans(&pool->h, pool->adaptive, pool->count_include_pad, g.in_h, g.out_h, g.rows);
+    fc_window_spans(&pool->w, pool->adaptive, pool->count_include_pad, g.in_w, g.out_w, g.cols);
+    g.row_held = held(g.rows, g.out_h), g.col_held = held(g.cols, g.out_w);
+    g.h = fc_window_axis(&pool->h, pool->adaptive, g.in_h, g.out_h);
+    g.w = fc_window_axis(&pool->w, pool->adaptive, g.in_w, g.out_w);
+    return g;
+}
+
+/* Sets how the call runs. */
+static void plan_grad(const grad_windows *g, pool_call *call)
+{
+    const int adaptive = g->pool->adaptive;
+    call->tap_col = call->by_planes ? FC_TILE_BYTES / (int64_t)call->item : call->in.c;
+    call->tap_row = g->out_w * call->tap_col;
+    call->h = grad_axis(&g->h, adaptive, g->in_h, g->out_h);
+    call->w = grad_axis(&g->w, adaptive, g->in_w, g->out_w);
+    if (!call->tap) {
+        grad_lanes(call, &g->w, adaptive, g->cols);
+        /* windows of adjacent columns are the same or adjacent ones, unless columns are fewer */
+        call->flat = call->k->pool->has_flat && are_runs(call) && (!adaptive || g->out_w <= g->in_w);
+    }
+    plan(call, fc_parts(g->row_held, g->in_h) * fc_parts(g->col_held, g->in_w) + 1);
+    call->run_grad = call->tap ? call->k->pool->max_grad : call->k->pool->mean_grad;
+    call->slot_count = fc_parallel_slots(fc_parts(call->blocks.tasks, call->group));
+}
+
+static size_t tables_bytes(const grad_windows *g, const pool_call *call)
+{
+    const int64_t pairs = call->tap ? (g->row_held + g->col_held) * (int64_t)sizeof(fc_pair) : 0;
+    return aligned((g->in_h + g->in_w) * (int64_t)sizeof(fc_cover) + g->in_w * (int64_t)sizeof(fc_pool_phase) + pairs);
+}
+
+/* In `memory`, tables_bytes of it. */
+static void set_tables(const grad_windows *g, pool_call *call, char *memory)
+{
+    const int adaptive = g->pool->adaptive;
+    fc_cover *row_covers = (fc_cover *)memory, *col_covers = row_covers + g->in_h;
+    fc_pool_phase *phases = (fc_pool_phase *)(col_covers + g->in_w);
+    fc_pair *row_pairs = (fc_pair *)(phases + g->in_w), *col_pairs = row_pairs + g->row_held;
+    call->grad = (fc_pool_grad_task){.kernel_w = g->w.kernel,
+                                     .rows = row_covers,
+                                     .cols = col_covers,
+                                     .row_windows = g->rows,
+                                     .col_windows = g->cols,
+                                     .step_h = g->h.dilation,
+                                     .step_w = g->w.dilation,
+                                     .divisor = (double)g->pool->divisor,
+                                     .phases = phases,
+                                     .apart = is_regular(adaptive, g->in_h, g->out_h) && is_apart(&g->h) &&
+                                              is_regular(adaptive, g->in_w, g->out_w) && is_apart(&g->w),
+                                     .gaps = !is_tiled(&g->h, g->in_h, g->out_h) || !is_tiled(&g->w, g->in_w, g->out_w),
+                                     .stream = streams(call)};
+    for (int64_t c = 0; c < call->lane_step; c++)
+        phases[c] = phase_of(&g->w, c);
+    if (call->tap) {
+        fc_window_pairs(g->rows, g->h.dilation, g->in_h, g->out_h, row_covers, row_pairs);
+        fc_window_pairs(g->cols, g->w.dilation, g->in_w, g->out_w, col_covers, col_pairs);
+        call->grad.row_pairs = row_pairs, call->grad.col_pairs = col_pairs;
+    } else {
+        fc_window_covers(g->rows, g->in_h, g->out_h, row_covers);
+        fc_window_covers(g->cols, g->in_w, g->out_w, col_covers);
+    }
+}
+
 static fc_status gradient(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap, int by_planes,
                           const fc_view *grad_x)
 {
     if (grad_x->n == 0 || grad_x->c == 0)
         return FC_OK;
-    const int64_t in_h = grad_x->h, in_w = grad_x->w, out_h = grad_y->h, out_w = grad_y->w;
-    const int64_t windows = (out_h + out_w) * (int64_t)sizeof(fc_span),
-                  positions = (in_h + in_w) * (int64_t)sizeof(fc_cover) + in_w * (int64_t)sizeof(fc_pool_phase);
-    fc_span *rows = fc_scratch_acquire((size_t)windows);
-    if (!rows)
+    fc_span *spans = fc_scratch_acquire((size_t)(grad_y->h + grad_y->w) * sizeof *spans);
+    if (!spans)
         return FC_ENOMEM;
-    fc_span *cols = rows + out_h;
-    fc_window_spans(&pool->h, pool->adaptive, pool->count_include_pad, in_h, out_h, rows);
-    fc_window_spans(&pool->w, pool->adaptive, pool->count_include_pad, in_w, out_w, cols);
-    const int64_t row_held = held(rows, out_h), col_held = held(cols, out_w);
-    const int64_t pairs = tap ? (row_held + col_held) * (int64_t)sizeof(fc_pair) : 0;
-
-    const fc_pool_axis h = fc_window_axis(&pool->h, pool->adaptive, in_h, out_h);
-    const fc_pool_axis w = fc_window_axis(&pool->w, pool->adaptive, in_w, out_w);
+    const grad_windows windows = windows_of(pool, grad_y, grad_x, spans);
     pool_call call = {.k = fc_get_kernels(dtype),
                       .item = dtype == FC_F32 ? 4 : 8,
                       .in = *grad_y,
                       .out = *grad_x,
                       .tap = (uint8_t *)tap,
                       .by_planes = by_planes};
-    call.tap_col = by_planes ? FC_TILE_BYTES / (int64_t)call.item : grad_y->c;
-    call.tap_row = out_w * call.tap_col;
-    call.h = grad_axis(&h, pool->adaptive, in_h, out_h);
-    call.w = grad_axis(&w, pool->adaptive, in_w, out_w);
-    if (!tap) {
-        grad_lanes(&call, &w, pool->adaptive, cols);
-        /* windows of adjacent columns are the same or adjacent ones, unless columns are fewer */
-        call.flat = call.k->pool->has_flat && are_runs(&call) && (!pool->adaptive || out_w <= in_w);
-    }
-    plan(&call, fc_parts(row_held, in_h) * fc_parts(col_held, in_w) + 1);
-    call.run_grad = tap ? call.k->pool->max_grad : call.k->pool->mean_grad;
-
-    call.slot_count = fc_parallel_slots(fc_parts(call.blocks.tasks, call.group));
-    const size_t table = aligned(positions + pairs);
+    plan_grad(&windows, &call);
+    const size_t table = tables_bytes(&windows, &call);
     char *scratch = fc_scratch_acquire_parts((int64_t)table, call.slot_count, (int64_t)call.slot_bytes);
-    if (!scratch) {
-        fc_scratch_release(rows);
-        return FC_ENOMEM;
+    const fc_status status = scratch ? FC_OK : FC_ENOMEM;
+    if (scratch) {
+        call.slots = scratch + table;
+        for (int i = 0; call.flat && i < call.slot_count; i++)
+            *(fc_pool_flat *)(call.slots + (size_t)i * call.slot_bytes) = (fc_pool_flat){0};
+        set_tables(&windows, &call, scratch);
+        fc_parallel_in(call.slot_count, fc_parts(call.blocks.tasks, call.group), grad_task, &call);
     }
-    fc_cover *row_covers = (fc_cover *)scratch, *col_covers = row_covers + in_h;
-    fc_pool_phase *phases = (fc_pool_phase *)(col_covers + in_w);
-    fc_pair *row_pairs = (fc_pair *)(phases + in_w), *col_pairs = row_pairs + row_held;
-    call.slots = scratch + table;
-    for (int i = 0; call.flat && i < call.slot_count; i++)
-        *(fc_pool_flat *)(call.slots + (size_t)i * call.slot_bytes) = (fc_pool_flat){0};
-    call.grad = (fc_pool_grad_task){.kernel_w = w.kernel,
-                                    .rows = row_covers,
-                                    .cols = col_covers,
-                                    .row_windows = rows,
-                                    .col_windows = cols,
-                                    .step_h = h.dilation,
-                                    .step_w = w.dilation,
-                                    .divisor = (double)pool->divisor,
-                                    .phases = phases,
-                                    .apart = is_regular(pool->adaptive, in_h, out_h) && is_apart(&h) &&
-                                             is_regular(pool->adaptive, in_w, out_w) && is_apart(&w),
-                                    .gaps = !is_tiled(&h, in_h, out_h) || !is_tiled(&w, in_w, out_w),
-                                    .stream = streams(&call)};
-    for (int64_t c = 0; c < call.lane_step; c++)
-        phases[c] = phase_of(&w, c);
-    if (tap) {
-        fc_window_pairs(rows, h.dilation, in_h, out_h, row_covers, row_pairs);
-        fc_window_pairs(cols, w.dilation, in_w, out_w, col_covers, col_pairs);
-        call.grad.row_pairs = row_pairs, call.grad.col_pairs = col_pairs;
-    } else {
-        fc_window_covers(rows, in_h, out_h, row_covers);
-        fc_window_covers(cols, in_w, out_w, col_covers);
-    }
-    fc_parallel_in(call.slot_count, fc_parts(call.blocks.tasks, call.group), grad_task, &call);
     fc_scratch_release(scratch);
-    fc_scratch_release(rows);
-    return FC_OK;
+    fc_scratch_release(spans);
+    return status;
 }
 
 fc_status fc_max_pool2d_tap_grad(fc_dtype dtype, const fc_pool *pool, const fc_view *grad_y, const uint8_t *tap,

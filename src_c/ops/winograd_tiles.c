@@ -1,6 +1,6 @@
-/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of tiles
- * at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies outside the
- * image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
+/* winograd_tiles.c: inputs into the transformed domain. Channels-last x is read in place: squares of 6 x 6 a run of
+ * tiles at a time, other tiles one by one, at the border through as many pointers as they have pixels; what lies
+ * outside the image is read from zeros. Other layouts are loaded a run of tiles at a time into a zero-padded strip. */
 #include "winograd_tiles.h"
 
 #include "../scratch.h"
@@ -159,7 +159,7 @@ void fc_set_block(fc_tiles *t, int64_t block)
     t->longest_run = t->residues_w == 1 || (t->in_place && t->p->y.stride_c == 1) ? fc_min(t->columns, block) : 1;
 }
 
-/* ---- residues of planes ------------------------------------------------------------------------------------------------*/
+/* ---- residues of planes -------------------------------------------------------------------------------------------*/
 static int64_t copy_bytes(const fc_problem *p, const fc_view *v, int64_t images)
 {
     if (gap(p->kernel_h, p->dilation_h) * gap(p->kernel_w, p->dilation_w) == 1 || v->stride_c == 1)
@@ -210,7 +210,7 @@ static int64_t own_bytes(const fc_problem *p, int64_t images)
 }
 
 /* Of a stretch, the last one included. */
-static int64_t most_scratch(const fc_problem *p, int64_t images, fc_need_of *need)
+static int64_t images_scratch(const fc_problem *p, int64_t images, fc_need_of *need)
 {
     const int64_t rest = p->y.n % images;
     int64_t most = 0;
@@ -225,7 +225,7 @@ static int64_t most_scratch(const fc_problem *p, int64_t images, fc_need_of *nee
 fc_need fc_pixels_scratch(const fc_problem *p, fc_need_of *need)
 {
     const int64_t images = images_of_copy(p, 1);
-    return images ? (fc_need){own_bytes(p, images) + most_scratch(p, images, need), 0} : need(p);
+    return images ? (fc_need){own_bytes(p, images) + images_scratch(p, images, need), 0} : need(p);
 }
 
 static fc_status run_on_copies(const fc_problem *p, int writes, char *memory, fc_run *run)
@@ -253,7 +253,7 @@ fc_status fc_run_on_pixels(const fc_problem *p, fc_run *run, fc_need_of *need)
     const int64_t images = images_of_copy(p, need != NULL);
     if (images == 0)
         return run(p);
-    const fc_shared_scratch memory = fc_scratch_share(own_bytes(p, images), most_scratch(p, images, need));
+    const fc_shared_scratch memory = fc_scratch_share(own_bytes(p, images), images_scratch(p, images, need));
     fc_status status = memory.own ? FC_OK : FC_ENOMEM;
     for (int64_t n = 0; n < p->y.n && status == FC_OK; n += images) {
         const fc_problem q = stretch_of(p, n, fc_min(images, p->y.n - n));
@@ -263,7 +263,7 @@ fc_status fc_run_on_pixels(const fc_problem *p, fc_run *run, fc_need_of *need)
     return status;
 }
 
-/* ---- inputs ------------------------------------------------------------------------------------------------------------*/
+/* ---- inputs -------------------------------------------------------------------------------------------------------*/
 fc_tile_image fc_tile_image_at(const fc_tiles *t, int64_t index)
 {
     const fc_problem *p = t->p;

@@ -6,8 +6,8 @@
 typedef struct {
     int row, column; /* of its first pixel, and of its first tap */
     /* FC_LAST_ROW, FC_LAST_COLUMN: whether it has a tap at the last place of its columns (rows), so that its last row
-     * (column) of points, those at infinity, are not 0. The gradient of a tap that it does not have lands in the padding
-     * of the kernel (padded_h, padded_w), so it may be anything. */
+     * (column) of points, those at infinity, are not 0. The gradient of a tap that it does not have lands in the
+     * padding of the kernel (padded_h, padded_w), so it may be anything. */
     int last_points;
 } fc_tile_phase;
 
