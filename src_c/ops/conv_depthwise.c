@@ -3,10 +3,10 @@
  * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a
  * group a vector of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
  *
- * Channels-last x is read in place: rows in the padding are left out, for columns in the padding the kernel takes zero.
- * Any other layout is loaded into zero-padded channels-last strips, a block of channels at a time. Sums start at +0,
- * which a product with the padding (finite weights only, see conv_nonfinite.c) leaves as it is: both ways give the same
- * bits.
+ * Channels-last x is read in place, for columns in the padding the kernel takes zero. Any other layout is loaded into
+ * zero-padded channels-last strips, a block of channels at a time. Rows in the padding are left out of both: a product
+ * with a zero (finite weights only, see conv_nonfinite.c) changes nothing but the sign of a sum that underflowed to -0,
+ * so both ways leave out the same.
  *
  * In the gradient of the input a stride splits each axis into phases with taps of their own (fc_phase). A task computes
  * all phases of its block: grad_y is read once, and the lines of grad_x are completed while they are in the cache.
@@ -301,15 +301,14 @@ static fc_depthwise_row row_at(const plan *s, const block *b, int64_t i, const c
     const fc_phase *f = &s->h.phases[i % s->h.count];
     const int64_t h = b->h * s->h.count + i, w = b->w * s->w.count;
     const int64_t start = (b->h + t) * s->h.stride - f->pad;
-    fc_range u = {0, f->taps};
-    const char *x = strip + (t * s->h.stride - f->pad - s->h.least) * s->x_row * item;
-    if (s->x_in_place) {
-        u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
+    const fc_range u = fc_valid_taps(start, f->dilation, f->taps, p->x.h);
+    const int64_t top = u.first * f->dilation;
+    const char *x = strip + (t * s->h.stride - f->pad - s->h.least + top) * s->x_row * item;
+    if (s->x_in_place)
         x = (const char *)p->x.data +
-            (b->n * p->x.stride_n + fc_depthwise_inputs(p, b->c) + (start + u.first * f->dilation) * p->x.stride_h +
+            (b->n * p->x.stride_n + fc_depthwise_inputs(p, b->c) + (start + top) * p->x.stride_h +
              (b->w * s->w.stride + s->w.least) * p->x.stride_w) *
                 item;
-    }
     const char *y = tile + i * s->y_row * item;
     if (s->y_in_place)
         y = (const char *)p->y.data + (b->n * p->y.stride_n + b->c + h * p->y.stride_h + w * p->y.stride_w) * item;

@@ -95,14 +95,12 @@ static fc_depthwise_at_row row_at(const plan *s, const block *b, int64_t h, cons
 {
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, top = (b->h + h) * p->stride_h - p->pad_top;
-    fc_depthwise_at_row r = {strip + h * p->stride_h * s->x_row * item, tile + h * s->y_row * item, 0, p->kernel_h};
-    if (s->x_in_place) {
-        const fc_range u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h);
+    const fc_range u = fc_valid_taps(top, p->dilation_h, p->kernel_h, p->x.h); /* as in conv_depthwise.c */
+    fc_depthwise_at_row r = {strip + h * p->stride_h * s->x_row * item, tile + h * s->y_row * item, u.first, u.end};
+    if (s->x_in_place)
         r.x = (const char *)p->x.data + (b->n * p->x.stride_n + fc_depthwise_inputs(p, b->c) + top * p->x.stride_h +
                                          (b->w * p->stride_w - p->pad_left) * p->x.stride_w) *
                                             item;
-        r.first = u.first, r.end = u.end;
-    }
     if (s->y_in_place)
         r.y = (const char *)p->y.data +
               (b->n * p->y.stride_n + b->c + (b->h + h) * p->y.stride_h + b->w * p->y.stride_w) * item;
