@@ -279,7 +279,7 @@ class Residual(Module):
     def __setattr__(self, name: str, value: object) -> None:
         body = self.__dict__.get("body")
         if name == "downsample":
-            self.__dict__["shortcut"] = value
+            super().__setattr__("shortcut", value)
         elif body is not None and name in body._layers:
             body[name] = value
         else:

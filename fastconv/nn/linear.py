@@ -30,8 +30,9 @@ class Linear(Module):
         self.out_features = integer("Linear", "out_features", out_features, 1)
         dtype, generator = float_dtype("Linear", dtype), as_generator(rng, "Linear")
         self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
-        self.bias = (
-            Parameter(np.empty(self.out_features, dtype)) if flag("Linear", "bias", bias) else None
+        with_bias = flag("Linear", "bias", bias)
+        self.register_parameter(
+            "bias", Parameter(np.empty(self.out_features, dtype)) if with_bias else None
         )
         init.reset_linear_(self.weight, self.bias, generator)
 
@@ -50,6 +51,13 @@ class Linear(Module):
         return grad_x
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        outputs, inputs = self.out_features, self.in_features
+        bias = None if self.bias is None else self.bias.shape
+        if self.weight.shape != (outputs, inputs) or bias not in (None, (outputs,)):
+            raise ValueError(
+                f"{self!r}: weight has shape {self.weight.shape} and bias {bias}; set in_features "
+                "and out_features as these are"
+            )
         if not shape or shape[-1] != self.in_features:
             flat = math.prod(shape[1:]) == self.in_features
             raise ValueError(

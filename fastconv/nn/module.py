@@ -24,18 +24,39 @@ PASSED = object()  # recorded by a layer that another one's kernel computed: gra
 class Parameter:
     """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.
 
-    With `requires_grad = False` the layers do not compute this gradient (frozen weights).
+    With `requires_grad = False` the layers do not compute this gradient (frozen weights). An array
+    assigned to `data` must have the same shape, and be float32 or float64.
     """
 
-    __slots__ = ("data", "grad", "requires_grad")
+    __slots__ = ("_data", "grad", "requires_grad")
 
     def __init__(self, data: npt.ArrayLike, requires_grad: bool = True) -> None:
         array = np.asarray(data)
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"Parameter: data must be float32 or float64, got {array.dtype}")
-        self.data: Array = array
+        self._data: Array = array
         self.grad: Array | None = None
         self.requires_grad = requires_grad
+
+    @property
+    def data(self) -> Array:
+        return self._data
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"Parameter.data: must be a numpy.ndarray, got {typed(array)}; a Parameter itself "
+                "is assigned to the layer's attribute"
+            )
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"Parameter.data: must be float32 or float64, got {array.dtype}")
+        if array.shape != self._data.shape:
+            raise ValueError(
+                f"Parameter.data: must keep its shape {self._data.shape}, got {array.shape}; for "
+                "another shape assign a new Parameter to the layer's attribute"
+            )
+        self._data = array
 
     def accumulate(self, grad: Array | None) -> None:
         """Add `grad` (which this parameter may keep and write to) to `self.grad`."""
@@ -111,7 +132,8 @@ class Module:
     """Base class of layers and models.
 
     A subclass sets `Parameter` and `Module` attributes in its constructor (they are found by
-    themselves; buffers by `register_buffer`), and writes `forward` and `backward`:
+    themselves; buffers by `register_buffer`), and writes `forward` and `backward`. An attribute
+    that held one takes only another or None later:
 
     - `forward(x)` returns y; when `self.recording` it keeps what backward needs: `self._keep(x)`.
     - `backward(grad_y)` gets it back by `self._take()`, gives every parameter its gradient by
@@ -137,6 +159,7 @@ class Module:
     _saved: Any = None
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
+    _parameters: tuple[str, ...] = ()  # attributes that have held a Parameter, or may
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -177,6 +200,38 @@ class Module:
         """What `repr` shows between the parentheses."""
         return ""
 
+    # --- attributes --------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, Parameter):
+            if name not in self._parameters:
+                self.__dict__["_parameters"] = (*self._parameters, name)
+        elif value is not None and not isinstance(value, Module):
+            self._check_attribute(name, value)
+        super().__setattr__(name, value)
+
+    def _check_attribute(self, name: str, value: object) -> None:
+        """Refuse a value that would take the place of a parameter or module unnoticed."""
+        who = f"{type(self).__name__}.{name}"
+        if name in self._parameters:
+            raise TypeError(
+                f"{who}: must be a Parameter or None, got {_kind(value)}; write "
+                f"{name}.data[...] = array, or assign nn.Parameter(array)"
+            )
+        if isinstance(self.__dict__.get(name), Module):
+            raise TypeError(f"{who}: must be a Module or None, got {_kind(value)}")
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Set attribute `name`, which holds a Parameter or None from now on."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"register_parameter: {shown(name)} must be a Parameter or None, "
+                f"got {_kind(parameter)}"
+            )
+        if name not in self._parameters:
+            self.__dict__["_parameters"] = (*self._parameters, name)
+        setattr(self, name, parameter)
+
     # --- saved arrays ------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -184,10 +239,10 @@ class Module:
 
     def _keep(self, *saved: Any) -> None:
         if self.recording:
-            self._saved = saved
+            self.__dict__["_saved"] = saved  # past __setattr__, in every step
 
     def _take(self) -> Any:
-        saved, self._saved = self._saved, None
+        saved, self.__dict__["_saved"] = self._saved, None
         if saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}.backward: forward kept nothing to go back through; call "
@@ -425,6 +480,13 @@ def is_plain(layer: Module) -> bool:
         and "forward" not in layer.__dict__
         and "backward" not in layer.__dict__
     )
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return typed(value)
 
 
 def _join(prefix: str, name: str) -> str:

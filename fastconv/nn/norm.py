@@ -43,8 +43,8 @@ class _BatchNorm(Module):
         self.affine = flag(who, "affine", affine)
         self.track_running_stats = flag(who, "track_running_stats", track_running_stats)
         dtype = float_dtype(who, dtype)
-        self.weight = Parameter(np.ones(n, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(n, dtype)) if affine else None
+        self.register_parameter("weight", Parameter(np.ones(n, dtype)) if affine else None)
+        self.register_parameter("bias", Parameter(np.zeros(n, dtype)) if affine else None)
         track = track_running_stats
         self.register_buffer("running_mean", np.zeros(n, dtype) if track else None)
         self.register_buffer("running_var", np.ones(n, dtype) if track else None)
