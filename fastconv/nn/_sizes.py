@@ -13,10 +13,13 @@ Pair = tuple[int, int]
 
 
 class PerAxis:
-    """An attribute of a layer that is a tuple of one int per axis, whatever is assigned to it."""
+    """An attribute of a layer that is a tuple of one int per axis, whatever is assigned to it.
 
-    def __init__(self, minimum: int = 1) -> None:
-        self.minimum = minimum
+    count: how many ints, where it is not one per axis.
+    """
+
+    def __init__(self, minimum: int = 1, count: int | None = None) -> None:
+        self.minimum, self.count = minimum, count
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -27,7 +30,8 @@ class PerAxis:
 
     def __set__(self, layer: Any, value: Size) -> None:
         who = type(layer).__name__
-        layer.__dict__[self.name] = per_axis(who, self.name, value, layer.axes, self.minimum)
+        count = layer.axes if self.count is None else self.count
+        layer.__dict__[self.name] = per_axis(who, self.name, value, count, self.minimum)
 
 
 class PaddingSpec:
