@@ -1,13 +1,14 @@
 """What may be assigned to the attributes of layers and parameters, and what a model then does."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import nn
+from fastconv import nn, optim
 
 
 def test_an_assigned_parameter_or_none_belongs_to_the_model(rng):
@@ -52,6 +53,8 @@ def test_data_of_a_parameter_keeps_its_shape_and_may_change_its_precision():
         with pytest.raises(exception, match=r"^Parameter\.data: must"):
             parameter.data = data
         assert parameter.data is other
+    parameter.data = np.empty((0, 0))  # frees the memory
+    parameter.data = other
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,56 @@ def test_a_plan_refuses_a_weight_that_does_not_fit_its_layer():
     model[2].bias = nn.Parameter(np.ones(3, np.float32))
     with pytest.raises(ValueError, match=r"bias \(3,\)"):
         fastconv.compile(model, (1, 3, 5, 5))
+
+
+# --- constructors --------------------------------------------------------------------------------
+
+
+def test_no_constructor_names_a_private_class():
+    for name in nn.__all__:
+        cls = getattr(nn, name)
+        if isinstance(cls, type) and issubclass(cls, nn.Module) and cls is not nn.Identity:
+            with pytest.raises(TypeError, match=rf"^{name}(\.__init__)?\(\) "):
+                cls(no_such_argument=1)
+
+
+def test_a_subclass_calls_the_constructor_of_its_base():
+    class Halving(nn.Conv2d):
+        def __init__(self, channels):
+            super().__init__(channels, channels, 3, stride=2, padding=1, rng=0)
+
+    assert Halving(4)(np.ones((1, 4, 8, 8), np.float32)).shape == (1, 4, 4, 4)
+    assert inspect.signature(nn.MaxPool2d).parameters["ceil_mode"].default is False
+    assert "weight" in inspect.signature(nn.NLLLoss).parameters
+
+
+def test_dropout_in_place_writes_only_where_nothing_is_recorded():
+    x = np.ones((4, 5), np.float32)
+    layer = nn.Dropout(0.5, True, rng=0)
+    y = layer(x)
+    assert y is not x
+    np.testing.assert_array_equal(x, 1)
+    np.testing.assert_array_equal(y, nn.Dropout(0.5, rng=0)(x))
+    assert repr(layer) == "Dropout(p=0.5, inplace=True)"
+    assert layer.eval()(x) is x
+    layer.training = True  # an ensemble of dropout masks, as in eval() otherwise
+    assert layer(x) is x
+    assert set(x.ravel().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("of_optimizer", [False, True])
+def test_zero_grad_forgets_gradients_or_fills_them(of_optimizer):
+    model = nn.Linear(2, 2, rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    zero_grad = (optimizer if of_optimizer else model).zero_grad
+    model.weight.grad = grad = np.ones((2, 2), np.float32)
+    optimizer.step()
+    zero_grad(set_to_none=False)
+    assert model.weight.grad is grad
+    assert model.bias.grad is None
+    np.testing.assert_array_equal(grad, 0)
+    before = model.weight.data.copy()
+    optimizer.step()  # momentum still moves it, as in torch
+    np.testing.assert_allclose(model.weight.data, before - 0.1 * 0.9, rtol=0, atol=1e-6)
+    zero_grad()
+    assert model.weight.grad is None

@@ -158,6 +158,14 @@ class Residual(Module):
         shortcut: Module | None = None,
         activation: Module | None = None,
     ) -> None:
+        if not isinstance(body, Mapping):
+            raise TypeError(
+                "Residual: body must be a dict of named layers, as "
+                f'Residual({{"conv": nn.Conv2d(...), "relu": nn.ReLU()}}), got {shown(body)}'
+            )
+        for role, module in (("shortcut", shortcut), ("activation", activation)):
+            if module is not None and not isinstance(module, Module):
+                raise TypeError(f"Residual: {role} must be a Module or None, got {shown(module)}")
         for name in ("downsample", "activation"):
             if name in body:
                 raise ValueError(f"Residual: the body must not have a layer named {shown(name)}")

@@ -4,8 +4,10 @@ There is no tape. A layer in training mode keeps what its backward needs in one 
 `backward` takes it out again. See `Module` for the rules that follow from that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import update_wrapper
+from types import FunctionType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._messages import shown, typed
+from ..functional._checks import flag
 from ..functional._memory import using
 
 Array = npt.NDArray[Any]
@@ -25,7 +28,8 @@ class Parameter:
     """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.
 
     With `requires_grad = False` the layers do not compute this gradient (frozen weights). An array
-    assigned to `data` must have the same shape, and be float32 or float64.
+    assigned to `data` must have the same shape (or be empty, to free memory), and be float32 or
+    float64.
     """
 
     __slots__ = ("_data", "grad", "requires_grad")
@@ -51,7 +55,8 @@ class Parameter:
             )
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"Parameter.data: must be float32 or float64, got {array.dtype}")
-        if array.shape != self._data.shape:
+        released = array.size == 0 or self._data.size == 0  # as by `compile(release=True)`
+        if array.shape != self._data.shape and not released:
             raise ValueError(
                 f"Parameter.data: must keep its shape {self._data.shape}, got {array.shape}; for "
                 "another shape assign a new Parameter to the layer's attribute"
@@ -92,6 +97,17 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})\n{self.data}"
+
+
+def zero_grad(who: str, parameters: Iterable[Parameter], set_to_none: bool) -> None:
+    """Forget the gradients, or fill those that there are with zeros."""
+    if flag(who, "set_to_none", set_to_none):
+        for parameter in parameters:
+            parameter.grad = None
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad[...] = 0
 
 
 class LayerError(ValueError):
@@ -165,6 +181,8 @@ class Module:
         super().__init_subclass__(**options)
         in_library = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         cls._methods = (cls.__call__, cls.forward, cls.backward) if in_library else None
+        if in_library and not cls.__name__.startswith("_") and "__init__" not in vars(cls):
+            _name_constructor(cls)
 
     # --- to be written by subclasses ---------------------------------------------------------
 
@@ -341,10 +359,9 @@ class Module:
             module._saved = module._buffers_of_steps = None
         return self
 
-    def zero_grad(self) -> None:
-        """Forget all gradients (`Parameter.grad = None`, as torch's set_to_none)."""
-        for parameter in self.parameters():
-            parameter.grad = None
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients (`Parameter.grad = None`), or with False fill them with zeros."""
+        zero_grad(f"{type(self).__name__}.zero_grad", self.parameters(), set_to_none)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter of this module."""
@@ -480,6 +497,19 @@ def is_plain(layer: Module) -> bool:
         and "forward" not in layer.__dict__
         and "backward" not in layer.__dict__
     )
+
+
+def _name_constructor(cls: type) -> None:
+    """Let Python's messages on a call with wrong arguments name `cls`, not a private base class."""
+    inherited = cls.__init__  # type: ignore[misc]
+    if isinstance(inherited, FunctionType):
+        code, names, closure = inherited.__code__, inherited.__globals__, inherited.__closure__
+        own = FunctionType(code, names, "__init__", inherited.__defaults__, closure)
+        update_wrapper(own, inherited)
+        del own.__wrapped__  # type: ignore[attr-defined]
+        own.__kwdefaults__ = inherited.__kwdefaults__
+        own.__qualname__ = f"{cls.__name__}.__init__"
+        cls.__init__ = own  # type: ignore[misc]
 
 
 def _kind(value: object) -> str:
