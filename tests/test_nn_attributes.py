@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import nn, optim
+from fastconv import models, nn, optim
 
 
 def test_an_assigned_parameter_or_none_belongs_to_the_model(rng):
@@ -99,6 +99,126 @@ def test_a_plan_refuses_a_weight_that_does_not_fit_its_layer():
     model[2].bias = nn.Parameter(np.ones(3, np.float32))
     with pytest.raises(ValueError, match=r"bias \(3,\)"):
         fastconv.compile(model, (1, 3, 5, 5))
+
+
+# --- parameters as arrays -------------------------------------------------------------------------
+
+
+def test_a_parameter_is_read_as_its_array(rng):
+    array = rng.standard_normal((3, 4))
+    p = nn.Parameter(array)
+    assert np.asarray(p) is array
+    assert p.numpy() is array
+    assert p.detach().cpu().numpy() is array
+    assert p.detach().requires_grad is False
+    assert (len(p), p.numel(), p.size, p.shape, p.ndim) == (3, 12, 12, (3, 4), 2)
+    assert p[0, 1] == array[0, 1]
+    np.testing.assert_array_equal(np.stack(list(p)), array)
+    copied, cast = np.array(p), np.asarray(p, np.float32)
+    assert not np.shares_memory(copied, array)
+    np.testing.assert_array_equal(cast, array.astype(np.float32))
+    with pytest.raises(ValueError, match="copy"):
+        np.array(p, np.float32, copy=False)
+    for mine, theirs in [
+        (2 * p - p / 3, 2 * array - array / 3),
+        (p @ p.data.T, array @ array.T),
+        (array + p, array + array),
+        (abs(-p), abs(array)),
+        (p > 0, array > 0),
+        (np.exp(p), np.exp(array)),
+        (np.add.reduce(p), np.add.reduce(array)),
+        (np.linalg.norm(p), np.linalg.norm(array)),
+        (np.mean(p, axis=0), array.mean(axis=0)),
+        (np.concatenate([p, p]), np.concatenate([array, array])),
+    ]:
+        assert isinstance(mine, np.ndarray | np.generic)
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_writing_to_a_parameter_writes_to_its_data():
+    layer = nn.Linear(2, 2, rng=0)
+    weight, data = layer.weight, layer.weight.data
+    data[...] = 1
+    layer.weight *= 3
+    layer.weight -= np.float32(1)
+    assert layer.weight is weight
+    weight[0] = 5
+    assert weight.data is data
+    np.testing.assert_array_equal(data, [[5, 5], [2, 2]])
+    assert np.add(weight, 1, out=weight) is weight
+    np.testing.assert_array_equal(data, [[6, 6], [3, 3]])
+
+
+def test_parameters_are_told_apart_by_identity():
+    a, b = nn.Parameter(np.zeros(2)), nn.Parameter(np.zeros(2))
+    assert len({a, b, a}) == 2
+    np.testing.assert_array_equal(a == b, [True, True])
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(a)
+    with pytest.raises(AttributeError, match=r"no attribute 'sum'; .*parameter\.data\.sum"):
+        a.sum()
+    with pytest.raises(AttributeError, match=r"no attribute 'gard'$"):
+        a.gard  # noqa: B018
+    with pytest.raises(AttributeError):
+        a.gard = 3
+    twin = pickle.loads(pickle.dumps(a))
+    np.testing.assert_array_equal(twin.data, a.data)
+    assert copy.copy(a).data is a.data
+    assert copy.deepcopy(a).data is not a.data
+
+
+def test_a_frozen_parameter_gets_no_gradient_and_is_left_alone(rng):
+    model = nn.Sequential(nn.Conv1d(2, 3, 3, rng=0), nn.BatchNorm1d(3), nn.Flatten(),
+                          nn.Linear(9, 2, rng=0))  # fmt: skip
+    for parameter in (model[0].bias, model[1].weight, model[3].weight):
+        assert parameter.requires_grad_(False) is parameter
+    before = model.state_dict()
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    y = model(rng.standard_normal((4, 2, 5), dtype=np.float32))
+    model.backward(np.ones_like(y))
+    optimizer.step()
+    frozen = {"0.bias", "1.weight", "3.weight"}
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (name in frozen)
+        assert np.array_equal(parameter, before[name]) == (name in frozen)
+
+
+# --- whole models --------------------------------------------------------------------------------
+
+
+def test_to_casts_parameters_gradients_and_statistics(rng):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, rng=0), nn.BatchNorm2d(3), nn.ReLU())
+    x = rng.standard_normal((4, 2, 6, 6), dtype=np.float32)
+    model.backward(np.ones_like(model(x)))
+    model(x)
+    single = model.state_dict()
+    assert model.double() is model
+    assert {a.dtype.name for a in model.state_dict().values()} == {"float64", "int64"}
+    assert {p.grad.dtype.name for p in model.parameters()} == {"float64"}
+    with pytest.raises(RuntimeError, match="forward kept nothing"):
+        model.backward(np.ones((4, 3, 4, 4)))
+    assert model(x.astype(np.float64)).dtype == np.float64
+    for cast in (lambda: model.to("cpu", np.float32), model.float,
+                 lambda: model.to(dtype="float32"), lambda: model.to(x.dtype)):  # fmt: skip
+        assert cast() is model.cpu() is model.to("cpu") is model.to(None)
+        assert model(x).dtype == np.float32
+        model.double()
+    for name, array in nn.Sequential(*model).to(np.float32).state_dict().items():
+        assert array.dtype == single[name].dtype
+        if name.startswith("0"):
+            np.testing.assert_array_equal(array, single[name])
+
+
+def test_apply_and_get_submodule():
+    model = models.resnet20(rng=0)
+    seen = []
+    assert model.apply(lambda module: seen.append(module)) is model
+    assert seen[-1] is model
+    assert sorted(map(id, seen)) == sorted(map(id, model.modules()))
+    for name, module in model.named_modules():
+        assert model.get_submodule(name) is module
+    with pytest.raises(AttributeError, match=r"get_submodule: there is no 'layer2\.9\.conv1'"):
+        model.get_submodule("layer2.9.conv1")
 
 
 # --- constructors --------------------------------------------------------------------------------

@@ -4,18 +4,19 @@ There is no tape. A layer in training mode keeps what its backward needs in one 
 `backward` takes it out again. See `Module` for the rules that follow from that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Never, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from .. import _core
 from .._messages import shown, typed
-from ..functional._checks import flag
+from ..functional._checks import flag, float_dtype
 from ..functional._memory import using
 
 Array = npt.NDArray[Any]
@@ -24,9 +25,11 @@ Rng = np.random.Generator | int | None
 PASSED = object()  # recorded by a layer that another one's kernel computed: gradients pass through
 
 
-class Parameter:
+class Parameter(NDArrayOperatorsMixin):
     """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.
 
+    NumPy takes it for the array `data`: `np.linalg.norm(p)`, `p[0]`, and `2 * p`, which is a plain
+    array; `p *= 2` and `p[0] = 1` write to `data`. What is kept of a forward is not updated then.
     With `requires_grad = False` the layers do not compute this gradient (frozen weights). An array
     assigned to `data` must have the same shape (or be empty, to free memory), and be float32 or
     float64.
@@ -76,6 +79,27 @@ class Parameter:
         else:
             self.grad += grad
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or unfreeze (True) the parameter."""
+        self.requires_grad = flag("Parameter.requires_grad_", "requires_grad", requires_grad)
+        return self
+
+    def detach(self) -> "Parameter":
+        """A frozen Parameter of the same array, without its gradient."""
+        return Parameter(self.data, requires_grad=False)
+
+    def cpu(self) -> Self:
+        """The parameter: every array is in the memory of the CPU."""
+        return self
+
+    def numpy(self) -> Array:
+        """`data` itself, not a copy."""
+        return self.data
+
+    def numel(self) -> int:
+        """The number of entries, `size`."""
+        return self.data.size
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
@@ -95,8 +119,41 @@ class Parameter:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Any, ...] = (), **options: Any
+    ) -> Any:
+        if out:
+            options["out"] = tuple(_array_of(value) for value in out)
+        result = getattr(ufunc, method)(*(_array_of(value) for value in inputs), **options)
+        return out[0] if len(out) == 1 else result
+
+    __hash__ = object.__hash__  # which the operators' == has taken away
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.data[key] = value
+
+    def __getattr__(self, name: str) -> Never:
+        advice = f"; its array has, parameter.data.{name}" if hasattr(np.ndarray, name) else ""
+        raise AttributeError(f"'Parameter' object has no attribute {name!r}{advice}")
+
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})\n{self.data}"
+
+
+def _array_of(value: Any) -> Any:
+    return value.data if isinstance(value, Parameter) else value
 
 
 def zero_grad(who: str, parameters: Iterable[Parameter], set_to_none: bool) -> None:
@@ -315,6 +372,26 @@ class Module:
     def modules(self) -> Iterator["Module"]:
         return (module for _, module in self.named_modules())
 
+    def get_submodule(self, target: str) -> "Module":
+        """The module of that dotted name, as `named_modules` gives it; "" is this one."""
+        module = self
+        for name in target.split(".") if target else ():
+            children = dict(module.named_children())
+            if name not in children:
+                raise AttributeError(
+                    f"{type(self).__name__}.get_submodule: there is no {shown(target)}; "
+                    f"{type(module).__name__} has the children {_some(list(children))}"
+                )
+            module = children[name]
+        return module
+
+    def apply(self, function: Callable[["Module"], Any]) -> Self:
+        """Call `function` with every module of the tree, children first."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter); a shared parameter comes once, under its first name."""
         seen: set[int] = set()
@@ -367,6 +444,60 @@ class Module:
         """Freeze (False) or unfreeze (True) every parameter of this module."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
+        return self
+
+    def to(self, *targets: Any, device: Any = None, dtype: npt.DTypeLike | None = None) -> Self:
+        """Cast the floats of the state: `to(np.float64)`, `to(dtype="float32")`.
+
+        `to("cpu")` changes nothing, other devices are refused. Arrays change their identity and
+        the state of an optimizer its dtype: make optimizers after a cast. Casts drop what the last
+        training forward kept.
+
+        Raises
+        ------
+        TypeError
+            The dtype is not float32 or float64.
+        ValueError
+            The device is not "cpu".
+        """
+        who, devices = f"{type(self).__name__}.to", [device]
+        for target in targets:
+            try:
+                dtype = dtype if target is None else np.dtype(target)
+            except TypeError:
+                devices.append(target)
+        for target in devices:
+            if target is not None and str(target) != "cpu":
+                raise ValueError(
+                    f"{who}: must be a float dtype of NumPy, or 'cpu', the only device; got "
+                    f"{shown(target)}"
+                )
+        if dtype is not None:
+            self._cast(float_dtype(who, dtype))
+        return self
+
+    def _cast(self, dtype: np.dtype[Any]) -> None:
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(dtype, copy=False)
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.astype(dtype, copy=False)
+        for module in self.modules():
+            module._saved = module._buffers_of_steps = None
+            for key in module._buffers:
+                value = getattr(module, key)
+                if value is not None and value.dtype.kind == "f":
+                    setattr(module, key, value.astype(dtype, copy=False))
+
+    def float(self) -> Self:
+        """`to(np.float32)`."""
+        return self.to(np.float32)
+
+    def double(self) -> Self:
+        """`to(np.float64)`."""
+        return self.to(np.float64)
+
+    def cpu(self) -> Self:
+        """The module: every array is in the memory of the CPU."""
         return self
 
     # --- state -------------------------------------------------------------------------------
