@@ -303,7 +303,7 @@ LAYERS = tuple(
     for name in nn.__all__
     if inspect.isclass(getattr(nn, name))
     and issubclass(getattr(nn, name), nn.Module)
-    and name not in ("Module", "Sequential", "Residual")
+    and name not in ("Module", "Sequential", "Residual", "ModuleList", "ModuleDict")
 )
 OPTIMIZERS = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.01, "nesterov": True},

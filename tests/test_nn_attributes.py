@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -219,6 +220,98 @@ def test_apply_and_get_submodule():
         assert model.get_submodule(name) is module
     with pytest.raises(AttributeError, match=r"get_submodule: there is no 'layer2\.9\.conv1'"):
         model.get_submodule("layer2.9.conv1")
+
+
+# --- modules in lists ----------------------------------------------------------------------------
+
+
+class Stack(nn.Module):
+    def __init__(self, layers, heads):
+        self.layers = nn.ModuleList(layers)
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.heads["a"](x) + self.heads["b"](x)
+
+    def backward(self, grad):
+        grad = sum(head.backward(grad) for head in self.heads.values())
+        for layer in reversed(list(self.layers)):
+            grad = layer.backward(grad)
+        return grad
+
+
+def linear(outputs, seed):
+    return nn.Linear(3, outputs, rng=seed, dtype=np.float64)
+
+
+def test_module_list_and_dict_have_torchs_keys_and_learn(rng):
+    model = Stack([linear(3, 0), nn.Tanh()], {"a": linear(2, 1), "b": linear(2, 2)})
+    keys = ["layers.0.weight", "layers.0.bias", "heads.a.weight", "heads.a.bias",
+            "heads.b.weight", "heads.b.bias"]  # fmt: skip
+    assert list(model.state_dict()) == [name for name, _ in model.named_parameters()] == keys
+    if find_spec("torch"):
+        import torch
+
+        theirs = torch.nn.Module()
+        theirs.layers = torch.nn.ModuleList([torch.nn.Linear(3, 3), torch.nn.Tanh()])
+        theirs.heads = torch.nn.ModuleDict({k: torch.nn.Linear(3, 2) for k in "ab"})
+        assert list(theirs.state_dict()) == keys
+    x = rng.standard_normal((4, 3))
+    u, v, h = rng.standard_normal((4, 2)), rng.standard_normal((4, 3)), 1e-6
+    model(x)
+    grad = model.backward(u)
+    numeric = np.vdot(u, model(x + h * v) - model(x - h * v)) / (2 * h)
+    assert abs(numeric - np.vdot(grad, v)) < 1e-8
+    assert all(p.grad is not None for p in model.parameters())
+    twin = copy.deepcopy(model).eval()
+    np.testing.assert_array_equal(twin(x), model(x))
+    plan = fastconv.compile(model.eval(), x.shape, dtype=np.float64)
+    np.testing.assert_allclose(plan(x), model(x), atol=1e-14)
+    assert repr(model).startswith("Stack(\n  (layers): ModuleList(\n    (0): Linear(")
+
+
+def test_module_list_is_a_list_and_module_dict_a_dict():
+    a, b, c = nn.ReLU(), nn.Tanh(), nn.Linear(2, 2, rng=0)
+    layers = nn.ModuleList([a]).append(b).extend(nn.Sequential(c))
+    assert list(layers) == [a, b, c]
+    assert layers[-1] is layers["2"] is layers.get_submodule("2") is c
+    assert list(layers[1:]) == [b, c]
+    assert list(layers[1:].state_dict()) == ["1.weight", "1.bias"]
+    layers[0] = b
+    assert layers[0] is b
+    assert len(layers) == 3
+    table = nn.ModuleDict({"a": a})
+    table["b"] = b
+    table["a"] = c
+    assert list(table) == list(table.keys()) == ["a", "b"]
+    assert list(table.values()) == [c, b]
+    assert dict(table.items()) == {"a": c, "b": b}
+    assert "a" in table
+    assert "z" not in table
+    assert table.a is table["a"] is c
+    with pytest.raises(KeyError):
+        table["z"]
+
+
+def test_a_plain_list_of_modules_is_refused_unless_they_are_found_elsewhere():
+    class Net(nn.Module):
+        pass
+
+    net = Net()
+    net.layers = []
+    assert list(net.parameters()) == []
+    net.layers.append(nn.Linear(2, 2, rng=0))
+    for use in (net.state_dict, net.eval, lambda: optim.SGD(net.parameters(), lr=0.1),
+                lambda: nn.Sequential(net).train()):  # fmt: skip
+        with pytest.raises(TypeError, match=r"^Net\.layers: what a list holds is not found"):
+            use()
+    net.all = nn.Sequential(*net.layers)
+    assert len(list(net.parameters())) == 2
+    net.pair = (net.all[0].weight, net.all[0].bias)
+    net.sizes, net.names = (3, 4), {"a": 1}
+    assert len(list(net.eval().train().parameters())) == 2
 
 
 # --- constructors --------------------------------------------------------------------------------

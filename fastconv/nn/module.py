@@ -365,9 +365,31 @@ class Module:
                 yield name, module
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
+        self._refuse_hidden()
         yield prefix, self
         for name, child in self.named_children():
             yield from child._walk(_join(prefix, name))
+
+    def _refuse_hidden(self) -> None:
+        """Refuse a list of modules or parameters that are nowhere else in the tree: nothing would
+        find them."""
+        for name, value in vars(self).items():
+            if not isinstance(value, list | tuple | dict) or name == "_saved":
+                continue
+            held = value.values() if isinstance(value, dict) else value
+            learned = [entry for entry in held if isinstance(entry, Module | Parameter)]
+            if not learned:
+                continue
+            found = {id(entry) for entry in (*vars(self).values(), *self.children())}
+            if not all(id(entry) in found for entry in learned):
+                for child in self.children():
+                    found.update(map(id, (*child.modules(), *child.parameters())))
+            if not all(id(entry) in found for entry in learned):
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: what a {type(value).__name__} holds is not "
+                    "found; put modules into nn.ModuleList, nn.ModuleDict or nn.Sequential, and "
+                    "make each Parameter an attribute"
+                )
 
     def modules(self) -> Iterator["Module"]:
         return (module for _, module in self.named_modules())
