@@ -220,6 +220,24 @@ class Module:
     `train()` sets `training` and `recording`; `eval()` clears both and drops what was kept, so
     that calls in many threads are safe. `eval(backward=True)` computes as in eval (running
     statistics, no dropout) and still records: for saliency maps, or frozen batch norms.
+
+    Examples
+    --------
+    Two convolutions of one input, their results joined; a model of its own, or a layer of another:
+
+    >>> class Joined(nn.Module):
+    ...     def __init__(self, inputs, outputs):
+    ...         self.left = nn.Conv2d(inputs, outputs, 1)
+    ...         self.right = nn.Conv2d(inputs, outputs, 3, padding=1)
+    ...
+    ...     def forward(self, x):
+    ...         return np.concatenate([self.left(x), self.right(x)], axis=1)
+    ...
+    ...     def backward(self, grad):
+    ...         left, right = np.split(grad, 2, axis=1)
+    ...         return self.left.backward(left) + self.right.backward(right)
+
+    An input that goes two ways has two gradients, and their sum is its own.
     """
 
     training: bool = True
@@ -244,11 +262,17 @@ class Module:
     # --- to be written by subclasses ---------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} has no forward method")
+        raise TypeError(
+            f"{type(self).__name__} has no forward method: write forward(self, x), which returns y"
+        )
 
     def backward(self, grad: Array) -> Array:
         """Return the gradient of forward's input; accumulate those of the parameters."""
-        raise TypeError(f"{type(self).__name__} has no backward method")
+        raise TypeError(
+            f"{type(self).__name__} has no backward method: write backward(self, grad), which "
+            "calls the backward of the layers in reverse order, each with the gradient of its "
+            "result, and returns that of the input; see help(nn.Module)"
+        )
 
     def backward_parameters(self, grad: Array) -> None:
         """Like `backward`, where nobody needs the gradient of the input.
