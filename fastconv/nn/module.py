@@ -251,6 +251,7 @@ class Module:
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
     _parameters: tuple[str, ...] = ()  # attributes that have held a Parameter, or may
+    _own_lists: ClassVar[frozenset[str]] = frozenset({"_saved", "_buffers", "_parameters"})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -361,7 +362,7 @@ class Module:
     def release(self) -> None:
         """Drop what the last training forward kept, without a backward."""
         for module in self.modules():
-            module._saved = None
+            module.__dict__["_saved"] = None
 
     def _memory(self) -> using:
         """A `with` block in which large results use the memory of the last step again."""
@@ -398,10 +399,10 @@ class Module:
         """Refuse a list of modules or parameters that are nowhere else in the tree: nothing would
         find them."""
         for name, value in vars(self).items():
-            if not isinstance(value, list | tuple | dict) or name == "_saved":
+            if not isinstance(value, (list, tuple, dict)) or name in self._own_lists:
                 continue
             held = value.values() if isinstance(value, dict) else value
-            learned = [entry for entry in held if isinstance(entry, Module | Parameter)]
+            learned = [entry for entry in held if isinstance(entry, (Module, Parameter))]
             if not learned:
                 continue
             found = {id(entry) for entry in (*vars(self).values(), *self.children())}
@@ -472,14 +473,14 @@ class Module:
         if not mode:
             return self.eval()
         for module in self.modules():
-            module.training = module.recording = True
+            module.__dict__.update(training=True, recording=True)
         return self
 
     def eval(self, backward: bool = False) -> Self:
         """Inference behaviour; with `backward=True` the layers still record for backward."""
         for module in self.modules():
-            module.training, module.recording = False, backward
-            module._saved = module._buffers_of_steps = None
+            module.__dict__.update(training=False, recording=backward)
+            module.__dict__.update(_saved=None, _buffers_of_steps=None)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
