@@ -365,3 +365,13 @@ def test_zero_grad_forgets_gradients_or_fills_them(of_optimizer):
     np.testing.assert_allclose(model.weight.data, before - 0.1 * 0.9, rtol=0, atol=1e-6)
     zero_grad()
     assert model.weight.grad is None
+
+
+def test_residual_takes_the_layers_of_a_sequential(rng):
+    body = {"fc": nn.Linear(3, 3, rng=0), "tanh": nn.Tanh()}
+    x = rng.standard_normal((2, 3), dtype=np.float32)
+    first, second = nn.Residual(body), nn.Residual(nn.Sequential(body))
+    assert list(first.state_dict()) == list(second.state_dict()) == ["fc.weight", "fc.bias"]
+    np.testing.assert_array_equal(first(x), second(x))
+    second.fc = nn.Linear(3, 3, rng=1)
+    assert first.fc is body["fc"]

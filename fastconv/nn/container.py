@@ -225,8 +225,8 @@ class Residual(Module):
     Parameters
     ----------
     body
-        Named layers, run in order. The names are hoisted: `Residual({"conv1": ...})` has the
-        key `conv1.weight`.
+        Named layers, run in order, or a Sequential of them. The names are hoisted:
+        `Residual({"conv1": ...})` has the key `conv1.weight`.
     shortcut
         A module, called `downsample` in the state_dict as in torchvision; None is the identity.
     activation
@@ -235,13 +235,15 @@ class Residual(Module):
 
     def __init__(
         self,
-        body: Mapping[str, Module],
+        body: Mapping[str, Module] | Sequential,
         shortcut: Module | None = None,
         activation: Module | None = None,
     ) -> None:
+        if type(body) is Sequential:
+            body = body._layers
         if not isinstance(body, Mapping):
             raise TypeError(
-                "Residual: body must be a dict of named layers, as "
+                "Residual: body must be a dict of named layers or a Sequential, as "
                 f'Residual({{"conv": nn.Conv2d(...), "relu": nn.ReLU()}}), got {shown(body)}'
             )
         for role, module in (("shortcut", shortcut), ("activation", activation)):
