@@ -118,6 +118,13 @@ class _BatchNorm(Module):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check(shape)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (self.num_features,):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must have shape ({self.num_features},), "
+                    f"got {array.shape}"
+                )
         return shape
 
     def extra_repr(self) -> str:
