@@ -273,11 +273,21 @@ def layer(rng, name):
         return {"x": floats(rng, 3, 4), "in_features": 4, "out_features": 5, "bias": True,
                 "dtype": rng.dtype}  # fmt: skip
     if name.endswith("Loss"):
-        kind = {"C": "cross_entropy", "B": "binary_cross_entropy_with_logits", "M": "mse_loss"}
+        kind = {
+            "N": "nll_loss",
+            "C": "cross_entropy",
+            "B": "binary_cross_entropy_with_logits",
+            "M": "mse_loss",
+        }
         given = right_arguments(rng, kind[name[0]])
         return {"x": given.pop("input"), **given}
     own = {"LeakyReLU": {"negative_slope": 0.1}, "GELU": {"approximate": "tanh"},
-           "Dropout": {"p": 0.5, "rng": 0}, "Flatten": {"start_dim": 1, "end_dim": -1}}  # fmt: skip
+           "Dropout": {"p": 0.5, "rng": 0}, "Flatten": {"start_dim": 1, "end_dim": -1},
+           "Softmax": {"dim": 1}, "LogSoftmax": {"dim": -1},
+           "Unflatten": {"dim": 1, "unflattened_size": (1, -1)},
+           "ZeroPad2d": {"padding": (1, 0, 2, 1)},
+           "ReflectionPad2d": {"padding": 1, "x": floats(rng, 2, 3, *plane(rng, 2, 3))},
+           }  # fmt: skip
     return {"x": floats(rng, 2, 3, *plane(rng, 2)), **own.get(name, {})}
 
 
@@ -293,7 +303,7 @@ LAYERS = tuple(
     for name in nn.__all__
     if inspect.isclass(getattr(nn, name))
     and issubclass(getattr(nn, name), nn.Module)
-    and name not in ("Module", "Sequential", "Residual")
+    and name not in ("Module", "Sequential", "Residual", "ModuleList", "ModuleDict")
 )
 OPTIMIZERS = {
     "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.01, "nesterov": True},

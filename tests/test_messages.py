@@ -37,12 +37,15 @@ digits = data.load_digits()
 def pair(size): return np.zeros((4, size, size), np.uint8), np.arange(4) % 2
 parameters = [nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2))]
 def learned(data, grad):
-    parameter = nn.Parameter(f64(3)); parameter.data, parameter.grad = data, grad
+    parameter = nn.Parameter(f64(data.shape)); parameter.data, parameter.grad = data, grad
     return parameter
-def stepped(kind, data, **options):
+def stepped(kind, change, **options):
     parameter = learned(f64(3), f64(3)); optimizer = kind([parameter], **options)
-    optimizer.step(); parameter.data, parameter.grad = data, np.zeros_like(data)
+    optimizer.step(); change(parameter); parameter.grad = np.zeros_like(parameter.data)
     return optimizer
+def lengthen(parameter): parameter.data.resize(4, refcheck=False)
+def cast(parameter): parameter.data = parameter.data.astype(np.float32)
+def changed_layer(layer, name, value): setattr(layer, name, value); return layer
 """
 NAMES = {"F": F, "R": reference, "np": np, "fastconv": fastconv, "nn": nn, "optim": optim,
          "models": models, "data": data, "train": train}  # fmt: skip

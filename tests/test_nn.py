@@ -1,6 +1,8 @@
 """Layers: gradients by random projection in float64, protocol, modes, state, printing."""
 
 import copy
+import doctest
+import inspect
 import pickle
 import threading
 
@@ -81,6 +83,12 @@ LAYERS = [
     (nn.SiLU(), (3, 7)),
     (nn.Identity(3, key=1), (3, 7)),
     (nn.Dropout(0.0), (3, 7)),
+    (nn.Softmax(), (3, 7)),
+    (nn.Softmax(1), (2, 3, 4, 2)),
+    (nn.LogSoftmax(dim=-1), (3, 7)),
+    (nn.ZeroPad2d((1, 0, 2, -1)), (2, 3, 4, 5)),
+    (nn.ReflectionPad2d(2), (2, 3, 4, 5)),
+    (nn.Unflatten(1, (2, -1, 2)), (3, 12, 2)),
 ]
 each_layer = pytest.mark.parametrize(
     ("layer", "shape"),
@@ -511,6 +519,39 @@ def test_init_refuses_unknown_names():
         nn.Linear(2, 2, rng="0")
     with pytest.raises(TypeError, match="float32 or float64"):
         nn.Linear(2, 2, dtype=np.float16)
+
+
+# --- a module of one's own -----------------------------------------------------------------------
+
+
+def test_the_example_of_the_docstring_runs_and_its_gradient_is_right(rng):
+    names = {"np": np, "nn": nn}
+    (example,) = doctest.DocTestParser().get_examples(inspect.getdoc(nn.Module))
+    exec(example.source, names)
+    joined = names["Joined"](2, 3)
+    assert len(example.source.splitlines()) <= 12
+    assert list(joined.state_dict()) == ["left.weight", "left.bias", "right.weight", "right.bias"]
+    projection_check(joined.double(), rng.standard_normal((2, 2, 5, 4)))
+    inner = names["Joined"](2, 2).double()
+    model = nn.Sequential(nn.Conv2d(2, 2, 3, **seeded), inner, nn.ReLU(), nn.Flatten())
+    projection_check(model, rng.standard_normal((2, 2, 5, 4)))
+    x = rng.standard_normal((2, 2, 5, 4))
+    plan = fastconv.compile(model.eval(), x.shape, dtype=np.float64)
+    np.testing.assert_allclose(plan(x), model(x), atol=1e-13)
+
+
+def test_a_module_without_backward_says_how_to_write_one(rng):
+    class Net(nn.Module):
+        def __init__(self):
+            self.fc = nn.Linear(2, 2, rng=0)
+
+        def forward(self, x):
+            return self.fc(x)
+
+    model = nn.Sequential(Net(), nn.ReLU())
+    y = model(np.ones((1, 2), np.float32))
+    with pytest.raises(TypeError, match=r"^Net has no backward method: write backward\(self, grad"):
+        model.backward(y)
 
 
 # --- containers, arguments, printing -------------------------------------------------------------

@@ -178,6 +178,11 @@ TORCH_LAYERS = [
     ("GELU", (), {"approximate": "tanh"}, (3, 4)),
     ("SiLU", (), {}, (3, 4)),
     ("Identity", (), {}, (3, 4)),
+    ("Softmax", (1,), {}, (3, 4, 2)),
+    ("LogSoftmax", (), {"dim": -1}, (3, 4)),
+    ("ZeroPad2d", ((1, 2, 0, -1),), {}, (2, 3, 4, 5)),
+    ("ReflectionPad2d", (2,), {}, (2, 3, 4, 5)),
+    ("Unflatten", (1, (2, -1)), {}, (3, 4, 2)),
 ]
 
 
@@ -241,6 +246,7 @@ def test_losses_against_torch():
         ("CrossEntropyLoss", {"label_smoothing": 0.1}, classes),
         ("CrossEntropyLoss", {"weight": weight, "ignore_index": 2}, classes),
         ("CrossEntropyLoss", {"reduction": "sum"}, soft),
+        ("NLLLoss", {"weight": weight, "ignore_index": 2}, classes),
         ("BCEWithLogitsLoss", {"pos_weight": weight}, soft),
         ("BCEWithLogitsLoss", {"weight": weight, "reduction": "sum"}, soft),
         ("MSELoss", {}, soft),

@@ -283,7 +283,7 @@ def test_data_of_another_shape_or_dtype_after_a_step(name, options):
         params = parameters()
         optimizer = getattr(optim, name)(params, **options)
         run(optimizer, params, 1)
-        params[0].data = data
+        params[0]._data = data  # as if resized in place
         set_gradients(params, 1)
         with pytest.raises(exception, match=f"{name}.step: state .* of parameter 0"):
             optimizer.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -34,6 +35,14 @@ __all__ = [
     "read_npz",
     "stratified_split",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows the names
+
+    def __getattr__(name: str) -> NoReturn:
+        from .._absent import absent
+
+        raise absent(__name__, name)
+
 
 # Where Debian's package dataset-fashion-mnist puts its four files.
 _FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/local/share/datasets/fashion-mnist")

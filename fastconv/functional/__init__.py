@@ -4,6 +4,8 @@ Names and arguments follow `torch.nn.functional`; the backward of a function sta
 `_backward` appended, and takes `grad_output` first.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from .activation import (
     gelu,
     gelu_backward,
@@ -129,3 +131,10 @@ __all__ = [
     "unfold",
     "unfold_backward",
 ]
+
+if not TYPE_CHECKING:  # a type checker knows the names
+
+    def __getattr__(name: str) -> NoReturn:
+        from .._absent import absent
+
+        raise absent(__name__, name)

@@ -1,6 +1,8 @@
-"""Spatial sizes: per-axis tuples, output sizes, and how constructor arguments are printed."""
+"""Spatial sizes: per-axis tuples, output sizes, and attributes that stay checked."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .._messages import shown
 from ..functional._checks import explicit_padding, per_axis
@@ -8,6 +10,40 @@ from ..functional._checks import explicit_padding, per_axis
 Size = int | tuple[int, ...]
 Padding = int | tuple[int, ...] | tuple[tuple[int, int], ...] | str
 Pair = tuple[int, int]
+
+
+class PerAxis:
+    """An attribute of a layer that is a tuple of one int per axis, whatever is assigned to it.
+
+    count: how many ints, where it is not one per axis.
+    """
+
+    def __init__(self, minimum: int = 1, count: int | None = None) -> None:
+        self.minimum, self.count = minimum, count
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    if TYPE_CHECKING:  # reading finds the value in the layer's __dict__
+
+        def __get__(self, layer: Any, owner: type | None = None) -> tuple[int, ...]: ...
+
+    def __set__(self, layer: Any, value: Size) -> None:
+        who = type(layer).__name__
+        count = layer.axes if self.count is None else self.count
+        layer.__dict__[self.name] = per_axis(who, self.name, value, count, self.minimum)
+
+
+class PaddingSpec:
+    """The attribute `padding` of a layer, checked by `padding_spec` when it is assigned."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, layer: Any, owner: type | None = None) -> Padding: ...
+
+    def __set__(self, layer: Any, value: Padding) -> None:
+        who = type(layer).__name__
+        layer.__dict__["padding"] = padding_spec(who, value, layer.axes, layer.padding_names)
 
 
 def padding_spec(who: str, value: Padding, axes: int, names: tuple[str, ...]) -> Padding:

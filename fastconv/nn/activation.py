@@ -1,4 +1,4 @@
-"""Activation layers: ReLU, LeakyReLU, ReLU6, Sigmoid, Tanh, GELU, SiLU.
+"""Activation layers: ReLU, LeakyReLU, ReLU6, Sigmoid, Tanh, GELU, SiLU, Softmax, LogSoftmax.
 
 `inplace=True` writes the result over the input, as in torch. ReLU, ReLU6 and LeakyReLU tell their
 gradient from the result, so they may do it in training too; SiLU needs its input and writes in
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional._arrays import choice
-from ..functional._checks import flag, number
+from ..functional._checks import LIMIT, flag, integer, number
 from .module import PASSED, Array, Module
 
 
@@ -124,3 +124,26 @@ class GELU(_Activation):
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
+
+
+class _Softmax(_Activation):
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = integer(type(self).__name__, "dim", dim, -LIMIT)
+
+    def _options(self) -> dict[str, Any]:
+        return {"dim": self.dim}
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Softmax(_Softmax):
+    """exp(x) / sum(exp(x)) along the axis `dim`. CrossEntropyLoss needs none before it."""
+
+    function, gradient = staticmethod(F.softmax), staticmethod(F.softmax_backward)
+
+
+class LogSoftmax(_Softmax):
+    """x - log(sum(exp(x))) along the axis `dim`, for NLLLoss; CrossEntropyLoss is the two."""
+
+    function, gradient = staticmethod(F.log_softmax), staticmethod(F.log_softmax_backward)

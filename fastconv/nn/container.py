@@ -1,7 +1,7 @@
-"""Sequential and Residual: the two ways fastconv's models are put together."""
+"""Sequential and Residual, of which models are put together; ModuleList and ModuleDict."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from typing import Any, Self, overload
 
 from .._messages import shown
 from ..functional._memory import add
@@ -15,7 +15,56 @@ Shape = tuple[int, ...]
 _Owned = tuple[Array, bool]  # an array, and whether nobody else has it
 
 
-class Sequential(Module):
+class _Layers(Module):
+    """Named layers in their order, to be reached by name, as item or attribute, and by position."""
+
+    _layers: dict[str, Module]
+    _own_lists = Module._own_lists | {"_layers"}
+
+    def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
+        """Append `layer` under `name`, which becomes part of its state_dict keys."""
+        who = type(self).__name__
+        if not isinstance(layer, Module):
+            raise _not_a_module(who, name, layer)
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"{who}: a layer's name is a str without '.', got {shown(name)}")
+        if name in self._layers:
+            raise ValueError(f"{who}: there is a layer {shown(name)} already")
+        self._layers[name] = layer
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self._layers.items()
+
+    def __setitem__(self, key: int | str, layer: Module) -> None:
+        """Replace a layer, e.g. the head of a pretrained model."""
+        name = key if isinstance(key, str) else list(self._layers)[key]
+        if name not in self._layers:
+            raise KeyError(name)
+        if not isinstance(layer, Module):
+            raise _not_a_module(type(self).__name__, name, layer)
+        self._layers[name] = layer
+
+    def __getattr__(self, name: str) -> Module:
+        layers = self.__dict__.get("_layers", {})
+        if name in layers:
+            found: Module = layers[name]
+            return found
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute or layer {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__.get("_layers", {}):
+            self[name] = value  # type: ignore[assignment]  # __setitem__ checks
+        elif isinstance(value, Module):
+            who = type(self).__name__
+            raise AttributeError(f"{who} has no layer {name!r}; add_module appends one")
+        else:
+            super().__setattr__(name, value)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+class Sequential(_Layers):
     """Layers one after the other: `Sequential(a, b)` or `Sequential({"conv1": a, "fc": b})`.
 
     Children can be reached by position (`model[0]`, `model[1:]`) and by name
@@ -23,23 +72,13 @@ class Sequential(Module):
     """
 
     def __init__(self, *layers: Module | Mapping[str, Module]) -> None:
-        self._layers: dict[str, Module] = {}
+        self._layers = {}
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             for name, module in layers[0].items():
                 self.add_module(name, module)
         else:
             for i, layer in enumerate(layers):
                 self.add_module(str(i), layer)
-
-    def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
-        """Append `layer` under `name`, which becomes part of its state_dict keys."""
-        if not isinstance(layer, Module):
-            raise _not_a_module(name, layer)
-        if not isinstance(name, str) or not name or "." in name:
-            raise ValueError(f"Sequential: a layer's name is a str without '.', got {shown(name)}")
-        if name in self._layers:
-            raise ValueError(f"Sequential: there is a layer {shown(name)} already")
-        self._layers[name] = layer
 
     def append(self, layer: Module) -> "Sequential":
         """Append `layer` under its position as name, as torch's Sequential does."""
@@ -86,9 +125,6 @@ class Sequential(Module):
                 shape = layer.output_shape(shape)
         return shape
 
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        yield from self._layers.items()
-
     def fused_runs(self) -> list[tuple[str, ...]]:
         """The names of the layers that one kernel computes together, run by run."""
         return _fusion.fused_names(list(self._layers), list(self._layers.values()))
@@ -107,35 +143,80 @@ class Sequential(Module):
             return Sequential(dict(list(self._layers.items())[key]))
         return list(self._layers.values())[key]
 
-    def __setitem__(self, key: int | str, layer: Module) -> None:
-        """Replace a layer, e.g. the head of a pretrained model."""
-        name = key if isinstance(key, str) else list(self._layers)[key]
-        if name not in self._layers:
-            raise KeyError(name)
-        if not isinstance(layer, Module):
-            raise _not_a_module(name, layer)
-        self._layers[name] = layer
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers.values())
 
-    def __getattr__(self, name: str) -> Module:
-        layers = self.__dict__.get("_layers", {})
-        if name in layers:
-            found: Module = layers[name]
-            return found
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute or layer {name!r}")
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in self.__dict__.get("_layers", {}):
-            self[name] = value  # type: ignore[assignment]  # __setitem__ checks
-        elif isinstance(value, Module):
-            raise AttributeError(f"Sequential has no layer {name!r}; add_module appends one")
-        else:
-            super().__setattr__(name, value)
+class ModuleList(_Layers):
+    """Modules named "0", "1" and so on, for a model whose `forward` and `backward` call them."""
 
-    def __len__(self) -> int:
-        return len(self._layers)
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        self._layers = {}
+        self.extend(modules)
+
+    def append(self, module: Module) -> Self:
+        """Append a module under its position as name."""
+        self.add_module(str(len(self._layers)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Append every one of `modules`."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleList: modules must be a list of Modules, got {shown(modules)}")
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    @overload
+    def __getitem__(self, key: int | str) -> Module: ...
+    @overload
+    def __getitem__(self, key: slice) -> "ModuleList": ...
+    def __getitem__(self, key: int | str | slice) -> Module:
+        if isinstance(key, str):
+            return self._layers[key]
+        modules = list(self._layers.values())
+        return ModuleList(modules[key]) if isinstance(key, slice) else modules[key]
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self._layers.values())
+
+
+class ModuleDict(_Layers):
+    """Modules by name, for a model whose `forward` and `backward` call them."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        self._layers = {}
+        if modules is not None and not isinstance(modules, Mapping):
+            raise TypeError(
+                f"ModuleDict: modules must be a dict of named Modules, got {shown(modules)}"
+            )
+        for name, module in (modules or {}).items():
+            self.add_module(name, module)
+
+    def __getitem__(self, key: str) -> Module:
+        return self._layers[key]
+
+    def __setitem__(self, key: int | str, layer: Module) -> None:
+        """Replace a module, or append one under a new name."""
+        if key in self._layers:
+            super().__setitem__(key, layer)
+        else:
+            self.add_module(key, layer)  # type: ignore[arg-type]  # which it checks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._layers
+
+    def keys(self) -> KeysView[str]:
+        return self._layers.keys()
+
+    def values(self) -> ValuesView[Module]:
+        return self._layers.values()
+
+    def items(self) -> ItemsView[str, Module]:
+        return self._layers.items()
 
 
 class Residual(Module):
@@ -144,8 +225,8 @@ class Residual(Module):
     Parameters
     ----------
     body
-        Named layers, run in order. The names are hoisted: `Residual({"conv1": ...})` has the
-        key `conv1.weight`.
+        Named layers, run in order, or a Sequential of them. The names are hoisted:
+        `Residual({"conv1": ...})` has the key `conv1.weight`.
     shortcut
         A module, called `downsample` in the state_dict as in torchvision; None is the identity.
     activation
@@ -154,10 +235,20 @@ class Residual(Module):
 
     def __init__(
         self,
-        body: Mapping[str, Module],
+        body: Mapping[str, Module] | Sequential,
         shortcut: Module | None = None,
         activation: Module | None = None,
     ) -> None:
+        if type(body) is Sequential:
+            body = body._layers
+        if not isinstance(body, Mapping):
+            raise TypeError(
+                "Residual: body must be a dict of named layers or a Sequential, as "
+                f'Residual({{"conv": nn.Conv2d(...), "relu": nn.ReLU()}}), got {shown(body)}'
+            )
+        for role, module in (("shortcut", shortcut), ("activation", activation)):
+            if module is not None and not isinstance(module, Module):
+                raise TypeError(f"Residual: {role} must be a Module or None, got {shown(module)}")
         for name in ("downsample", "activation"):
             if name in body:
                 raise ValueError(f"Residual: the body must not have a layer named {shown(name)}")
@@ -279,7 +370,7 @@ class Residual(Module):
     def __setattr__(self, name: str, value: object) -> None:
         body = self.__dict__.get("body")
         if name == "downsample":
-            self.__dict__["shortcut"] = value
+            super().__setattr__("shortcut", value)
         elif body is not None and name in body._layers:
             body[name] = value
         else:
@@ -293,15 +384,13 @@ class Residual(Module):
             yield "activation", self.activation
 
 
-def _not_a_module(name: object, layer: object) -> TypeError:
+def _not_a_module(who: str, name: object, layer: object) -> TypeError:
     advice = ""
-    if isinstance(layer, (list, tuple)):
+    if isinstance(layer, (list, tuple)) and who == "Sequential":
         advice = "; give the layers one by one: Sequential(*layers)"
     elif isinstance(layer, type) and issubclass(layer, Module):
         advice = f"; make one: {layer.__name__}(...)"
-    return TypeError(
-        f"Sequential: layer {shown(name)} must be a Module, got {shown(layer)}{advice}"
-    )
+    return TypeError(f"{who}: layer {shown(name)} must be a Module, got {shown(layer)}{advice}")
 
 
 def _fusion_repr(runs: list[tuple[str, ...]]) -> str:

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from .. import functional as F
 from ..functional import conv as _conv
 from ..functional._arrays import choice, empty_ordered
-from ..functional._checks import AXES, flag, float_dtype, integer, per_axis
+from ..functional._checks import AXES, flag, float_dtype, integer
 from ..functional.activation import mask_of_clamp
 from ..functional.norm import NO_CLAMP, Clamp
 from ..functional.padding import check_pair
 from . import init
-from ._sizes import Padding, Size, pad_pairs, padding_spec, window_shape
+from ._sizes import Padding, PaddingSpec, PerAxis, Size, pad_pairs, window_shape
 from .module import Array, Module, Parameter, Rng, as_generator
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
@@ -30,6 +30,8 @@ class _Conv(Module):
     fresh = True
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower", "full")
     bias: Parameter | None
+    kernel_size, stride, dilation = PerAxis(), PerAxis(), PerAxis()
+    padding = PaddingSpec()
 
     def __init__(
         self,
@@ -54,18 +56,16 @@ class _Conv(Module):
                 f"got groups {self.groups}, in_channels {self.in_channels}, "
                 f"out_channels {self.out_channels}"
             )
-        self.kernel_size = per_axis(who, "kernel_size", kernel_size, self.axes)
-        self.stride = per_axis(who, "stride", stride, self.axes)
-        self.dilation = per_axis(who, "dilation", dilation, self.axes)
-        self.padding = padding_spec(who, padding, self.axes, self.padding_names)
-        first, second = self.out_channels, self.in_channels // self.groups
-        if self.transposed:
-            first, second = self.in_channels, self.out_channels // self.groups
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
+        self.padding = padding
         dtype, generator = float_dtype(who, dtype), as_generator(rng, who)
-        shape = first, second, *self.kernel_size
+        shape = self._weight_shape()
         self.weight = Parameter(empty_ordered(who, shape, dtype, tuple(range(len(shape)))))
-        self.bias = (
-            Parameter(np.empty(self.out_channels, dtype)) if flag(who, "bias", bias) else None
+        with_bias = flag(who, "bias", bias)
+        self.register_parameter(
+            "bias", Parameter(np.empty(self.out_channels, dtype)) if with_bias else None
         )
         init.reset_linear_(self.weight, self.bias, generator)
 
@@ -112,8 +112,20 @@ class _Conv(Module):
             "groups": self.groups,
         }
 
+    def _weight_shape(self) -> tuple[int, ...]:
+        channels = self.out_channels, self.in_channels // self.groups
+        if self.transposed:
+            channels = self.in_channels, self.out_channels // self.groups
+        return *channels, *self.kernel_size
+
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The spatial sizes of an input shape."""
+        """The spatial sizes of an input shape; refuses attributes that do not fit each other."""
+        bias = None if self.bias is None else self.bias.shape
+        if self.weight.shape != self._weight_shape() or bias not in (None, (self.out_channels,)):
+            raise ValueError(
+                f"{self!r}: weight has shape {self.weight.shape} and bias {bias}; set the other "
+                "attributes as these are"
+            )
         if len(shape) != self.axes + 2 or shape[1] != self.in_channels:
             sizes = ", ".join(AXES[self.axes])
             raise ValueError(
@@ -264,6 +276,7 @@ class _TransposedConv(_Conv):
 
     transposed = True
     padding_names = ("valid",)
+    output_padding = PerAxis(0)
 
     def __init__(
         self,
@@ -292,8 +305,7 @@ class _TransposedConv(_Conv):
             rng,
             dtype,
         )
-        who = type(self).__name__
-        self.output_padding = per_axis(who, "output_padding", output_padding, self.axes, 0)
+        self.output_padding = output_padding
 
     def _options(self) -> dict[str, Any]:
         return {**super()._options(), "output_padding": self.output_padding}

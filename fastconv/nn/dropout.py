@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..functional._checks import float_array, number
+from ..functional._checks import flag, float_array, number
 from .module import Array, Module, Rng, as_generator
 
 
@@ -10,11 +10,13 @@ class Dropout(Module):
     """In training, zero each entry with probability `p` and scale the others by 1 / (1 - p).
 
     Srivastava et al. 2014. In eval() it is the identity. The masks come from `rng`, a Generator
-    or a seed; `nn.rng_state(model)` saves it for an exact resume.
+    or a seed; `nn.rng_state(model)` saves it for an exact resume. `inplace=True` writes over the
+    input where nothing is recorded for backward; elsewhere a layer before may need its result.
     """
 
-    def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, rng: Rng = None) -> None:
         self.p = number("Dropout", "p", p, 0, 1)
+        self.inplace = flag("Dropout", "inplace", inplace)
         self.rng = as_generator(rng, "Dropout")
 
     def forward(self, x: Array) -> Array:
@@ -25,7 +27,9 @@ class Dropout(Module):
             scale = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         self._keep(scale)
         with np.errstate(invalid="ignore"):  # 0 * inf is NaN, as in torch
-            return x if scale is None else x * scale
+            if scale is None:
+                return x
+            return np.multiply(x, scale, out=x if self.inplace and not self.recording else None)
 
     def backward(self, grad: Array) -> Array:
         (scale,) = self._take()
@@ -36,4 +40,4 @@ class Dropout(Module):
         return shape
 
     def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return f"p={self.p}" + (", inplace=True" if self.inplace else "")

@@ -1,4 +1,4 @@
-"""Linear, Flatten and Identity."""
+"""Linear, Flatten, Unflatten and Identity."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
+from .._messages import typed
 from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer
 from . import init
 from .module import Array, Module, Parameter, Rng, as_generator
@@ -30,8 +31,9 @@ class Linear(Module):
         self.out_features = integer("Linear", "out_features", out_features, 1)
         dtype, generator = float_dtype("Linear", dtype), as_generator(rng, "Linear")
         self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
-        self.bias = (
-            Parameter(np.empty(self.out_features, dtype)) if flag("Linear", "bias", bias) else None
+        with_bias = flag("Linear", "bias", bias)
+        self.register_parameter(
+            "bias", Parameter(np.empty(self.out_features, dtype)) if with_bias else None
         )
         init.reset_linear_(self.weight, self.bias, generator)
 
@@ -50,6 +52,13 @@ class Linear(Module):
         return grad_x
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        outputs, inputs = self.out_features, self.in_features
+        bias = None if self.bias is None else self.bias.shape
+        if self.weight.shape != (outputs, inputs) or bias not in (None, (outputs,)):
+            raise ValueError(
+                f"{self!r}: weight has shape {self.weight.shape} and bias {bias}; set in_features "
+                "and out_features as these are"
+            )
         if not shape or shape[-1] != self.in_features:
             flat = math.prod(shape[1:]) == self.in_features
             raise ValueError(
@@ -104,6 +113,54 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Split axis `dim` into axes of `unflattened_size`, one of which may be -1, as torch.nn's."""
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        self.dim = integer("Unflatten", "dim", dim, -LIMIT)
+        if not isinstance(unflattened_size, (tuple, list)) or not unflattened_size:
+            raise TypeError(
+                f"Unflatten: unflattened_size must be a tuple of ints, got "
+                f"{typed(unflattened_size)}"
+            )
+        who = "Unflatten", "an entry of unflattened_size"
+        self.unflattened_size = tuple(integer(*who, size, -1) for size in unflattened_size)
+
+    def forward(self, x: Array) -> Array:
+        x = float_array("Unflatten", "input", x)
+        self._keep(x.shape)
+        return x.reshape(self.output_shape(x.shape))
+
+    def backward(self, grad: Array) -> Array:
+        (shape,) = self._take()
+        grad = float_array("Unflatten.backward", "grad", grad)
+        expected = self.output_shape(shape)
+        if grad.shape != expected:
+            raise ValueError(
+                f"Unflatten.backward: grad must have the shape of the output, {expected}, "
+                f"got {grad.shape}"
+            )
+        return grad.reshape(shape)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        sizes, axes = self.unflattened_size, range(len(shape))
+        if not -len(shape) <= self.dim < len(shape):
+            raise ValueError(f"{self!r}: input has only {len(shape)} axes, {shape}")
+        at = axes[self.dim]
+        known = math.prod(size for size in sizes if size != -1)
+        if sizes.count(-1) == 1 and known:
+            sizes = tuple(shape[at] // known if size == -1 else size for size in sizes)
+        if -1 in sizes or math.prod(sizes) != shape[at]:
+            raise ValueError(
+                f"{self!r}: axis {at} of an input of shape {shape} has {shape[at]} entries, "
+                f"which are not split into {self.unflattened_size}"
+            )
+        return *shape[:at], *sizes, *shape[at + 1 :]
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 class Identity(Module):

@@ -103,6 +103,33 @@ class CrossEntropyLoss(_Loss):
         }
 
 
+class NLLLoss(_Loss):
+    """-input[target] of log-probabilities, as LogSoftmax gives them, and class indices.
+
+    Shapes, `weight` and `ignore_index` as in `CrossEntropyLoss`, which takes logits.
+    """
+
+    function, gradient = staticmethod(F.nll_loss), staticmethod(F.nll_loss_backward)
+    weight: Array | None
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", _floats("NLLLoss: weight", weight))
+        self.ignore_index = integer("NLLLoss", "ignore_index", ignore_index, -LIMIT)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+        }
+
+
 class BCEWithLogitsLoss(_Loss):
     """Binary cross entropy of sigmoid(input): input and target of one shape, target in 0..1.
 

@@ -4,15 +4,19 @@ There is no tape. A layer in training mode keeps what its backward needs in one 
 `backward` takes it out again. See `Module` for the rules that follow from that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, Self
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any, ClassVar, NamedTuple, Never, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from .. import _core
 from .._messages import shown, typed
+from ..functional._checks import flag, float_dtype
 from ..functional._memory import using
 
 Array = npt.NDArray[Any]
@@ -21,21 +25,46 @@ Rng = np.random.Generator | int | None
 PASSED = object()  # recorded by a layer that another one's kernel computed: gradients pass through
 
 
-class Parameter:
+class Parameter(NDArrayOperatorsMixin):
     """An array that is learned: `data`, its gradient `grad` (None or an array), `requires_grad`.
 
-    With `requires_grad = False` the layers do not compute this gradient (frozen weights).
+    NumPy takes it for the array `data`: `np.linalg.norm(p)`, `p[0]`, and `2 * p`, which is a plain
+    array; `p *= 2` and `p[0] = 1` write to `data`. What is kept of a forward is not updated then.
+    With `requires_grad = False` the layers do not compute this gradient (frozen weights). An array
+    assigned to `data` must have the same shape (or be empty, to free memory), and be float32 or
+    float64.
     """
 
-    __slots__ = ("data", "grad", "requires_grad")
+    __slots__ = ("_data", "grad", "requires_grad")
 
     def __init__(self, data: npt.ArrayLike, requires_grad: bool = True) -> None:
         array = np.asarray(data)
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"Parameter: data must be float32 or float64, got {array.dtype}")
-        self.data: Array = array
+        self._data: Array = array
         self.grad: Array | None = None
         self.requires_grad = requires_grad
+
+    @property
+    def data(self) -> Array:
+        return self._data
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"Parameter.data: must be a numpy.ndarray, got {typed(array)}; a Parameter itself "
+                "is assigned to the layer's attribute"
+            )
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"Parameter.data: must be float32 or float64, got {array.dtype}")
+        released = array.size == 0 or self._data.size == 0  # as by `compile(release=True)`
+        if array.shape != self._data.shape and not released:
+            raise ValueError(
+                f"Parameter.data: must keep its shape {self._data.shape}, got {array.shape}; for "
+                "another shape assign a new Parameter to the layer's attribute"
+            )
+        self._data = array
 
     def accumulate(self, grad: Array | None) -> None:
         """Add `grad` (which this parameter may keep and write to) to `self.grad`."""
@@ -49,6 +78,27 @@ class Parameter:
             self.grad = grad
         else:
             self.grad += grad
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or unfreeze (True) the parameter."""
+        self.requires_grad = flag("Parameter.requires_grad_", "requires_grad", requires_grad)
+        return self
+
+    def detach(self) -> "Parameter":
+        """A frozen Parameter of the same array, without its gradient."""
+        return Parameter(self.data, requires_grad=False)
+
+    def cpu(self) -> Self:
+        """The parameter: every array is in the memory of the CPU."""
+        return self
+
+    def numpy(self) -> Array:
+        """`data` itself, not a copy."""
+        return self.data
+
+    def numel(self) -> int:
+        """The number of entries, `size`."""
+        return self.data.size
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,8 +119,52 @@ class Parameter:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Any, ...] = (), **options: Any
+    ) -> Any:
+        if out:
+            options["out"] = tuple(_array_of(value) for value in out)
+        result = getattr(ufunc, method)(*(_array_of(value) for value in inputs), **options)
+        return out[0] if len(out) == 1 else result
+
+    __hash__ = object.__hash__  # which the operators' == has taken away
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.data[key] = value
+
+    def __getattr__(self, name: str) -> Never:
+        advice = f"; its array has, parameter.data.{name}" if hasattr(np.ndarray, name) else ""
+        raise AttributeError(f"'Parameter' object has no attribute {name!r}{advice}")
+
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})\n{self.data}"
+
+
+def _array_of(value: Any) -> Any:
+    return value.data if isinstance(value, Parameter) else value
+
+
+def zero_grad(who: str, parameters: Iterable[Parameter], set_to_none: bool) -> None:
+    """Forget the gradients, or fill those that there are with zeros."""
+    if flag(who, "set_to_none", set_to_none):
+        for parameter in parameters:
+            parameter.grad = None
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad[...] = 0
 
 
 class LayerError(ValueError):
@@ -111,7 +205,8 @@ class Module:
     """Base class of layers and models.
 
     A subclass sets `Parameter` and `Module` attributes in its constructor (they are found by
-    themselves; buffers by `register_buffer`), and writes `forward` and `backward`:
+    themselves; buffers by `register_buffer`), and writes `forward` and `backward`. An attribute
+    that held one takes only another or None later:
 
     - `forward(x)` returns y; when `self.recording` it keeps what backward needs: `self._keep(x)`.
     - `backward(grad_y)` gets it back by `self._take()`, gives every parameter its gradient by
@@ -125,6 +220,24 @@ class Module:
     `train()` sets `training` and `recording`; `eval()` clears both and drops what was kept, so
     that calls in many threads are safe. `eval(backward=True)` computes as in eval (running
     statistics, no dropout) and still records: for saliency maps, or frozen batch norms.
+
+    Examples
+    --------
+    Two convolutions of one input, their results joined; a model of its own, or a layer of another:
+
+    >>> class Joined(nn.Module):
+    ...     def __init__(self, inputs, outputs):
+    ...         self.left = nn.Conv2d(inputs, outputs, 1)
+    ...         self.right = nn.Conv2d(inputs, outputs, 3, padding=1)
+    ...
+    ...     def forward(self, x):
+    ...         return np.concatenate([self.left(x), self.right(x)], axis=1)
+    ...
+    ...     def backward(self, grad):
+    ...         left, right = np.split(grad, 2, axis=1)
+    ...         return self.left.backward(left) + self.right.backward(right)
+
+    An input that goes two ways has two gradients, and their sum is its own.
     """
 
     training: bool = True
@@ -137,20 +250,30 @@ class Module:
     _saved: Any = None
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
+    _parameters: tuple[str, ...] = ()  # attributes that have held a Parameter, or may
+    _own_lists: ClassVar[frozenset[str]] = frozenset({"_saved", "_buffers", "_parameters"})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         in_library = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         cls._methods = (cls.__call__, cls.forward, cls.backward) if in_library else None
+        if in_library and not cls.__name__.startswith("_") and "__init__" not in vars(cls):
+            _name_constructor(cls)
 
     # --- to be written by subclasses ---------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} has no forward method")
+        raise TypeError(
+            f"{type(self).__name__} has no forward method: write forward(self, x), which returns y"
+        )
 
     def backward(self, grad: Array) -> Array:
         """Return the gradient of forward's input; accumulate those of the parameters."""
-        raise TypeError(f"{type(self).__name__} has no backward method")
+        raise TypeError(
+            f"{type(self).__name__} has no backward method: write backward(self, grad), which "
+            "calls the backward of the layers in reverse order, each with the gradient of its "
+            "result, and returns that of the input; see help(nn.Module)"
+        )
 
     def backward_parameters(self, grad: Array) -> None:
         """Like `backward`, where nobody needs the gradient of the input.
@@ -177,6 +300,38 @@ class Module:
         """What `repr` shows between the parentheses."""
         return ""
 
+    # --- attributes --------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, Parameter):
+            if name not in self._parameters:
+                self.__dict__["_parameters"] = (*self._parameters, name)
+        elif value is not None and not isinstance(value, Module):
+            self._check_attribute(name, value)
+        super().__setattr__(name, value)
+
+    def _check_attribute(self, name: str, value: object) -> None:
+        """Refuse a value that would take the place of a parameter or module unnoticed."""
+        who = f"{type(self).__name__}.{name}"
+        if name in self._parameters:
+            raise TypeError(
+                f"{who}: must be a Parameter or None, got {_kind(value)}; write "
+                f"{name}.data[...] = array, or assign nn.Parameter(array)"
+            )
+        if isinstance(self.__dict__.get(name), Module):
+            raise TypeError(f"{who}: must be a Module or None, got {_kind(value)}")
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Set attribute `name`, which holds a Parameter or None from now on."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"register_parameter: {shown(name)} must be a Parameter or None, "
+                f"got {_kind(parameter)}"
+            )
+        if name not in self._parameters:
+            self.__dict__["_parameters"] = (*self._parameters, name)
+        setattr(self, name, parameter)
+
     # --- saved arrays ------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -184,10 +339,10 @@ class Module:
 
     def _keep(self, *saved: Any) -> None:
         if self.recording:
-            self._saved = saved
+            self.__dict__["_saved"] = saved  # past __setattr__, in every step
 
     def _take(self) -> Any:
-        saved, self._saved = self._saved, None
+        saved, self.__dict__["_saved"] = self._saved, None
         if saved is None:
             raise RuntimeError(
                 f"{type(self).__name__}.backward: forward kept nothing to go back through; call "
@@ -207,7 +362,7 @@ class Module:
     def release(self) -> None:
         """Drop what the last training forward kept, without a backward."""
         for module in self.modules():
-            module._saved = None
+            module.__dict__["_saved"] = None
 
     def _memory(self) -> using:
         """A `with` block in which large results use the memory of the last step again."""
@@ -235,12 +390,54 @@ class Module:
                 yield name, module
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
+        self._refuse_hidden()
         yield prefix, self
         for name, child in self.named_children():
             yield from child._walk(_join(prefix, name))
 
+    def _refuse_hidden(self) -> None:
+        """Refuse a list of modules or parameters that are nowhere else in the tree: nothing would
+        find them."""
+        for name, value in vars(self).items():
+            if not isinstance(value, (list, tuple, dict)) or name in self._own_lists:
+                continue
+            held = value.values() if isinstance(value, dict) else value
+            learned = [entry for entry in held if isinstance(entry, (Module, Parameter))]
+            if not learned:
+                continue
+            found = {id(entry) for entry in (*vars(self).values(), *self.children())}
+            if not all(id(entry) in found for entry in learned):
+                for child in self.children():
+                    found.update(map(id, (*child.modules(), *child.parameters())))
+            if not all(id(entry) in found for entry in learned):
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: what a {type(value).__name__} holds is not "
+                    "found; put modules into nn.ModuleList, nn.ModuleDict or nn.Sequential, and "
+                    "make each Parameter an attribute"
+                )
+
     def modules(self) -> Iterator["Module"]:
         return (module for _, module in self.named_modules())
+
+    def get_submodule(self, target: str) -> "Module":
+        """The module of that dotted name, as `named_modules` gives it; "" is this one."""
+        module = self
+        for name in target.split(".") if target else ():
+            children = dict(module.named_children())
+            if name not in children:
+                raise AttributeError(
+                    f"{type(self).__name__}.get_submodule: there is no {shown(target)}; "
+                    f"{type(module).__name__} has the children {_some(list(children))}"
+                )
+            module = children[name]
+        return module
+
+    def apply(self, function: Callable[["Module"], Any]) -> Self:
+        """Call `function` with every module of the tree, children first."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter); a shared parameter comes once, under its first name."""
@@ -276,25 +473,78 @@ class Module:
         if not mode:
             return self.eval()
         for module in self.modules():
-            module.training = module.recording = True
+            module.__dict__.update(training=True, recording=True)
         return self
 
     def eval(self, backward: bool = False) -> Self:
         """Inference behaviour; with `backward=True` the layers still record for backward."""
         for module in self.modules():
-            module.training, module.recording = False, backward
-            module._saved = module._buffers_of_steps = None
+            module.__dict__.update(training=False, recording=backward)
+            module.__dict__.update(_saved=None, _buffers_of_steps=None)
         return self
 
-    def zero_grad(self) -> None:
-        """Forget all gradients (`Parameter.grad = None`, as torch's set_to_none)."""
-        for parameter in self.parameters():
-            parameter.grad = None
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients (`Parameter.grad = None`), or with False fill them with zeros."""
+        zero_grad(f"{type(self).__name__}.zero_grad", self.parameters(), set_to_none)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter of this module."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
+        return self
+
+    def to(self, *targets: Any, device: Any = None, dtype: npt.DTypeLike | None = None) -> Self:
+        """Cast the floats of the state: `to(np.float64)`, `to(dtype="float32")`.
+
+        `to("cpu")` changes nothing, other devices are refused. Arrays change their identity and
+        the state of an optimizer its dtype: make optimizers after a cast. Casts drop what the last
+        training forward kept.
+
+        Raises
+        ------
+        TypeError
+            The dtype is not float32 or float64.
+        ValueError
+            The device is not "cpu".
+        """
+        who, devices = f"{type(self).__name__}.to", [device]
+        for target in targets:
+            try:
+                dtype = dtype if target is None else np.dtype(target)
+            except TypeError:
+                devices.append(target)
+        for target in devices:
+            if target is not None and str(target) != "cpu":
+                raise ValueError(
+                    f"{who}: must be a float dtype of NumPy, or 'cpu', the only device; got "
+                    f"{shown(target)}"
+                )
+        if dtype is not None:
+            self._cast(float_dtype(who, dtype))
+        return self
+
+    def _cast(self, dtype: np.dtype[Any]) -> None:
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(dtype, copy=False)
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.astype(dtype, copy=False)
+        for module in self.modules():
+            module._saved = module._buffers_of_steps = None
+            for key in module._buffers:
+                value = getattr(module, key)
+                if value is not None and value.dtype.kind == "f":
+                    setattr(module, key, value.astype(dtype, copy=False))
+
+    def float(self) -> Self:
+        """`to(np.float32)`."""
+        return self.to(np.float32)
+
+    def double(self) -> Self:
+        """`to(np.float64)`."""
+        return self.to(np.float64)
+
+    def cpu(self) -> Self:
+        """The module: every array is in the memory of the CPU."""
         return self
 
     # --- state -------------------------------------------------------------------------------
@@ -425,6 +675,26 @@ def is_plain(layer: Module) -> bool:
         and "forward" not in layer.__dict__
         and "backward" not in layer.__dict__
     )
+
+
+def _name_constructor(cls: type) -> None:
+    """Let Python's messages on a call with wrong arguments name `cls`, not a private base class."""
+    inherited = cls.__init__  # type: ignore[misc]
+    if isinstance(inherited, FunctionType):
+        code, names, closure = inherited.__code__, inherited.__globals__, inherited.__closure__
+        own = FunctionType(code, names, "__init__", inherited.__defaults__, closure)
+        update_wrapper(own, inherited)
+        del own.__wrapped__  # type: ignore[attr-defined]
+        own.__kwdefaults__ = inherited.__kwdefaults__
+        own.__qualname__ = f"{cls.__name__}.__init__"
+        cls.__init__ = own  # type: ignore[misc]
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return typed(value)
 
 
 def _join(prefix: str, name: str) -> str:

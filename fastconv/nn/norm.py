@@ -43,8 +43,8 @@ class _BatchNorm(Module):
         self.affine = flag(who, "affine", affine)
         self.track_running_stats = flag(who, "track_running_stats", track_running_stats)
         dtype = float_dtype(who, dtype)
-        self.weight = Parameter(np.ones(n, dtype)) if affine else None
-        self.bias = Parameter(np.zeros(n, dtype)) if affine else None
+        self.register_parameter("weight", Parameter(np.ones(n, dtype)) if affine else None)
+        self.register_parameter("bias", Parameter(np.zeros(n, dtype)) if affine else None)
         track = track_running_stats
         self.register_buffer("running_mean", np.zeros(n, dtype) if track else None)
         self.register_buffer("running_var", np.ones(n, dtype) if track else None)
@@ -118,6 +118,13 @@ class _BatchNorm(Module):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check(shape)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (self.num_features,):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must have shape ({self.num_features},), "
+                    f"got {array.shape}"
+                )
         return shape
 
     def extra_repr(self) -> str:

@@ -1,6 +1,6 @@
 """Pooling layers: MaxPool, AvgPool, AdaptiveAvgPool and AdaptiveMaxPool, each 1d and 2d."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import functional as F
 from ..functional import pool as _pool
@@ -10,7 +10,7 @@ from ..functional._windows import windows
 from ..functional.activation import mask_of_clamp
 from ..functional.conv import _channel_sum
 from ..functional.norm import NO_CLAMP, Clamp
-from ._sizes import Padding, Size, padding_spec, window_shape
+from ._sizes import Padding, PaddingSpec, PerAxis, Size, window_shape
 from .module import Array, Module, Parameter
 
 
@@ -31,6 +31,8 @@ class _WindowPool(_Pool):
     """A window of `kernel_size` moved by `stride` (None: kernel_size)."""
 
     padding_names: ClassVar[tuple[str, ...]] = ("valid", "same", "same_lower")
+    kernel_size, stride, dilation = PerAxis(), PerAxis(), PerAxis()
+    padding = PaddingSpec()
 
     def __init__(
         self,
@@ -40,13 +42,11 @@ class _WindowPool(_Pool):
         dilation: Size,
         ceil_mode: bool,
     ) -> None:
-        who = type(self).__name__
-        self.kernel_size = per_axis(who, "kernel_size", kernel_size, self.axes)
-        given = kernel_size if stride is None else stride
-        self.stride = per_axis(who, "stride", given, self.axes)
-        self.padding = padding_spec(who, padding, self.axes, self.padding_names)
-        self.dilation = per_axis(who, "dilation", dilation, self.axes)
-        self.ceil_mode = flag(who, "ceil_mode", ceil_mode)
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = flag(type(self).__name__, "ceil_mode", ceil_mode)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = window_shape(
@@ -223,18 +223,34 @@ class AvgPool2d(_AvgPool):
     function, gradient = staticmethod(F.avg_pool2d), staticmethod(F.avg_pool2d_backward)
 
 
+_Sizes = int | tuple[int | None, ...] | None
+
+
+class _OutputSize:
+    """The attribute `output_size`: an int or None for each axis, whatever is assigned to it."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, layer: Any, owner: type | None = None) -> tuple[int | None, ...]: ...
+
+    def __set__(self, layer: Any, value: _Sizes) -> None:
+        sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        if len(sizes) == 1:
+            sizes = sizes * layer.axes
+        wanted = tuple(1 if size is None else size for size in sizes)
+        wanted = per_axis(type(layer).__name__, "output_size", wanted, layer.axes)
+        layer.__dict__["output_size"] = tuple(
+            None if size is None else want for size, want in zip(sizes, wanted, strict=True)
+        )
+
+
 class _AdaptivePool(_Pool):
     """Windows chosen so that the output has `output_size`; a None entry keeps the input's."""
 
-    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,)
-        if len(sizes) == 1:
-            sizes = sizes * self.axes
-        wanted = tuple(1 if size is None else size for size in sizes)
-        wanted = per_axis(type(self).__name__, "output_size", wanted, self.axes)
-        self.output_size = tuple(
-            None if size is None else want for size, want in zip(sizes, wanted, strict=True)
-        )
+    output_size = _OutputSize()
+
+    def __init__(self, output_size: _Sizes) -> None:
+        self.output_size = output_size
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         wanted = zip(self.output_size, self._spatial(shape), strict=True)

@@ -11,6 +11,7 @@ from .. import _core
 from .._messages import shown, typed
 from ..functional._checks import F32, F64, flag, number
 from ..nn import Module, Parameter
+from ..nn.module import zero_grad
 
 Array = npt.NDArray[Any]
 Group = dict[str, Any]
@@ -80,10 +81,13 @@ class Optimizer:
             if name in group:
                 group[name] = number(type(self).__name__, name, group[name], 0)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in self._parameters():
-            parameter.grad = None
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients (`Parameter.grad = None`), or with False fill them with zeros.
+
+        A parameter without a gradient is left alone by `step`; one with zeros still gets momentum
+        and weight decay.
+        """
+        zero_grad(f"{type(self).__name__}.zero_grad", self._parameters(), set_to_none)
 
     def step(self) -> None:
         """Update every parameter that has a gradient; all are checked before one is changed.
