@@ -59,7 +59,10 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if size < _LEAST_POOLED:
             return np.empty(shape, dtype)
         pool = _core.results
-    return np.ndarray(shape, dtype, pool.take(size))
+    try:
+        return np.ndarray(shape, dtype, pool.take(size))
+    except MemoryError:
+        return np.empty(shape, dtype)  # says the shape and how much that is
 
 
 def new_like(x: Array) -> Array:
