@@ -64,8 +64,8 @@ def _add_train(commands: Any) -> None:
     add(
         "--resume",
         action="store_true",
-        help="continue from the checkpoint in the output folder (default: the newest run on "
-        "--data, with --model if given); a larger --epochs lengthens the run, finished or not",
+        help="continue from the checkpoint in the output folder (default: the newest run, with "
+        "--data and --model if given); a larger --epochs lengthens the run, finished or not",
     )
     add("--model", metavar="NAME", help="architecture (fastconv info lists them)")
     add("--epochs", type=int, metavar="N", help="passes over the training images")

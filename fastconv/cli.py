@@ -126,7 +126,7 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     from .train import load_checkpoint
     from .train.recipes import TrainConfig
 
-    folder = options.output or _newest_run(options.data or "digits", options.model)
+    folder = options.output or _newest_run(options.data, options.model)
     path = folder / _checkpoint_name()
     if not path.is_file():
         raise ValueError(f"{path}: there is no checkpoint to resume")
@@ -143,8 +143,8 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     return replace(config, data=options.data or config.data, epochs=epochs), folder
 
 
-def _newest_run(data: str, model: str | None) -> Path:
-    """The folder of the run on this data, and with this model, that was written to last."""
+def _newest_run(data: str | None, model: str | None) -> Path:
+    """The folder of the run, on this data and with this model if given, that was written last."""
     from .train import load_checkpoint
 
     def written(checkpoint: Path) -> float:
@@ -153,12 +153,12 @@ def _newest_run(data: str, model: str | None) -> Path:
     for path in sorted(Path(_RUNS).glob(f"*/{_checkpoint_name()}"), key=written, reverse=True):
         with contextlib.suppress(ValueError, OSError):  # another program's, or half a file
             config = load_checkpoint(path).meta["config"]
-            if config["data"] == data and model in (None, config["model"]):
+            same = data in (None, config["data"]) or Path(data).samefile(config["data"])
+            if same and model in (None, config["model"]):
                 return path.parent
-    of_model = f" with --model {model}" if model else ""
-    raise ValueError(
-        f"--resume: no run on --data {data}{of_model} in {_RUNS}; name its folder with --output"
-    )
+    which = f" on --data {data}" if data else ""
+    which += f" with --model {model}" if model else ""
+    raise ValueError(f"--resume: no run{which} in {_RUNS}; name its folder with --output")
 
 
 def _checkpoint_name() -> str:

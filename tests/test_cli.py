@@ -97,7 +97,10 @@ def test_resume_finds_a_run_by_its_data(capsys):
     Path("runs", "broken").mkdir()
     Path("runs", "broken", "checkpoint.safetensors").write_bytes(b"half")
     capsys.readouterr()
-    assert main(["train", "--resume", "--data", "two.npz", "--epochs", "3"]) == 0
+    for data, epochs in (("two.npz", 3), ("./two.npz", 4), (str(Path("two.npz").resolve()), 5)):
+        assert main(["train", "--resume", "--data", data, "--epochs", str(epochs)]) == 0
+        assert "runs/two-softmax_regression: " in capsys.readouterr().out
+    assert main(["train", "--resume", "--epochs", "6"]) == 0  # the last run, whatever its data
     assert "runs/two-softmax_regression: " in capsys.readouterr().out
     assert main(["train", "--resume", "--data", "two.npz", "--model", "mlp"]) == 2
     assert "no run on --data two.npz with --model mlp in runs" in capsys.readouterr().err
@@ -228,7 +231,7 @@ def test_train_on_an_image_folder(capsys):
         (["train", "--data", "bad.xyz"], "bad.xyz: unknown kind of data"),
         (["train", "--data", "empty"], "empty: expected 2 or more class folders"),
         (["train", "--output", "bad.xyz"], "bad.xyz: "),
-        (["train", "--resume"], "--resume: no run on --data digits in runs; name its folder"),
+        (["train", "--resume"], "--resume: no run in runs; name its folder"),
         (["train", "--resume", "--output", "empty"], "there is no checkpoint to resume"),
         (["evaluate", "nothing"], "nothing: No such file or directory"),
         (["evaluate", "empty"], "empty/checkpoint.safetensors: No such file or directory"),

@@ -295,23 +295,66 @@ def test_module_list_is_a_list_and_module_dict_a_dict():
         table["z"]
 
 
-def test_a_plain_list_of_modules_is_refused_unless_they_are_found_elsewhere():
+def test_what_a_plain_list_holds_is_not_found():
     class Net(nn.Module):
         pass
 
     net = Net()
-    net.layers = []
-    assert list(net.parameters()) == []
-    net.layers.append(nn.Linear(2, 2, rng=0))
-    for use in (net.state_dict, net.eval, lambda: optim.SGD(net.parameters(), lr=0.1),
-                lambda: nn.Sequential(net).train()):  # fmt: skip
-        with pytest.raises(TypeError, match=r"^Net\.layers: what a list holds is not found"):
-            use()
-    net.all = nn.Sequential(*net.layers)
-    assert len(list(net.parameters())) == 2
-    net.pair = (net.all[0].weight, net.all[0].bias)
-    net.sizes, net.names = (3, 4), {"a": 1}
+    net.layers = [nn.Linear(2, 2, rng=0)]
+    with pytest.raises(ValueError, match=r"params is empty; layers in a plain list"):
+        optim.SGD(net.parameters(), lr=0.1)
+    net.layers = nn.ModuleList(net.layers)
     assert len(list(net.eval().train().parameters())) == 2
+
+
+def test_copies_between_forward_and_backward():
+    x = np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.float32)
+    model = models.lenet5(rng=0)
+    y = model(x)
+    twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    expected = model.backward(np.ones_like(y))
+    for twin in twins:
+        np.testing.assert_array_equal(twin.backward(np.ones_like(y)), expected)
+
+
+def test_pickles_of_parameters_from_before():
+    state = (None, {"data": np.ones(3, np.float32), "grad": None, "requires_grad": False})
+    parameter = nn.Parameter.__new__(nn.Parameter)
+    parameter.__setstate__(state)
+    assert parameter.data.sum() == 3
+    assert parameter.requires_grad is False
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ReflectionPad2d(4), (1, 1, 4, 4)),
+        (nn.ZeroPad2d(-5), (1, 1, 4, 4)),
+        (nn.ZeroPad2d((-5, 5, 0, 0)), (1, 1, 4, 4)),
+        (nn.Softmax(4), (2, 3)),
+        (nn.LogSoftmax(2), (2, 3)),
+    ],
+    ids=str,
+)
+def test_no_plan_of_what_forward_refuses(layer, shape):
+    for use in (layer.output_shape, lambda s: fastconv.compile(layer, s)):
+        with pytest.raises(ValueError, match=r"padding|axis"):
+            use(shape)
+    with pytest.raises((ValueError, IndexError)):
+        layer(np.zeros(shape, np.float32))
+
+
+def test_pads_do_not_widen_the_field():
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(1, 2, 3), nn.Softmax(1))
+    fields = [str(layer.field) for layer in models.summary(model, (1, 8, 8)).layers if layer.leaf]
+    assert fields == ["1", "3", "3"]
+
+
+def test_released_weights_are_named():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    fastconv.compile(model, (1, 1, 8, 8), release=True)
+    with pytest.raises(ValueError, match=r"release=True"):
+        models.summary(model, (1, 8, 8))
 
 
 # --- constructors --------------------------------------------------------------------------------

@@ -210,13 +210,15 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 _WINDOWS = (nn.Conv1d, nn.Conv2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 _POINTWISE = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.GELU, nn.Identity, nn.LeakyReLU, nn.ReLU,
-    nn.ReLU6, nn.Sigmoid, nn.SiLU, nn.Tanh,
+    nn.ReflectionPad2d, nn.ReLU6, nn.Sigmoid, nn.SiLU, nn.Tanh, nn.ZeroPad2d,
 )  # fmt: skip
 
 
 def _through(module: Module, field: Field) -> Field:
     """The receptive field after a leaf layer; a layer unknown here sees the whole input."""
     if field.whole or isinstance(module, _POINTWISE):
+        return field
+    if isinstance(module, nn.Softmax | nn.LogSoftmax) and module.dim == 1:  # over channels
         return field
     if isinstance(module, _WINDOWS):
         return _window(field, module.kernel_size, module.dilation, module.stride)

@@ -133,6 +133,11 @@ class _Softmax(_Activation):
     def _options(self) -> dict[str, Any]:
         return {"dim": self.dim}
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not -len(shape) <= self.dim < len(shape):
+            raise ValueError(f"{self!r}: there is no such axis in an input of shape {shape}")
+        return shape
+
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 

@@ -19,7 +19,6 @@ class _Layers(Module):
     """Named layers in their order, to be reached by name, as item or attribute, and by position."""
 
     _layers: dict[str, Module]
-    _own_lists = Module._own_lists | {"_layers"}
 
     def add_module(self, name: str, layer: Module | Mapping[str, Module]) -> None:
         """Append `layer` under `name`, which becomes part of its state_dict keys."""

@@ -121,6 +121,8 @@ class _Conv(Module):
     def _checked(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The spatial sizes of an input shape; refuses attributes that do not fit each other."""
         bias = None if self.bias is None else self.bias.shape
+        if self.weight.size == 0:
+            raise ValueError(f"{self!r}: has no weights any more: compile(release=True) took them")
         if self.weight.shape != self._weight_shape() or bias not in (None, (self.out_channels,)):
             raise ValueError(
                 f"{self!r}: weight has shape {self.weight.shape} and bias {bias}; set the other "

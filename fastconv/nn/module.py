@@ -22,7 +22,13 @@ from ..functional._memory import using
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
 
-PASSED = object()  # recorded by a layer that another one's kernel computed: gradients pass through
+
+class _Passed:
+    def __reduce__(self) -> str:  # a copy is the same object
+        return "PASSED"
+
+
+PASSED = _Passed()  # recorded by a layer that another one's kernel computed: gradients pass through
 
 
 class Parameter(NDArrayOperatorsMixin):
@@ -44,6 +50,10 @@ class Parameter(NDArrayOperatorsMixin):
         self._data: Array = array
         self.grad: Array | None = None
         self.requires_grad = requires_grad
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        for name, value in state[1].items():
+            setattr(self, "_data" if name == "data" else name, value)  # `data` in older pickles
 
     @property
     def data(self) -> Array:
@@ -251,7 +261,6 @@ class Module:
     _buffers_of_steps: _core.Buffers | None = None
     _buffers: tuple[str, ...] = ()
     _parameters: tuple[str, ...] = ()  # attributes that have held a Parameter, or may
-    _own_lists: ClassVar[frozenset[str]] = frozenset({"_saved", "_buffers", "_parameters"})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -390,31 +399,9 @@ class Module:
                 yield name, module
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
-        self._refuse_hidden()
         yield prefix, self
         for name, child in self.named_children():
             yield from child._walk(_join(prefix, name))
-
-    def _refuse_hidden(self) -> None:
-        """Refuse a list of modules or parameters that are nowhere else in the tree: nothing would
-        find them."""
-        for name, value in vars(self).items():
-            if not isinstance(value, (list, tuple, dict)) or name in self._own_lists:
-                continue
-            held = value.values() if isinstance(value, dict) else value
-            learned = [entry for entry in held if isinstance(entry, (Module, Parameter))]
-            if not learned:
-                continue
-            found = {id(entry) for entry in (*vars(self).values(), *self.children())}
-            if not all(id(entry) in found for entry in learned):
-                for child in self.children():
-                    found.update(map(id, (*child.modules(), *child.parameters())))
-            if not all(id(entry) in found for entry in learned):
-                raise TypeError(
-                    f"{type(self).__name__}.{name}: what a {type(value).__name__} holds is not "
-                    "found; put modules into nn.ModuleList, nn.ModuleDict or nn.Sequential, and "
-                    "make each Parameter an attribute"
-                )
 
     def modules(self) -> Iterator["Module"]:
         return (module for _, module in self.named_modules())

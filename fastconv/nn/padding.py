@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from .. import functional as F
 from ..functional._checks import LIMIT, float_array
+from ..functional.padding import check_pair
 from ._sizes import PerAxis, Size
 from .module import Array, Module
 
@@ -38,6 +39,8 @@ class _Pad2d(Module):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check(shape)
         left, right, top, bottom = self.padding
+        for axis, pair in ((-2, (top, bottom)), (-1, (left, right))):
+            check_pair(type(self).__name__, "padding", axis, shape[axis], pair, self.mode)
         return *shape[:-2], shape[-2] + top + bottom, shape[-1] + left + right
 
     def extra_repr(self) -> str:

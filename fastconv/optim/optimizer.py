@@ -46,7 +46,10 @@ class Optimizer:
             raise self._no_parameters(params)
         entries: list[Any] = list(params)
         if not entries:
-            raise ValueError(f"{who}: params is empty")
+            raise ValueError(
+                f"{who}: params is empty; layers in a plain list or dict are not found, those in "
+                "nn.ModuleList, nn.ModuleDict and nn.Sequential are"
+            )
         if not isinstance(entries[0], Mapping):
             entries = [{"params": entries}]
         self.param_groups: list[Group] = []
