@@ -58,11 +58,12 @@ static fc_block remove_kept(fc_buffers *pool, int index)
     return b;
 }
 
-/* The newest block that fits without wasting half of itself. */
+/* The newest block that fits: a step may waste half of it, a caller, who may hold any number of them, a sixteenth. */
 static fc_block take_kept(fc_buffers *pool, size_t bytes)
 {
+    const size_t most = pool->most_kept ? bytes + bytes / 16 : 2 * bytes;
     for (int i = pool->kept_count - 1; i >= 0; i--)
-        if (pool->kept[i].bytes >= bytes && pool->kept[i].bytes / 2 <= bytes)
+        if (pool->kept[i].bytes >= bytes && pool->kept[i].bytes <= most)
             return remove_kept(pool, i);
     return (fc_block){NULL, 0};
 }

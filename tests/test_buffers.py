@@ -103,6 +103,10 @@ def test_what_callers_hold_is_rounded_up_little():
         held = pool.take(size)
         assert pool.count()[1] == block
         del held
+    pool.take(2 * MIB)
+    held = pool.take(MIB + 1)  # not the block of 2 MiB
+    assert pool.count()[1] == MIB + large
+    del held
     held = steps.take(MIB + 1)
     assert steps.count()[1] == 2 * MIB
     del held
