@@ -49,7 +49,7 @@ CHAINS = {
     # tiles of AVX-512 that are known to start at 0, be clamped and stay in the caches
     "2 inputs": ((1, 2, 24, 24), (2, 48, 16), 1),
     "3 inputs, a partial vector": ((1, 3, 22, 23), (3, 60, 60), 1),
-    "3x3, 1 input": ((1, 1, 22, 24), (1, 60, 24, 3, 2, 3), 1),  # of 2 it runs by Winograd
+    "7x7, 2 inputs": ((1, 2, 22, 24), (2, 60, 24, 3, 2, 7), 1),
     "14 rows of a tile": ((1, 64, 6, 14), (64, 380, 64, 3, 1, 1, True), 1),
     "12 and 13 rows": ((1, 48, 7, 7), (48, 284, 60), 1),
     "many images": ((9, 40, 14, 14), (40, 240, 40, 3, 1, 1, True), 2),
