@@ -43,7 +43,8 @@ _NN = {
     "HuberLoss": "the losses are CrossEntropyLoss, NLLLoss, BCEWithLogitsLoss and MSELoss; the "
     "gradient of its mean is numpy.clip(x - y, -delta, delta) / x.size",
     "BCELoss": "BCEWithLogitsLoss takes what would go into the sigmoid",
-    "KLDivLoss": "CrossEntropyLoss with probabilities as target differs from it by a constant",
+    "KLDivLoss": "CrossEntropyLoss with probabilities as target differs from its reduction "
+    '"batchmean" by a constant',
 }
 
 _FUNCTIONAL = {
@@ -63,7 +64,8 @@ _FUNCTIONAL = {
     "huber_loss": "mse_loss is here; the gradient of huber_loss's mean is "
     "numpy.clip(x - y, -delta, delta) / x.size",
     "binary_cross_entropy": "binary_cross_entropy_with_logits takes what would go into the sigmoid",
-    "kl_div": "cross_entropy with probabilities as target differs from it by a constant",
+    "kl_div": "cross_entropy with probabilities as target differs from its reduction "
+    '"batchmean" by a constant',
     "layer_norm": "batch_norm is the norm there is",
     "group_norm": "batch_norm is the norm there is",
     "instance_norm": "batch_norm is the norm there is",
