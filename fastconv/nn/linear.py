@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import functional as F
-from .._messages import typed
+from .._messages import shown, typed
 from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer
 from . import init
 from .module import Array, Module, Parameter, Rng, as_generator
@@ -147,15 +147,17 @@ class Unflatten(Module):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes, axes = self.unflattened_size, range(len(shape))
         if not -len(shape) <= self.dim < len(shape):
-            raise ValueError(f"{self!r}: input has only {len(shape)} axes, {shape}")
+            raise ValueError(
+                f"Unflatten: dim is {self.dim}, input has only {len(shape)} axes, {shape}"
+            )
         at = axes[self.dim]
         known = math.prod(size for size in sizes if size != -1)
         if sizes.count(-1) == 1 and known:
             sizes = tuple(shape[at] // known if size == -1 else size for size in sizes)
         if -1 in sizes or math.prod(sizes) != shape[at]:
             raise ValueError(
-                f"{self!r}: axis {at} of an input of shape {shape} has {shape[at]} entries, "
-                f"which are not split into {self.unflattened_size}"
+                f"Unflatten: axis {at} of an input of shape {shape} has {shape[at]} entries, "
+                f"which are not split into {shown(self.unflattened_size)}"
             )
         return *shape[:at], *sizes, *shape[at + 1 :]
 
