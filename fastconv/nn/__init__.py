@@ -14,9 +14,10 @@ from .conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .dropout import Dropout
 from .linear import Flatten, Identity, Linear, Unflatten
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, NLLLoss
-from .module import Module, Parameter, rng_state, set_rng_state
+from .module import Module, rng_state, set_rng_state
 from .norm import BatchNorm1d, BatchNorm2d
 from .padding import ReflectionPad2d, ZeroPad2d
+from .parameter import Parameter
 from .pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

@@ -15,7 +15,8 @@ from ..functional.norm import NO_CLAMP, Clamp
 from ..functional.padding import check_pair
 from . import init
 from ._sizes import Padding, PaddingSpec, PerAxis, Size, pad_pairs, window_shape
-from .module import Array, Module, Parameter, Rng, as_generator
+from .module import Array, Module, Rng, as_generator
+from .parameter import Parameter
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 

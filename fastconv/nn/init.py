@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .._messages import shown
-from .module import Array, Parameter, Rng, as_generator
+from .module import Array, Rng, as_generator
+from .parameter import Parameter
 
 Target = TypeVar("Target", Parameter, Array)
 

@@ -9,7 +9,8 @@ from .. import functional as F
 from .._messages import shown, typed
 from ..functional._checks import LIMIT, flag, float_array, float_dtype, integer
 from . import init
-from .module import Array, Module, Parameter, Rng, as_generator
+from .module import Array, Module, Rng, as_generator
+from .parameter import Parameter
 
 
 class Linear(Module):

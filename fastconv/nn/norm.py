@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from ..functional import norm as _norm
 from ..functional._checks import flag, float_array, float_dtype, integer, number
-from .module import Array, Module, Parameter
+from .module import Array, Module
+from .parameter import Parameter
 
 
 class _BatchNorm(Module):

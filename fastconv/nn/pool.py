@@ -11,7 +11,8 @@ from ..functional.activation import mask_of_clamp
 from ..functional.conv import _channel_sum
 from ..functional.norm import NO_CLAMP, Clamp
 from ._sizes import Padding, PaddingSpec, PerAxis, Size, window_shape
-from .module import Array, Module, Parameter
+from .module import Array, Module
+from .parameter import Parameter
 
 
 class _Pool(Module):

@@ -11,7 +11,7 @@ from .. import _core
 from .._messages import shown, typed
 from ..functional._checks import F32, F64, flag, number
 from ..nn import Module, Parameter
-from ..nn.module import zero_grad
+from ..nn.parameter import zero_grad
 
 Array = npt.NDArray[Any]
 Group = dict[str, Any]
