@@ -3,6 +3,7 @@
 #include "buffers.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #ifdef __linux__
 #include <sys/mman.h>
@@ -22,29 +23,35 @@ enum {
 };
 
 struct fc_buffers {
-    pthread_mutex_t mutex;
     fc_block kept[MOST_BLOCKS]; /* oldest first */
     int kept_count;
     size_t most_kept, kept_bytes, out_bytes, most_out;
 };
 
+/* One lock for all pools, which is held for a look through a list; it is taken across a fork, so that the child finds
+ * every pool whole. */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void lock(void) { pthread_mutex_lock(&mutex); }
+static void unlock(void) { pthread_mutex_unlock(&mutex); }
+
 fc_buffers *fc_buffers_new(size_t most_kept)
 {
+    static bool fork_handler;
     fc_buffers *pool = calloc(1, sizeof *pool);
     if (!pool)
         return NULL;
-    if (pthread_mutex_init(&pool->mutex, NULL)) {
-        free(pool);
-        return NULL;
-    }
     pool->most_kept = most_kept;
+    lock();
+    if (!fork_handler)
+        fork_handler = pthread_atfork(lock, unlock, unlock) == 0;
+    unlock();
     return pool;
 }
 
 void fc_buffers_delete(fc_buffers *pool)
 {
     fc_buffers_clear(pool);
-    pthread_mutex_destroy(&pool->mutex);
     free(pool);
 }
 
@@ -101,7 +108,7 @@ fc_block fc_buffers_take(fc_buffers *pool, size_t bytes)
     if (bytes > SIZE_MAX / 2)
         return (fc_block){NULL, 0};
     bytes = (bytes + unit - 1) / unit * unit;
-    pthread_mutex_lock(&pool->mutex);
+    lock();
     fc_block b = take_kept(pool, bytes);
     const size_t out = pool->out_bytes + (b.data ? b.bytes : bytes);
     if (out > pool->most_out)
@@ -114,13 +121,13 @@ fc_block fc_buffers_take(fc_buffers *pool, size_t bytes)
         b = allocate(bytes);
     }
     pool->out_bytes += b.bytes;
-    pthread_mutex_unlock(&pool->mutex);
+    unlock();
     return b;
 }
 
 void fc_buffers_give(fc_buffers *pool, fc_block b)
 {
-    pthread_mutex_lock(&pool->mutex);
+    lock();
     pool->out_bytes -= b.bytes;
     const size_t most = most_kept(pool, pool->out_bytes);
     if (b.bytes > most || pool->kept_count == MOST_BLOCKS) {
@@ -130,21 +137,21 @@ void fc_buffers_give(fc_buffers *pool, fc_block b)
         pool->kept[pool->kept_count++] = b;
         pool->kept_bytes += b.bytes;
     }
-    pthread_mutex_unlock(&pool->mutex);
+    unlock();
 }
 
 void fc_buffers_clear(fc_buffers *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
+    lock();
     free_oldest(pool, 0);
     pool->most_out = pool->out_bytes;
-    pthread_mutex_unlock(&pool->mutex);
+    unlock();
 }
 
 void fc_buffers_count(fc_buffers *pool, int64_t *kept, int64_t *out)
 {
-    pthread_mutex_lock(&pool->mutex);
+    lock();
     *kept = (int64_t)pool->kept_bytes;
     *out = (int64_t)pool->out_bytes;
-    pthread_mutex_unlock(&pool->mutex);
+    unlock();
 }

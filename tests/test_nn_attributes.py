@@ -295,6 +295,45 @@ def test_module_list_is_a_list_and_module_dict_a_dict():
         table["z"]
 
 
+@pytest.mark.parametrize("container", [nn.ModuleList, lambda layers: nn.Sequential(*layers)])
+def test_layers_are_inserted_and_removed_as_of_a_list(container):
+    a, b, c, d = nn.ReLU(), nn.Tanh(), nn.Linear(2, 2, rng=0), nn.Sigmoid()
+    layers = container([a, c])
+    assert layers.insert(1, b) is layers
+    layers.insert(-1, d)
+    assert list(layers) == [a, b, d, c]
+    assert list(layers.state_dict()) == ["3.weight", "3.bias"]
+    assert layers.pop() is c
+    assert layers.pop(0) is a
+    assert layers["0"] is b
+    layers.extend([a, c])
+    assert [name for name, _ in layers.named_children()] == ["0", "1", "2", "3"]
+    del layers[1]
+    assert list(layers) == [b, a, c]
+    assert layers["2"] is c
+    del layers[:2]
+    assert list(layers.state_dict()) == ["0.weight", "0.bias"]
+    with pytest.raises(TypeError, match=r"layer 0 must be a Module, got 3"):
+        layers.insert(0, 3)
+    with pytest.raises(TypeError, match=r"modules must be a list of Modules, got 3"):
+        layers.extend(3)
+    for missing in (lambda: layers.pop(5), lambda: layers.pop("z")):
+        with pytest.raises(LookupError):
+            missing()
+
+
+def test_names_of_layers_stay_when_others_leave():
+    model = nn.Sequential({"conv": nn.Conv2d(1, 2, 3, rng=0), "act": nn.ReLU(), "pool": nn.Tanh()})
+    del model["act"]
+    model.append(nn.ReLU())
+    assert [name for name, _ in model.named_children()] == ["conv", "pool", "2"]
+    assert isinstance(model.pop("pool"), nn.Tanh)
+    assert [name for name, _ in model.named_children()] == ["conv", "1"]
+    heads = nn.ModuleDict({"a": nn.ReLU(), "b": nn.Tanh()})
+    del heads["a"]
+    assert list(heads) == ["b"]
+
+
 def test_what_a_plain_list_holds_is_not_found():
     class Net(nn.Module):
         pass

@@ -62,8 +62,56 @@ class _Layers(Module):
     def __len__(self) -> int:
         return len(self._layers)
 
+    def __delitem__(self, key: Any) -> None:
+        """Remove a layer by name or position, or those of a slice."""
+        names = [key] if isinstance(key, str) else list(self._layers)[key]
+        for name in [names] if isinstance(names, str) else names:
+            del self._layers[name]
 
-class Sequential(_Layers):
+
+class _Numbered(_Layers):
+    """Layers that may be named by their positions; those names follow when positions change."""
+
+    def append(self, module: Module) -> Self:
+        """Append a layer under its position as name, as torch's containers do."""
+        self.add_module(str(len(self._layers)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Append every one of `modules`."""
+        if not isinstance(modules, Iterable):
+            who = type(self).__name__
+            raise TypeError(f"{who}: modules must be a list of Modules, got {shown(modules)}")
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Insert a layer before the one at `index`, as list.insert does."""
+        if not isinstance(module, Module):
+            raise _not_a_module(type(self).__name__, index, module)
+        layers = list(self._layers.items())
+        layers.insert(index, (str(len(layers)), module))
+        self._place(layers)
+        return self
+
+    def pop(self, key: int | str = -1) -> Module:
+        """Remove the layer at a position or of a name, and return it."""
+        name = key if isinstance(key, str) else list(self._layers)[key]
+        module = self._layers[name]
+        del self[name]
+        return module
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(key)
+        self._place(list(self._layers.items()))
+
+    def _place(self, layers: list[tuple[str, Module]]) -> None:
+        names = [str(i) if name.isdecimal() else name for i, (name, _) in enumerate(layers)]
+        self._layers = dict(zip(names, [module for _, module in layers], strict=True))
+
+
+class Sequential(_Numbered):
     """Layers one after the other: `Sequential(a, b)` or `Sequential({"conv1": a, "fc": b})`.
 
     Children can be reached by position (`model[0]`, `model[1:]`) and by name
@@ -78,11 +126,6 @@ class Sequential(_Layers):
         else:
             for i, layer in enumerate(layers):
                 self.add_module(str(i), layer)
-
-    def append(self, layer: Module) -> "Sequential":
-        """Append `layer` under its position as name, as torch's Sequential does."""
-        self.add_module(str(len(self._layers)), layer)
-        return self
 
     def forward(self, x: Array) -> Array:
         if not self.recording:
@@ -146,25 +189,12 @@ class Sequential(_Layers):
         return iter(self._layers.values())
 
 
-class ModuleList(_Layers):
+class ModuleList(_Numbered):
     """Modules named "0", "1" and so on, for a model whose `forward` and `backward` call them."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         self._layers = {}
         self.extend(modules)
-
-    def append(self, module: Module) -> Self:
-        """Append a module under its position as name."""
-        self.add_module(str(len(self._layers)), module)
-        return self
-
-    def extend(self, modules: Iterable[Module]) -> Self:
-        """Append every one of `modules`."""
-        if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList: modules must be a list of Modules, got {shown(modules)}")
-        for module in list(modules):
-            self.append(module)
-        return self
 
     @overload
     def __getitem__(self, key: int | str) -> Module: ...

@@ -22,6 +22,7 @@ def _check(
     weight: Array | None,
     bias: Array | None,
     training: bool,
+    eps: float,
 ) -> None:
     per_channel = {
         "running_mean": running_mean,
@@ -41,6 +42,8 @@ def _check(
         raise ValueError(
             f"{function}: running_mean and running_var are needed when training is False"
         )
+    if not eps >= 0:
+        raise ValueError(f"{function}: eps must be at least 0, got {eps!r}")
     if training and input[:, 0].size == 1:
         raise ValueError(
             f"{function}: training needs more than 1 value per channel, got input {input.shape}"
@@ -64,7 +67,7 @@ def batch_norm(
     running_mean, running_var, weight, bias: (C,) or None; the running ones may be None only in
     training. An empty batch leaves the running statistics as they are.
     """
-    _check("batch_norm", input, running_mean, running_var, weight, bias, training)
+    _check("batch_norm", input, running_mean, running_var, weight, bias, training, eps)
     output = np.empty(input.shape, input.dtype.newbyteorder("="))
     for c in range(input.shape[1] if input.size else 0):
         x = input[:, c]
@@ -104,7 +107,7 @@ def batch_norm_backward(
     statistics are not touched.
     """
     name = "batch_norm_backward"
-    _check(name, input, running_mean, running_var, weight, bias, training)
+    _check(name, input, running_mean, running_var, weight, bias, training, eps)
     expect_shape(name, "grad_output", grad_output, input.shape)
     dtype = same_dtype(name, grad_output=grad_output, input=input)
     channels = input.shape[1]
