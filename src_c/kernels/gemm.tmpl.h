@@ -146,44 +146,136 @@ INLINE void N(gemm_end)(const fc_gemm *g, const char **at, int64_t down, const T
     }
 }
 
+/* What a tile fetches while it multiplies, a line with each step: `at` is next of the weights, or of rows of a, their
+ * first lines and then the second ones; `y`, which would be read when it is written, and the residual row by row. */
+typedef struct {
+    const T *at, *y, *residual;
+    int64_t step; /* of `at` */
+    int left;     /* rows of a, of which this line is still to be fetched */
+    int unread;   /* rows of y and of the residual */
+} N(gemm_ahead);
+
+INLINE N(gemm_ahead) N(gemm_ahead_of)(const fc_gemm *g, const T *fetch, const T *y, const T *residual, int64_t row,
+                                      const int rows, const int ahead)
+{
+    N(gemm_ahead) f = {.at = fetch, .y = y, .left = rows};
+    if (residual)
+        f.residual = residual + row * g->residual_row;
+    f.unread = f.y || f.residual ? rows : 0;
+    if (ahead == N(FC_FETCH_ROWS)) {
+        f.at = g->fetch ? fetch + g->fetch - 1 : g->b; /* b is there: that costs less than a test */
+        f.step = g->fetch ? g->a_row : 0;
+    } else {
+        f.step = N(if_fetching)(g, fetch, g->ahead_step);
+    }
+    return f;
+}
+
+INLINE void N(gemm_fetch)(const fc_gemm *g, N(gemm_ahead) *f, const int rows, const int vectors, const int ahead)
+{
+    if (!ahead)
+        return;
+    __builtin_prefetch(f->at, 0, 2);
+    f->at += f->step;
+    if (ahead == N(FC_FETCH_ROWS) && --f->left == 0) {
+        f->left = rows;
+        f->at += FC_LINE_LANES - rows * f->step;
+    }
+    if (ahead == N(FC_PLAIN) || FC_VECTOR_BYTES < 64 || f->unread <= 0)
+        return;
+    f->unread--;
+    if (f->y) {
+        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(f->y + j * VL, 1, 2);
+        f->y += g->y_row;
+    }
+    if (f->residual) {
+        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(f->residual + j * VL, 0, 2);
+        f->residual += g->residual_row;
+    }
+}
+
+/* The sums begin at 0, or at y. */
+INLINE void N(gemm_begin)(const fc_gemm *g, const T *y, int last, const int rows, const int vectors, int accumulate,
+                          vec (*acc)[FC_WIDEST])
+{
+    const int64_t y_row = g->y_row;
+    if (!accumulate) {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
+        return;
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
+    {
+        FC_OPAQUE(y);
+        FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(y, j, vectors, last, 0);
+    }
+}
+
+/* Bias, residual (NULL: none) and bounds, on the sums. */
+INLINE void N(gemm_finish)(const fc_gemm *g, const T *residual, int64_t row, int last, const int rows,
+                           const int vectors, vec (*acc)[FC_WIDEST])
+{
+    const T *bias = g->bias;
+    const int64_t residual_row = g->residual_row;
+    const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
+    FC_UNROLL for (int j = 0; j < vectors; j++)
+    {
+        vec t = bias ? N(gemm_part)(bias, j, vectors, last, 1) : (vec){0};
+        FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] += t;
+    }
+    if (residual) {
+        residual += row * residual_row;
+        FC_UNROLL for (int i = 0; i < rows; i++, residual += residual_row)
+        {
+            FC_OPAQUE(residual);
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += N(gemm_part)(residual, j, vectors, last, 1);
+        }
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++)
+        FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
+}
+
+INLINE void N(gemm_store)(const fc_gemm *g, T *y, int last, const int rows, const int vectors, int stream,
+                          vec (*acc)[FC_WIDEST])
+{
+    const int64_t y_row = g->y_row;
+    if (stream) {
+        FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
+        {
+            FC_OPAQUE(y);
+            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + j * VL, acc[i][j]);
+        }
+        return;
+    }
+    FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
+    {
+        FC_OPAQUE(y);
+        FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + j * VL, acc[i][j]);
+        if (FC_VECTOR_BYTES == 64)
+            vstore_tail(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
+        else
+            vstore(y + (vectors - 1) * VL, acc[i][vectors - 1]);
+    }
+}
+
 INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const int rows, const int vectors,
                          const int half, const int ahead, const T *fetch)
 {
-    const int64_t a_row = g->a_row, y_row = g->y_row, length = g->length;
     const int last = (int)g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
-    const int whole = vectors - half;
-    vec acc[FC_MR][FC_WIDEST];
-    vhalf low[FC_MR];
-    const int plain = ahead == N(FC_PLAIN), accumulate = !plain && g->accumulate, finish = plain || g->finish,
+    const int whole = vectors - half, plain = ahead == N(FC_PLAIN);
+    const int accumulate = !plain && g->accumulate, finish = plain || g->finish,
               stream = FC_VECTOR_BYTES == 64 && !plain && g->stream;
     const T *residual = plain ? NULL : g->residual;
-    if (accumulate) {
-        const T *from = y;
-    FC_UNROLL for (int i = 0; i < rows; i++, from += y_row)
-        {
-            FC_OPAQUE(from);
-            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = N(gemm_part)(from, j, vectors, last, 0);
-        }
-    } else {
-        FC_UNROLL for (int i = 0; i < rows; i++)
-            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = (vec){0};
-    }
+    vec acc[FC_MR][FC_WIDEST];
+    vhalf low[FC_MR];
+    N(gemm_begin)(g, y, last, rows, vectors, accumulate, acc);
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) low[i] = vlow(acc[i][whole]);
     }
-    /* Of rows of a their first lines, then the second ones; and row by row y, which would be read when it is written,
-     * and the residual. With no rows to fetch b, which is there: that costs less than a test. */
-    const int weights = plain || ahead == N(FC_FETCH_WEIGHTS), rows_of_a = ahead == N(FC_FETCH_ROWS);
-    if (rows_of_a)
-        fetch = g->fetch ? fetch + g->fetch - 1 : g->b;
-    const int64_t fetch_step = weights ? N(if_fetching)(g, fetch, g->ahead_step) : g->fetch ? a_row : 0;
+    N(gemm_ahead) f = N(gemm_ahead_of)(g, fetch, stream || accumulate ? NULL : y, residual, row, rows, ahead);
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
-    const int64_t down = a_row * (int64_t)sizeof(T);
-    const int lines = ahead && !plain && FC_VECTOR_BYTES == 64;
-    const T *line = stream || accumulate ? NULL : y;
-    const T *other = finish && residual ? residual + row * g->residual_row : NULL;
-    int left = rows, unread = line || other ? rows : 0;
+    const int64_t down = g->a_row * (int64_t)sizeof(T);
     const T *a_u = a, *b_u = g->b;
     for (int64_t u = g->taps_h; u > 0; u--, a_u += g->step_h, b_u += g->b_step_h * (vectors * VL)) {
         const T *a_v = a_u, *b_v = b_u;
@@ -196,33 +288,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                 FC_OPAQUE(third);
                 at[i / 3] = third;
             }
-            const int64_t steps = plain && u == 1 && v == 1 ? length - N(FC_LAST) : length;
+            const int ends = plain && u == 1 && v == 1;
+            const int64_t steps = ends ? g->length - N(FC_LAST) : g->length;
             const T *b = b_v;
             for (int64_t c = 0; c < steps; c++, b += vectors * VL) {
-                if (weights || rows_of_a) {
-                    __builtin_prefetch(fetch, 0, 2);
-                    fetch += fetch_step;
-                }
-                if (rows_of_a && --left == 0) {
-                    left = rows;
-                    fetch += FC_LINE_LANES - rows * fetch_step;
-                }
-                if (lines && unread > 0) {
-                    unread--;
-                    if (line) {
-                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(line + j * VL, 1, 2);
-                        line += y_row;
-                    }
-                    if (other) {
-                        FC_UNROLL for (int j = 0; j < vectors; j++) __builtin_prefetch(other + j * VL, 0, 2);
-                        other += g->residual_row;
-                    }
-                }
+                N(gemm_fetch)(g, &f, rows, vectors, ahead);
                 N(gemm_step)(at, down, b, 0, rows, vectors, half, acc, low);
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
             }
-            if (plain && u == 1 && v == 1) {
-                N(gemm_end)(g, at, down, b, y, last, rows, acc, fetch, fetch_step);
+            if (ends) {
+                N(gemm_end)(g, at, down, b, y, last, rows, acc, f.at, f.step);
                 return;
             }
         }
@@ -241,42 +316,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         return;
     }
 #endif
-    if (finish) {
-        const T *bias = g->bias;
-        const vec lower = vset1((T)g->lower), upper = vset1((T)g->upper);
-        FC_UNROLL for (int j = 0; j < vectors; j++)
-        {
-            vec t = bias ? N(gemm_part)(bias, j, vectors, last, 1) : (vec){0};
-            FC_UNROLL for (int i = 0; i < rows; i++) acc[i][j] += t;
-        }
-        if (residual) {
-            residual += row * g->residual_row;
-            FC_UNROLL for (int i = 0; i < rows; i++, residual += g->residual_row)
-            {
-                FC_OPAQUE(residual);
-                FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] += N(gemm_part)(residual, j, vectors, last, 1);
-            }
-        }
-        FC_UNROLL for (int i = 0; i < rows; i++)
-            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
-    }
-    if (stream) {
-        FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
-        {
-            FC_OPAQUE(y);
-            FC_UNROLL for (int j = 0; j < vectors; j++) vstream(y + j * VL, acc[i][j]);
-        }
-        return;
-    }
-    FC_UNROLL for (int i = 0; i < rows; i++, y += y_row)
-    {
-        FC_OPAQUE(y);
-        FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + j * VL, acc[i][j]);
-        if (FC_VECTOR_BYTES == 64)
-            vstore_tail(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
-        else
-            vstore(y + (vectors - 1) * VL, acc[i][vectors - 1]);
-    }
+    if (finish)
+        N(gemm_finish)(g, residual, row, last, rows, vectors, acc);
+    N(gemm_store)(g, y, last, rows, vectors, stream, acc);
 }
 
 /* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
