@@ -186,6 +186,8 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
 {
     enum { SECOND_LEVEL = 2 };
+    if (pixel == bytes) /* a run */
+        bytes *= w, w = 1;
     for (int64_t i = 0; i < h; i++)
         for (int64_t j = 0; j < w; j++)
             for (int64_t b = 0; b < bytes; b += FC_LINE_BYTES)
