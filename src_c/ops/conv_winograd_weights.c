@@ -128,9 +128,9 @@ int64_t fc_winograd_offset(const fc_winograd_plan *s, const fc_winograd_piece *k
     return fc_winograd_all_rows(s, c0) * k->width * (int64_t)s->p->item;
 }
 
-const char *fc_winograd_stored(const fc_winograd_plan *s, int64_t group, int64_t panel)
+int64_t fc_winograd_stored(const fc_winograd_plan *s, int64_t group, int64_t panel)
 {
-    return s->u + (group * s->panels + panel) * s->u_bytes;
+    return (group * s->panels + panel) * s->u_bytes;
 }
 
 int64_t fc_winograd_stored_elements(const fc_winograd_plan *s)
