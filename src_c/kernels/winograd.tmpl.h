@@ -293,7 +293,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 #include "winograd_few.tmpl.h"
 #include "winograd_thin.tmpl.h"
 
-/* ---- outputs ---------------------------------------------------------------------------------------------------------*/
+/* ---- outputs ----------------------------------------------------------------------------------------------------*/
 /* Points that a tile does not have, of one vector of channels: the last row where `rows` is 0, the last column where
  * `columns` is. */
 static __attribute__((noinline)) void N(wino_clear)(T *m, int tile, int points, int rows, int columns)

@@ -4,14 +4,14 @@
  * They serve squares and lines: the pitch of a part is their argument. FC_VECTOR(j): where vector j of channels is. */
 #define FC_VECTOR(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
 
-/* acc = m, or what the first step multiplies: how many steps that was. A product and not a multiply-add onto 0, as Zen 4
- * reads what it stores through the port of an addend: the stores of the sums before this one run beside products, but
- * each takes the time of 1.7 multiply-adds. */
+/* acc = m, or what the first step multiplies: how many steps that was. A product and not a multiply-add onto 0, as Zen
+ * 4 reads what it stores through the port of an addend: the stores of the sums before this one run beside products,
+ * but each takes the time of 1.7 multiply-adds. */
 INLINE int N(wino_product_start)(vec (*acc)[2], const T *v, const T *u, const T *m, const T *m1,
                                  const fc_winograd_product *g, const int rows, const int vectors)
 {
     if (g->accumulate) {
-        FC_UNROLL for (int i = 0; i < rows; i++)
+    FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vload((j ? m1 : m) + i * FC_LINE);
         return 0;
     }

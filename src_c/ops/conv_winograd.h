@@ -14,6 +14,7 @@ typedef struct {
     fc_tiles tiles;
     int64_t lanes, panel, panels;
     int64_t block, count; /* most tiles of a block, blocks; by panels: of a stretch, stretches */
+    int64_t stretches;
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
