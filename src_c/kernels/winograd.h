@@ -26,7 +26,7 @@ enum {
     /* Neighbouring tiles that are transformed together: what lies between the passes, 18 columns of 6 vectors, 7 KiB,
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
-    FC_WINOGRAD_ROWS_SLACK = 5, /* tiles of v behind those of a row that may be read */
+    FC_WINOGRAD_ROWS_SLACK = 3, /* tiles of v behind those of a row that may be read: a single one is multiplied as 4 */
     /* Of few channels: elements of a row of pixels under tiles that are transformed together; 6 such rows, 12 KiB, lie
      * between the passes. */
     FC_WINOGRAD_THIN_ROW = 512,
@@ -45,8 +45,8 @@ typedef struct {
     int whole_parts, last_row;
 } fc_winograd_inputs;
 
-/* Few channels: to[j * place + i * lanes + l] = from[(i * places + j) * pixel + l] for i < pixels, j < places, l < lanes.
- * Up to 3 elements behind the last of a pixel are read, and written behind the last of a place. */
+/* Few channels: to[j * place + i * lanes + l] = from[(i * places + j) * pixel + l] for i < pixels, j < places, l <
+ * lanes. Up to 3 elements behind the last of a pixel are read, and written behind the last of a place. */
 typedef struct {
     const void *from;
     void *to;
@@ -172,10 +172,11 @@ typedef struct {
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
-    /* Of lines, float32 with AVX2 and AVX-512. v[tile][e][c] = (B' x)[e] of tiles `step` elements apart, x[tile * step + j * channels + c];
-     * reads and writes whole vectors, up to one beyond the last channel */
+    /* Of lines, float32 with AVX2 and AVX-512. v[tile][e][c] = (B' x)[e] of tiles `step` elements apart,
+     * x[tile * step + j * channels + c]; reads and writes whole vectors, up to one beyond the last channel */
     void (*row_inputs)(const void *x, int64_t step, int64_t channels, int64_t tiles, void *v);
-    /* indexed by r: y[column * y_pixel + k] as below, for as many columns as there are, tile after tile; without check */
+    /* indexed by r: y[column * y_pixel + k] as below, for as many columns as there are, tile after tile; without check
+     */
     void (*rows[FC_WINOGRAD_MAX_KERNEL + 1])(const fc_winograd_lines *, const fc_winograd_output *,
                                              const void *residual, void *y, int64_t columns);
     int rows_vectors; /* of outputs, at most */

@@ -24,14 +24,18 @@
 #define K(x) ((T)(x))
 
 /* Register tiles of the products: 2 x FC_WINO_ROWS accumulators, one vector of twice as many tiles or two vectors of
- * them; with 2 of u and 1 broadcast they take 31 of 32 registers, or 15 of 16. A brick is the larger of the two. Its
- * pitch has a cache line more, so that the 36 streams of a transform fall into different L1 sets. */
+ * them; with 2 of u and 1 broadcast they take 15 of 16 registers. Of 32, 28 accumulators have room, but as many stores
+ * behind each other are waited for: 16 channels by one vector run at 0.90 of the peak of Zen 4, by two at 0.89, with 20
+ * accumulators at 0.99 and 0.98 (64 channels 0.98 and 0.99).
+ *
+ * The pitch of a brick has a cache line more, so that the 36 streams of a transform fall into different L1 sets. */
 #if FC_VECTOR_BYTES == 64
-#define FC_WINO_ROWS 14
+#define FC_WINO_ROWS 10
+#define FC_BRICK 28
 #else
 #define FC_WINO_ROWS 6
+#define FC_BRICK 12
 #endif
-#define FC_BRICK (2 * FC_WINO_ROWS)
 #define FC_LINE (64 / (int)sizeof(T))
 #define FC_POINT (FC_BRICK * FC_LINE + FC_LINE)
 /* Points along an axis, of squares or lines. */
@@ -289,7 +293,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 #include "winograd_few.tmpl.h"
 #include "winograd_thin.tmpl.h"
 
-/* ---- outputs ---------------------------------------------------------------------------------------------------------*/
+/* ---- outputs ----------------------------------------------------------------------------------------------------*/
 /* Points that a tile does not have, of one vector of channels: the last row where `rows` is 0, the last column where
  * `columns` is. */
 static __attribute__((noinline)) void N(wino_clear)(T *m, int tile, int points, int rows, int columns)
@@ -374,8 +378,9 @@ INLINE void N(wino_output)(const fc_winograd_output *o, void *m_, const void *re
             }
             vstore(o->check, even + odd);
         }
+        /* Sums of zeros may be -0 (winograd_multiply) or not (winograd_few), but not when +0 is added. */
         const vec s = scale ? N(wino_load)(scale + k, count) : vset1(1),
-                  t = bias ? N(wino_load)(bias + k, count) : (vec){0};
+                  t = bias ? N(wino_load)(bias + k, count) + (T)0 : (vec){0};
         FC_UNROLL for (int i = 0; i < outputs; i++) out[i] = vmuladd(out[i], s, t);
         if (last_row && last_column && count == VL) {
             N(wino_store_tile)(o, out, residual ? residual + k : NULL, y + k, outputs, size);

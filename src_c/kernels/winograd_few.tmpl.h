@@ -89,11 +89,13 @@ INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
 {
     const int tile = 6;
     const T points[] = {0, K(FC_A), -K(FC_A), K(FC_B), -K(FC_B)};
-    const N(few_line) row = {.points = tiles < FC_WINOGRAD_FEW ? 6 : 5, .tile = tile, .tiles = tiles, .pitch = FC_POINT};
+    const int columns = tiles < FC_WINOGRAD_FEW ? 6 : 5;
+    const N(few_line) row = {.points = columns, .tile = tile, .tiles = tiles, .pitch = FC_POINT};
     for (int i = 0; i < 5; i++) {
         vec acc[6][FC_WINOGRAD_FEW];
         T *m = (T *)g->m + 6 * i * FC_POINT;
-        N(few_taps) k = {.v = (const T *)g->v + 6 * i * FC_POINT, .w = g->w, .tap = g->tap, .rows = 1, .columns = 3, .ahead = g->ahead + i * 128, .lines = 2};
+        N(few_taps) k = {.v = (const T *)g->v + 6 * i * FC_POINT, .w = g->w, .tap = g->tap, .rows = 1, .columns = 3};
+        k.ahead = g->ahead + i * 128, k.lines = 2;
         N(wino_few_start)(g, acc, m, row);
         if (i == 0) {
             N(wino_few_sum)(g, acc, row, k);
@@ -108,12 +110,16 @@ INLINE void N(wino_few)(const fc_winograd_few *g, const int tiles)
 INLINE void N(wino_few_edge)(const fc_winograd_few *g, const int tiles)
 {
     vec acc[6][FC_WINOGRAD_FEW] = {{{0}}};
-    const N(few_line) all = {.points = 6, .tile = 6, .tiles = tiles, .pitch = g->pitch}, edge = {.points = 5, .tile = 6, .tiles = tiles, .pitch = g->pitch}, corner = {.points = 1, .tile = 6, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) all = {.points = 6, .tile = 6, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) edge = {.points = 5, .tile = 6, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) corner = {.points = 1, .tile = 6, .tiles = tiles, .pitch = g->pitch};
+    const T *w = (const T *)g->w + 2 * g->row;
     T *m = g->m;
     N(wino_few_start)(g, acc, m, edge);
     if (g->corner)
         N(wino_few_start)(g, acc + 5, m + 5 * g->pitch, corner);
-    N(wino_few_sum)(g, acc, all, (N(few_taps)){.v = g->v, .w = (const T *)g->w + 2 * g->row, .tap = g->tap, .rows = 1, .columns = 3, .ahead = g->ahead});
+    const N(few_taps) k = {.v = g->v, .w = w, .tap = g->tap, .rows = 1, .columns = 3, .ahead = g->ahead};
+    N(wino_few_sum)(g, acc, all, k);
     N(wino_few_end)(acc, m, edge);
     if (g->corner)
         N(wino_few_end)(acc + 5, m + 5 * g->pitch, corner);
@@ -144,13 +150,20 @@ INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
         const T *v = (const T *)g->v + 5 * i * FC_POINT, *w = g->w;
         T *m = (T *)g->m + 5 * i * FC_POINT;
         const char *ahead = g->ahead + i * (phase ? 3 * 64 : 64);
+        const N(few_taps) high = {.v = v, .w = w + tap, .row = 2 * row, .point = points[i], .rows = 2, .columns = 1,
+                                  .ahead = ahead + 64, .lines = 1};
+        const N(few_taps) square = {.v = v + phase, .w = w, .row = step * row, .tap = step * tap, .point = points[i],
+                                    .rows = 2, .columns = 2, .ahead = ahead, .lines = 1};
+        const N(few_taps) wide = {.v = v + 2 * phase, .w = w + row, .tap = 2 * tap, .rows = 1, .columns = 2,
+                                  .ahead = ahead + 128, .lines = 1};
+        const N(few_taps) one = {.v = v + 3 * phase, .w = w + row + tap, .rows = 1, .columns = 1, .ahead = g->ahead};
         N(wino_few_start)(g, acc, m, line);
         if (phase)
-            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v, .w = w + tap, .row = 2 * row, .point = points[i], .rows = 2, .columns = 1, .ahead = ahead + 64, .lines = 1});
-        N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + phase, .w = w, .row = step * row, .tap = step * tap, .point = points[i], .rows = 2, .columns = 2, .ahead = ahead, .lines = 1});
+            N(wino_few_sum)(g, acc, line, high);
+        N(wino_few_sum)(g, acc, line, square);
         if (phase) {
-            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + 2 * phase, .w = w + row, .tap = 2 * tap, .rows = 1, .columns = 2, .ahead = ahead + 128, .lines = 1});
-            N(wino_few_sum)(g, acc, line, (N(few_taps)){.v = v + 3 * phase, .w = w + row + tap, .rows = 1, .columns = 1, .ahead = g->ahead});
+            N(wino_few_sum)(g, acc, line, wide);
+            N(wino_few_sum)(g, acc, line, one);
         }
         N(wino_few_end)(acc, m, line);
     }
@@ -161,20 +174,25 @@ INLINE void N(wino_few_small)(const fc_winograd_few *g, const int tiles)
 INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
 {
     vec acc[5][FC_WINOGRAD_FEW] = {{{0}}};
-    const N(few_line) all = {.points = 5, .tile = 5, .tiles = tiles, .pitch = g->pitch}, edge = {.points = 4, .tile = 5, .tiles = tiles, .pitch = g->pitch}, corner = {.points = 1, .tile = 5, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) all = {.points = 5, .tile = 5, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) edge = {.points = 4, .tile = 5, .tiles = tiles, .pitch = g->pitch};
+    const N(few_line) corner = {.points = 1, .tile = 5, .tiles = tiles, .pitch = g->pitch};
     const int64_t phase = g->phase, step = phase ? 2 : 1;
     const T *v = g->v, *w = (const T *)g->w + step * g->row;
+    const N(few_taps) pair = {.v = v + phase, .w = w, .tap = step * g->tap, .rows = 1, .columns = 2, .ahead = g->ahead};
     T *m = g->m;
     N(wino_few_start)(g, acc, m, edge);
     if (g->corner)
         N(wino_few_start)(g, acc + 4, m + 4 * g->pitch, corner);
     for (int i = 0; i < 2; i++)
         if (i == g->corner || !phase) {
-            N(wino_few_sum)(g, acc, all, (N(few_taps)){.v = v + phase, .w = w, .tap = step * g->tap, .rows = 1, .columns = 2, .ahead = g->ahead});
+            N(wino_few_sum)(g, acc, all, pair);
             if (!phase)
                 break;
         } else {
-            N(wino_few_sum)(g, acc, edge, (N(few_taps)){.v = v + 2 * i * phase, .w = w + g->tap, .rows = 1, .columns = 1, .ahead = g->ahead});
+            const T *from = v + 2 * i * phase;
+            const N(few_taps) one = {.v = from, .w = w + g->tap, .rows = 1, .columns = 1, .ahead = g->ahead};
+            N(wino_few_sum)(g, acc, edge, one);
         }
     N(wino_few_end)(acc, m, edge);
     if (g->corner)
@@ -182,12 +200,13 @@ INLINE void N(wino_few_small_edge)(const fc_winograd_few *g, const int tiles)
 }
 FC_FEW_OF(few_small, 4)
 FC_FEW_OF(few_small_edge, 2)
-#define FC_FEW_small_square .multiply_few = {[4] = N(winograd_few_small_4)}, .multiply_few_edge = {[2] = N(winograd_few_small_edge_2)},
+#define FC_FEW_small_square                                                                                            \
+    .multiply_few = {[4] = N(winograd_few_small_4)}, .multiply_few_edge = {[2] = N(winograd_few_small_edge_2)},
 #else
 #define FC_FEW_small_square
 #endif
 #undef FC_FEW_OF
-/* ---- the gradient of the weight ----------------------------------------------------------------------------------------*/
+/* ---- the gradient of the weight --------------------------------------------------------------------------------*/
 #define FC_FEW_AT 4 /* outputs whose sums of a column of points are registers */
 
 /* A' with the last addition in the chain of the products: of few tiles it costs nearly as much as these. */

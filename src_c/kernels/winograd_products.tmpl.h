@@ -4,6 +4,28 @@
  * They serve squares and lines: the pitch of a part is their argument. FC_VECTOR(j): where vector j of channels is. */
 #define FC_VECTOR(j) ((j) * VL / FC_LINE * part + (j) * VL % FC_LINE)
 
+/* acc = m, or what the first step multiplies: how many steps that was. A product and not a multiply-add onto 0, as Zen
+ * 4 reads what it stores through the port of an addend: the stores of the sums before this one run beside products,
+ * but each takes the time of 1.7 multiply-adds. */
+INLINE int N(wino_product_start)(vec (*acc)[2], const T *v, const T *u, const T *m, const T *m1,
+                                 const fc_winograd_product *g, const int rows, const int vectors)
+{
+    if (g->accumulate) {
+    FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vload((j ? m1 : m) + i * FC_LINE);
+        return 0;
+    }
+    const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
+    FC_UNROLL for (int i = 0; i < rows; i++)
+    {
+        const vec a = vset1(v[i * FC_LINE]);
+        acc[i][0] = a * u0;
+        if (vectors > 1)
+            acc[i][1] = a * u1;
+    }
+    return 1;
+}
+
 /* A step of the sum costs `rows` broadcasts and one or two loads for rows * vectors fused multiply-adds. */
 INLINE void N(wino_product)(const T *v, const T *u, const T *const *phase, T *m, const T *after,
                             const fc_winograd_product *g, const int rows, const int vectors)
@@ -11,17 +33,30 @@ INLINE void N(wino_product)(const T *v, const T *u, const T *const *phase, T *m,
     const int64_t part = g->part;
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
-    vec acc[FC_BRICK][2];
-    FC_UNROLL for (int i = 0; i < rows; i++)
-        FC_UNROLL for (int j = 0; j < vectors; j++)
-            acc[i][j] = g->accumulate ? vload((j ? m1 : m) + i * FC_LINE) : (vec){0};
-    for (int64_t c = g->channels, next_phase = c - g->phase_channels; c > 0; c -= FC_LINE) {
+    vec acc[2 * FC_WINO_ROWS][2];
+    int64_t begin = 0;
+    if (g->accumulate) {
+        FC_UNROLL for (int i = 0; i < rows; i++)
+            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vload((j ? m1 : m) + i * FC_LINE);
+    } else {
+        const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
+        FC_UNROLL for (int i = 0; i < rows; i++)
+        {
+            const vec a = vset1(v[i * FC_LINE]);
+            acc[i][0] = a * u0;
+            if (vectors > 1)
+                acc[i][1] = a * u1;
+        }
+        u += vectors * VL;
+        begin = 1;
+    }
+    for (int64_t c = g->channels, next_phase = c - g->phase_channels; c > 0; c -= FC_LINE, begin = 0) {
         if (c == next_phase) {
             u = *++phase;
             next_phase -= g->phase_channels;
         }
         const T *end = v + (c < FC_LINE ? c : FC_LINE), *next = c > FC_LINE ? v + part : after, *fetch = next;
-        for (const T *p = v; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
+        for (const T *p = v + begin; p < end; p++, u += vectors * VL, fetch += FC_LINE) {
             __builtin_prefetch(fetch); /* too far for a stream */
             const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
             FC_UNROLL for (int i = 0; i < rows; i++)
@@ -48,8 +83,8 @@ typedef void N(wino_product_fn)(const T *v, const T *u, const T *const *phase, T
     }
 #define FC_PRODUCT(n) FC_PRODUCT_OF(wino_product_1_##n, 2 * n, 1) FC_PRODUCT_OF(wino_product_2_##n, n, 2)
 FC_PRODUCT(1) FC_PRODUCT(2) FC_PRODUCT(3) FC_PRODUCT(4) FC_PRODUCT(5) FC_PRODUCT(6)
-#if FC_WINO_ROWS == 14
-FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10) FC_PRODUCT(11) FC_PRODUCT(12) FC_PRODUCT(13) FC_PRODUCT(14)
+#if FC_WINO_ROWS == 10
+FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10)
 #endif
 #undef FC_PRODUCT
 #undef FC_PRODUCT_OF
@@ -58,8 +93,8 @@ FC_PRODUCT(7) FC_PRODUCT(8) FC_PRODUCT(9) FC_PRODUCT(10) FC_PRODUCT(11) FC_PRODU
 #define FC_BOTH(n) {N(wino_product_1_##n), N(wino_product_2_##n)}
 static N(wino_product_fn) *const N(wino_products)[FC_WINO_ROWS + 1][2] = {
     {0, 0}, FC_BOTH(1), FC_BOTH(2), FC_BOTH(3), FC_BOTH(4), FC_BOTH(5), FC_BOTH(6),
-#if FC_WINO_ROWS == 14
-    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10), FC_BOTH(11), FC_BOTH(12), FC_BOTH(13), FC_BOTH(14),
+#if FC_WINO_ROWS == 10
+    FC_BOTH(7), FC_BOTH(8), FC_BOTH(9), FC_BOTH(10),
 #endif
 };
 #undef FC_BOTH

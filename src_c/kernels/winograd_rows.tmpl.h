@@ -3,9 +3,9 @@
  *
  * The sum of a point is short, rows of taps times channels, so what it is stored and loaded for counts. With 32
  * registers all 6 points of 5 tiles are sums in them, of one vector of outputs, and are transformed there. With 16 it
- * is one point of 6 tiles and two vectors, for which a step loads 8 times and not 18, and sums go through memory: 0.87 of
- * the speed (Zen 4, 3 -> 64 channels). Fewer tiles than the smallest group has are multiplied with what lies behind
- * them. */
+ * is one point of 6 tiles and two vectors, for which a step loads 8 times and not 18, and sums go through memory: 0.87
+ * of the speed (Zen 4, 3 -> 64 channels). Fewer tiles than the smallest group has, 4 or 3, are multiplied with what lies
+ * behind them (FC_WINOGRAD_ROWS_SLACK). */
 #if FC_F32 && FC_VECTOR_BYTES >= 32
 #if FC_VECTOR_BYTES == 64
 #define FC_ROWS_POINTS 6
@@ -43,7 +43,8 @@ INLINE void N(wino_rows_sum)(const fc_winograd_lines *g, const T *v, vec *m, con
                 FC_UNROLL for (int i = 0; i < FC_ROWS_POINTS; i++)
                 {
                     vec w[FC_ROWS_VECTORS];
-                    FC_UNROLL for (int j = 0; j < vectors; j++) w[j] = vrounded(vload(u + (i * vectors + j) * VL)); /* once */
+                    FC_UNROLL for (int j = 0; j < vectors; j++)
+                        w[j] = vrounded(vload(u + (i * vectors + j) * VL)); /* once */
                     FC_UNROLL for (int t = 0; t < tiles; t++)
                     {
                         const vec pixel = vset1(a[(t * 6 + i) * FC_LINE]);
@@ -111,18 +112,20 @@ INLINE void N(wino_rows_tiles)(const fc_winograd_output *o, const vec *m, int ve
 }
 
 #if FC_ROWS_POINTS == 6
-static __attribute__((noinline)) void N(wino_rows_tiles_3)(const fc_winograd_output *o, const vec *m, const T *residual, T *y, int64_t columns)
+static __attribute__((noinline)) void N(wino_rows_tiles_3)(const fc_winograd_output *o, const vec *m,
+                                                           const T *residual, T *y, int64_t columns)
 {
     N(wino_rows_tiles)(o, m, 1, residual, y, columns, 4);
 }
-static __attribute__((noinline)) void N(wino_rows_tiles_5)(const fc_winograd_output *o, const vec *m, const T *residual, T *y, int64_t columns)
+static __attribute__((noinline)) void N(wino_rows_tiles_5)(const fc_winograd_output *o, const vec *m,
+                                                           const T *residual, T *y, int64_t columns)
 {
     N(wino_rows_tiles)(o, m, 1, residual, y, columns, 2);
 }
 
 /* What is plain stays in registers. */
-INLINE void N(wino_rows_group)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual, T *y,
-                               int64_t columns, const int tiles, const int size)
+INLINE void N(wino_rows_group)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual,
+                               T *y, int64_t columns, const int tiles, const int size)
 {
     vec m[FC_ROWS_M];
     N(wino_rows_sum)(g, v, m, tiles, 1);
@@ -151,12 +154,14 @@ FC_GROUPS(3, 4) FC_GROUPS(5, 2)
 typedef void N(wino_rows_fn)(const fc_winograd_lines *, const fc_winograd_output *, const T *v, const T *residual, T *y,
                              int64_t columns);
 /* [5 taps][tiles] */
-#define FC_GROUPS(r) {0, N(wino_rows_##r##_4), N(wino_rows_##r##_4), N(wino_rows_##r##_4), N(wino_rows_##r##_4), N(wino_rows_##r##_5)}
+#define FC_FOUR(r) N(wino_rows_##r##_4)
+#define FC_GROUPS(r) {0, FC_FOUR(r), FC_FOUR(r), FC_FOUR(r), FC_FOUR(r), N(wino_rows_##r##_5)}
 static N(wino_rows_fn) *const N(wino_rows_groups)[2][FC_ROWS_TILES + 1] = {FC_GROUPS(3), FC_GROUPS(5)};
 #undef FC_GROUPS
+#undef FC_FOUR
 
-INLINE void N(wino_rows_some)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual, T *y,
-                              int64_t columns, int64_t tiles, const int size)
+INLINE void N(wino_rows_some)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual,
+                              T *y, int64_t columns, int64_t tiles, const int size)
 {
     N(wino_rows_groups)[size == 2][tiles](g, o, v, residual, y, columns);
 }
@@ -175,8 +180,8 @@ static N(wino_rows_fn) *const N(wino_rows_sums)[FC_ROWS_VECTORS][FC_ROWS_TILES +
     {0, N(wino_rows_2_3), N(wino_rows_2_3), N(wino_rows_2_3), N(wino_rows_2_4), N(wino_rows_2_5), N(wino_rows_2_6)},
 };
 
-INLINE void N(wino_rows_some)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual, T *y,
-                              int64_t columns, int64_t tiles, const int size)
+INLINE void N(wino_rows_some)(const fc_winograd_lines *g, const fc_winograd_output *o, const T *v, const T *residual,
+                              T *y, int64_t columns, int64_t tiles, const int size)
 {
     const vec lower = vset1((T)o->lower), upper = vset1((T)o->upper);
     const int64_t vectors = g->vectors, pixel = o->y_pixel;
@@ -184,8 +189,10 @@ INLINE void N(wino_rows_some)(const fc_winograd_lines *g, const fc_winograd_outp
     N(wino_rows_sums)[vectors - 1][tiles](g, v, m);
     if (!residual && !o->scale && !o->stream && o->channels == vectors * VL)
         for (; columns >= size; columns -= size, y += size * pixel)
-            for (int64_t k = 0; k < vectors * VL; k += VL, m += 6)
-                N(wino_rows_plain)(m, y + k, pixel, o->bias ? vload((const T *)o->bias + k) : (vec){0}, lower, upper, size);
+            for (int64_t k = 0; k < vectors * VL; k += VL, m += 6) {
+                const vec bias = o->bias ? vload((const T *)o->bias + k) : (vec){0};
+                N(wino_rows_plain)(m, y + k, pixel, bias, lower, upper, size);
+            }
     N(wino_rows_tiles)(o, m, (int)vectors, residual, y, columns, size);
 }
 #endif
@@ -207,11 +214,13 @@ INLINE void N(wino_rows)(const fc_winograd_lines *g, const fc_winograd_output *o
             residual += count * size * o->residual_pixel;
     }
 }
-static void N(winograd_rows_3)(const fc_winograd_lines *g, const fc_winograd_output *o, const void *residual, void *y, int64_t columns)
+static void N(winograd_rows_3)(const fc_winograd_lines *g, const fc_winograd_output *o, const void *residual, void *y,
+                               int64_t columns)
 {
     N(wino_rows)(g, o, residual, y, columns, 4);
 }
-static void N(winograd_rows_5)(const fc_winograd_lines *g, const fc_winograd_output *o, const void *residual, void *y, int64_t columns)
+static void N(winograd_rows_5)(const fc_winograd_lines *g, const fc_winograd_output *o, const void *residual, void *y,
+                               int64_t columns)
 {
     N(wino_rows)(g, o, residual, y, columns, 2);
 }

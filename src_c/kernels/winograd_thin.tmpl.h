@@ -50,8 +50,8 @@ static void N(winograd_thin_inputs)(const fc_winograd_thin_inputs *g)
         }
 }
 
-/* 2 or 3 channels by one or two vectors of outputs, of 4 tiles (two vectors of AVX2: 2): 12 sums and more, of which none
- * is waited for, and each as short as a quarter of a block: the error of the transforms is that of few pixels. */
+/* 2 or 3 channels by one or two vectors of outputs, of 4 tiles (two vectors of AVX2: 2): 12 sums and more, of which
+ * none is waited for, and each as short as a quarter of a block: the error of the transforms is that of few pixels. */
 INLINE void N(wino_thin)(const fc_winograd_thin_product *g, const T *v, const T *d, T *sum, const int rows,
                          const int vectors)
 {

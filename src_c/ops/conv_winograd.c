@@ -19,8 +19,8 @@
  * Tiles of m x m outputs, or of less at the end of a row or column (winograd_tiles.h), are numbered through images,
  * tile rows and tile columns. For a block of T tiles
  *     v = B' x B of each tile, lanes are channels
- *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights u[e][channels][panel],
- *                      of stride 2 u[phase and point][channels][panel]
+ *     m = v[e] * u[e], 36 (or 25) matrix products of tiles by channels with the transformed weights
+ *                      u[e][channels][panel], of stride 2 u[phase and point][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
@@ -45,7 +45,7 @@ enum {
     /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
      * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
-    MAX_TILES = 56, /* 4 register tiles of 14 rows: more do not make the products faster */
+    MAX_TILES = 56, /* 2 bricks: more do not make the products faster */
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
     MAX_SQUARE = 16,
     MAX_LINE = 64,
@@ -67,80 +67,119 @@ static void share_panels(fc_winograd_plan *s, int64_t threads)
     s->sharers = threads;
 }
 
+/* By tiles: of all panels. */
+static int64_t weights_bytes(const fc_winograd_plan *s)
+{
+    return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
+}
+
+/* u may be made by all threads or by each for itself. To write a line that another core has read takes two threads
+ * longer than each to write its own twice: 590 KB, 29 us and 12 (Zen 4). More threads have less to write each. */
+static void set_own(fc_winograd_plan *s, int64_t threads)
+{
+    enum { OWNERS = 2 };
+    const int64_t bytes = weights_bytes(s);
+    s->own = !s->by_panels && !s->prepared && threads <= OWNERS && bytes <= fc_l2_bytes();
+    s->own_bytes = s->own ? FC_LINE_BYTES + bytes : 0;
+    s->thread_bytes += s->own_bytes;
+}
+
+/* v of a block takes 3/5 of the second-level cache, but no less than a brick, for which u is read. */
+static void choose_schedule(fc_winograd_plan *s)
+{
+    const fc_problem *p = s->p;
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)p->item, half = t->k->brick / 2, l2 = fc_l2_bytes(),
+                  v_tile = t->points * t->parts * t->k->line * item, v = t->count * v_tile;
+    const int64_t u = fc_tile_weights(t) * p->in_channels * fc_round_up(p->out_channels, s->lanes) * item;
+    s->block = fc_max(t->k->brick, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / half * half);
+    s->count = fc_ceil_div(t->count, s->block);
+    /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its
+     * use: 3/4 of the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u,
+     * as long as 2 u move. A v that stays in that cache is multiplied by panels: threads that share u read each other's
+     * part of it from the third. */
+    s->stretches = fc_ceil_div(v, MAX_V_BYTES);
+    const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s->count + 1) * u,
+                  by_panels = 4 * ((s->panels + 1) * v + 2 * s->stretches * u);
+    const int few = t->count <= FC_FEW_TILES && fc_multiplies_few_tiles(t);
+    s->by_panels = (few && p->groups == 1) || /* groups would wait for each other */
+                   (u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES));
+    s->few = few && s->by_panels;
+}
+
+static void share_out(fc_winograd_plan *s, int64_t threads)
+{
+    const int64_t tiles = s->tiles.count;
+    if (s->by_panels) {
+        s->block = fc_ceil_div(tiles, s->stretches);
+        s->count = fc_ceil_div(tiles, s->block);
+        share_panels(s, threads);
+    } else {
+        const int64_t wanted = fc_ceil_div(fc_parallel_tasks(), s->p->groups);
+        /* smaller blocks than 3/4 of a brick take 3 % longer, on two threads that wait for each other's u */
+        s->count = fc_max(s->count, fc_min(wanted, fc_ceil_div(4 * tiles, 3 * s->tiles.k->brick)));
+        if (s->count < wanted) /* a multiple of the threads, so that none waits */
+            s->count = fc_min(fc_round_up(s->count, threads), tiles);
+        s->block = fc_ceil_div(tiles, s->count);
+    }
+}
+
+static void choose_chunks(fc_winograd_plan *s)
+{
+    fc_tiles *t = &s->tiles;
+    if (t->phases > 1) { /* the order of the sums, whatever the schedule */
+        const int64_t line = t->k->line, weights = fc_max(fc_tile_weights(t), FC_WINOGRAD_MAX_POINTS);
+        t->chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, s->p->in_channels);
+    }
+    s->joined = !fc_has_single_taps(t);
+    s->chunk = s->by_panels ? fc_min(s->few ? FEW_CHUNK : CHUNK, t->chunk) : s->p->in_channels;
+}
+
+static void set_bytes(fc_winograd_plan *s)
+{
+    const fc_problem *p = s->p;
+    const fc_tiles *t = &s->tiles;
+    const int64_t most = fc_min(FC_WINOGRAD_PACKED, p->in_channels) * s->panel,
+                  columns = fc_min(s->panel, p->out_channels);
+    s->u_point = fc_winograd_all_rows(s, s->chunk) * s->panel + FC_PITCH_PAD_BYTES / (int64_t)p->item;
+    s->strip_bytes = fc_tiles_strip_bytes(t);
+    s->tile_bytes = s->y_in_place ? 0 : fc_winograd_bytes(s, t->out_h * t->out_w * t->longest_run * s->panel);
+    s->v_bytes = fc_winograd_bytes(s, fc_block_elements(t, s->block, t->parts));
+    s->m_bytes = fc_winograd_bytes(s, fc_block_elements(t, s->block, fc_channel_parts(p, columns)));
+    s->u_bytes = s->few ? 0 : fc_winograd_bytes(s, (s->joined ? t->points : fc_tile_weights(t)) * s->u_point);
+    s->pad_bytes = is_padded(t) ? fc_winograd_bytes(s, t->taps * t->taps * most) : 0;
+    s->pack_bytes = p->packed ? 0 : fc_winograd_bytes(s, fc_winograd_taps(s) * (s->few ? s->chunk * s->lanes : most));
+    s->thread_bytes = s->strip_bytes + s->tile_bytes + s->m_bytes + s->pad_bytes + s->pack_bytes +
+                      (s->by_panels ? s->u_bytes : s->v_bytes);
+}
+
 static fc_winograd_plan make_plan(const fc_problem *p)
 {
-    const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
     fc_winograd_plan s = {.p = p,
                           .tiles = fc_make_tiles(p),
                           .lanes = p->k->vector_lanes,
                           .y_in_place = p->y.stride_c == 1,
                           .stream = fc_streams(p),
                           .prepared = p->packed && !p->packed_v};
-    s.fetch = s.y_in_place && s.tiles.out_h > 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
+    const int64_t y_bytes = p->y.n * p->y.h * p->y.w * p->out_channels * (int64_t)p->item,
+                  threads = fc_parallel_slots(INT64_MAX);
+    s.fetch = s.y_in_place && s.tiles.out_h > 1 && y_bytes > fc_l2_bytes();
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-
-    /* v of a block takes 3/5 of the second-level cache, but no less than 2 register tiles of rows, for which u is
-     * read. */
-    const int64_t rows = s.tiles.k->brick / 2, v_tile = s.tiles.points * s.tiles.parts * s.tiles.k->line * item,
-                  v = s.tiles.count * v_tile;
-    const int64_t u = fc_tile_weights(&s.tiles) * p->in_channels * fc_round_up(p->out_channels, s.lanes) * item,
-                  l2 = fc_l2_bytes();
-    s.block = fc_max(2 * rows, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / rows * rows);
-    s.count = fc_ceil_div(s.tiles.count, s.block);
-    /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its
-     * use: 3/4 of the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u,
-     * as long as 2 u move. A v that stays in that cache is multiplied by panels: threads that share u read each other's
-     * part of it from the third. */
-    const int64_t stretches = fc_ceil_div(v, MAX_V_BYTES);
-    const int64_t by_tiles = (u <= FC_SHARE_BYTES ? 3 : 12) * (s.count + 1) * u,
-                  by_panels = 4 * ((s.panels + 1) * v + 2 * stretches * u);
-    const int few = s.tiles.count <= FC_FEW_TILES && fc_multiplies_few_tiles(&s.tiles);
-    s.by_panels = (few && p->groups == 1) || /* groups would wait for each other */
-                  (u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES));
-    s.few = few && s.by_panels;
-    const int64_t threads = fc_parallel_slots(INT64_MAX);
-    if (s.by_panels) {
-        s.block = fc_ceil_div(s.tiles.count, stretches);
-        s.count = fc_ceil_div(s.tiles.count, s.block);
-        share_panels(&s, threads);
-    } else {
-        const int64_t wanted = fc_ceil_div(fc_parallel_tasks(), p->groups);
-        /* smaller blocks than 1.5 register tiles take 3 % longer, on two threads that wait for each other's u */
-        s.count = fc_max(s.count, fc_min(wanted, fc_ceil_div(2 * s.tiles.count, 3 * rows)));
-        if (s.count < wanted) /* a multiple of the threads, so that none waits */
-            s.count = fc_min(fc_round_up(s.count, threads), s.tiles.count);
-        s.block = fc_ceil_div(s.tiles.count, s.count);
-    }
-    if (s.tiles.phases > 1) { /* the order of the sums, whatever the schedule */
-        const int64_t line = s.tiles.k->line, weights = fc_max(fc_tile_weights(&s.tiles), FC_WINOGRAD_MAX_POINTS);
-        s.tiles.chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, p->in_channels);
-    }
-    s.joined = !fc_has_single_taps(&s.tiles);
-    s.chunk = s.by_panels ? fc_min(CHUNK, s.tiles.chunk) : p->in_channels;
-    if (s.few)
-        s.chunk = fc_min(FEW_CHUNK, s.tiles.chunk);
+    choose_schedule(&s);
+    share_out(&s, threads);
+    choose_chunks(&s);
     fc_set_block(&s.tiles, s.block);
-    s.u_point = fc_winograd_all_rows(&s, s.chunk) * s.panel + pad;
-
-    s.strip_bytes = fc_tiles_strip_bytes(&s.tiles);
-    s.tile_bytes =
-        s.y_in_place ? 0 : fc_winograd_bytes(&s, s.tiles.out_h * s.tiles.out_w * s.tiles.longest_run * s.panel);
-    s.v_bytes = fc_winograd_bytes(&s, fc_block_elements(&s.tiles, s.block, s.tiles.parts));
-    s.m_bytes = fc_winograd_bytes(
-        &s, fc_block_elements(&s.tiles, s.block, fc_channel_parts(p, fc_min(s.panel, p->out_channels))));
-    s.u_bytes = s.few ? 0 : fc_winograd_bytes(&s, (s.joined ? s.tiles.points : fc_tile_weights(&s.tiles)) * s.u_point);
-    const int64_t most = fc_min(FC_WINOGRAD_PACKED, p->in_channels) * s.panel;
-    s.pad_bytes = is_padded(&s.tiles) ? fc_winograd_bytes(&s, s.tiles.taps * s.tiles.taps * most) : 0;
-    s.pack_bytes = p->packed ? 0 : fc_winograd_bytes(&s, fc_winograd_taps(&s) * (s.few ? s.chunk * s.lanes : most));
-    s.thread_bytes =
-        s.strip_bytes + s.tile_bytes + s.m_bytes + s.pad_bytes + s.pack_bytes + (s.by_panels ? s.u_bytes : s.v_bytes);
+    set_bytes(&s);
+    set_own(&s, threads);
     return s;
 }
 
 /* A thread's memory, one piece after the other. */
 typedef struct {
     char *strip, *tile, *m, *pad, *pack, *uv;
+    int *made; /* whether `own` is there, u */
+    char *own;
 } memory;
 
 static memory thread_memory(const fc_winograd_plan *s, int slot)
@@ -151,10 +190,12 @@ static memory thread_memory(const fc_winograd_plan *s, int slot)
     t.pad = t.m + s->m_bytes;
     t.pack = t.pad + s->pad_bytes;
     t.uv = t.pack + s->pack_bytes;
+    t.made = (int *)(t.uv + (s->by_panels ? s->u_bytes : s->v_bytes));
+    t.own = (char *)t.made + FC_LINE_BYTES;
     return t;
 }
 
-/* ---- tiles -----------------------------------------------------------------------------------------------------------*/
+/* ---- tiles ------------------------------------------------------------------------------------------------------*/
 static int64_t parts_of(const fc_winograd_plan *s, const fc_winograd_piece *k)
 {
     return fc_channel_parts(s->p, k->width);
@@ -212,62 +253,77 @@ static void multiply(const fc_winograd_plan *s, const fc_tile_block *b, const fc
     }
 }
 
-/* Output channels of one panel, for the tiles of a run. */
-static void store_run(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, const fc_tile_run *r,
-                      char *m, char *tile)
+/* What the tiles of a run share: channels of a piece from `channel` on, in `image` or in a tile of memory with this
+ * pitch. */
+static fc_winograd_output outputs_of(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t channel,
+                                     const fc_image *image, const fc_pitch *pitch, double *check)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + k->first, columns = k->columns;
-    const fc_tile_image at = fc_tile_image_at(&s->tiles, r->n);
-    const fc_image image = fc_tile_image_y(&s->tiles, &at, channel, columns);
-    const int64_t out = s->tiles.out_w, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w,
-                  first = fc_tile_left(&s->tiles, r->column),
-                  h = fc_tile_start(r->row, s->tiles.whole_rows, s->tiles.out_h),
-                  rows = fc_tile_length(r->row, s->tiles.whole_rows, s->tiles.out_h, image.h);
-    const fc_pitch pitch = {out * r->count * s->panel, s->panel, 1};
-    char *base = s->y_in_place ? image.data + (h * image.stride_h + first * image.stride_w) * item : tile;
-    double check[FC_MAX_LANES] = {0};
-    fc_winograd_output o = {
-        .channels = columns,
+    const int64_t item = (int64_t)p->item, gap_h = s->tiles.gap_h, gap_w = s->tiles.gap_w;
+    return (fc_winograd_output){
+        .channels = k->columns,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
         .lower = e->lower,
         .upper = e->upper,
         .residual_row = gap_h * p->residual.stride_h,
         .residual_pixel = gap_w * p->residual.stride_w,
-        .y_row = s->y_in_place ? image.stride_h : pitch.row,
-        .y_pixel = s->y_in_place ? gap_w * image.stride_w : pitch.pixel,
+        .y_row = s->y_in_place ? image->stride_h : pitch->row,
+        .y_pixel = s->y_in_place ? gap_w * image->stride_w : pitch->pixel,
         .check = k->first == 0 ? check : NULL,
         .stream = s->stream,
     };
-    const int64_t y_row = o.y_row, y_pixel = o.y_pixel, residual_row = o.residual_row,
-                  residual_pixel = o.residual_pixel;
-    if (s->tiles.upright) /* to the kernel, a column is a row */
+}
+
+/* The outputs and residuals of the tile below. */
+static void fetch_below(const fc_winograd_plan *s, const fc_winograd_output *o, const char *y, const char *residual)
+{
+    const int64_t item = (int64_t)s->p->item, h = s->tiles.out_h, w = s->tiles.out_w, bytes = o->channels * item,
+                  y_row = o->y_row * item, residual_row = o->residual_row * item;
+    if (!s->stream)
+        fc_fetch_pixels(y + h * y_row, h, w, y_row, o->y_pixel * item, bytes);
+    if (residual)
+        fc_fetch_pixels(residual + h * residual_row, h, w, residual_row, o->residual_pixel * item, bytes);
+}
+
+/* Output channels of one panel, for the tiles of a run. */
+static void store_run(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, const fc_tile_run *r,
+                      char *m, char *tile)
+{
+    const fc_problem *p = s->p;
+    const fc_tiles *t = &s->tiles;
+    const int64_t item = (int64_t)p->item, channel = group * p->out_channels + k->first;
+    const fc_tile_image at = fc_tile_image_at(t, r->n);
+    const fc_image image = fc_tile_image_y(t, &at, channel, k->columns);
+    const int64_t first = fc_tile_left(t, r->column), h = fc_tile_start(r->row, t->whole_rows, t->out_h),
+                  rows = fc_tile_length(r->row, t->whole_rows, t->out_h, image.h);
+    const fc_pitch pitch = {t->out_w * r->count * s->panel, s->panel, 1};
+    char *base = s->y_in_place ? image.data + (h * image.stride_h + first * image.stride_w) * item : tile;
+    double check[FC_MAX_LANES] = {0};
+    const fc_winograd_output below = outputs_of(s, k, channel, &image, &pitch, check);
+    fc_winograd_output o = below;
+    if (t->upright) /* to the kernel, a column is a row */
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const int64_t column_pitch = s->y_in_place ? image.stride_w : pitch.pixel;
-    const char *residuals = fc_residual_at(p, at.n, channel, at.row + gap_h * h, first);
-    fc_tile_place place = fc_first_place(&s->tiles, r, parts_of(s, k));
+    const char *residuals = fc_residual_at(p, at.n, channel, at.row + t->gap_h * h, first);
+    fc_tile_place place = fc_first_place(t, r, parts_of(s, k));
+    int64_t left = first, width = 0;
     for (int64_t column = r->column; column < r->column + r->count;) {
-        const int64_t left = fc_tile_left(&s->tiles, column), length = fc_tile_width(&s->tiles, column, left);
+        left = fc_tile_left(t, column), width = fc_tile_width(t, column, left);
         char *y = base + (left - first) * column_pitch * item;
         const char *residual = fc_at(residuals, (left - first) * p->residual.stride_w, p->item);
-        if (s->fetch && !s->stream)
-            fc_fetch_pixels(y + s->tiles.out_h * y_row * item, s->tiles.out_h, out, y_row * item, y_pixel * item,
-                            columns * item);
-        if (s->fetch && residual)
-            fc_fetch_pixels(residual + s->tiles.out_h * residual_row * item, s->tiles.out_h, out, residual_row * item,
-                            residual_pixel * item, columns * item);
-        s->tiles.k->output[s->tiles.taps](&o, m + place.at * item, residual, y, s->tiles.upright ? 1 : (int)rows,
-                                          s->tiles.upright ? (int)rows : (int)length);
-        fc_next_place(&s->tiles, r, ++column, &place);
+        if (s->fetch)
+            fetch_below(s, &below, y, residual);
+        t->k->output[t->taps](&o, m + place.at * item, residual, y, t->upright ? 1 : (int)rows,
+                              t->upright ? (int)rows : (int)width);
+        fc_next_place(t, r, ++column, &place);
     }
     if (k->first == 0 && !p->k->finite(s->lanes, check))
         atomic_store_explicit(&s->spoilt[at.n], 1, memory_order_relaxed);
     if (!s->y_in_place) {
-        const int64_t last = r->column + r->count - 1, left = fc_tile_left(&s->tiles, last),
-                      before = r->count > 1 ? left - first : 0;
-        const fc_window window = {h, rows, 1, first, before + fc_tile_width(&s->tiles, last, left), gap_w};
+        const int64_t before = r->count > 1 ? left - first : 0;
+        const fc_window window = {h, rows, 1, first, before + width, t->gap_w};
         fc_store_window(p->k, p->item, &image, &window, tile, &pitch);
     }
 }
@@ -291,18 +347,29 @@ fc_status fc_winograd_repair(const fc_problem *p, const atomic_char *spoilt)
     return p->weight ? fc_run_spoilt(p, spoilt, fc_direct_by_regions, NULL) : FC_OK;
 }
 
-/* ---- schedules -------------------------------------------------------------------------------------------------------*/
+/* ---- schedules --------------------------------------------------------------------------------------------------*/
+static const char *weights_of(const fc_winograd_plan *s, const memory *t)
+{
+    if (!s->own)
+        return s->u;
+    if (!*t->made)
+        fc_winograd_store(s, t->own, t->pad, 0, 1);
+    *t->made = 1;
+    return t->own;
+}
+
 static void run_tiles(void *context, int64_t task, int slot)
 {
     const fc_winograd_plan *s = context;
     const memory t = thread_memory(s, slot);
+    const char *weights = weights_of(s, &t);
     const int64_t group = task / s->count, block = task % s->count, first = block * s->tiles.count / s->count,
                   end = (block + 1) * s->tiles.count / s->count;
     const fc_tile_block b = fc_block_of(&s->tiles, first, end);
     const fc_winograd_bytes_ahead none = {t.uv, 0};
     fc_transform_inputs(&s->tiles, &b, group, first, end, t.strip, t.uv);
     for (int64_t panel = 0; panel < s->panels; panel++) {
-        const char *u = fc_winograd_stored(s, group, panel);
+        const char *u = weights + fc_winograd_stored(s, group, panel);
         const fc_winograd_piece k = fc_winograd_panel(s, panel);
         for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
             multiply(s, &b, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0), t.uv,
@@ -359,9 +426,9 @@ static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
     multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
 }
 
-/* The tasks of a thread follow each other: its whole panels, one that was left over, the vectors of the one that is cut,
- * and that of one that was left over and is shared by two threads. So do the panels, each kind for all threads: `each`
- * for every one, `more` left over, one for every one, `more` / 2. */
+/* The tasks of a thread follow each other: its whole panels, one that was left over, the vectors of the one that is
+ * cut, and that of one that was left over and is shared by two threads. So do the panels, each kind for all threads:
+ * `each` for every one, `more` left over, one for every one, `more` / 2. */
 static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 {
     const int64_t tasks = s->each + 2 * s->cut, longer = s->more * (tasks + 1);
@@ -444,9 +511,8 @@ static int64_t zeros_bytes(const fc_winograd_plan *s) { return fc_winograd_bytes
 static fc_need need_of(const fc_winograd_plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t weights = s->prepared ? 0 : p->groups * s->panels * s->u_bytes;
-    return (fc_need){fc_winograd_flags_bytes(p) + zeros_bytes(s) + (s->by_panels ? s->v_bytes : weights),
-                     s->thread_bytes};
+    const int64_t shared = s->by_panels ? s->v_bytes : s->own ? 0 : weights_bytes(s);
+    return (fc_need){fc_winograd_flags_bytes(p) + zeros_bytes(s) + shared, s->thread_bytes};
 }
 
 static fc_need need(const fc_problem *p)
@@ -476,6 +542,25 @@ fc_status fc_pack_winograd(const fc_problem *p, char *to)
     return FC_OK;
 }
 
+static void run_by_panels(fc_winograd_plan *s, int slots)
+{
+    for (s->group = 0; s->group < s->p->groups; s->group++)
+        for (int64_t first = 0; first < s->tiles.count; first += s->block) {
+            s->stretch = fc_block_of(&s->tiles, first, fc_min(first + s->block, s->tiles.count));
+            fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, tiles_per_task(s)), run_inputs, s);
+            fc_parallel_in(slots, panel_tasks(s), s->few ? run_few : run_panel, s);
+        }
+}
+
+static void run_by_tiles(fc_winograd_plan *s, int slots)
+{
+    for (int slot = 0; s->own && slot < slots; slot++)
+        *thread_memory(s, slot).made = 0;
+    if (!s->own && !s->prepared)
+        fc_winograd_store(s, s->v, thread_memory(s, 0).pad, s->thread_bytes, slots);
+    fc_parallel_in(slots, s->p->groups * s->count, run_tiles, s);
+}
+
 static fc_status run(const fc_problem *p)
 {
     fc_winograd_plan s = make_plan(p);
@@ -491,18 +576,10 @@ static fc_status run(const fc_problem *p)
     s.v = scratch + flags + zeros;
     s.threads = scratch + n.shared;
     s.u = s.prepared ? p->packed : s.v;
-    if (s.by_panels) {
-        for (s.group = 0; s.group < p->groups; s.group++)
-            for (int64_t first = 0; first < s.tiles.count; first += s.block) {
-                s.stretch = fc_block_of(&s.tiles, first, fc_min(first + s.block, s.tiles.count));
-                fc_parallel_in(slots, fc_ceil_div(s.stretch.end - first, tiles_per_task(&s)), run_inputs, &s);
-                fc_parallel_in(slots, panel_tasks(&s), s.few ? run_few : run_panel, &s);
-            }
-    } else {
-        if (!s.prepared)
-            fc_winograd_store(&s, s.v, thread_memory(&s, 0).pad, s.thread_bytes, slots);
-        fc_parallel_in(slots, p->groups * s.count, run_tiles, &s);
-    }
+    if (s.by_panels)
+        run_by_panels(&s, slots);
+    else
+        run_by_tiles(&s, slots);
     const fc_status status = fc_winograd_repair(p, s.spoilt);
     fc_scratch_release(scratch);
     return status;

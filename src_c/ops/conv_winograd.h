@@ -14,6 +14,7 @@ typedef struct {
     fc_tiles tiles;
     int64_t lanes, panel, panels;
     int64_t block, count; /* most tiles of a block, blocks; by panels: of a stretch, stretches */
+    int64_t stretches;
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
@@ -22,7 +23,8 @@ typedef struct {
     int cut, halved; /* see share_panels */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
-    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;
+    int own; /* by tiles: each thread makes all of u for itself */
+    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, own_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group, and its stretch of tiles */
@@ -83,8 +85,8 @@ fc_status fc_winograd_repair(const fc_problem *, const atomic_char *spoilt);
  * in fc_winograd_transform */
 int64_t fc_winograd_stored_elements(const fc_winograd_plan *);
 void fc_winograd_store(const fc_winograd_plan *, char *to, char *pads, int64_t pad_pitch, int slots);
-/* By tiles: a panel of s->u, and where in it the chunk of channels from c0 on is. */
-const char *fc_winograd_stored(const fc_winograd_plan *, int64_t group, int64_t panel);
+/* By tiles: where in u a panel is, and in it the chunk of channels from c0 on. */
+int64_t fc_winograd_stored(const fc_winograd_plan *, int64_t group, int64_t panel);
 int64_t fc_winograd_offset(const fc_winograd_plan *, const fc_winograd_piece *, int64_t c0);
 
 /* u[phase and point][c][column] for the chunk of channels [c0, c0 + channels); pad: pad_bytes and pack_bytes of

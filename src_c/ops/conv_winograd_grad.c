@@ -227,7 +227,7 @@ static void multiply(const plan *s, const fc_tile_block *b, int first, int end, 
     }
 }
 
-/* ---- by points ---------------------------------------------------------------------------------------------------------*/
+/* ---- by points --------------------------------------------------------------------------------------------------*/
 static void transform_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -281,7 +281,7 @@ static void multiply_thin(const plan *s, const fc_tile_block *b, const char *v, 
     });
 }
 
-/* ---- by slices ---------------------------------------------------------------------------------------------------------*/
+/* ---- by slices --------------------------------------------------------------------------------------------------*/
 static void slice_task(void *context, int64_t slice, int slot)
 {
     const plan *s = context;
@@ -326,7 +326,7 @@ static void run_by_slices(plan *s, int slots)
     fc_parallel_in(slots, s->tiles.points, add_task, s);
 }
 
-/* ---- back to the weight ------------------------------------------------------------------------------------------------*/
+/* ---- back to the weight -----------------------------------------------------------------------------------------*/
 /* From the sums of one panel and channels [c0, c0 + channels), at most CHUNK, at the first of them; phases stand `rows`
  * rows apart. */
 static void store_chunk(const plan *s, int64_t panel, int64_t c0, int64_t channels, const char *sum, int64_t rows,
@@ -358,7 +358,7 @@ static void store_task(void *context, int64_t panel, int slot)
                     s->threads + slot * s->thread_bytes);
 }
 
-/* ---- by panels ---------------------------------------------------------------------------------------------------------*/
+/* ---- by panels --------------------------------------------------------------------------------------------------*/
 /* Of a chunk of channels all panels follow each other: its v stays in the third-level cache. */
 static void panel_task(void *context, int64_t task, int slot)
 {
@@ -373,7 +373,8 @@ static void panel_task(void *context, int64_t task, int slot)
     store_chunk(s, panel, c0, channels, sum, channels, taps);
 }
 
-/* The weight as torch keeps it is written where it lies, 9 lines of each row (10 where it begins inside one), which are fetched meanwhile. */
+/* The weight as torch keeps it is written where it lies, 9 lines of each row (10 where it begins inside one), which are
+ * fetched meanwhile. */
 static void few_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
@@ -419,7 +420,7 @@ static void run_by_panels(plan *s, int slots)
         fc_parallel_in(slots, s->panels * s->chunks, panel_task, s);
 }
 
-/* ---- groups ------------------------------------------------------------------------------------------------------------*/
+/* ---- groups -----------------------------------------------------------------------------------------------------*/
 /* Of a group, beside what its threads have. */
 static int64_t group_bytes(const plan *s)
 {

@@ -111,7 +111,7 @@ static __attribute__((noinline)) plan make_plan(const fc_problem *p)
     return s;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------*/
+/* ---- weights ----------------------------------------------------------------------------------------------------*/
 static int64_t panel_width(const plan *s, int64_t panel)
 {
     return fc_min(s->panel, fc_round_up(s->p->out_channels - panel * s->panel, s->lanes));
@@ -154,7 +154,7 @@ fc_status fc_pack_winograd_rows(const fc_problem *p, char *to)
     return FC_OK;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------------------------*/
+/* ---- blocks -----------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, group, h, rows, w, columns, tiles; /* outputs; columns are dilation_w apart */
     char *strip, *v, *line;

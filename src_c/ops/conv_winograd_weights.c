@@ -128,9 +128,9 @@ int64_t fc_winograd_offset(const fc_winograd_plan *s, const fc_winograd_piece *k
     return fc_winograd_all_rows(s, c0) * k->width * (int64_t)s->p->item;
 }
 
-const char *fc_winograd_stored(const fc_winograd_plan *s, int64_t group, int64_t panel)
+int64_t fc_winograd_stored(const fc_winograd_plan *s, int64_t group, int64_t panel)
 {
-    return s->u + (group * s->panels + panel) * s->u_bytes;
+    return (group * s->panels + panel) * s->u_bytes;
 }
 
 int64_t fc_winograd_stored_elements(const fc_winograd_plan *s)
@@ -192,7 +192,7 @@ void fc_winograd_store(const fc_winograd_plan *s, char *to, char *pads, int64_t 
     fc_parallel_in(slots, s->p->groups * s->panels, store_panel, &job);
 }
 
-/* ---- few tiles: a vector of columns of a piece, channels [c0, c0 + f->channels) ---------------------------------------*/
+/* ---- few tiles: a vector of columns of a piece, channels [c0, c0 + f->channels) ---------------------------------*/
 /* Taps that a plan keeps: those of the next channels follow. */
 static void take_stored(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0,
                         fc_winograd_few *f)
@@ -215,9 +215,9 @@ static void take_shared(const fc_winograd_plan *s, const fc_winograd_piece *k, i
     f->ahead = f->w;
 }
 
-/* Taps of the weight as it lies, packed here. The rows that are fetched are those that will be packed next: of the next
- * channels, or after the last ones of the next vector. Of a weight as torch keeps it, where the taps of all channels are
- * one run, a row is an output, else a channel of the sum. */
+/* Taps of the weight as it lies, packed here. The rows that are fetched are those that will be packed next: of the
+ * next channels, or after the last ones of the next vector. Of a weight as torch keeps it, where the taps of all
+ * channels are one run, a row is an output, else a channel of the sum. */
 static void take_packed(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t vector, int64_t c0, char *pack,
                         fc_winograd_few *f)
 {

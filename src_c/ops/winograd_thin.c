@@ -38,7 +38,8 @@ int64_t fc_thin_point(const fc_tiles *t, int64_t tiles)
     return (lines | 1) * line; /* 36 streams in different sets of the first-level cache */
 }
 
-/* Tiles of so many rows, and of columns [column, column + columns), those of all residues where there are several rows */
+/* Tiles of so many rows, and of columns [column, column + columns), those of all residues where there are several rows
+ */
 typedef struct {
     int64_t row, rows, column, columns;
     int64_t first,
@@ -52,7 +53,8 @@ static int64_t row_of(const fc_tiles *t, const thin_run *r)
     return fc_round_up(t->out_w * fc_max(r->place, r->pixels * t->gap_w * t->p->in_channels), PAD) + PAD;
 }
 
-/* Rows [top, ..) of x under them as they lie, rows[row][pixel][channel], and strip[row][place][tile][residue][channel] */
+/* Rows [top, ..) of x under them as they lie, rows[row][pixel][channel], and strip[row][place][tile][residue][channel]
+ */
 static void load_strip(const fc_tiles *t, const fc_image *x, const thin_run *r, int64_t top, int64_t rows,
                        int64_t pitch, char *strip, char *copy)
 {

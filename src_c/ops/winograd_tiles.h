@@ -186,6 +186,8 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
 {
     enum { SECOND_LEVEL = 2 };
+    if (pixel == bytes) /* a run */
+        bytes *= w, w = 1;
     for (int64_t i = 0; i < h; i++)
         for (int64_t j = 0; j < w; j++)
             for (int64_t b = 0; b < bytes; b += FC_LINE_BYTES)
@@ -243,9 +245,9 @@ fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
 void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
                          char *strip, char *v);
 
-/* ---- winograd_thin.c ----------------------------------------------------------------------------------------------------*/
-/* From so many on a vector for each tile is as fast (3x3, 8 -> 16 channels at 33x33, Zen 4, AVX-512: 1.10 times; 5x5 0.95
- * times). */
+/* ---- winograd_thin.c --------------------------------------------------------------------------------------------*/
+/* From so many on a vector for each tile is as fast (3x3, 8 -> 16 channels at 33x33, Zen 4, AVX-512: 1.10 times; 5x5
+ * 0.95 times). */
 enum { FC_THIN_CHANNELS = 8 };
 /* Whether the tiles of a gradient of the weight are squares of 6 x 6 of so few channels that their lanes are those of
  * neighbouring tiles, all of them whole ones: v[e * point + (tile - first) * channels + c]. */
