@@ -97,15 +97,15 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
-static const fc_method rows = {
-    FC_BY_ROWS,
-    "winograd",
-    "few input channels or few rows, several rows of 3 or 5 taps: along the row only, 6 multiplications per 4 or 2 outputs of each "
-    "row of taps",
-    fc_conv_winograd_rows,
-    fc_conv_winograd_rows_scratch,
-    fc_packed_winograd_rows,
-    fc_pack_winograd_rows};
+static const fc_method rows = {FC_BY_ROWS,
+                               "winograd",
+                               "few input channels or few rows, several rows of 3 or 5 taps: along the row only, 6 "
+                               "multiplications per 4 or 2 outputs of each "
+                               "row of taps",
+                               fc_conv_winograd_rows,
+                               fc_conv_winograd_rows_scratch,
+                               fc_packed_winograd_rows,
+                               fc_pack_winograd_rows};
 static const fc_method direct = {
     FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
     run_products,   products_scratch, fc_packed_direct,
@@ -209,7 +209,8 @@ static double rows_cost(const fc_problem *p)
                   vectors = fc_round_up(fc_ceil_div(p->out_channels, lanes), p->k->winograd_line->rows_vectors),
                   rows = fc_min(fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h), p->x.h),
                   pairs = fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
-    const int64_t of_row = vectors * OUTPUT_OPS + (p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0);
+    const int64_t of_row =
+        vectors * OUTPUT_OPS + (p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0);
     return (double)fc_winograd_rows_tiles(p) *
            ((double)(FC_WINOGRAD_TILE * pairs) * (double)(vectors * p->in_channels) + (double)(p->y.h * of_row) +
             (double)rows * (double)(fc_ceil_div(p->in_channels, lanes) * INPUT_OPS));

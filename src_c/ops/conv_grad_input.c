@@ -270,7 +270,7 @@ static int64_t shared_out_phases(const fc_problem *p, const fc_conv *c, const fc
         return count;
     /* Each reads all of grad_y, where threads that share a phase read a part of it, but all of the weight. */
     if (each == 0 || p->x.n * p->x.h * p->x.w * p->in_channels >
-                               REREADS * p->kernel_h * p->kernel_w * p->in_channels * p->out_channels)
+                         REREADS * p->kernel_h * p->kernel_w * p->in_channels * p->out_channels)
         return 0;
     double all = 0, most = 0, one = 0;
     for (int64_t task = 0; task < each * threads; task++) {

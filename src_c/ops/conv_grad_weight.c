@@ -170,8 +170,9 @@ static void add_products(const fc_grad_weight_plan *s, const block *b, const cha
                                                       begin * x_line + columns.first * x_step + rows.first) *
                                                          item;
         *(s->turned ? &product.a : &product.b) = y->data + (begin * y->row + columns.first * y->pixel) * item;
-        product.c = c + (s->turned ? unit * of->columns * s->rows + rows.first : (unit * s->rows + rows.first) * c_row) *
-                            item;
+        const int64_t turned = unit * of->columns * s->rows + rows.first,
+                      straight = (unit * s->rows + rows.first) * c_row;
+        product.c = c + (s->turned ? turned : straight) * item;
         if (s->dense)
             set_ahead(s, b, ahead, product.ahead);
         else if (ahead) {
@@ -192,7 +193,13 @@ static void unpack_turned(const fc_grad_weight_plan *s, int64_t group, int64_t f
     const fc_pitch pitch = {row, s->merged ? c : p->out_channels * c, 1};
     for (int64_t k = first; k < last; k++) {
         const fc_image to = {(char *)p->weight + (group * p->weight_g + k * p->weight_k) * (int64_t)p->item,
-                             p->kernel_h, p->kernel_w, c, p->weight_u, p->weight_v, p->weight_c, 0};
+                             p->kernel_h,
+                             p->kernel_w,
+                             c,
+                             p->weight_u,
+                             p->weight_v,
+                             p->weight_c,
+                             0};
         fc_store_window(p->k, p->item, &to, &all, sum + k * (s->merged ? p->kernel_w : 1) * c * (int64_t)p->item,
                         &pitch);
     }

@@ -96,8 +96,8 @@ static __attribute__((noinline)) plan make_plan(const fc_problem *p)
     s.tiles = fc_ceil_div(fc_ceil_div(p->y.w, s.residues), s.size);
     s.part = fc_min(p->in_channels, k->line);
     s.parts = p->in_channels / s.part;
-    const int64_t tile = POINTS * k->line, window = s.parts > 1 ? fc_min(rows_seen(p, TOGETHER), p->x.h) : rows_seen(p, TOGETHER),
-                  most = fc_max(s.parts > 1 ? LEAST_BLOCK : 1, WINDOW_BYTES / (window * s.parts * tile * (int64_t)p->item));
+    const int64_t tile = POINTS * k->line, window = fc_min(rows_seen(p, TOGETHER), p->x.h) * s.parts * tile,
+                  most = fc_max(LEAST_BLOCK, WINDOW_BYTES / (window * (int64_t)p->item));
     s.count_w = fc_ceil_div(s.tiles, most);
     s.block_w = fc_ceil_div(s.tiles, s.count_w);
     const int64_t others = p->y.n * p->groups * s.residues * s.count_w, wanted = fc_parallel_tasks();
@@ -187,8 +187,8 @@ static void transform_inputs(const plan *s, const block *b)
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, rows = rows_seen(p, b->rows), row = strip_row(s, b->tiles),
                   top = b->h * p->stride_h - p->pad_top, first = fc_max(0, -top), end = fc_min(rows, p->x.h - top);
-    const fc_window window = {top + first,         end - first, 1, b->w - p->pad_left, b->tiles * s->size + p->kernel_w - 1,
-                              p->dilation_w};
+    const int64_t columns = b->tiles * s->size + p->kernel_w - 1;
+    const fc_window window = {top + first, end - first, 1, b->w - p->pad_left, columns, p->dilation_w};
     for (int64_t part = 0; part < s->parts && first < end; part++) {
         const fc_image x = fc_image_of(&p->x, p->item, b->n, b->group * p->in_channels + part * s->part, s->part);
         char *v = b->v + (first * s->v_row + part * s->v_part) * item;
