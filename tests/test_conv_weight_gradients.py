@@ -48,6 +48,28 @@ def test_pointwise(isa, rng, dtype, stride, channels, outputs):
         check(rng, shape, (outputs, channels, 1, 1), dtype, stride=stride)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pieces_of_few_pixels(isa, rng, dtype):
+    """Threads share out taps, and pieces of rows of taps, where there are few panels of outputs."""
+    for x_shape, w_shape, options in (
+        ((1, 21, 40, 41), (21, 21, 16, 16), {"stride": 8, "padding": 4}),
+        ((2, 16, 1, 700), (16, 16, 1, 301), {"stride": (1, 100)}),
+        ((1, 3, 1, 900), (40, 3, 1, 301), {"stride": (1, 20), "padding": (0, 7)}),
+        ((1, 200, 3, 4), (24, 200, 1, 1), {}),
+        ((1, 90, 15, 15), (20, 90, 3, 3), {"stride": 2, "dilation": 3, "padding": 3}),
+        ((1, 66, 9, 11), (39, 22, 4, 2), {"stride": 2, "padding": (2, 0), "groups": 3}),
+    ):
+        check(rng, x_shape, w_shape, dtype, **options)
+        x, w = rng.standard_normal(x_shape).astype(dtype), np.zeros(w_shape, dtype)
+        g = rng.standard_normal(F.conv2d(x, w, **options).shape).astype(dtype)
+        with fastconv.num_threads(1):
+            wanted = F.conv2d_backward(g, x, w, **options, output_mask=MASK)[1]
+        for threads in (2, 3, 5, 8):
+            with fastconv.num_threads(threads):
+                found = F.conv2d_backward(g, x, w, **options, output_mask=MASK)[1]
+            assert same_bits(found, wanted), (x_shape, threads)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pointwise_of_pixels_a_page_apart(isa, rng, stride):
     for channels, outputs in ((1024, 40), (40, 1024), (512, 32)):

@@ -92,6 +92,34 @@ def test_bits(inputs, outputs, size, kernel, isa, rng):
             assert same_bits(F.conv2d_backward(some, wide, w_back, padding=pad)[0], grad)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (4, 3)])
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_few_rows(rows, kernel, isa, rng):
+    """Of many channels in whole parts; rows of taps beyond the image are left out."""
+    for channels, outputs, width in ((9, 32, 50), (16, 48, 23), (32, 16, 131), (48, 40, 60)):
+        x = rng.standard_normal((2, channels, rows, width), dtype=np.float32)
+        w = rng.standard_normal((outputs, channels, *kernel), dtype=np.float32)
+        b = rng.standard_normal(outputs, dtype=np.float32)
+        options = {"padding": (kernel[0] // 2, kernel[1] // 2)}
+        if rows == 2 and kernel == (3, 3):
+            assert runs_by_rows(x, w, **options) == has_rows(isa)
+        with fastconv.num_threads(1):
+            y = F.conv2d(x, w, b, **options)
+        check(y, x, w, b, **options)
+        for layout in ALL_FORMATS:
+            for part in (slice(0, 1), slice(0, 2)):
+                assert same_bits(F.conv2d(to_format(x, layout)[part], w, b, **options), y[part])
+
+
+def test_many_channels_with_a_stride(isa, rng):
+    x = rng.standard_normal((2, 32, 57, 57), dtype=np.float32)
+    w = rng.standard_normal((64, 32, 3, 3), dtype=np.float32)
+    b = rng.standard_normal(64, dtype=np.float32)
+    options = {"padding": 1, "stride": (2, 1)}
+    assert runs_by_rows(x, w, **options) == has_rows(isa)
+    check(F.conv2d(x, w, b, **options), x, w, b, **options)
+
+
 def test_groups(isa, rng):
     x = rng.standard_normal((2, 12, 20, 30), dtype=np.float32)
     w = rng.standard_normal((96, 4, 3, 3), dtype=np.float32)
@@ -132,6 +160,10 @@ def test_choice(isa):
         ((1, 1, 112, 112), (32, 1, 3, 3), False),
         ((1, 1, 256, 256), (1, 1, 3, 3), False),
         ((1, 64, 56, 56), (64, 64, 3, 3), False),
+        ((1, 16, 32, 32), (16, 16, 3, 3), False),
+        ((1, 40, 2, 3000), (64, 40, 3, 3), False),  # no whole parts
+        ((1, 32, 2, 3000), (64, 32, 3, 3), True),
+        ((1, 16, 3, 1000), (48, 16, 5, 5), True),
         ((2, 5, 60, 70), (4, 5, 3, 3), False),  # empty lanes
     ):
         reason = fastconv.explain_conv2d(x, w, padding=w[2] // 2).reason

@@ -283,6 +283,10 @@ fc_status fc_conv2d_prepare(fc_dtype dtype, const fc_conv *c, const fc_view *x, 
 /* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 static void set_zero(const fc_view *v, int64_t item)
 {
+    if (v->stride_w == 1 && v->stride_h == v->w && v->stride_c == v->h * v->w && v->stride_n == v->c * v->stride_c) {
+        memset(v->data, 0, (size_t)(v->n * v->stride_n * item));
+        return;
+    }
     for (int64_t n = 0; n < v->n; n++)
         for (int64_t c = 0; c < v->c; c++)
             for (int64_t h = 0; h < v->h; h++)

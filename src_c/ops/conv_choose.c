@@ -97,15 +97,15 @@ static const fc_method winograd = {
     fc_conv_winograd_scratch,
     fc_packed_winograd,
     fc_pack_winograd};
-static const fc_method rows = {
-    FC_BY_ROWS,
-    "winograd",
-    "few input channels, several rows of 3 or 5 taps: along the row only, 6 multiplications per 4 or 2 outputs of each "
-    "row of taps",
-    fc_conv_winograd_rows,
-    fc_conv_winograd_rows_scratch,
-    fc_packed_winograd_rows,
-    fc_pack_winograd_rows};
+static const fc_method rows = {FC_BY_ROWS,
+                               "winograd",
+                               "few input channels or few rows, several rows of 3 or 5 taps: along the row only, 6 "
+                               "multiplications per 4 or 2 outputs of each "
+                               "row of taps",
+                               fc_conv_winograd_rows,
+                               fc_conv_winograd_rows_scratch,
+                               fc_packed_winograd_rows,
+                               fc_pack_winograd_rows};
 static const fc_method direct = {
     FC_BY_PRODUCTS, "direct",         "matrix products over taps and channels, accumulated in registers",
     run_products,   products_scratch, fc_packed_direct,
@@ -207,11 +207,12 @@ static double rows_cost(const fc_problem *p)
     enum { OUTPUT_OPS = 34, INPUT_OPS = 24, TAIL = 8 };
     const int64_t lanes = p->k->vector_lanes,
                   vectors = fc_round_up(fc_ceil_div(p->out_channels, lanes), p->k->winograd_line->rows_vectors),
-                  rows = fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h);
-    const int64_t of_vector = FC_WINOGRAD_TILE * p->kernel_h * p->in_channels + OUTPUT_OPS,
-                  of_tail = p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0;
+                  rows = fc_min(fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h), p->x.h),
+                  pairs = fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+    const int64_t of_row =
+        vectors * OUTPUT_OPS + (p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0);
     return (double)fc_winograd_rows_tiles(p) *
-           ((double)p->y.h * (double)(vectors * of_vector + of_tail) +
+           ((double)(FC_WINOGRAD_TILE * pairs) * (double)(vectors * p->in_channels) + (double)(p->y.h * of_row) +
             (double)rows * (double)(fc_ceil_div(p->in_channels, lanes) * INPUT_OPS));
 }
 
@@ -333,6 +334,13 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
+/* Weights of many channels, which squares read less often. */
+static double of_more(const fc_problem *p)
+{
+    enum { FEW = 8 };
+    return p->in_channels > FEW ? 1.2 : 1;
+}
+
 /* Shorter sums would be so exact that the transform stands out: its error is 2.0 times that of a plain sum of 6 rows
  * of 3 taps, 2.4 times of 3. Of a vector and a half of outputs direct multiplies no more than that. */
 static int rows_pay(const fc_problem *p)
@@ -341,13 +349,14 @@ static int rows_pay(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels;
     const double margin = out > lanes && 2 * out <= 3 * lanes ? 0.6 : 0.9;
     return fc_conv_winograd_rows_serves(p) && p->kernel_h * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
-           rows_cost(p) <= least_cost(p) * margin;
+           rows_cost(p) <= least_cost(p) * margin &&
+           !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < rows_cost(p) * of_more(p));
 }
 
 /* The error of squares is 1.5 to 2 times that of rows (docs/accuracy.md): they have to be faster by a tenth. */
 static int prefers_rows(const fc_problem *p)
 {
-    return fc_conv_winograd_rows_serves(p) && rows_cost(p) * 0.9 < winograd_cost(p);
+    return fc_conv_winograd_rows_serves(p) && rows_cost(p) * 0.9 * of_more(p) < winograd_cost(p);
 }
 
 static const fc_method *for_winograd(const fc_problem *p)
@@ -491,11 +500,13 @@ static int phases_gradient_pay(const fc_problem *p)
 }
 
 /* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a
- * third more. */
+ * third more, a fifth where neighbouring outputs share inputs (3x3, 32 groups of 8 channels, Zen 4: 1.18 times as fast
+ * with stride 1, 0.85 with 2). */
 static int grouped_gradient_pays(const fc_problem *p)
 {
-    const int64_t products = p->in_channels * p->out_channels * p->kernel_w;
-    return products * 4 < fc_direct_grad_weight_cost(p) * p->k->vector_lanes * 3;
+    const int64_t products = p->in_channels * p->out_channels * p->kernel_w,
+                  direct = fc_direct_grad_weight_cost(p) * p->k->vector_lanes;
+    return p->stride_w == 1 ? products * 6 < direct * 5 : products * 4 < direct * 3;
 }
 
 /* A sum that waits for the one before takes 8 multiplications where there are two a cycle, 4 where there is one: 0.7 is

@@ -157,14 +157,18 @@ static void share_out(fc_direct_plan *s)
 
 /* ---- taps in the padding ------------------------------------------------------------------------------------------*/
 /* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
- * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. CALL is the price of a tile
- * that is cut here, SMALL a problem that is done before the best cut is found. */
-enum { CALL = 128, SMALL = 1 << 16 };
+ * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. Tiles of HALF_ROWS and more
+ * multiply half of a vector that is at most half full (kernels/gemm.tmpl.h). CALL is the price of a tile that is cut
+ * here, SMALL a problem that is done before the best cut is found. */
+enum { CALL = 128, SMALL = 1 << 16, HALF_ROWS = 13 };
 
 static int64_t tile_cost(const fc_direct_plan *s, int64_t taps, int64_t rows)
 {
     const fc_problem *p = s->p;
-    return taps * p->kernel_h * s->chunk * (2 * fc_max(rows, p->out_channels > s->lanes ? 4 : 8) + 1);
+    const int64_t steps = taps * p->kernel_h * s->chunk, half = s->lanes / 2;
+    if (rows >= HALF_ROWS && p->k->gemm->widest > 2 && fc_ceil_div(p->out_channels, half) == 3)
+        return steps * (3 * rows / 2 + 1);
+    return steps * (2 * fc_max(rows, p->out_channels > s->lanes ? 4 : 8) + 1);
 }
 
 /* The same of near-equal tiles of so many rows. */
@@ -269,7 +273,8 @@ int64_t fc_direct_chunk(const fc_problem *p)
         return p->chunk;
     const int64_t lanes = p->k->vector_lanes, column = fc_tap_count(p) * 2 * lanes * (int64_t)p->item;
     int64_t chunk = p->in_channels;
-    if (chunk * column > PANEL_BYTES && chunk > lanes)
+    if (chunk * column > PANEL_BYTES &&
+        chunk > 2 * lanes) /* else a pixel in two, whose taps are products by themselves */
         chunk = fc_max(lanes, PANEL_BYTES / column / lanes * lanes);
     if (fc_tap_count(p) == 1)
         chunk = fc_min(chunk, fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, POINTWISE_CHUNK)));

@@ -62,7 +62,7 @@ typedef struct {
     const fc_conv *c;
     const fc_view *grad_x;
     int64_t parts; /* of each phase that is shared out */
-    int apart; /* each phase on one thread */
+    int64_t apart; /* the phases of so many tasks, each on one thread; then each of the others on all */
     char *memory; /* for each slot packed_bytes for the weight, where a slot has a panel, then what a phase takes */
     int64_t packed_bytes, slot_bytes;
     atomic_int status;
@@ -259,28 +259,28 @@ static void lone_phase_task(void *context, int64_t task, int slot)
     fc_work_alone(0);
 }
 
-/* Whether each thread has a phase or more to itself, and none has to wait long. */
-static int shares_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
+/* How many phases threads have to themselves, as many each, if none has to wait long. */
+static int64_t shared_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    enum { PHASES_PER_THREAD = 8, REREADS = 8 };
-    const int64_t count = phase_count(c, grad_x), threads = fc_parallel_slots(INT64_MAX);
+    enum { PHASES_PER_THREAD = 8, REREADS = 4 };
+    const int64_t count = phase_count(c, grad_x), threads = fc_parallel_slots(INT64_MAX), each = count / threads;
     if (threads == 1 || p->kernel_h < c->stride_h || p->kernel_w < c->stride_w)
         return 0; /* of these, some have no taps */
     if (count >= PHASES_PER_THREAD * threads)
-        return 1;
+        return count;
     /* Each reads all of grad_y, where threads that share a phase read a part of it, but all of the weight. */
-    if (count % threads || p->x.n * p->x.h * p->x.w * p->in_channels >
-                               REREADS * p->kernel_h * p->kernel_w * p->in_channels * p->out_channels)
+    if (each == 0 || p->x.n * p->x.h * p->x.w * p->in_channels >
+                         REREADS * p->kernel_h * p->kernel_w * p->in_channels * p->out_channels)
         return 0;
     double all = 0, most = 0, one = 0;
-    for (int64_t task = 0; task < count; task++) {
+    for (int64_t task = 0; task < each * threads; task++) {
         fc_problem q;
         const double cost = phase_at(p, c, grad_x, phase_of_task(task, count), &q) ? fc_forward_cost(&q) : 0;
-        one = cost + (task % (count / threads) ? one : 0);
+        one = cost + (task % each ? one : 0);
         all += cost;
         most = one > most ? one : most;
     }
-    return most * (double)threads <= all * 1.1;
+    return most * (double)threads <= all * 1.1 ? each * threads : 0;
 }
 
 /* What the phase that takes most takes, on all threads or `alone`. */
@@ -296,26 +296,32 @@ static int64_t phase_scratch(const fc_problem *p, const fc_conv *c, const fc_vie
     return fc_round_up(most, FC_LINE_BYTES);
 }
 
-/* Phases share nothing: each on one thread, or one after the other, each on all threads. */
+/* Phases share nothing: each on one thread, or one after the other, each on all threads, with the memory of all. */
 static void run_in(phases *f, int slots)
 {
     const int64_t count = phase_count(f->c, f->grad_x);
     if (f->apart)
-        fc_parallel_in(slots, count * f->parts, lone_phase_task, f);
-    else
-        for (int64_t task = 0; task < count && atomic_load(&f->status) == FC_OK; task++)
-            run_phase(f, phase_of_task(task, count), 0, 0);
+        fc_parallel_in(slots, f->apart * f->parts, lone_phase_task, f);
+    f->slot_bytes *= slots;
+    for (int64_t task = f->apart; task < count && atomic_load(&f->status) == FC_OK; task++)
+        run_phase(f, phase_of_task(task, count), 0, 0);
 }
 
 /* Gaps are filled when there is memory for all. */
 static fc_status run_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
-    phases f = {.p = p, .c = c, .grad_x = grad_x, .apart = shares_out_phases(p, c, grad_x)};
+    phases f = {.p = p, .c = c, .grad_x = grad_x, .apart = shared_out_phases(p, c, grad_x)};
     const int slots = f.apart ? fc_parallel_slots(INT64_MAX) : 1;
+    const int64_t count = phase_count(c, grad_x);
     f.parts = f.apart ? parts_of(p, c, grad_x) : 1;
+    if (f.parts > 1) /* as many for each thread */
+        f.apart = count;
     const fc_problem part = part_of(p, 0, f.parts);
-    if (phase_count(c, grad_x) > 1) /* a single one takes its own before it writes */
-        f.slot_bytes = phase_scratch(&part, c, grad_x, f.apart);
+    if (f.apart)
+        f.slot_bytes = phase_scratch(&part, c, grad_x, 1);
+    if (f.apart < count && count > 1) /* a single one takes its own before it writes */
+        f.slot_bytes = fc_max(f.slot_bytes, fc_ceil_div(phase_scratch(&part, c, grad_x, 0), slots));
+    f.slot_bytes = fc_round_up(f.slot_bytes, FC_LINE_BYTES);
     if (f.slot_bytes && !(f.memory = fc_scratch_acquire_parts(0, slots, f.slot_bytes)))
         return FC_ENOMEM;
     fill_gaps(p, c);

@@ -87,7 +87,7 @@ typedef struct {
     int64_t image, row, pixel;
 } outputs;
 
-/* A part of the weight: tap units [first, last), output channels [k0, k0 + columns) of a group. */
+/* A part of the weight: pieces [first, last) of the tap units, output channels [k0, k0 + columns) of a group. */
 typedef struct {
     int64_t group, first, last, k0, columns;
 } part;
@@ -123,6 +123,14 @@ static void set_ahead(const fc_grad_weight_plan *s, const block *b, const char *
     ahead[1] = (fc_lines){fc_at(p->x.data, end * p->in_channels, p->item), lanes, pixels * p->in_channels / lanes};
 }
 
+/* Rows (v, c) of a piece of a tap unit, whole vectors but for the last. */
+static fc_range rows_of(const fc_grad_weight_plan *s, int64_t piece)
+{
+    const int64_t lanes = s->p->k->vector_lanes, end = piece + 1;
+    return (fc_range){piece * s->rows / s->splits / lanes * lanes,
+                      end == s->splits ? s->rows : end * s->rows / s->splits / lanes * lanes};
+}
+
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
 static void add_products(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y, const part *of,
                          char *c, int64_t c_row, int accumulate)
@@ -135,14 +143,17 @@ static void add_products(const fc_grad_weight_plan *s, const block *b, const cha
     if (s->turned) {
         product.a_image = y->image, product.a_line = y->row, product.a_step = y->pixel;
         product.b_image = s->x_image, product.b_line = x_line, product.b_step = x_step;
-        product.rows = of->columns, product.columns = product.c_row = s->rows;
+        product.rows = of->columns, product.c_row = s->rows;
     } else {
         product.a_image = s->x_image, product.a_line = x_line, product.a_step = x_step;
         product.b_image = y->image, product.b_line = y->row, product.b_step = y->pixel;
-        product.rows = s->rows, product.columns = of->columns, product.c_row = c_row;
+        product.columns = of->columns, product.c_row = c_row;
     }
-    for (int64_t unit = of->first; unit < of->last; unit++) {
-        const int64_t u = s->merged ? unit : unit / p->kernel_w, v = s->merged ? 0 : unit % p->kernel_w;
+    for (int64_t piece = of->first; piece < of->last; piece++) {
+        const int64_t unit = piece / s->splits, u = s->merged ? unit : unit / p->kernel_w,
+                      v = s->merged ? 0 : unit % p->kernel_w;
+        const fc_range rows = rows_of(s, piece % s->splits);
+        *(s->turned ? &product.columns : &product.rows) = rows.end - rows.first;
         /* of the block's lines those whose row u lies inside x */
         const fc_range seeing = fc_seeing_outputs(u, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
         const int64_t begin = fc_max(0, seeing.first - b->h), end = fc_min(b->rows, seeing.end - b->h);
@@ -156,55 +167,59 @@ static void add_products(const fc_grad_weight_plan *s, const block *b, const cha
         }
         product.depth = columns.end - columns.first;
         *(s->turned ? &product.b : &product.a) = x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel +
-                                                      begin * x_line + columns.first * x_step) *
+                                                      begin * x_line + columns.first * x_step + rows.first) *
                                                          item;
         *(s->turned ? &product.a : &product.b) = y->data + (begin * y->row + columns.first * y->pixel) * item;
-        product.c = c + unit * product.rows * product.c_row * item;
+        const int64_t turned = unit * of->columns * s->rows + rows.first,
+                      straight = (unit * s->rows + rows.first) * c_row;
+        product.c = c + (s->turned ? turned : straight) * item;
         if (s->dense)
             set_ahead(s, b, ahead, product.ahead);
         else if (ahead) {
-            const int64_t first = (unit - of->first) * pixels / (of->last - of->first),
-                          end_line = (unit + 1 - of->first) * pixels / (of->last - of->first);
+            const int64_t first = (piece - of->first) * pixels / (of->last - of->first),
+                          end_line = (piece + 1 - of->first) * pixels / (of->last - of->first);
             product.ahead[0] = (fc_lines){fc_at(ahead, first * p->y.stride_w, item), p->y.stride_w, end_line - first};
         }
         p->k->gemm->at(&product);
     }
 }
 
-#define UNPACK_TURNED(type)                                                                                            \
-    for (int64_t u = 0; u < p->kernel_h; u++)                                                                          \
-        for (int64_t v = 0; v < p->kernel_w; v++)                                                                      \
-            for (int64_t k = 0; k < p->out_channels; k++) {                                                            \
-                const int64_t row = s->merged ? (u * p->out_channels + k) * p->kernel_w + v                            \
-                                              : (u * p->kernel_w + v) * p->out_channels + k;                           \
-                type *to =                                                                                             \
-                    (type *)p->weight + group * p->weight_g + k * p->weight_k + u * p->weight_u + v * p->weight_v;     \
-                for (int64_t c = 0; c < p->in_channels; c++)                                                           \
-                    to[c * p->weight_c] = ((const type *)sum)[row * p->in_channels + c];                               \
-            }
-
-static void unpack_turned(const fc_grad_weight_plan *s, int64_t group, const char *sum)
+/* Output channels [first, last) of a turned sum: (u, v, c) of each are an image. */
+static void unpack_turned(const fc_grad_weight_plan *s, int64_t group, int64_t first, int64_t last, const char *sum)
 {
     const fc_problem *p = s->p;
-    if (p->item == 4) {
-        UNPACK_TURNED(float)
-    } else {
-        UNPACK_TURNED(double)
+    const int64_t c = p->in_channels, row = p->kernel_w * p->out_channels * c;
+    const fc_window all = {0, p->kernel_h, 1, 0, p->kernel_w, 1};
+    const fc_pitch pitch = {row, s->merged ? c : p->out_channels * c, 1};
+    for (int64_t k = first; k < last; k++) {
+        const fc_image to = {(char *)p->weight + (group * p->weight_g + k * p->weight_k) * (int64_t)p->item,
+                             p->kernel_h,
+                             p->kernel_w,
+                             c,
+                             p->weight_u,
+                             p->weight_v,
+                             p->weight_c,
+                             0};
+        fc_store_window(p->k, p->item, &to, &all, sum + k * (s->merged ? p->kernel_w : 1) * c * (int64_t)p->item,
+                        &pitch);
     }
 }
 
-static void unpack_panel(void *context, int64_t task, int slot)
+static void unpack_part(void *context, int64_t task, int slot)
 {
     (void)slot;
     const fc_grad_weight_plan *s = context;
-    const int64_t group = task / s->panels, k0 = task % s->panels * s->panel, width = s->p->out_channels;
-    const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)s->p->item;
+    const fc_problem *p = s->p;
+    const int64_t part = task % s->unpack_parts, panel = task / s->unpack_parts % s->panels,
+                  group = task / s->unpack_parts / s->panels, k0 = panel * s->panel, width = p->out_channels;
+    const char *from = s->buffer + (group * s->buffer_group + k0) * (int64_t)p->item;
     if (s->turned) {
-        unpack_turned(s, group, from);
+        unpack_turned(s, group, part * width / s->unpack_parts, (part + 1) * width / s->unpack_parts, from);
         return;
     }
-    fc_unpack_weights(s->p, group, k0, fc_min(s->panel, width - k0), 0, s->p->in_channels, from, width,
-                      s->p->in_channels * width);
+    const int64_t c0 = part * p->in_channels / s->unpack_parts, c1 = (part + 1) * p->in_channels / s->unpack_parts;
+    fc_unpack_weights(p, group, k0, fc_min(s->panel, width - k0), c0, c1 - c0, fc_at(from, c0 * width, p->item), width,
+                      p->in_channels * width);
 }
 
 /* ---- pointwise: the same with x[channel][pixel] ----------------------------------------------------------------------*/
@@ -305,7 +320,7 @@ static void load_part(void *context, int64_t task, int slot)
         load_rows(s, group, &all, part / strip_rows(p, p->y.h), part % strip_rows(p, p->y.h), 1, x);
 }
 
-/* ---- one block: (group, part of the panels) ------------------------------------------------------------------------*/
+/* ---- one block of all taps: (group, part of the panels) ------------------------------------------------------------*/
 static void run_single(void *context, int64_t task, int slot)
 {
     const fc_grad_weight_plan *s = context;
@@ -325,7 +340,7 @@ static void run_single(void *context, int64_t task, int slot)
         }
         add_block(s, &all, x, &of, scratch, sum, s->panel, 0);
         if (s->turned) {
-            unpack_turned(s, group, sum);
+            unpack_turned(s, group, 0, p->out_channels, sum);
             continue;
         }
         fc_unpack_weights(p, group, k0, of.columns, 0, p->in_channels, sum, s->panel, p->in_channels * s->panel);
@@ -371,7 +386,7 @@ static void run_slice(void *context, int64_t task, int slot)
     char *sum = s->buffer + (slice * s->buffer_slice + group * s->buffer_group + k0) * (int64_t)p->item;
     for (int64_t pixel = begin; pixel < end;) {
         const block b = block_at(s, pixel, end);
-        const char *x = load_block(s, &b, group, scratch);
+        const char *x = s->shared ? s->x + group * s->x_bytes : load_block(s, &b, group, scratch);
         add_block(s, &b, x, &of, scratch, sum, p->out_channels, pixel > begin);
         pixel += b.images * b.rows * b.columns;
     }
@@ -411,15 +426,15 @@ fc_status fc_conv_direct_grad_weight(const fc_problem *problem)
         return FC_ENOMEM;
     s.x = s.buffer + buffer;
     s.threads = s.x + shared;
-    if (s.single) {
-        if (s.shared)
-            fc_parallel(p->groups * x_parts(&s), load_part, &s);
+    if (s.shared)
+        fc_parallel(p->groups * x_parts(&s), load_part, &s);
+    if (s.at_once) {
         fc_parallel_in(slots, tasks, run_single, &s);
     } else {
         fc_parallel_in(slots, tasks, run_slice, &s);
         if (s.slices > 1)
             fc_parallel(fc_ceil_div(p->groups * s.buffer_group, ADD_ELEMENTS), add_slices, &s);
-        fc_parallel(p->groups * s.panels, unpack_panel, &s);
+        fc_parallel(p->groups * s.panels * s.unpack_parts, unpack_part, &s);
     }
     fc_scratch_release(s.buffer);
     return FC_OK;

@@ -10,10 +10,12 @@ typedef struct {
     int64_t row_pixels, line_pixels; /* of a row and a line of the whole problem, before rows were joined */
     int64_t block_n, block_h, block_w; /* images, rows and columns of a block */
     int single; /* one block holds everything */
+    int at_once; /* and each panel is stored as soon as it is summed */
     int pointwise;
     int transposed; /* pointwise: x strips are [channel][pixel], y strips one panel [pixel][column] */
     int64_t row_parts, column_parts; /* pieces of the taps (u, or u and v) and of the panels */
-    int64_t row_units; /* kernel_h or taps */
+    int64_t row_units, splits; /* kernel_h or taps, each in so many pieces of its rows (v, c) or c */
+    int64_t unpack_parts; /* of a panel */
     int x_in_place, y_in_place, merged; /* merged: (v, c) is one axis */
     int gathered; /* a strip has all taps of a row beside each other, for each output */
     int dense; /* pointwise, and both sides are read where they lie: a row of pixels without gaps */

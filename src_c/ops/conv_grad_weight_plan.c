@@ -235,6 +235,20 @@ static int make_pointwise(fc_problem *p)
     return 1;
 }
 
+/* Taps, and where these are too few pieces of their channels, where slices, groups and panels do not make enough tasks.
+ * Of one block that costs a way through memory: only where some threads would have less to do than others. */
+static void share_out_taps(fc_grad_weight_plan *s, int64_t others, int64_t wanted)
+{
+    enum { LEAST_VECTORS = 2 }; /* of a piece: two register tiles, or one turned */
+    const int64_t units = s->merged ? s->p->kernel_h : s->taps,
+                  parts = s->single && others % fc_parallel_slots(INT64_MAX) == 0 ? 1 : fc_ceil_div(wanted, others),
+                  pieces = s->rows / (LEAST_VECTORS * s->p->k->vector_lanes);
+    const int splits = !s->transposed && (s->x_bytes == 0 || s->single);
+    s->splits = splits ? fc_max(1, fc_min(pieces, fc_ceil_div(parts, units))) : 1;
+    s->row_units = units * s->splits;
+    s->row_parts = fc_max(1, fc_min(s->row_units, parts));
+}
+
 fc_grad_weight_plan fc_plan_grad_weight(fc_problem *p)
 {
     const fc_view y = p->y;
@@ -256,7 +270,6 @@ fc_grad_weight_plan fc_plan_grad_weight(fc_problem *p)
     else
         set_strips(&s);
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    s.row_units = s.merged ? p->kernel_h : s.taps;
 
     /* each task loads an x that is neither in place nor shared */
     const int64_t tasks = fc_parallel_tasks(), threads = fc_parallel_slots(INT64_MAX),
@@ -264,11 +277,12 @@ fc_grad_weight_plan fc_plan_grad_weight(fc_problem *p)
                            : pointwise                ? threads
                                                       : fc_ceil_div(tasks, 2);
     s.column_parts = fc_max(1, fc_min(s.panels, fc_ceil_div(wanted, s.slices * p->groups)));
-    s.row_parts =
-        s.single ? 1 : fc_max(1, fc_min(s.row_units, fc_ceil_div(wanted, s.slices * p->groups * s.column_parts)));
-    s.shared = s.single && s.column_parts > 1 && s.x_bytes > 0;
+    share_out_taps(&s, s.slices * p->groups * s.column_parts, wanted);
+    s.at_once = s.single && s.row_parts == 1;
+    s.shared = s.single && s.column_parts * s.row_parts > 1 && s.x_bytes > 0;
     s.thread_bytes = (s.shared ? 0 : s.x_bytes) + s.y_bytes;
-    if (s.single) {
+    s.unpack_parts = fc_min(s.turned ? p->out_channels : p->in_channels, fc_ceil_div(threads, p->groups * s.panels));
+    if (s.at_once) {
         s.buffer_slice = 0;
         s.thread_bytes += fc_round_up(s.taps * p->in_channels * s.panel * item, 64);
     }

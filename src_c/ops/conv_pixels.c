@@ -43,16 +43,17 @@ static int64_t block_bytes(const plan *s)
 }
 
 /* Columns of a block of one row: near-equal pieces of at least MIN_RUNS vectors that fit the budget, or can be no
- * smaller. */
+ * smaller, and where rows are few enough of them for all threads. */
 static void choose_columns(plan *s)
 {
     enum { MIN_RUNS = 16 };
     const fc_problem *p = s->p;
+    const int64_t rows = p->y.n * p->groups * p->y.h, wanted = fc_parallel_tasks();
     for (s->count_w = 1;; s->count_w *= 2) {
         s->block_w = fc_round_up(fc_ceil_div(p->y.w, s->count_w), s->lanes);
         s->runs = s->block_w / s->lanes;
         set_pitches(s, 1);
-        if (block_bytes(s) <= STRIP_BYTES || s->runs <= MIN_RUNS)
+        if ((block_bytes(s) <= STRIP_BYTES && rows * s->count_w >= wanted) || s->runs <= MIN_RUNS)
             break;
     }
     s->count_w = fc_ceil_div(p->y.w, s->block_w);

@@ -98,7 +98,7 @@ static plan make_plan(const fc_problem *p)
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
     const int square = s.tiles.in_h == s.tiles.in_w;
     s.task_vectors = square ? s.d_vectors : s.panel / lanes;
-    s.slices = fc_min(MAX_SLICES, s.tiles.count / SLICE_TILES);
+    s.slices = fc_min(MAX_SLICES, (s.tiles.count / SLICE_TILES + 1) / 2 * 2); /* as many for each of two threads */
     if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
         s.slices = 1;
     s.by_slices = s.slices > 1;

@@ -9,9 +9,11 @@
  * A task transforms the rows of x under a block of outputs, whose tiles are few enough that v of the rows that some rows
  * of outputs see stays in the first-level cache, and goes down the rows.
  *
- *     v[row][tile][e][c]     = B' x, c within a cache line
- *     u[panel][r][c][e][k]   = G w
- *     y[row][tile]           = A' sum_{r,c} v[row + r][tile][e][c] u[r][c][e][k], with the epilogue
+ *     v[row][part][tile][e][c] = B' x, c within a cache line, whole parts if there are several
+ *     u[panel][r][c][e][k]     = G w
+ *     y[row][tile]             = A' sum_{r,c} v[row + r][tile][e][c] u[r][c][e][k], with the epilogue
+ *
+ * Rows of taps that lie in the padding are left out: images of two rows are best off so with many channels too.
  *
  * A dilation of columns makes several images of one, whose columns are so far apart.
  */
@@ -24,7 +26,8 @@ enum {
     TOGETHER = 4, /* rows of outputs that meet a panel of weights before the next, and go to planes together */
     WINDOW_BYTES = 24 << 10, /* of v that they see, in the first-level cache beside a panel */
     MAX_ROWS = 32, /* of a block: what neighbours both transform is little */
-    MAX_CHANNELS = 8, /* of more the products of squares are so much fewer that they take no longer */
+    MAX_CHANNELS = 64,
+    LEAST_BLOCK = 5, /* tiles that are multiplied together */
     POINTS = FC_WINOGRAD_TILE,
 };
 
@@ -35,7 +38,8 @@ typedef struct {
     int64_t lanes, panel, panels;
     int64_t residues, tiles; /* of columns; tiles of a row of the first one */
     int64_t block_w, count_w, block_h, count_h; /* tiles, rows */
-    int64_t v_row; /* elements */
+    int64_t part, parts; /* of channels */
+    int64_t v_row, v_part; /* elements */
     int64_t strip_bytes, v_bytes, line_bytes, pack_bytes, thread_bytes;
     int y_in_place, stream;
     const char *u;
@@ -53,7 +57,8 @@ int fc_conv_winograd_rows_serves(const fc_problem *p)
 {
     enum { MAX_ROWS_OF_TAPS = 16 };
     const fc_winograd_kernels *k = p->k->winograd_line;
-    return p->kernel_w <= FC_WINOGRAD_MAX_KERNEL && k->rows[p->kernel_w] && p->kernel_h > 1 &&
+    const int parts = p->in_channels <= k->line || (p->in_channels % k->line == 0 && p->dilation_h == 1);
+    return parts && p->kernel_w <= FC_WINOGRAD_MAX_KERNEL && k->rows[p->kernel_w] && p->kernel_h > 1 &&
            p->kernel_h <= MAX_ROWS_OF_TAPS && p->stride_w == 1 && p->in_channels <= MAX_CHANNELS &&
            (p->stride_h == 1 || (p->stride_h <= p->kernel_h && p->dilation_h == 1));
 }
@@ -72,11 +77,8 @@ static int64_t rows_seen(const fc_problem *p, int64_t rows)
     return fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h);
 }
 
-/* Elements of a row of pixels under so many tiles. */
-static int64_t strip_row(const plan *s, int64_t tiles)
-{
-    return (tiles * s->size + s->p->kernel_w - 1) * s->p->in_channels;
-}
+/* Elements of a row of pixels under so many tiles, a part of their channels. */
+static int64_t strip_row(const plan *s, int64_t tiles) { return (tiles * s->size + s->p->kernel_w - 1) * s->part; }
 
 /* Columns are cut by the shape alone: how tiles are grouped must not depend on threads. */
 static __attribute__((noinline)) plan make_plan(const fc_problem *p)
@@ -92,8 +94,10 @@ static __attribute__((noinline)) plan make_plan(const fc_problem *p)
     s.panel = k->rows_vectors * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
     s.tiles = fc_ceil_div(fc_ceil_div(p->y.w, s.residues), s.size);
-    const int64_t tile = POINTS * k->line,
-                  most = fc_max(1, WINDOW_BYTES / (rows_seen(p, TOGETHER) * tile * (int64_t)p->item));
+    s.part = fc_min(p->in_channels, k->line);
+    s.parts = p->in_channels / s.part;
+    const int64_t tile = POINTS * k->line, window = fc_min(rows_seen(p, TOGETHER), p->x.h) * s.parts * tile,
+                  most = fc_max(LEAST_BLOCK, WINDOW_BYTES / (window * (int64_t)p->item));
     s.count_w = fc_ceil_div(s.tiles, most);
     s.block_w = fc_ceil_div(s.tiles, s.count_w);
     const int64_t others = p->y.n * p->groups * s.residues * s.count_w, wanted = fc_parallel_tasks();
@@ -101,7 +105,8 @@ static __attribute__((noinline)) plan make_plan(const fc_problem *p)
                        fc_min(fc_ceil_div(wanted, others), fc_ceil_div(p->y.h * p->stride_h, 2 * p->kernel_h)));
     s.block_h = fc_ceil_div(p->y.h, s.count_h);
     s.count_h = fc_ceil_div(p->y.h, s.block_h);
-    s.v_row = s.block_w * tile;
+    s.v_part = s.block_w * tile;
+    s.v_row = s.parts * s.v_part;
     const int64_t rows = rows_seen(p, s.block_h), lines = fc_min(TOGETHER, s.block_h);
     s.strip_bytes = bytes_of(p, rows * strip_row(&s, s.block_w) + s.lanes);
     s.v_bytes = bytes_of(p, rows * s.v_row + FC_WINOGRAD_ROWS_SLACK * tile);
@@ -180,16 +185,19 @@ static block block_at(const plan *s, int64_t task, char *memory)
 static void transform_inputs(const plan *s, const block *b)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, rows = rows_seen(p, b->rows), row = strip_row(s, b->tiles);
-    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->group * p->in_channels, p->in_channels);
-    const fc_window window = {b->h * p->stride_h - p->pad_top,      rows,         1, b->w - p->pad_left,
-                              b->tiles * s->size + p->kernel_w - 1, p->dilation_w};
-    fc_load_window(p->k, p->item, &x, &window, b->strip, &(fc_pitch){row, p->in_channels, 1});
-    if (!p->k->finite(rows * row, b->strip))
-        atomic_store_explicit(&s->spoilt[b->n], 1, memory_order_relaxed);
-    for (int64_t i = 0; i < rows; i++)
-        s->k->row_inputs(b->strip + i * row * item, s->size * p->in_channels, p->in_channels, b->tiles,
-                         b->v + i * s->v_row * item);
+    const int64_t item = (int64_t)p->item, rows = rows_seen(p, b->rows), row = strip_row(s, b->tiles),
+                  top = b->h * p->stride_h - p->pad_top, first = fc_max(0, -top), end = fc_min(rows, p->x.h - top);
+    const int64_t columns = b->tiles * s->size + p->kernel_w - 1;
+    const fc_window window = {top + first, end - first, 1, b->w - p->pad_left, columns, p->dilation_w};
+    for (int64_t part = 0; part < s->parts && first < end; part++) {
+        const fc_image x = fc_image_of(&p->x, p->item, b->n, b->group * p->in_channels + part * s->part, s->part);
+        char *v = b->v + (first * s->v_row + part * s->v_part) * item;
+        fc_load_window(p->k, p->item, &x, &window, b->strip, &(fc_pitch){row, s->part, 1});
+        if (!p->k->finite((end - first) * row, b->strip))
+            atomic_store_explicit(&s->spoilt[b->n], 1, memory_order_relaxed);
+        for (int64_t i = 0; i < end - first; i++, v += s->v_row * item)
+            s->k->row_inputs(b->strip + i * row * item, s->size * s->part, s->part, b->tiles, v);
+    }
 }
 
 /* Rows [h, h + rows) of a panel. */
@@ -211,13 +219,15 @@ static void multiply_rows(const plan *s, const block *b, int64_t panel, int64_t 
                                   .residual_pixel = p->dilation_w * p->residual.stride_w,
                                   .y_pixel = s->y_in_place ? p->dilation_w * y.stride_w : pitch.pixel,
                                   .stream = s->stream};
-    fc_winograd_lines g = {.u = s->u + (b->group * s->panels + panel) * panel_elements(s) * item,
-                           .row = p->dilation_h * s->v_row,
-                           .rows = p->kernel_h,
-                           .channels = p->in_channels,
+    const char *u = s->u + (b->group * s->panels + panel) * panel_elements(s) * item;
+    fc_winograd_lines g = {.row = s->parts > 1 ? s->v_part : p->dilation_h * s->v_row,
+                           .channels = s->part,
                            .vectors = (int)(width / s->lanes)};
     for (int64_t i = h; i < h + rows; i++, to += y_row * item) {
-        g.v = b->v + (i - b->h) * p->stride_h * s->v_row * item;
+        const fc_range seen = fc_taps_of_row(p, i);
+        g.rows = fc_max(0, seen.end - seen.first) * s->parts; /* a part is one more */
+        g.u = u + seen.first * p->in_channels * POINTS * width * item;
+        g.v = b->v + ((i - b->h) * p->stride_h + seen.first * p->dilation_h) * s->v_row * item;
         s->k->rows[p->kernel_w](&g, &o, fc_residual_at(p, b->n, channel, i, b->w), to, b->columns);
     }
     if (!s->y_in_place)

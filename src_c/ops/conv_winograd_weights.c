@@ -73,12 +73,12 @@ static void transform_taps(const fc_winograd_plan *s, int64_t width, const char 
 
 /* Of taps that are packed for the whole panel: a vector of it is a part of each row. */
 static void transform_packed(const fc_winograd_plan *s, const fc_winograd_piece *k, const char *taps, int64_t row,
-                             int64_t tap, int64_t channels, char *pad, char *u)
+                             int64_t tap, fc_range part, int64_t channels, char *pad, char *u)
 {
     const int64_t item = (int64_t)s->p->item, most = k->width == k->panel_width ? FC_WINOGRAD_PACKED : 1;
     taps += (k->first - k->panel * s->panel) * item;
-    for (int64_t c = 0; c < channels; c += most)
-        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, fc_min(most, channels - c), channels,
+    for (int64_t c = part.first; c < part.end; c += most)
+        transform_taps(s, k->width, taps + c * k->panel_width * item, row, tap, c, fc_min(most, part.end - c), channels,
                        pad, u);
 }
 
@@ -91,27 +91,34 @@ static const char *stored_taps(const fc_winograd_plan *s, int64_t group, const f
     return s->p->packed + at * (int64_t)s->p->item;
 }
 
-void fc_winograd_transform(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0,
-                           int64_t channels, char *pad, char *u)
+/* Those channels of the chunk that are `part`, a multiple of FC_WINOGRAD_PACKED from its first one. */
+static void transform_part(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0,
+                           int64_t channels, fc_range part, char *pad, char *u)
 {
     const fc_problem *p = s->p;
     const int64_t whole = channels * k->panel_width;
     if (s->prepared) {
-        transform_packed(s, k, stored_taps(s, group, k, c0), p->kernel_w * whole, whole, channels, pad, u);
+        transform_packed(s, k, stored_taps(s, group, k, c0), p->kernel_w * whole, whole, part, channels, pad, u);
         return;
     }
     if (p->packed) { /* by fc_use_packed */
         transform_packed(s, k,
                          p->packed + fc_packed_at(p, group, k->panel * s->panel, c0, k->panel_width) * (int64_t)p->item,
-                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, channels, pad, u);
+                         p->packed_u * k->panel_width, p->packed_v * k->panel_width, part, channels, pad, u);
         return;
     }
     char *pack = pad + s->pad_bytes;
-    for (int64_t c = 0; c < channels; c += FC_WINOGRAD_PACKED) {
-        const int64_t count = fc_min(FC_WINOGRAD_PACKED, channels - c), tap = count * k->width;
+    for (int64_t c = part.first; c < part.end; c += FC_WINOGRAD_PACKED) {
+        const int64_t count = fc_min(FC_WINOGRAD_PACKED, part.end - c), tap = count * k->width;
         pack_taps(s, group, k, c0 + c, count, pack);
         transform_taps(s, k->width, pack, p->kernel_w * tap, tap, c, count, channels, pad, u);
     }
+}
+
+void fc_winograd_transform(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k, int64_t c0,
+                           int64_t channels, char *pad, char *u)
+{
+    transform_part(s, group, k, c0, channels, (fc_range){0, channels}, pad, u);
 }
 
 fc_winograd_bytes_ahead fc_winograd_ahead(const fc_winograd_plan *s, int64_t group, const fc_winograd_piece *k,
@@ -157,22 +164,33 @@ static void pack_vector(const fc_winograd_plan *s, int64_t group, int64_t first,
 typedef struct {
     const fc_winograd_plan *s;
     char *to, *pads; /* pads[slot]: memory of fc_winograd_transform */
-    int64_t pad_pitch;
+    int64_t pad_pitch, parts; /* of the channels of a panel */
 } store_job;
+
+static int64_t packs(int64_t channels) { return fc_ceil_div(channels, FC_WINOGRAD_PACKED); }
+
+static void store_part(void *context, int64_t task, int slot)
+{
+    const store_job *j = context;
+    const fc_winograd_plan *s = j->s;
+    const int64_t part = task % j->parts, panel = task / j->parts;
+    const fc_winograd_piece k = fc_winograd_panel(s, panel % s->panels);
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk) {
+        const int64_t channels = fc_min(s->tiles.chunk, s->p->in_channels - c0),
+                      end = (part + 1) * packs(channels) / j->parts * FC_WINOGRAD_PACKED;
+        const fc_range range = {part * packs(channels) / j->parts * FC_WINOGRAD_PACKED, fc_min(end, channels)};
+        transform_part(s, panel / s->panels, &k, c0, channels, range, j->pads + slot * j->pad_pitch,
+                       j->to + panel * s->u_bytes + fc_winograd_offset(s, &k, c0));
+    }
+}
 
 static void store_panel(void *context, int64_t task, int slot)
 {
+    (void)slot;
     const store_job *j = context;
     const fc_winograd_plan *s = j->s;
     const int64_t group = task / s->panels, item = (int64_t)s->p->item;
     const fc_winograd_piece k = fc_winograd_panel(s, task % s->panels);
-    if (!s->by_panels) {
-        for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->tiles.chunk)
-            fc_winograd_transform(s, group, &k, c0, fc_min(s->tiles.chunk, s->p->in_channels - c0),
-                                  j->pads + slot * j->pad_pitch,
-                                  j->to + task * s->u_bytes + fc_winograd_offset(s, &k, c0));
-        return;
-    }
     char *to = j->to + task * taps_panel(s) * item;
     if (s->few) {
         const int64_t vector = fc_winograd_taps(s) * s->p->in_channels * s->lanes * item;
@@ -188,8 +206,10 @@ static void store_panel(void *context, int64_t task, int slot)
 
 void fc_winograd_store(const fc_winograd_plan *s, char *to, char *pads, int64_t pad_pitch, int slots)
 {
-    store_job job = {s, to, pads, pad_pitch};
-    fc_parallel_in(slots, s->p->groups * s->panels, store_panel, &job);
+    const int64_t panels = s->p->groups * s->panels,
+                  parts = fc_min(fc_ceil_div(fc_parallel_tasks(), panels), packs(s->tiles.chunk));
+    store_job job = {s, to, pads, pad_pitch, parts};
+    fc_parallel_in(slots, s->by_panels ? panels : panels * parts, s->by_panels ? store_panel : store_part, &job);
 }
 
 /* ---- few tiles: a vector of columns of a piece, channels [c0, c0 + f->channels) ---------------------------------*/
