@@ -62,7 +62,7 @@ INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
     return vload_tail(p + j * VL, last);
 }
 
-/* Of two vectors whose second is at most half full the lower half is multiplied: a processor that makes a 512-bit
+/* Of one or two vectors whose last is at most half full the lower half is multiplied: a processor that makes a 512-bit
  * operation of two of 256 bits takes half as long for it (Zen 4), others as long as for all of it. */
 INLINE vhalf N(half_muladd)(vhalf a, vhalf b, vhalf sum)
 {
@@ -107,10 +107,11 @@ INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const 
     const vhalf rest = vload_half(b + (half ? whole * VL : 0));
     FC_UNROLL for (int i = first; i < end; i++)
     {
-        vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
+        const T a = *(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0));
+        const vec ai = vset1(a);
         FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
         if (half)
-            low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
+            low[i] = N(half_muladd)(whole ? vlow(ai) : a - (vhalf){0}, rest, low[i]);
     }
 }
 
@@ -312,11 +313,14 @@ FC_KIND(7, 12, 2, 0, N(FC_PLAIN)) FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 1
 FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0)
 FC_KIND(5, 6, 3, 0, 0) FC_KIND(5, 7, 3, 0, 0)
 FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
+FC_KIND(8, 11, 1, 1, 0) FC_KIND(8, 12, 1, 1, 0) FC_KIND(8, 13, 1, 1, 0) FC_KIND(8, 14, 1, 1, 0)
 #define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
+#define FC_HALVES N(gemm_tile_8_11), N(gemm_tile_8_12), N(gemm_tile_8_13), N(gemm_tile_8_14)
 #define FC_TWELVE N(gemm_tile_7_12)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
 #define FC_MANY(rows) 0, 0, 0
+#define FC_HALVES 0
 #define FC_TWELVE 0
 #define FC_THREE(rows) 0
 #endif
@@ -351,9 +355,13 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(6, 0, 0, 0),
 #endif
 };
+/* Half a vector: of 11 rows and more */
+enum { N(FC_LEAST_HALVES) = 11 };
+static N(gemm_tile_fn) *const N(gemm_halves)[] = {FC_HALVES};
 #undef FC_KINDS
 #undef FC_WITH
 #undef FC_MANY
+#undef FC_HALVES
 #undef FC_TWELVE
 #undef FC_THREE
 
@@ -385,7 +393,9 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
                          : fetches && rows_fetch                                       ? N(FC_ROWS)
                                                                                        : vectors - 1;
         const T *fetch = weights ? (const T *)g->ahead + i * g->ahead_tile : i + tiles == groups ? after : next;
-        N(gemm_tiles)[count][kind](g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
+        const int halves = FC_WIDEST == 3 && g->columns <= VL / 2 && count >= N(FC_LEAST_HALVES);
+        N(gemm_tile_fn) *const tile = halves ? N(gemm_halves)[count - N(FC_LEAST_HALVES)] : N(gemm_tiles)[count][kind];
+        tile(g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
         a = next;
         y += tiles * count * g->y_row;
         row += tiles * count;
