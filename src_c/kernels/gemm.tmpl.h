@@ -83,6 +83,15 @@ INLINE vec N(widened)(vhalf a)
 #endif
 }
 
+INLINE void N(half_store)(T *p, vec a, int count)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    _mm256_mask_storeu_ps(p, (__mmask8)((1u << count) - 1), (__m256)vlow(a));
+#else
+    vstore_tail(p, a, count);
+#endif
+}
+
 /* `ahead` is a constant too: a prefetch that does nothing costs 3 to 8 % (Zen 3), and the bookkeeping of FC_FETCH_ROWS
  * in 16 registers 20. FC_PLAIN knows that a tile starts at 0, has a bias and bounds, no residual, and stays in the
  * caches; it fetches weights, if any. Of short sums the multiplications of the next tile have to begin before the
@@ -273,7 +282,9 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     {
         FC_OPAQUE(y);
         FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + j * VL, acc[i][j]);
-        if (FC_VECTOR_BYTES == 64)
+        if (half)
+            N(half_store)(y + whole * VL, acc[i][whole], last);
+        else if (FC_VECTOR_BYTES == 64)
             vstore_tail(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
         else
             vstore(y + (vectors - 1) * VL, acc[i][vectors - 1]);
