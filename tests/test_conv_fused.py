@@ -52,6 +52,9 @@ CASES = {  # x, weight, stride, dilation, pad, groups; the method of the shape
     "depthwise-few": ((2, 3, 19, 40), (3, 1, 3, 3), 1, 1, 1, 3),
     "depthwise-narrow": ((2, 37, 12, 3), (37, 1, 3, 3), 1, 1, 1, 37),
     "depthwise-dilated": ((2, 37, 12, 20), (37, 1, 3, 3), 1, 2, 2, 37),
+    "direct-half-of-one": ((2, 13, 9, 29), (7, 13, 1, 1), 1, 1, 0, 1),
+    "direct-half-of-one-chunks": ((1, 300, 4, 24), (8, 300, 1, 1), 1, 1, 0, 1),
+    "direct-half-of-one-stride": ((2, 13, 9, 57), (7, 13, 3, 3), 2, 1, 1, 1),
     "small-images": ((17, 5, 5, 6), (33, 5, 3, 3), 2, 1, 1, 1),
     "wide-padding": ((2, 5, 9, 40), (37, 5, 3, 3), 1, 12, 12, 1),
     "grouped": ((2, 36, 12, 11), (36, 4, 3, 3), 2, 1, 1, 9),
@@ -123,3 +126,23 @@ def test_epilogue_and_prepared_weights(name, layout, dtype, isa, rng):
                     np.testing.assert_array_equal(y, wanted)
                 bits.append(y.tobytes())
     assert len(set(bits[::2])) == len(set(bits[1::2])) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("pad", [0, 1])
+def test_bounds_of_planes(isa, rng, dtype, pad):
+    """Of several outputs, written without a way through memory: NaN stays, bits as of pixels."""
+    x, w, bias = (rng.standard_normal(s).astype(dtype) for s in ((2, 1, 7, 50), (21, 1, 3, 3), 21))
+    x[1, 0, 3, 20] = np.nan
+    geometry = (1, 1, 1, 1, pad, pad, 1, 1)
+    results = []
+    for planes in (True, False):
+        y = channels_last((2, 21, 5 + 2 * pad, 48 + 2 * pad), dtype)
+        y = np.ascontiguousarray(y) if planes else y
+        for b in (None, bias):
+            _core.conv2d(x, w, b, y, geometry, -0.5, 0.75, None, None, None)
+            results.append(np.ascontiguousarray(y).tobytes())
+    assert results[:2] == results[2:]
+    wanted = reference.conv2d(x, w, bias, 1, pad).clip(-0.5, 0.75)
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=100 * np.finfo(dtype).eps)
+    assert np.isnan(y).any()

@@ -1,7 +1,7 @@
 """Padded channels-last images that direct convolutions and gradients of weights read in place.
 
 The outputs beside those that see no padding are a matter of their own; a channels-first image,
-which is copied, gives the same bits.
+which is copied, or whose outputs are planes too, gives the same bits.
 """
 
 import numpy as np
@@ -30,6 +30,14 @@ SHAPES = (
     ((19, 20, 5, 5), (40, 20, 3, 3), {"padding": 1}),
     ((1, 40, 4, 100), (4, 40, 3, 3), {"padding": 1, "stride": 2}),
     ((1, 500, 5, 9), (17, 500, 3, 3), {"padding": 1, "stride": 2}),
+    # of planes: rows of whole vectors and not, cut with little left over, few steps and many
+    ((2, 1, 9, 64), (33, 1, 3, 3), {"stride": 2, "padding": 1}),
+    ((3, 1, 20, 37), (9, 1, 3, 3), {"padding": 1}),
+    ((2, 1, 9, 50), (24, 1, 5, 5), {}),
+    ((2, 2, 1, 2050), (19, 2, 1, 1), {}),
+    ((2, 6, 7, 50), (40, 3, 1, 1), {"groups": 2, "padding": (0, 1)}),
+    ((2, 1, 12, 130), (17, 1, 3, 3), {"stride": (1, 3), "padding": 1, "dilation": (2, 1)}),
+    ((1, 130, 4, 36), (16, 130, 1, 1), {}),
 )
 
 

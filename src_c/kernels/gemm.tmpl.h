@@ -62,7 +62,7 @@ INLINE vec N(gemm_part)(const T *p, int j, int vectors, int last, int whole)
     return vload_tail(p + j * VL, last);
 }
 
-/* Of two vectors whose second is at most half full the lower half is multiplied: a processor that makes a 512-bit
+/* Of one or two vectors whose last is at most half full the lower half is multiplied: a processor that makes a 512-bit
  * operation of two of 256 bits takes half as long for it (Zen 4), others as long as for all of it. */
 INLINE vhalf N(half_muladd)(vhalf a, vhalf b, vhalf sum)
 {
@@ -80,6 +80,15 @@ INLINE vec N(widened)(vhalf a)
     vec whole = {0};
     memcpy(&whole, &a, sizeof a);
     return whole;
+#endif
+}
+
+INLINE void N(half_store)(T *p, vec a, int count)
+{
+#if FC_VECTOR_BYTES == 64 && FC_F32
+    _mm256_mask_storeu_ps(p, (__mmask8)((1u << count) - 1), (__m256)vlow(a));
+#else
+    vstore_tail(p, a, count);
 #endif
 }
 
@@ -107,10 +116,11 @@ INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const 
     const vhalf rest = vload_half(b + (half ? whole * VL : 0));
     FC_UNROLL for (int i = first; i < end; i++)
     {
-        vec ai = vset1(*(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0)));
+        const T a = *(const T *)(at[i / 3] + (i % 3 == 0 ? up : i % 3 == 2 ? down : 0));
+        const vec ai = vset1(a);
         FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
         if (half)
-            low[i] = N(half_muladd)(vlow(ai), rest, low[i]);
+            low[i] = N(half_muladd)(whole ? vlow(ai) : a - (vhalf){0}, rest, low[i]);
     }
 }
 
@@ -235,8 +245,8 @@ INLINE void N(gemm_finish)(const fc_gemm *g, const T *residual, int64_t row, int
         FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vclamp(acc[i][j], lower, upper);
 }
 
-INLINE void N(gemm_store)(const fc_gemm *g, T *y, int last, const int rows, const int vectors, int stream,
-                          vec (*acc)[FC_WIDEST])
+INLINE void N(gemm_store)(const fc_gemm *g, T *y, int last, const int rows, const int vectors, const int half,
+                          int stream, vec (*acc)[FC_WIDEST])
 {
     const int64_t y_row = g->y_row;
     if (stream) {
@@ -251,7 +261,9 @@ INLINE void N(gemm_store)(const fc_gemm *g, T *y, int last, const int rows, cons
     {
         FC_OPAQUE(y);
         FC_UNROLL for (int j = 0; j < vectors - 1; j++) vstore(y + j * VL, acc[i][j]);
-        if (FC_VECTOR_BYTES == 64)
+        if (half)
+            N(half_store)(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
+        else if (FC_VECTOR_BYTES == 64)
             vstore_tail(y + (vectors - 1) * VL, acc[i][vectors - 1], last);
         else
             vstore(y + (vectors - 1) * VL, acc[i][vectors - 1]);
@@ -318,7 +330,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
 #endif
     if (finish)
         N(gemm_finish)(g, residual, row, last, rows, vectors, acc);
-    N(gemm_store)(g, y, last, rows, vectors, stream, acc);
+    N(gemm_store)(g, y, last, rows, vectors, half, stream, acc);
 }
 
 /* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
@@ -354,11 +366,14 @@ FC_KIND(7, 12, 2, 0, N(FC_PLAIN)) FC_KIND(7, 13, 2, 0, N(FC_PLAIN)) FC_KIND(7, 1
 FC_KIND(5, 1, 3, 0, 0) FC_KIND(5, 2, 3, 0, 0) FC_KIND(5, 3, 3, 0, 0) FC_KIND(5, 4, 3, 0, 0) FC_KIND(5, 5, 3, 0, 0)
 FC_KIND(5, 6, 3, 0, 0) FC_KIND(5, 7, 3, 0, 0)
 FC_KIND(5, 8, 3, 0, N(FC_FETCH_ROWS)) FC_KIND(5, 9, 3, 0, N(FC_FETCH_ROWS))
+FC_KIND(8, 11, 1, 1, 0) FC_KIND(8, 12, 1, 1, 0) FC_KIND(8, 13, 1, 1, 0) FC_KIND(8, 14, 1, 1, 0)
 #define FC_MANY(rows) N(gemm_tile_4_##rows), N(gemm_tile_6_##rows), N(gemm_tile_7_##rows)
+#define FC_HALVES N(gemm_tile_8_11), N(gemm_tile_8_12), N(gemm_tile_8_13), N(gemm_tile_8_14)
 #define FC_TWELVE N(gemm_tile_7_12)
 #define FC_THREE(rows) N(gemm_tile_5_##rows)
 #else
 #define FC_MANY(rows) 0, 0, 0
+#define FC_HALVES 0
 #define FC_TWELVE 0
 #define FC_THREE(rows) 0
 #endif
@@ -393,9 +408,13 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(6, 0, 0, 0),
 #endif
 };
+/* Half a vector: of 11 rows and more */
+enum { N(FC_LEAST_HALVES) = 11 };
+static N(gemm_tile_fn) *const N(gemm_halves)[] = {FC_HALVES};
 #undef FC_KINDS
 #undef FC_WITH
 #undef FC_MANY
+#undef FC_HALVES
 #undef FC_TWELVE
 #undef FC_THREE
 
@@ -427,7 +446,9 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
                          : fetches && rows_fetch                                       ? N(FC_ROWS)
                                                                                        : vectors - 1;
         const T *fetch = weights ? (const T *)g->ahead + i * g->ahead_tile : i + tiles == groups ? after : next;
-        N(gemm_tiles)[count][kind](g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
+        const int halves = FC_WIDEST == 3 && g->columns <= VL / 2 && count >= N(FC_LEAST_HALVES);
+        N(gemm_tile_fn) *const tile = halves ? N(gemm_halves)[count - N(FC_LEAST_HALVES)] : N(gemm_tiles)[count][kind];
+        tile(g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
         a = next;
         y += tiles * count * g->y_row;
         row += tiles * count;

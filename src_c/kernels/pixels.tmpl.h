@@ -1,7 +1,8 @@
 /* pixels.tmpl.h: R runs of neighbouring outputs meet K weights: R loads and K broadcasts for R * K multiply-adds. The
  * fewer of the two are kept in registers while the others pass by: R * K accumulators + min(R, K) + 1. R is the
  * largest, up to 8, that fits into the registers (32 of AVX-512, 16 elsewhere), where 8 accumulators are enough no more
- * than that: 8 8 8 6 5 4 3 2 for K = 1 .. 8, and 8 6 3 2 2 2 1 1.
+ * than that: 8 8 8 6 5 4 3 2 for K = 1 .. 8, and 8 6 3 2 2 2 1 1. What is left over takes half as many, or all with
+ * some in vain.
  */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
@@ -39,26 +40,21 @@ INLINE void N(pixels_tile)(const fc_pixels *p, const int channels, const int run
         FC_UNROLL for (int k = 0; k < channels; k++) vstore((T *)p->y[r] + k * p->y_channel, acc[r][k]);
 }
 
-#define FC_TILE(k, r)                                                                                                  \
-    static void N(pixels_##k##_##r)(const fc_pixels *p) { N(pixels_tile)(p, k, r); }
-#define FC_ROW1(F, k) F(k, 1)
-#define FC_ROW2(F, k) FC_ROW1(F, k) F(k, 2)
-#define FC_ROW3(F, k) FC_ROW2(F, k) F(k, 3)
-#define FC_ROW4(F, k) FC_ROW3(F, k) F(k, 4)
-#define FC_ROW5(F, k) FC_ROW4(F, k) F(k, 5)
-#define FC_ROW6(F, k) FC_ROW5(F, k) F(k, 6)
-#define FC_ROW8(F, k) FC_ROW6(F, k) F(k, 7) F(k, 8)
+#define FC_TILE(k, r, all)                                                                                             \
+    static void N(pixels_##k##_##all)(const fc_pixels *p) { N(pixels_tile)(p, k, r); }
 #if FC_VECTOR_BYTES == 64
-#define FC_TABLE(F) \
-    FC_ROW8(F, 1) FC_ROW8(F, 2) FC_ROW8(F, 3) FC_ROW6(F, 4) FC_ROW5(F, 5) FC_ROW4(F, 6) FC_ROW3(F, 7) FC_ROW2(F, 8)
+#define FC_TABLE(F)                                                                                                    \
+    F(1, 4, 0) F(1, 8, 1) F(2, 4, 0) F(2, 8, 1) F(3, 4, 0) F(3, 8, 1) F(4, 3, 0) F(4, 6, 1) F(5, 2, 0) F(5, 5, 1)      \
+    F(6, 2, 0) F(6, 4, 1) F(7, 1, 0) F(7, 3, 1) F(8, 1, 0) F(8, 2, 1)
 #define FC_MAX_RUNS {0, 8, 8, 8, 6, 5, 4, 3, 2}
 #else
-#define FC_TABLE(F) \
-    FC_ROW8(F, 1) FC_ROW6(F, 2) FC_ROW3(F, 3) FC_ROW2(F, 4) FC_ROW2(F, 5) FC_ROW2(F, 6) FC_ROW1(F, 7) FC_ROW1(F, 8)
+#define FC_TABLE(F)                                                                                                    \
+    F(1, 4, 0) F(1, 8, 1) F(2, 3, 0) F(2, 6, 1) F(3, 1, 0) F(3, 3, 1) F(4, 1, 0) F(4, 2, 1) F(5, 1, 0) F(5, 2, 1)      \
+    F(6, 1, 0) F(6, 2, 1) F(7, 1, 1) F(8, 1, 1)
 #define FC_MAX_RUNS {0, 8, 6, 3, 2, 2, 2, 1, 1}
 #endif
 FC_TABLE(FC_TILE)
-#define FC_ENTRY(k, r) [k][r] = N(pixels_##k##_##r),
+#define FC_ENTRY(k, r, all) [k][all] = N(pixels_##k##_##all),
 
 /* ---- runs one below the other (stride and dilation 1 along the column) ----------------------------------------------
  * Most loads straddle cache lines and count twice. A vector of x serves up to FC_PIXELS_TAPS rows of taps: R + 3 loads
@@ -115,8 +111,8 @@ INLINE void N(pixels_column)(const fc_pixels *p, const int channels, const int r
         FC_UNROLL for (int k = 0; k < channels; k++) vstore((T *)p->y[0] + r * p->y_row + k * p->y_channel, acc[r][k]);
 }
 
-#define FC_COLUMN(k, r)                                                                                                \
-    static void N(pixels_column_##k##_##r)(const fc_pixels *p) { N(pixels_column)(p, k, r); }
+#define FC_COLUMN(k, r, all)                                                                                           \
+    static void N(pixels_column_##k##_##all)(const fc_pixels *p) { N(pixels_column)(p, k, r); }
 static void N(pixels_finish)(int64_t count, double scale, double bias, double lower, double upper, void *y)
 {
     const vec a = vset1((T)scale), b = vset1((T)bias), low = vset1((T)lower), high = vset1((T)upper);
@@ -124,20 +120,67 @@ static void N(pixels_finish)(int64_t count, double scale, double bias, double lo
         vstore(t, vclamp(vmuladd(vload(t), a, b), low, high));
 }
 
+/* ---- planes of any number of outputs: FC_PLANES_RUNS * FC_PLANES accumulators ---------------------------------------
+ * 16 of 32 registers and 12 of 16, with the runs of x; 8 would be enough for the latency, but a weight is loaded for
+ * each run. */
 #if FC_VECTOR_BYTES == 64
-#define FC_COLUMNS(F) FC_ROW8(F, 1) FC_ROW8(F, 2) FC_ROW6(F, 3)
+#define FC_PLANES 8
+#else
+#define FC_PLANES 6
+#endif
+static void N(pixels_planes)(const fc_planes *p)
+{
+    enum { RUNS = FC_PLANES_RUNS };
+    vec acc[RUNS][FC_PLANES];
+    FC_UNROLL for (int r = 0; r < RUNS; r++)
+        FC_UNROLL for (int k = 0; k < FC_PLANES; k++) acc[r][k] = (vec){0};
+    const T *w = p->weights, *bias = p->bias, *x[RUNS];
+    FC_UNROLL for (int r = 0; r < RUNS; r++) x[r] = p->x[r];
+    for (int64_t i = 0; i < p->steps; i++, w += FC_PLANES) {
+        vec a[RUNS];
+        FC_UNROLL for (int r = 0; r < RUNS; r++) a[r] = vrounded(vload(x[r] + p->offset[i])); /* loaded once */
+        FC_UNROLL for (int k = 0; k < FC_PLANES; k++)
+        {
+            const vec weight = vset1(w[k]);
+            FC_UNROLL for (int r = 0; r < RUNS; r++) acc[r][k] = vmuladd(a[r], weight, acc[r][k]);
+        }
+    }
+    FC_UNROLL for (int k = 0; k < FC_PLANES; k++)
+        FC_UNROLL for (int r = 0; r < RUNS; r++) acc[r][k] += vset1(bias[k]);
+    if (p->bounded) {
+        const vec lower = vset1((T)p->lower), upper = vset1((T)p->upper);
+        FC_UNROLL for (int r = 0; r < RUNS; r++)
+            FC_UNROLL for (int k = 0; k < FC_PLANES; k++) acc[r][k] = vclamp(acc[r][k], lower, upper);
+    }
+    const int64_t channel = p->y_channel;
+    FC_UNROLL for (int r = 0; r < RUNS; r++)
+    {
+        T *y = p->y[r];
+        FC_UNROLL for (int k = 0; k < FC_PLANES; k++, y += channel)
+        {
+            __asm__("" : "+r"(y)); /* one after the other: addresses for all would not fit the registers */
+            vstore(y, acc[r][k]);
+        }
+    }
+}
+
+#if FC_VECTOR_BYTES == 64
+#define FC_COLUMNS(F) F(1, 4, 0) F(1, 8, 1) F(2, 4, 0) F(2, 8, 1) F(3, 3, 0) F(3, 6, 1)
 #define FC_MAX_BELOW {0, 8, 8, 6}
 #else
-#define FC_COLUMNS(F) FC_ROW8(F, 1)
+#define FC_COLUMNS(F) F(1, 4, 0) F(1, 8, 1)
 #define FC_MAX_BELOW {0, 8}
 #endif
 FC_COLUMNS(FC_COLUMN)
-#define FC_COLUMN_ENTRY(k, r) [k][r] = N(pixels_column_##k##_##r),
+#define FC_COLUMN_ENTRY(k, r, all) [k][all] = N(pixels_column_##k##_##all),
 static const fc_pixels_kernels N(pixels_table) = {.max_runs = FC_MAX_RUNS,
                                                   .tile = {FC_TABLE(FC_ENTRY)},
                                                   .max_below = FC_MAX_BELOW,
                                                   .column = {FC_COLUMNS(FC_COLUMN_ENTRY)},
+                                                  .planes_channels = FC_PLANES,
+                                                  .planes = N(pixels_planes),
                                                   .finish = N(pixels_finish)};
+#undef FC_PLANES
 #undef FC_COLUMN
 #undef FC_COLUMNS
 #undef FC_COLUMN_ENTRY
@@ -146,11 +189,4 @@ static const fc_pixels_kernels N(pixels_table) = {.max_runs = FC_MAX_RUNS,
 #undef FC_ENTRY
 #undef FC_TABLE
 #undef FC_MAX_RUNS
-#undef FC_ROW1
-#undef FC_ROW2
-#undef FC_ROW3
-#undef FC_ROW4
-#undef FC_ROW5
-#undef FC_ROW6
-#undef FC_ROW8
 #undef FC_UNROLL

@@ -233,6 +233,8 @@ fc_status fc_conv_winograd_rows(const fc_problem *); /* where fc_conv_winograd_r
 int fc_conv_winograd_rows_serves(const fc_problem *); /* several rows of 3 or 5 taps, few input channels */
 int64_t fc_winograd_rows_tiles(const fc_problem *); /* in a row of outputs */
 fc_status fc_conv_pixels(const fc_problem *); /* out_channels <= FC_PIXELS_MAX_CHANNELS */
+fc_status fc_conv_planes(const fc_problem *); /* the sums of direct, where fc_conv_planes_serves */
+int fc_conv_planes_serves(const fc_problem *); /* x and y are planes */
 fc_status fc_conv_taps(const fc_problem *); /* where fc_conv_taps_serves */
 int fc_conv_taps_serves(const fc_problem *); /* stride 1, few output channels */
 enum { FC_TAPS_STORE = 8, FC_TAPS_SUM = 3 }; /* multiplications that a vector stored and one added cost */
@@ -322,6 +324,7 @@ fc_need fc_conv_depthwise_inputs_scratch(const fc_problem *);
 fc_need fc_conv_winograd_scratch(const fc_problem *);
 fc_need fc_conv_winograd_rows_scratch(const fc_problem *);
 fc_need fc_conv_pixels_scratch(const fc_problem *);
+fc_need fc_conv_planes_scratch(const fc_problem *);
 fc_need fc_conv_taps_scratch(const fc_problem *);
 fc_need fc_conv_dots_scratch(const fc_problem *);
 #endif

@@ -1,8 +1,13 @@
-/* conv_pixels.c: convolution with up to 8 output channels per group; lanes are neighbouring outputs of a row.
+/* conv_pixels.c: convolution with up to 8 output channels per group, or of planes; lanes are neighbouring outputs of a
+ * row.
  *
  * A task's input window is loaded as strip[c][row][phase][q]: columns left + q * stride_w + phase, so that neighbouring
  * outputs read neighbouring elements whatever the stride. Sums go to tile[k][row][column], then through the epilogue to
  * y.
+ *
+ * Planes of any number of outputs have the sums of conv_direct.c, in the order of its steps; direct would turn what it
+ * reads and what it writes. Outputs in groups of planes_channels meet all runs of a block and are written where they
+ * belong. The last run of a row and the last group move back over outputs that are there already.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -19,12 +24,20 @@ typedef struct {
     int64_t lanes, runs;                      /* vectors that cover a row of a block */
     int64_t block_h, count_h, block_w, count_w; /* long rows are cut */
     int64_t phase, row, plane;                /* pitches of the strip */
+    int64_t below;                            /* rows of the kernel that walks down a column of vectors, or 0 */
     int64_t tile_row, tile_channel;           /* pitches of the tile */
     int64_t strip_bytes, thread_bytes;
     int64_t *taps;                            /* [kernel_w] */
     const char *weights;                      /* weights[group][c][u][v][k] */
     char *threads;
+    int of_planes;                            /* the rest, and no tile */
+    int64_t outputs, parts, steps;            /* of planes together, and how many of them; (u, v, c) of a sum */
+    int64_t *offset;                          /* [steps] */
+    char *parts_weights;                      /* [group][part][step][k] */
 } plan;
+
+/* With those that a kernel of half of `below` computes in vain. */
+static int64_t whole_rows(const plan *s, int64_t rows) { return s->below ? fc_round_up(rows, s->below / 2) : rows; }
 
 static void set_pitches(plan *s, int64_t rows)
 {
@@ -34,12 +47,13 @@ static void set_pitches(plan *s, int64_t rows)
     s->row = p->stride_w * s->phase;
     s->plane = fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h) * s->row;
     s->tile_row = s->runs * s->lanes;
-    s->tile_channel = rows * s->tile_row;
+    s->tile_channel = whole_rows(s, rows) * s->tile_row;
 }
 
 static int64_t block_bytes(const plan *s)
 {
-    return (s->p->in_channels * s->plane + s->p->out_channels * s->tile_channel) * (int64_t)s->p->item;
+    const int64_t tile = s->of_planes ? 0 : s->p->out_channels * s->tile_channel;
+    return (s->p->in_channels * s->plane + tile) * (int64_t)s->p->item;
 }
 
 /* Columns of a block of one row: near-equal pieces of at least MIN_RUNS vectors that fit the budget, or can be no
@@ -57,12 +71,19 @@ static void choose_columns(plan *s)
             break;
     }
     s->count_w = fc_ceil_div(p->y.w, s->block_w);
+    if (s->of_planes && s->count_w > 1 && p->y.w % s->block_w > 0 && p->y.w % s->block_w < s->lanes)
+        s->count_w--, s->runs++; /* too few to be a run */
 }
 
-static plan make_plan(const fc_problem *p)
+static __attribute__((noinline)) plan make_plan(const fc_problem *p, int of_planes)
 {
-    plan s = {.p = p, .lanes = p->k->vector_lanes};
+    plan s = {.p = p, .lanes = p->k->vector_lanes, .of_planes = of_planes};
     const int64_t item = (int64_t)p->item;
+    s.outputs = p->k->pixels->planes_channels;
+    s.parts = fc_ceil_div(p->out_channels, s.outputs);
+    s.steps = p->kernel_h * p->kernel_w * p->in_channels;
+    if (!of_planes && p->stride_h == 1 && p->dilation_h == 1 && p->kernel_h > 1)
+        s.below = p->k->pixels->max_below[p->out_channels];
     choose_columns(&s);
     const int64_t wanted = fc_parallel_tasks();
     s.block_h = p->y.h;
@@ -73,8 +94,12 @@ static plan make_plan(const fc_problem *p)
         if (s.block_h == 1 || (block_bytes(&s) <= STRIP_BYTES && (tasks >= wanted || s.block_h <= 4)))
             break;
     }
-    s.strip_bytes = fc_round_up(p->in_channels * s.plane * item, 64);
-    s.thread_bytes = s.strip_bytes + fc_round_up(p->out_channels * s.tile_channel * item, 64);
+    s.block_h = fc_min(p->y.h, whole_rows(&s, s.block_h));
+    set_pitches(&s, s.block_h);
+    s.count_h = fc_ceil_div(p->y.h, s.block_h);
+    const int64_t vain = whole_rows(&s, s.block_h) - s.block_h;
+    s.strip_bytes = fc_round_up((p->in_channels * s.plane + vain * s.row) * item, 64);
+    s.thread_bytes = s.strip_bytes + (of_planes ? 0 : fc_round_up(p->out_channels * s.tile_channel * item, 64));
     return s;
 }
 
@@ -106,7 +131,8 @@ static void set_taps(const plan *s)
         s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
 }
 
-static void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, int64_t w, char *strip)
+static __attribute__((noinline)) void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
+                                                 int64_t w, char *strip)
 {
     const fc_problem *p = s->p;
     const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
@@ -159,18 +185,18 @@ static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
     }
 }
 
-/* Near-equal groups of up to `most` rows, column by column of vectors. */
-static void run_columns(const plan *s, fc_pixels *call, int64_t rows, int64_t most, char *strip, char *tile)
+/* Groups of rows, column by column of vectors. */
+static void run_columns(const plan *s, fc_pixels *call, int64_t rows, char *strip, char *tile)
 {
-    const int64_t item = (int64_t)s->p->item, groups = fc_ceil_div(rows, most);
-    for (int64_t i = 0, row = 0; i < groups; i++) {
-        const int64_t count = (rows - row + groups - i - 1) / (groups - i);
+    const int64_t item = (int64_t)s->p->item;
+    for (int64_t row = 0; row < rows;) {
+        const int all = rows - row > s->below / 2;
         for (int64_t run = 0; run < s->runs; run++) {
             call->x[0] = strip + (row * s->row + run * s->lanes) * item;
             call->y[0] = tile + (row * s->tile_row + run * s->lanes) * item;
-            s->p->k->pixels->column[s->p->out_channels][count](call);
+            s->p->k->pixels->column[s->p->out_channels][all](call);
         }
-        row += count;
+        row += all ? s->below : s->below / 2;
     }
 }
 
@@ -187,7 +213,6 @@ static void run_block(void *context, int64_t task, int slot)
     load_strip(s, n, g, h, rows, w, strip);
     const fc_pixels_kernels *k = p->k->pixels;
     const int64_t most = k->max_runs[p->out_channels];
-    int64_t groups = fc_ceil_div(total, most);
     fc_pixels call = {
         .y_channel = s->tile_channel,
         .y_row = s->tile_row,
@@ -199,19 +224,17 @@ static void run_block(void *context, int64_t task, int slot)
         .tap = s->taps,
         .weights = s->weights + g * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item,
     };
-    const int64_t below = p->stride_h == 1 && p->dilation_h == 1 && p->kernel_h > 1 ? k->max_below[p->out_channels] : 0;
-    if (below) {
-        run_columns(s, &call, rows, below, strip, tile);
-        groups = 0;
-    }
-    for (int64_t i = 0, run = 0; i < groups; i++) { /* near-equal groups of runs */
-        const int64_t count = (total - run + groups - i - 1) / (groups - i);
-        for (int64_t r = 0; r < count; r++, run++) {
-            const int64_t row = run / s->runs, column = run % s->runs * s->lanes;
+    if (s->below)
+        run_columns(s, &call, rows, strip, tile);
+    for (int64_t run = s->below ? total : 0; run < total;) {
+        const int all = total - run > most / 2;
+        const int64_t count = all ? most : most / 2;
+        for (int64_t r = 0; r < count; r++, run++) { /* the last one over again */
+            const int64_t i = fc_min(run, total - 1), row = i / s->runs, column = i % s->runs * s->lanes;
             call.x[r] = strip + (row * p->stride_h * s->row + column) * item;
             call.y[r] = tile + (row * s->tile_row + column) * item;
         }
-        k->tile[p->out_channels][count](&call);
+        k->tile[p->out_channels][all](&call);
     }
     finish(s, n, g, h, rows, w, columns, tile);
     const fc_image y = fc_image_of(&p->y, p->item, n, g * p->out_channels, p->out_channels);
@@ -228,12 +251,12 @@ static int64_t weight_bytes(const fc_problem *p)
 
 fc_need fc_conv_pixels_scratch(const fc_problem *p)
 {
-    return (fc_need){taps_bytes(p) + weight_bytes(p), make_plan(p).thread_bytes};
+    return (fc_need){taps_bytes(p) + weight_bytes(p), make_plan(p, 0).thread_bytes};
 }
 
 fc_status fc_conv_pixels(const fc_problem *p)
 {
-    plan s = make_plan(p);
+    plan s = make_plan(p, 0);
     const int64_t tasks = p->y.n * p->groups * s.count_h * s.count_w;
     const int64_t taps = taps_bytes(p), weights = weight_bytes(p);
     const int slots = fc_parallel_slots(tasks);
@@ -247,6 +270,122 @@ fc_status fc_conv_pixels(const fc_problem *p)
     if (!p->packed)
         fc_pack_pixels(p, scratch + taps);
     fc_parallel_in(slots, tasks, run_block, &s);
+    fc_scratch_release(scratch);
+    return FC_OK;
+}
+
+/* ---- planes -------------------------------------------------------------------------------------------------------*/
+int fc_conv_planes_serves(const fc_problem *p)
+{
+    const int64_t lanes = p->k->vector_lanes;
+    return p->y.w >= lanes && p->y.stride_w == 1 && p->y.stride_c != 1 && (p->x.stride_c != 1 || p->in_channels == 1) &&
+           p->out_channels >= p->k->pixels->planes_channels && !p->packed && !p->epilogue.scale && !p->residual.data &&
+           (p->kernel_h * p->kernel_w == 1 || fc_direct_chunk(p) == p->in_channels);
+}
+
+static void set_offsets(plan *s)
+{
+    const fc_problem *p = s->p;
+    int64_t *to = s->offset;
+    for (int64_t u = 0; u < p->kernel_h; u++)
+        for (int64_t v = 0; v < p->kernel_w; v++)
+            for (int64_t c = 0; c < p->in_channels; c++)
+                *to++ = c * s->plane + u * p->dilation_h * s->row + v * p->dilation_w % p->stride_w * s->phase +
+                        v * p->dilation_w / p->stride_w;
+}
+
+static int64_t first_output(const plan *s, int64_t part)
+{
+    return fc_min(part * s->outputs, s->p->out_channels - s->outputs);
+}
+
+static void pack_part(void *context, int64_t task, int slot)
+{
+    (void)slot;
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item,
+                  at = task / s->parts * p->weight_g + first_output(s, task % s->parts) * p->weight_k;
+    fc_pack_weights(p, p->weight + at * item, p->in_channels, s->outputs,
+                    s->parts_weights + task * s->steps * s->outputs * item, s->outputs);
+}
+
+/* Direct adds a bias of 0 where there is padding or an epilogue: -0 becomes 0. -0 is what changes nothing. */
+#define EIGHT(x) {x, x, x, x, x, x, x, x}
+static const float no_bias_f32[2][FC_PIXELS_MAX_CHANNELS] = {EIGHT(0.0f), EIGHT(-0.0f)};
+static const double no_bias_f64[2][FC_PIXELS_MAX_CHANNELS] = {EIGHT(0.0), EIGHT(-0.0)};
+
+static const void *bias_at(const fc_problem *p, int64_t k)
+{
+    if (p->epilogue.bias)
+        return fc_at(p->epilogue.bias, k, p->item);
+    const int keeps = !fc_has_epilogue(p) && fc_sees_no_padding(p);
+    return p->item == 4 ? (const void *)no_bias_f32[keeps] : no_bias_f64[keeps];
+}
+
+static void run_planes_block(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item;
+    const int64_t column = task % s->count_w, w = column * s->block_w, rest = task / s->count_w;
+    const int64_t columns = (column + 1 < s->count_w ? w + s->block_w : p->y.w) - w;
+    const int64_t h = rest % s->count_h * s->block_h, g = rest / s->count_h % p->groups,
+                  n = rest / s->count_h / p->groups, rows = fc_min(s->block_h, p->y.h - h);
+    char *strip = s->threads + slot * s->thread_bytes;
+    load_strip(s, n, g, h, rows, w, strip);
+    fc_planes call = {.y_channel = p->y.stride_c,
+                      .steps = s->steps,
+                      .offset = s->offset,
+                      .bounded = p->epilogue.lower != -__builtin_inf() || p->epilogue.upper != __builtin_inf(),
+                      .lower = p->epilogue.lower,
+                      .upper = p->epilogue.upper};
+    const int64_t runs = fc_ceil_div(columns, s->lanes), total = rows * runs;
+    for (int64_t part = 0; part < s->parts; part++) {
+        const int64_t k = g * p->out_channels + first_output(s, part);
+        char *y = (char *)p->y.data + (n * p->y.stride_n + k * p->y.stride_c + h * p->y.stride_h + w) * item;
+        call.weights = s->parts_weights + (g * s->parts + part) * s->steps * s->outputs * item;
+        call.bias = bias_at(p, k);
+        for (int64_t run = 0; run < total; run += FC_PLANES_RUNS) {
+            for (int64_t r = 0; r < FC_PLANES_RUNS; r++) {
+                const int64_t i = fc_min(run + r, total - 1), row = i / runs,
+                              at = fc_min(i % runs * s->lanes, columns - s->lanes);
+                call.x[r] = strip + (row * p->stride_h * s->row + at) * item;
+                call.y[r] = y + (row * p->y.stride_h + at) * item;
+            }
+            p->k->pixels->planes(&call);
+        }
+    }
+}
+
+static int64_t offsets_bytes(const plan *s) { return fc_round_up(s->steps * (int64_t)sizeof(int64_t), 64); }
+
+static fc_need planes_need(const plan *s)
+{
+    const int64_t weights = s->p->groups * s->parts * s->steps * s->outputs * (int64_t)s->p->item;
+    return (fc_need){offsets_bytes(s) + fc_round_up(weights, 64), s->thread_bytes};
+}
+
+fc_need fc_conv_planes_scratch(const fc_problem *p)
+{
+    const plan s = make_plan(p, 1);
+    return planes_need(&s);
+}
+
+fc_status fc_conv_planes(const fc_problem *p)
+{
+    plan s = make_plan(p, 1);
+    const int64_t tasks = p->y.n * p->groups * s.count_h * s.count_w, shared = planes_need(&s).shared;
+    const int slots = fc_parallel_slots(tasks);
+    char *scratch = fc_scratch_acquire_parts(shared, slots, s.thread_bytes);
+    if (!scratch)
+        return FC_ENOMEM;
+    s.offset = (int64_t *)scratch;
+    s.parts_weights = scratch + offsets_bytes(&s);
+    s.threads = scratch + shared;
+    set_offsets(&s);
+    fc_parallel(p->groups * s.parts, pack_part, &s);
+    fc_parallel_in(slots, tasks, run_planes_block, &s);
     fc_scratch_release(scratch);
     return FC_OK;
 }
