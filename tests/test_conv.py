@@ -206,11 +206,11 @@ for size in SIZES:
     CASES[f"{size} in 1x1"] = ((2, size, 3, 5), (9, size, 1, 1), {})
     CASES[f"{size} depthwise"] = ((2, size, 3, 9), (size, 1, 3, 3), {"groups": size, "padding": 1})
     CASES[f"{size} wide depthwise"] = ((1, 3, 2, size), (3, 1, 2, 3), {"groups": 3, "padding": 1})
-# tiles of 4 to 8 outputs, pairs of rows, tails of channels
-for width in (4, 5, 6, 7, 8, 9, 12, 23):
+# tiles of 7, 8 and up to 5 outputs, pairs of rows, tails of channels
+for width in (4, 5, 6, 7, 8, 9, 12, 13, 17, 18, 23):
     shape = (2, 33, 5 + width % 2, width)
     CASES[f"depthwise 3x3 on {width}"] = (shape, (33, 1, 3, 3), {"groups": 33, "padding": 1})
-for taps in (1, 2, 4, 5, 6, 7, 8, 9, 17):  # groups of up to 8
+for taps in (1, 2, 4, 5, 6, 7, 8, 9, 12, 17):  # groups of up to 5, and of 7
     arguments = {"groups": 17, "padding": (1, taps // 2)}
     CASES[f"depthwise 2x{taps}"] = ((1, 17, 5, 19), (17, 1, 2, taps), arguments)
     CASES[f"depthwise 3x{taps} stride 2"] = (
@@ -218,7 +218,7 @@ for taps in (1, 2, 4, 5, 6, 7, 8, 9, 17):  # groups of up to 8
         (17, 1, 3, taps),
         arguments | {"stride": 2},
     )
-for channels in (2, 3, 5, 9, 17):  # rows of few channels as runs of memory
+for channels in (2, 3, 5, 9, 17, 20):  # rows of few channels as runs of memory
     for shape, kernel, others in (
         ((2, channels, 23, 41), (3, 3), {"padding": 1}),
         ((1, channels, 33, 18), (5, 5), {"padding": ((2, 1), (0, 3))}),
@@ -227,6 +227,13 @@ for channels in (2, 3, 5, 9, 17):  # rows of few channels as runs of memory
     ):
         name = f"{channels} depthwise {kernel} on {shape[3]}"
         CASES[name] = (shape, (channels, 1, *kernel), others | {"groups": channels})
+# pixels that share sets of the first-level cache
+for channels, kernel, stride in ((256, 5, 1), (256, 3, 2), (512, 3, 1), (512, 4, 3)):
+    CASES[f"{channels} depthwise {kernel}x{kernel} stride {stride}"] = (
+        (2, channels, 7, 10),
+        (channels, 1, kernel, kernel),
+        {"groups": channels, "padding": 1, "stride": stride},
+    )
 CASES["3 depthwise, rows cut"] = ((1, 3, 17, 1500), (3, 1, 3, 3), {"groups": 3, "padding": 1})
 for width in (33, 57):  # inner tiles of 8 and 7 outputs
     arguments = {"groups": 35, "padding": 1, "stride": 2}

@@ -4,11 +4,32 @@
  * cover an FMA latency of 4 at two per cycle. A tile of PX pixels walks down the rows, so that the rows under it stay
  * in L1 and each is read once from beyond. */
 #define FC_PX 8
-#define FC_LEAST_PX 4 /* rows of at least 5 are cut into tiles of 4 to 8 */
+#define FC_LEAST_PX 5 /* of a tile that may have fewer outputs; the others have 7 or 8 */
 #define FC_PAIRS (FC_VECTOR_BYTES == 64) /* 32 registers */
 #define FC_UNROLL _Pragma("GCC unroll 16")
 
-INLINE vec N(dw_load)(const T *p, int count) { return count == VL ? vload(p) : vload_tail(p, count); }
+/* Where a masked load is an instruction it is as fast as a plain one, and less code than a choice. */
+INLINE vec N(dw_load)(const T *p, int count)
+{
+    if (FC_VECTOR_BYTES >= 32 && !__builtin_constant_p(count))
+        return vload_tail(p, count);
+    return count == VL ? vload(p) : vload_tail(p, count);
+}
+
+INLINE int N(lanes_left)(int64_t channels) { return channels < VL ? (int)channels : VL; }
+
+/* How many of the `left` outputs of a row are the next tile: 7 and 8 where the row can be cut so, else up to 5 at its
+ * end (9 = 5 + 4, 17 = 7 + 5 + 5). Rows of more than 6 compute at most one output that does not exist. */
+INLINE int64_t N(depthwise_next)(int64_t left)
+{
+    const int64_t tiles = (left + FC_PX - 1) / FC_PX;
+    if (left >= tiles * (FC_PX - 1))
+        return (left + tiles - 1) / tiles;
+    if (left <= 2 * FC_LEAST_PX)
+        return left < FC_LEAST_PX ? left : FC_LEAST_PX;
+    const int64_t even = (left - FC_LEAST_PX + tiles - 2) / (tiles - 1);
+    return even < FC_PX ? FC_PX - 1 : FC_PX;
+}
 
 /* What a tile is, known when it is compiled. */
 typedef struct {
@@ -21,21 +42,6 @@ typedef struct {
  * 0.94 of the time, that of reading x from the third-level cache, 144 at 56x56 0.92 (Zen 4, one thread). */
 #define FC_TWO_AND_ONE 21
 
-/* The last channels, fewer than a vector: any tile by one function, up to 5 taps at a time, or it would be half of all
- * code. */
-INLINE int N(depthwise_is_tail)(const N(dw_shape) s) { return s.part && s.pixels == FC_PX; }
-enum { N(DW_TAIL_TAPS) = 5 };
-
-/* The taps of a group from `tap` on that are taken at a time. */
-INLINE fc_depthwise_group N(depthwise_piece)(const fc_depthwise_group *g, int64_t tap, int64_t x_step,
-                                             const N(dw_shape) s)
-{
-    const int64_t left = g->taps - tap,
-                  taps = N(depthwise_is_tail)(s) && left > N(DW_TAIL_TAPS) ? N(DW_TAIL_TAPS) : left;
-    return (fc_depthwise_group){
-        .x = g->x + tap * x_step, .taps = taps, .inside = g->inside - tap, .columns = g->columns};
-}
-
 /* Where a row of taps starts, and its pitches in bytes. */
 typedef struct {
     const char *x;
@@ -43,6 +49,9 @@ typedef struct {
     int64_t pitch, pitch3;
     int64_t inside, columns; /* of an edge: columns [inside, inside + columns) exist */
 } N(dw_taps);
+
+/* f(taps) for the taps of a group */
+#define FC_EACH_TAPS(f) f(1) f(2) f(3) f(4) f(5) f(7)
 
 #define FC_OPAQUE(p) __asm__("" : "+r"(p)) /* or GCC keeps an address per column, more than there are registers */
 
@@ -126,23 +135,17 @@ INLINE void N(depthwise_tile)(const fc_depthwise *d, const fc_depthwise_row *row
             N(depthwise_taps)(&t, s.taps, s, acc);
         } else {
             N(dw_taps) g = t;
-            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++)
-                for (int64_t tap = 0; tap < group->taps;) {
-                    const fc_depthwise_group piece = N(depthwise_piece)(group, tap, t.pitch, s);
-                    g.x = t.x + piece.x;
-                    g.inside = piece.inside - first, g.columns = piece.columns;
+            for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+                g.x = t.x + group->x;
+                g.inside = group->inside - first, g.columns = group->columns;
 #define FC_CASE(n)                                                                                                     \
     case n:                                                                                                            \
-        if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
-            N(depthwise_taps)(&g, n, s, acc);                                                                          \
+        N(depthwise_taps)(&g, n, s, acc);                                                                              \
         break;
-                    switch (piece.taps) {
-                        FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8)
-                    }
+                switch (group->taps) { FC_EACH_TAPS(FC_CASE) }
 #undef FC_CASE
-                    g.w += piece.taps * FC_DEPTHWISE_ALIGN;
-                    tap += piece.taps;
-                }
+                g.w += group->taps * FC_DEPTHWISE_ALIGN;
+            }
         }
         t.x += d->x_row, t.w += d->weight_row;
     }
@@ -213,7 +216,7 @@ INLINE N(dw_taps) N(depthwise_start)(const fc_depthwise *d, const fc_depthwise_r
     static void N(depthwise_##pixels##_##edge##_##taps)(const fc_depthwise *d, const fc_depthwise_row *row,            \
                                                         int64_t first, int64_t valid, int64_t begin, int64_t end)      \
     {                                                                                                                  \
-        const int part = pixels == FC_LEAST_PX && edge;                                                                \
+        const int part = pixels == FC_LEAST_PX;                                                                        \
         const N(dw_taps) t = N(depthwise_start)(d, row, first, taps);                                                  \
         for (int64_t c = begin; c < end; c += VL)                                                                      \
             TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});                             \
@@ -230,15 +233,10 @@ FC_TAIL(0)
 FC_TAIL(3)
 #undef FC_TAIL
 #define FC_TILES(...)                                                                                                  \
-    FC_TILE(4, 0, __VA_ARGS__)                                                                                         \
-    FC_TILE(5, 0, __VA_ARGS__)                                                                                         \
-    FC_TILE(6, 0, __VA_ARGS__)                                                                                         \
-    FC_TILE(7, 0, __VA_ARGS__)                                                                                         \
-    FC_TILE(8, 0, __VA_ARGS__)                                                                                         \
-    FC_TILE(4, 1, __VA_ARGS__)                                                                                         \
     FC_TILE(5, 1, __VA_ARGS__)                                                                                         \
-    FC_TILE(6, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(7, 0, __VA_ARGS__)                                                                                         \
     FC_TILE(7, 1, __VA_ARGS__)                                                                                         \
+    FC_TILE(8, 0, __VA_ARGS__)                                                                                         \
     FC_TILE(8, 1, __VA_ARGS__)
 FC_TILES(0, N(depthwise_tile))
 FC_TILES(3, N(depthwise_tile))
@@ -249,15 +247,19 @@ FC_TILES(33, N(depthwise_pair))
 #endif
 #undef FC_TILE
 
-#define FC_ENTRY(name, px) {{N(name##_##px##_0_0), N(name##_##px##_0_3)}, {N(name##_##px##_1_0), N(name##_##px##_1_3)}}
-#define FC_TABLE(name) {FC_ENTRY(name, 4), FC_ENTRY(name, 5), FC_ENTRY(name, 6), FC_ENTRY(name, 7), FC_ENTRY(name, 8)}
+/* Those of FC_LEAST_PX, then of 7 and 8, inside and at the edge */
+#define FC_TABLE(name, taps)                                                                                           \
+    {                                                                                                                  \
+        N(name##_5_1_##taps), N(name##_7_0_##taps), N(name##_7_1_##taps), N(name##_8_0_##taps), N(name##_8_1_##taps)   \
+    }
+INLINE int N(depthwise_which)(int64_t valid, int edge)
+{
+    return valid <= FC_LEAST_PX ? 0 : 1 + 2 * (valid == FC_PX) + edge;
+}
+
 typedef void N(depthwise_fn)(const fc_depthwise *, const fc_depthwise_row *, int64_t, int64_t, int64_t, int64_t);
 #if FC_PAIRS
-static N(depthwise_fn) *const N(depthwise_pairs)[FC_PX - FC_LEAST_PX + 1][2] = {
-    {N(depthwise_4_0_33), N(depthwise_4_1_33)}, {N(depthwise_5_0_33), N(depthwise_5_1_33)},
-    {N(depthwise_6_0_33), N(depthwise_6_1_33)}, {N(depthwise_7_0_33), N(depthwise_7_1_33)},
-    {N(depthwise_8_0_33), N(depthwise_8_1_33)},
-};
+static N(depthwise_fn) *const N(depthwise_pairs)[] = FC_TABLE(depthwise, 33);
 
 /* Of a taller kernel whose first and last rows lie in the padding, 3 rows of taps may be left that differ from row to
  * row. */
@@ -269,19 +271,18 @@ INLINE int N(depthwise_is_pair)(const fc_depthwise *d, int64_t r)
 }
 #endif
 
-/* Outputs [first, first + valid) of all rows, channels [begin, end) */
+/* A tile, outputs [first, first + valid) of all rows, channels [begin, end) */
 static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t valid, int64_t begin, int64_t end)
 {
-    static N(depthwise_fn) *const tile[FC_PX - FC_LEAST_PX + 1][2][2] = FC_TABLE(depthwise);
-    static N(depthwise_fn) *const stride_2[FC_PX - FC_LEAST_PX + 1] = {0, 0, 0, N(depthwise_7_0_21),
-                                                                       N(depthwise_8_0_21)};
+    static N(depthwise_fn) *const any[] = FC_TABLE(depthwise, 0), *const of_three[] = FC_TABLE(depthwise, 3);
+    static N(depthwise_fn) *const stride_2[] = {N(depthwise_5_1_0), N(depthwise_7_0_21), N(depthwise_7_1_0),
+                                                N(depthwise_8_0_21), N(depthwise_8_1_0)};
     const int three = d->group_count == 1 && d->groups->taps == 3;
     const int two_and_one = d->group_count == 2 && d->groups->taps == 2 && d->groups[1].taps == 1;
-    const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid, whole = begin + (end - begin) / VL * VL;
-    const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
-    N(depthwise_fn) *whole_tile = tile[pixels - FC_LEAST_PX][edge][three];
-    if (two_and_one && !edge && stride_2[pixels - FC_LEAST_PX])
-        whole_tile = stride_2[pixels - FC_LEAST_PX];
+    const int64_t whole = begin + (end - begin) / VL * VL;
+    const int edge = first < d->first_inner || first + valid > d->end_inner;
+    const int which = N(depthwise_which)(valid, edge);
+    N(depthwise_fn) *whole_tile = (three ? of_three : two_and_one ? stride_2 : any)[which];
     for (int64_t r = 0; r < d->row_count; r++) {
         const fc_depthwise_row *row = &d->rows[r];
         N(depthwise_fn) *tail = three ? N(depthwise_tail_3) : N(depthwise_tail_0);
@@ -289,7 +290,7 @@ static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t vali
             tail(d, row, first, valid, whole, end);
 #if FC_PAIRS
         if (three && N(depthwise_is_pair)(d, r)) {
-            N(depthwise_pairs)[pixels - FC_LEAST_PX][edge](d, row, first, valid, begin, whole);
+            N(depthwise_pairs)[which](d, row, first, valid, begin, whole);
             r++;
             if (whole < end)
                 tail(d, row + 1, first, valid, whole, end);
@@ -300,16 +301,20 @@ static void N(depthwise_walk)(const fc_depthwise *d, int64_t first, int64_t vali
     }
 }
 
+static void N(depthwise_span)(const fc_depthwise *d, int64_t first, int64_t left, int64_t begin, int64_t end)
+{
+    while (left > 0) {
+        const int64_t valid = N(depthwise_next)(left);
+        N(depthwise_walk)(d, first, valid, begin, end);
+        first += valid, left -= valid;
+    }
+}
+
 static void N(depthwise_rows)(const fc_depthwise *d)
 {
-    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
         const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
-        for (int64_t i = 0, first = 0; i < tiles; i++) { /* near-equal tiles */
-            const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
-            N(depthwise_walk)(d, first, valid, begin, end);
-            first += valid;
-        }
+        N(depthwise_span)(d, 0, d->count, begin, end);
     }
 }
 
@@ -373,20 +378,18 @@ static void N(depthwise_walk_both)(const fc_depthwise *d, int64_t first, int64_t
     }
     for (int i = 0; i < 2; i++) {
         const int64_t left = d[i].count - first;
-        if (begin < end && left > 0)
-            N(depthwise_walk)(d + i, first, valid < left ? valid : left, begin, end);
+        if (begin < end)
+            N(depthwise_span)(d + i, first, valid < left ? valid : left, begin, end);
     }
 }
 
 static void N(depthwise_alternating)(const fc_depthwise *d)
 {
-    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX;
     for (int64_t begin = 0; begin < d->channels; begin += d->channel_block) {
         const int64_t end = begin + d->channel_block < d->channels ? begin + d->channel_block : d->channels;
-        for (int64_t i = 0, first = 0; i < tiles; i++) {
-            const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
+        for (int64_t first = 0, valid; first < d->count; first += valid) {
+            valid = N(depthwise_next)(d->count - first);
             N(depthwise_walk_both)(d, first, valid, begin, end);
-            first += valid;
         }
     }
 }
@@ -469,23 +472,17 @@ INLINE void N(depthwise_at_groups)(const fc_depthwise_at *d, int64_t first, int6
                                    int64_t x, T *to, const N(dw_shape) s)
 {
     for (int64_t u = 0; u < d->taps_h; u++, x += d->x_row)
-        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++)
-            for (int64_t tap = 0; tap < group->taps;) {
-                const fc_depthwise_group piece = N(depthwise_piece)(group, tap, d->x_step, s);
-                t->inside = piece.inside - first;
-                t->columns = N(depthwise_at_columns)(&piece, first, valid, s);
+        for (const fc_depthwise_group *group = d->groups; group < d->groups + d->group_count; group++) {
+            t->inside = group->inside - first;
+            t->columns = N(depthwise_at_columns)(group, first, valid, s);
 #define FC_CASE(n)                                                                                                     \
     case n:                                                                                                            \
-        if (!N(depthwise_is_tail)(s) || n <= N(DW_TAIL_TAPS))                                                          \
-            N(depthwise_at_group)(d, u, first, valid, c, t, x + piece.x, to, n, s);                                    \
+        N(depthwise_at_group)(d, u, first, valid, c, t, x + group->x, to, n, s);                                       \
         break;
-                switch (piece.taps) {
-                    FC_CASE(1) FC_CASE(2) FC_CASE(3) FC_CASE(4) FC_CASE(5) FC_CASE(6) FC_CASE(7) FC_CASE(8)
-                }
+            switch (group->taps) { FC_EACH_TAPS(FC_CASE) }
 #undef FC_CASE
-                to += piece.taps * FC_DEPTHWISE_ALIGN;
-                tap += piece.taps;
-            }
+            to += group->taps * FC_DEPTHWISE_ALIGN;
+        }
 }
 
 /* All 3 x 3 taps, of one group or FC_TWO_AND_ONE */
@@ -527,56 +524,63 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
         N(depthwise_at_groups)(d, first, valid, c, &t, x, to, s);
 }
 
+/* Whole vectors of channels */
 #define FC_TILE(pixels, edge, taps)                                                                                    \
     static void N(depthwise_at_##pixels##_##edge##_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid)     \
     {                                                                                                                  \
-        const int part = pixels == FC_LEAST_PX && edge;                                                                \
         for (int64_t c = 0; c + VL <= d->channels; c += VL)                                                            \
-            N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){pixels, taps, edge, part, VL});                     \
+            N(depthwise_at_tile)(d, first, valid, c,                                                                   \
+                                 (N(dw_shape)){pixels, taps, edge, pixels == FC_LEAST_PX, VL});                        \
     }
-FC_TILES(0)
-FC_TILES(3)
+/* Channels from c on, and any tile */
+#define FC_TAIL(taps)                                                                                                  \
+    static void N(depthwise_at_tail_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)         \
+    {                                                                                                                  \
+        for (; c < d->channels; c += VL)                                                                               \
+            N(depthwise_at_tile)(d, first, valid, c,                                                                   \
+                                 (N(dw_shape)){FC_PX, taps, 1, 1, N(lanes_left)(d->channels - c)});                    \
+    }
+FC_TILE(7, 0, 0)
+FC_TILE(8, 0, 0)
+FC_TAIL(0)
+FC_TILE(5, 1, 3)
+FC_TILE(7, 0, 3)
+FC_TILE(7, 1, 3)
+FC_TILE(8, 0, 3)
+FC_TILE(8, 1, 3)
+FC_TAIL(3)
 #if FC_F32 && FC_VECTOR_BYTES >= 32 /* for the sake of the library's size */
 FC_TILE(7, 0, 21)
 FC_TILE(8, 0, 21)
-#define FC_STRIDE_2 N(depthwise_at_7_0_21), N(depthwise_at_8_0_21)
+#define FC_STRIDE_2(pixels) N(depthwise_at_##pixels##_0_21)
 #else
-#define FC_STRIDE_2 0, 0
+#define FC_STRIDE_2(pixels) N(depthwise_at_##pixels##_0_0)
 #endif
-
-static void N(depthwise_at_tail_0)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
-{
-    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 0, 1, 1, (int)(d->channels - c)});
-}
-
-static void N(depthwise_at_tail_3)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)
-{
-    N(depthwise_at_tile)(d, first, valid, c, (N(dw_shape)){FC_PX, 3, 1, 1, (int)(d->channels - c)});
-}
+#undef FC_TAIL
 
 static void N(depthwise_at)(const fc_depthwise_at *d)
 {
-    static void (*const tile[FC_PX - FC_LEAST_PX + 1][2][2])(const fc_depthwise_at *, int64_t,
-                                                             int64_t) = FC_TABLE(depthwise_at);
-    static void (*const stride_2[FC_PX - FC_LEAST_PX + 1])(const fc_depthwise_at *, int64_t, int64_t) = {0, 0, 0,
-                                                                                                         FC_STRIDE_2};
+    typedef void tile_fn(const fc_depthwise_at *, int64_t, int64_t);
+    static tile_fn *const any[5] = {[1] = N(depthwise_at_7_0_0), [3] = N(depthwise_at_8_0_0)};
+    static tile_fn *const stride_2[5] = {[1] = FC_STRIDE_2(7), [3] = FC_STRIDE_2(8)};
+    static tile_fn *const of_three[5] = FC_TABLE(depthwise_at, 3);
     const int three = d->group_count == 1 && d->groups->taps == 3 && d->taps_h == 3;
     const int two_and_one = d->group_count == 2 && d->groups->taps == 2 && d->groups[1].taps == 1 && d->taps_h == 3;
-    const int64_t tiles = (d->count + FC_PX - 1) / FC_PX, whole = d->channels / VL * VL;
-    for (int64_t i = 0, first = 0; i < tiles; i++) {
-        const int64_t valid = (d->count - first + tiles - i - 1) / (tiles - i);
-        const int64_t pixels = valid < FC_LEAST_PX ? FC_LEAST_PX : valid;
-        const int edge = first < d->first_inner || first + pixels > d->end_inner || valid < pixels;
-        if (two_and_one && !edge && stride_2[pixels - FC_LEAST_PX])
-            stride_2[pixels - FC_LEAST_PX](d, first, valid);
-        else
-            tile[pixels - FC_LEAST_PX][edge][three](d, first, valid);
-        if (whole < d->channels)
-            (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, whole);
-        first += valid;
+    for (int64_t first = 0, valid; first < d->count; first += valid) {
+        valid = N(depthwise_next)(d->count - first);
+        const int edge = first < d->first_inner || first + valid > d->end_inner;
+        tile_fn *tile = (three ? of_three : two_and_one ? stride_2 : any)[N(depthwise_which)(valid, edge)];
+        int64_t done = 0;
+        if (tile) {
+            tile(d, first, valid);
+            done = d->channels / VL * VL;
+        }
+        if (done < d->channels)
+            (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, done);
     }
 }
 
+#undef FC_EACH_TAPS
 #if FC_F32 && FC_VECTOR_BYTES >= 32 /* one instruction permutes a vector */
 #include "spread.tmpl.h"
 #else
@@ -589,7 +593,6 @@ static const fc_depthwise_kernels N(depthwise_table) = {
 #undef FC_TILE
 #undef FC_TILES
 #undef FC_STRIDE_2
-#undef FC_ENTRY
 #undef FC_TABLE
 #undef FC_OPAQUE
 #undef FC_PX

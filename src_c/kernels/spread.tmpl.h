@@ -166,7 +166,6 @@ INLINE void N(spread_at_tile)(const fc_depthwise_at *d, int64_t first, int64_t v
 }
 
 /* ---- any shape: tiles of 8 outputs, and of 4 where no more are left -----------------------------------------------*/
-INLINE int N(lanes_left)(int64_t channels) { return channels < VL ? (int)channels : VL; }
 #define FC_SPREAD(pixels)                                                                                              \
     static void N(spread_##pixels)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first, int64_t valid,   \
                                    int64_t begin, int64_t end)                                                         \

@@ -25,6 +25,7 @@ enum {
     ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
     CALL_ROWS = 32,
     LEAST_COLUMNS = 64, /* of a task: eight tiles */
+    COPY_TAPS = 9, /* up to so many, a copy of x costs what it gains where pixels alias */
 };
 
 typedef struct {
@@ -98,7 +99,10 @@ static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axi
 {
     const int64_t item = (int64_t)p->item, wanted = fc_parallel_tasks();
     plan s = {.p = p, .h = h, .w = w, .channels = p->groups * p->out_channels};
-    s.x_in_place = p->x.stride_c == 1;
+    const int64_t pixels = h.phases[0].taps * fc_depthwise_reach(&w, TILE);
+    const int aliases = h.phases[0].taps * w.phases[0].taps > COPY_TAPS && !fc_depthwise_is_spread(p) &&
+                        fc_depthwise_aliases(&p->x, p->item, pixels);
+    s.x_in_place = p->x.stride_c == 1 && !aliases;
     s.y_in_place = p->y.stride_c == 1;
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
     s.count_c = fc_ceil_div(s.channels, s.block_c);
@@ -145,15 +149,22 @@ fc_range fc_depthwise_inner(const fc_depthwise_axis *w, const fc_phase *f, fc_ra
     return (fc_range){seeing(first, w->stride, x).first, seeing(last, w->stride, x).end};
 }
 
+/* Of the next group where `left` taps are: even ones, but see FC_DEPTHWISE_TAPS. */
+static int64_t group_size(int64_t left, int64_t most)
+{
+    const int64_t even = fc_ceil_div(left, fc_ceil_div(left, most));
+    return even != 6 ? even : left == 6 ? 3 : 7;
+}
+
 int64_t fc_depthwise_groups(const fc_depthwise_axis *w, const fc_phase *f, int64_t most, int64_t pixel, fc_range x,
                             fc_depthwise_group *groups, int64_t *order)
 {
     const int64_t step = group_step(w, f);
     int64_t count = 0;
     for (int64_t first = 0; first < fc_min(step, f->taps); first++) {
-        const int64_t taps = fc_ceil_div(f->taps - first, step), parts = fc_ceil_div(taps, most);
-        for (int64_t i = 0, done = 0; i < parts; i++) {
-            const int64_t size = fc_ceil_div(taps - done, parts - i), tap = first + done * step;
+        const int64_t taps = fc_ceil_div(f->taps - first, step);
+        for (int64_t done = 0; done < taps;) {
+            const int64_t size = group_size(taps - done, most), tap = first + done * step;
             const int64_t column = tap * f->dilation - f->pad - w->least;
             const fc_range r = seeing(column, w->stride, x);
             groups[count++] =

@@ -34,6 +34,15 @@ static inline int64_t fc_depthwise_inputs(const fc_problem *p, int64_t outputs)
 /* What a lane of a vector of outputs reads, see kernels/depthwise.h. */
 void fc_depthwise_spread(const fc_problem *, int32_t (*spread)[FC_MAX_LANES]);
 
+/* Whether `pixels` pixels of a tile drive each other out of L1: those that lie a multiple of 1 KiB apart share 4 of its
+ * 64 sets of 8 ways, of 4 KiB one. A copy is worth it then. */
+static inline int fc_depthwise_aliases(const fc_view *x, size_t item, int64_t pixels)
+{
+    enum { LEAST = 1024, L1_WAY = 4096, WAYS = 8 };
+    const int64_t pitch = x->stride_w * (int64_t)item, power = fc_min(pitch & -pitch, L1_WAY);
+    return power >= LEAST && 2 * pixels > 3 * WAYS * (L1_WAY / power);
+}
+
 /* Taps of a group, at most. */
 static inline int64_t fc_depthwise_taps(const fc_problem *p)
 {

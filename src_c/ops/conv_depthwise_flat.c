@@ -45,7 +45,7 @@ int fc_conv_depthwise_flat_serves(const fc_problem *p)
         return 0;
     /* Tiles of the last channels, fewer than a vector, are of 8 columns whatever the width. */
     const int64_t by_pixels = p->y.h * fc_round_up(p->y.w, TILE) * fc_ceil_div(c, lanes);
-    return fc_round_up(p->y.h, TILE) * fc_ceil_div(p->y.w * c, lanes) * 5 < by_pixels * 3;
+    return fc_round_up(p->y.h, TILE) * fc_ceil_div(p->y.w * c, lanes) * 3 < by_pixels * 2;
 }
 
 static int64_t period_of(int64_t channels)

@@ -18,9 +18,7 @@ enum {
     SLICE_PIXELS = 512,
     ROWS = 4, /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
     COLUMNS = 256, /* of a block of long rows: strips of 4 + 2 rows and 64 channels take 400 KB */
-    /* Pixels this far apart share 4 of the 64 sets of L1. Groups of C channels read a block C times: it is worth a
-     * copy. */
-    ALIASING_BYTES = 1024,
+    TILE = 8,
 };
 
 typedef struct {
@@ -50,13 +48,15 @@ static void choose_channels(plan *s)
 static void set_plan(plan *s, const fc_problem *p)
 {
     const int64_t item = (int64_t)p->item, lines = p->y.n * p->y.h;
-    const int aliases = fc_depthwise_is_spread(p) && p->x.stride_w * item % ALIASING_BYTES == 0;
-    *s = (plan){.p = p, .x_in_place = p->x.stride_c == 1 && !aliases, .y_in_place = p->y.stride_c == 1};
+    *s = (plan){.p = p};
     s->h = fc_depthwise_forward_axis(&s->phase_h, p->y.h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top);
     s->w = fc_depthwise_forward_axis(&s->phase_w, p->y.w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left);
+    s->block_h = fc_min(ROWS, p->y.h);
+    const int64_t pixels = fc_depthwise_reach(&s->h, s->block_h) * fc_depthwise_reach(&s->w, TILE);
+    s->x_in_place = p->x.stride_c == 1 && !fc_depthwise_aliases(&p->x, p->item, pixels);
+    s->y_in_place = p->y.stride_c == 1;
     s->slices = fc_max(1, fc_min(fc_min(MAX_SLICES, lines), lines * p->y.w / SLICE_PIXELS));
     choose_channels(s);
-    s->block_h = fc_min(ROWS, p->y.h);
     s->block_w = fc_ceil_div(p->y.w, fc_ceil_div(p->y.w, COLUMNS));
     s->x_pixel = s->x_in_place ? p->x.stride_w : fc_depthwise_inputs(p, s->block_c);
     s->x_row = s->x_in_place ? p->x.stride_h : fc_depthwise_reach(&s->w, s->block_w) * s->x_pixel;
