@@ -198,7 +198,9 @@ def test_windows_apart(window, channels, dtype):
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [2, 3, 5, 6, 8, 15, 16, 17, 37, 64, 70])
-@pytest.mark.parametrize("window", [(2, 20, 18), (2, 21, 19), ((1, 3), 4, 60), ((3, 2), 15, 20)])
+@pytest.mark.parametrize(
+    "window", [(2, 20, 18), (2, 21, 19), ((1, 3), 4, 60), ((3, 2), 15, 20), (2, 4, 307)]
+)
 def test_indices_of_windows_that_tile(window, channels, dtype):
     """Enough of them that the windows are guessed, and some indices then lie elsewhere."""
     kernel, *sizes = window

@@ -44,7 +44,8 @@ typedef struct {
     fc_norm_gate gate;
     int64_t images, pixels; /* of them */
     int64_t typical; /* images whose first FC_NORM_TYPICAL pixels make the typical value */
-    int maps; /* gated[p][c] = gain * g behind the gate, grad_x of constant statistics; not with FC_GATE_OUTPUT */
+    int maps; /* gated[p][c] = gain * g behind the gate, grad_x of constant statistics; not with FC_GATE_OUTPUT, and
+               * always with FC_NORM_GRADIENT and FC_GATE_NONE */
     int images_follow; /* planes: what is read next is the next image; 0: what follows in memory */
     fc_norm_pixels g, x;
     fc_norm_pixels y; /* only with FC_GATE_OUTPUT */

@@ -102,7 +102,7 @@ INLINE T N(norm_one_over)(const fc_norm_sums *s)
 }
 
 /* The typical value of a vector of channels: the mean of the first pixels. */
-INLINE vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, const int tail)
+static __attribute__((noinline)) vec N(norm_typical_last)(const fc_norm_sums *s, int64_t c, int tail)
 {
     vec lanes[VL];
     _Pragma("GCC unroll 16") for (int l = 0; l < VL; l++) lanes[l] = (vec){0};
@@ -241,7 +241,7 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
         for (int v = 0; v < vectors; v++) {
             const int tail = v == whole ? last : 0;
             const int64_t at = c + v * VL;
-            FC_STORE((T *)s->centre + at, tail ? N(norm_typical_last)(s, at, tail) : N(norm_typical_last)(s, at, 0));
+            FC_STORE((T *)s->centre + at, N(norm_typical_last)(s, at, tail));
         }
     T *tile = partial + FC_NORM_PARTIAL_BYTES / sizeof(T);
     for (int64_t n = 0; n < s->images; n++)
@@ -267,17 +267,16 @@ INLINE void N(norm_sums_group)(int64_t c, int64_t lanes, const fc_norm_channels 
     N(norm_fold_group)(s, c, lanes);
 }
 
-/* FC_RUN(wanted, gate, maps) with all of them known when it is compiled */
+/* FC_RUN(wanted, gate, maps) with all of them known when it is compiled. The gradient alone is summed with constant
+ * statistics, and mapped at once, or behind a gate. */
 #define FC_WANTED(FC_RUN)                                                                                              \
     do {                                                                                                               \
         if (s->wanted == FC_NORM_STATISTICS)                                                                           \
             FC_RUN(FC_NORM_STATISTICS, FC_GATE_NONE, 0);                                                               \
         else if (s->wanted == FC_NORM_BOTH)                                                                            \
             FC_RUN(FC_NORM_BOTH, FC_GATE_NONE, 0);                                                                     \
-        else if (s->gate == FC_GATE_NONE && s->maps)                                                                   \
-            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE, 1);                                                                 \
         else if (s->gate == FC_GATE_NONE)                                                                              \
-            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE, 0);                                                                 \
+            FC_RUN(FC_NORM_GRADIENT, FC_GATE_NONE, 1);                                                                 \
         else if (s->maps)                                                                                              \
             FC_RUN(FC_NORM_GRADIENT, FC_GATE_INPUT, 1);                                                                \
         else                                                                                                           \

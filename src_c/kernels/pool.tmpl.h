@@ -3,11 +3,12 @@
  * y[i][j][c] = max_{u,v} x[rows[i].begin + u * step_h][cols[j].begin + v * step_w][c], or the sum of the same taps
  * divided by the window's divisor. Taps outside the image are not in the spans, so there is no padding here.
  *
- * The vectors of one step ("streams") are either 4 vectors of channels of one output, or, where the channels fill only
- * one vector, 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
+ * The vectors of one step ("streams") are either 4 vectors of channels of one output, or, of the channels that are left,
+ * a vector of 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
  */
 #define FC_STREAMS 4
-#define FC_EACH_STREAM _Pragma("GCC unroll 4") for (int s = 0; s < streams; s++)
+#define FC_MOST_STREAMS 8 /* averages of channels: half a KiB of each pixel, whose lines are neighbours */
+#define FC_EACH_STREAM _Pragma("GCC unroll 8") for (int s = 0; s < streams; s++)
 #define FC_LOAD(p) (tail ? vload_tail(p, tail) : vload(p))
 
 enum { N(POOL_VALUE), N(POOL_CODE), N(POOL_INDEX) };
@@ -55,7 +56,7 @@ INLINE void N(sum_window)(const fc_pool_task *p, const T *x, int64_t stream, con
     FC_EACH_STREAM total[s] = vset1((T)-0.0); /* adding to it changes nothing */
     for (int64_t v = 0; v < col->count; v++) {
         const T *q = x + v * step_col;
-        vec sum[FC_STREAMS];
+        vec sum[FC_MOST_STREAMS];
         FC_EACH_STREAM sum[s] = FC_LOAD(q + s * stream);
         for (int64_t u = 1; u < row->count; u++) {
             q += step_row;
@@ -97,10 +98,10 @@ static __attribute__((noinline)) void N(sum_large)(const fc_pool_task *p, const 
                                                    const fc_span *row, const fc_span *col, int streams, int tail,
                                                    vec *total)
 {
-    if (streams == FC_STREAMS)
-        N(sum_rows)(p, x, stream, row, col, FC_STREAMS, 0, total);
-    else
+    if (streams == 1)
         N(sum_rows)(p, x, stream, row, col, 1, tail, total);
+    for (int s = 0; s + FC_STREAMS <= streams; s += FC_STREAMS)
+        N(sum_rows)(p, x + s * stream, stream, row, col, FC_STREAMS, 0, total + s);
 }
 
 /* index[l] = base + code[l] for a whole vector */
@@ -155,7 +156,7 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     const int64_t stream = neighbours ? (col[streams - 1].begin - col->begin) / (streams - 1) * p->x_col : VL;
     const int64_t y_stream = neighbours ? p->y_col : VL, index_stream = neighbours ? p->index_col : VL;
     T *y = (T *)p->y + i * p->y_row + j * p->y_col + c;
-    vec best[FC_STREAMS];
+    vec best[FC_MOST_STREAMS];
     ivec code[FC_STREAMS];
     vcodes codes[FC_STREAMS];
     int64_t unit = 0;
@@ -200,6 +201,26 @@ INLINE void N(pool_block)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c
     }
 }
 
+/* Channels [c, c + VL) or the last ones of output (i, j) by itself: seldom, and one copy of the code */
+INLINE void N(pool_rest)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c, const int mean, const int mode)
+{
+    if (c + VL <= p->channels)
+        N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode, 0);
+    else
+        N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode, 0);
+}
+
+#define FC_REST(name, mean, mode)                                                                                      \
+    static __attribute__((noinline)) void N(name)(const fc_pool_task *p, int64_t i, int64_t j, int64_t c)              \
+    {                                                                                                                  \
+        N(pool_rest)(p, i, j, c, mean, mode);                                                                          \
+    }
+FC_REST(max_rest, 0, N(POOL_VALUE))
+FC_REST(max_rest_code, 0, N(POOL_CODE))
+FC_REST(max_rest_index, 0, N(POOL_INDEX))
+FC_REST(mean_rest, 1, N(POOL_VALUE))
+#undef FC_REST
+
 #include "pool_plane.tmpl.h"
 
 /* ---- any number of channels ---------------------------------------------------------------------------------------*/
@@ -211,7 +232,8 @@ INLINE int N(pool_regular)(const fc_span *col)
            col[2].begin - col[1].begin == shift && col[3].begin - col[2].begin == shift && col[3].tap == col[0].tap;
 }
 
-INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode)
+INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode,
+                           void (*rest)(const fc_pool_task *, int64_t, int64_t, int64_t))
 {
     if (mode != N(POOL_CODE) && p->lane_step && p->lane_end - p->lane_begin >= VL) {
         N(pool_plane)(p, mean, mode);
@@ -221,48 +243,41 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
         N(mean_planes)(p);
         return;
     }
+    const int64_t whole = p->channels / (FC_STREAMS * VL) * (FC_STREAMS * VL);
     for (int64_t i = 0; i < p->n_rows; i++) {
-        const int wide = p->channels >= 2 * VL;
         const int64_t row_taps = p->rows[i].count;
-        if (wide)
-            for (int64_t j = 0; j < p->n_cols; j++) {
-                int64_t c = 0;
-                for (; c + FC_STREAMS * VL <= p->channels; c += FC_STREAMS * VL)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode, 0);
-                for (; c + VL <= p->channels; c += VL)
-                    N(pool_block)(p, i, j, c, 1, 0, 0, mean, mode, 0);
-                if (c < p->channels)
-                    N(pool_block)(p, i, j, c, 1, 0, (int)(p->channels - c), mean, mode, 0);
+        for (int64_t j = 0; whole && j < p->n_cols; j++) {
+            int64_t c = 0;
+            for (; mean && c + FC_MOST_STREAMS * VL <= whole; c += FC_MOST_STREAMS * VL)
+                N(pool_block)(p, i, j, c, FC_MOST_STREAMS, 0, 0, mean, mode, 0);
+            for (; c < whole; c += FC_STREAMS * VL)
+                N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode, 0);
+        }
+        for (int64_t c = whole; c < p->channels; c += VL) {
+            const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
+            for (int64_t j = 0; j < p->n_cols;) {
+                const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
+                const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
+                if (four && pairs && tail)
+                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
+                else if (four && tail)
+                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 0);
+                else if (four)
+                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
+                else
+                    rest(p, i, j, c);
+                j += four ? FC_STREAMS : 1;
             }
-        else
-            for (int64_t c = 0; c < p->channels; c += VL) {
-                const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
-                int64_t j = 0;
-                while (j < p->n_cols) {
-                    const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
-                    const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
-                    if (four && pairs && tail) {
-                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
-                        j += FC_STREAMS;
-                    } else if (four && !tail) {
-                        N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
-                        j += FC_STREAMS;
-                    } else if (!tail) {
-                        N(pool_block)(p, i, j++, c, 1, 0, 0, mean, mode, 0);
-                    } else {
-                        N(pool_block)(p, i, j++, c, 1, 0, tail, mean, mode, 0);
-                    }
-                }
-            }
+        }
     }
     if (p->stream)
         vfence();
 }
 
-static void N(pool_max)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_VALUE)); }
-static void N(pool_max_code)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_CODE)); }
-static void N(pool_max_index)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_INDEX)); }
-static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VALUE)); }
+static void N(pool_max)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_VALUE), N(max_rest)); }
+static void N(pool_max_code)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_CODE), N(max_rest_code)); }
+static void N(pool_max_index)(const fc_pool_task *p) { N(pool_images)(p, 0, N(POOL_INDEX), N(max_rest_index)); }
+static void N(pool_mean)(const fc_pool_task *p) { N(pool_images)(p, 1, N(POOL_VALUE), N(mean_rest)); }
 
 #include "pool_grad.tmpl.h"
 #include "pool_flat.tmpl.h"
@@ -283,5 +298,6 @@ static const fc_pool_kernels N(pool_table) = {
 };
 #undef FC_FOURS
 #undef FC_STREAMS
+#undef FC_MOST_STREAMS
 #undef FC_EACH_STREAM
 #undef FC_LOAD

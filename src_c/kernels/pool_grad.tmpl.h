@@ -337,7 +337,7 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
 {
     const int64_t whole = p->channels / VL * VL, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
     const int64_t g_col = p->grad_y_col, code_col = p->code_col, kernel_w = p->kernel_w;
-    const int tail = (int)(p->channels - whole);
+    const int tail = stream ? 0 : (int)(p->channels - whole); /* whole vectors only */
     for (int64_t j = 0; j < windows; j++, g += g_col, code += code_col, x += x_step) {
         for (int64_t c = 0; c < whole; c += VL) /* + 0: a sum begins with 0, which -0 does not change */
             N(max_spread)(x + c, row, col, vcodes_load(code + c, VL), tap, kernel_w, vload(g + c) + (vec){0}, rows,
@@ -422,7 +422,7 @@ INLINE void N(grad_apart)(const fc_pool_grad_task *p_, const int mean, const int
     const fc_span *cols = p->col_windows + p->first_j;
     int64_t v0, v1, next = 1;
 #if FC_VECTOR_BYTES == 64
-    const int runs = !mean && 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
+    const int runs = !mean && !stream && 2 * p->channels <= VL && p->step_w == 1 && p->grad_x_col == p->channels;
     const N(max_run) run = runs ? N(max_run_of)(p->channels) : (N(max_run)){0};
 #endif
     const fc_span *last = cols + p->windows_j - 1;
@@ -492,7 +492,7 @@ INLINE void N(pool_grad_apart)(const fc_pool_grad_task *p, const int mean)
         else
             N(scatter_zero)(p, c, (int)(p->channels - c));
     }
-    if (!mean && p->stream && !p->gaps) {
+    if (!mean && p->stream && !p->gaps && p->channels % VL == 0) {
         N(grad_apart)(p, mean, 1);
         vfence();
     } else {

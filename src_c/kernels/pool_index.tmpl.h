@@ -192,28 +192,101 @@ INLINE vec N(place_row)(const fc_pool_index_task *p, const int64_t *index, const
 }
 
 #if FC_VECTOR_BYTES == 64
-/* Few channels: a row of a window is one store (max_place_runs). */
-INLINE void N(place_runs)(const fc_pool_index_task *p, const N(max_run) * run, const int64_t *index, const T *value,
-                          T *x, int64_t position, vec *hits)
+/* Few channels: a row of positions is one run of memory, columns by channels, and so is a row of windows. Lanes of a
+ * vector of positions find their windows within one vector of these, whose columns advance no faster than their own.
+ * Rows are cut into pieces of whole windows, all alike; the last one moves back, as does the last vector of each. With
+ * vectors of 32 bytes it takes twice as long as adding number by number. */
+typedef struct {
+    ivec source, column; /* of each lane: its window, from `first` on, and its column of the piece */
+    int64_t first, lane; /* the first lane's of the piece */
+} __attribute__((aligned(FC_VECTOR_BYTES))) N(place_lanes);
+
+typedef struct {
+    int64_t windows, pieces, vectors, again; /* of a piece, of a row; lanes that its last two vectors share */
+    int reach; /* of the vectors of windows that are read: fewer lanes than VL where a piece has no more */
+    N(place_lanes) lanes[FC_POOL_PLACE_LANES / VL];
+} N(place_table);
+_Static_assert(sizeof(N(place_table)) <= FC_POOL_PLACE_BYTES, "a table fits into what a task has for it");
+
+/* Task after task has the same table. */
+static __attribute__((noinline, cold)) void N(place_make_table)(const fc_pool_index_task *p, N(place_table) * table)
 {
-    const int channels = (int)p->channels, lanes = (int)(p->window_w * p->channels);
-    const int64_t row = p->plane_w * channels, index_j = p->index_col, value_j = p->value_col;
-    const ivec channel = run->channel, down = N(index_lanes)(p->plane_w), right = N(index_lanes)(p->window_w);
-    N(bytes) columns;
-    memcpy(&columns, &run->column, sizeof columns);
-    ivec first = __builtin_convertvector(columns, ivec) + N(index_lanes)(position);
-    vec hit = {0};
-    for (int64_t j = 0; j < p->n_cols; j++, index += index_j, value += value_j, x += lanes, first += right) {
-        const ivec at = __builtin_shuffle(N(index_load)(index, channels), channel);
-        const vec g = __builtin_shuffle(vload_tail(value, channels) + (vec){0}, channel);
-        ivec here = first;
-        for (int64_t u = 0; u < p->window_h; u++, here += down) {
-            const vmask mine = vequal_lanes(at, here);
-            hit = vadd_where(mine, hit, vset1(1));
-            vstore_tail(x + u * row, vpick(mine, g, (vec){0}), lanes);
+    const int64_t channels = p->channels, lanes_of = p->window_w * channels, most = FC_POOL_PLACE_LANES / lanes_of;
+    table->pieces = (p->n_cols + most - 1) / most;
+    table->windows = (p->n_cols + table->pieces - 1) / table->pieces;
+    const int64_t lanes = table->windows * lanes_of;
+    table->vectors = (lanes + VL - 1) / VL;
+    table->again = table->vectors * VL - lanes;
+    const int64_t count = table->windows * channels, latest = count < VL ? 0 : count - VL;
+    table->reach = count < VL ? (int)count : VL;
+    int32_t source[FC_POOL_PLACE_LANES], column[FC_POOL_PLACE_LANES];
+    for (int64_t l = 0, c = 0, begin = 0, next = p->window_w, w = 0; l < lanes; l++) {
+        source[l] = (int32_t)(begin + c), column[l] = (int32_t)w;
+        if (++c == channels) {
+            c = 0;
+            if (++w == next)
+                next += p->window_w, begin += channels;
         }
     }
-    *hits += vfirst(hit, lanes);
+    for (int64_t v = 0; v < table->vectors; v++) {
+        N(place_lanes) *q = table->lanes + v;
+        const int64_t begin = v + 1 < table->vectors ? v * VL : lanes - VL;
+        int32_t first = source[begin] < latest ? source[begin] : (int32_t)latest;
+        for (int l = 1; l < VL; l++)
+            first = source[begin + l] < first ? source[begin + l] : first;
+        memcpy(&q->source, source + begin, sizeof q->source);
+        memcpy(&q->column, column + begin, sizeof q->column);
+        q->source -= N(index_lanes)(first);
+        q->first = first, q->lane = begin;
+    }
+}
+
+/* A piece of a row of windows, whose positions begin at x, the first of them number `position`. *last_hits: of the
+ * last vector. */
+INLINE void N(place_piece)(const fc_pool_index_task *p, const N(place_table) * table, const int64_t *index,
+                           const T *value, T *x, int64_t position, ivec *hits, ivec *last_hits)
+{
+    const int64_t row = p->plane_w * p->channels, rows = p->window_h;
+    const int reach = table->reach;
+    const ivec down = N(index_lanes)(p->plane_w), one = N(index_lanes)(1), begin = N(index_lanes)(position);
+    const N(place_lanes) *q = table->lanes, *end = q + table->vectors;
+    ivec sum = *hits, before = sum;
+    for (; q < end; q++) {
+        const ivec at = __builtin_shuffle(N(index_load)(index + q->first, reach), q->source);
+        /* a sum begins with 0, which -0 does not change */
+        const vec g = __builtin_shuffle(vload_tail(value + q->first, reach) + (vec){0}, q->source);
+        ivec here = q->column + begin;
+        T *to = x + q->lane;
+        before = sum;
+        for (int64_t u = 0; u < rows; u++, here += down, to += row) {
+            const vmask mine = vequal_lanes(at, here);
+            sum = ipick(mine, sum + one, sum);
+            vstore(to, vpick(mine, g, (vec){0}));
+        }
+    }
+    *hits = sum, *last_hits += sum - before;
+}
+
+/* Returns how many positions of a plane were in their windows, of windows that are there twice both times. */
+INLINE int64_t N(place_runs)(const fc_pool_index_task *p, const N(place_table) * table)
+{
+    const int64_t step = p->window_w * p->channels;
+    ivec hits = {0}, last_hits = {0};
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        const int64_t *index = p->index + i * p->index_row;
+        const T *value = (const T *)p->value + i * p->value_row;
+        const int64_t position = i * p->window_h * p->plane_w;
+        T *x = (T *)p->plane + position * p->channels;
+        for (int64_t k = 0; k < table->pieces; k++) {
+            const int64_t rest = p->n_cols - table->windows, j = k * table->windows < rest ? k * table->windows : rest;
+            N(place_piece)(p, table, index + j * p->channels, value + j * p->channels, x + j * step,
+                           position + j * p->window_w, &hits, &last_hits);
+        }
+    }
+    int64_t sum = 0;
+    for (int64_t l = 0; l < VL; l++)
+        sum += hits[l] - (l < table->again ? last_hits[l] : 0);
+    return sum;
 }
 #endif
 
@@ -223,38 +296,38 @@ static __attribute__((noinline)) int N(index_place)(const fc_pool_index_task *gi
     const fc_pool_index_task task = *given, *p = &task; /* out of reach of the stores */
     const int64_t rows = p->window_h, cols = p->window_w, row = p->plane_w * p->plane_step;
     const int64_t right = p->n_cols * cols, bottom = p->n_rows * rows * p->plane_w;
-    vec hits = {0};
-#if FC_VECTOR_BYTES == 64
-    const N(max_run) run = p->channels < VL ? N(max_run_of)(p->channels) : (N(max_run)){0};
-#endif
-    for (int64_t i = 0; i < p->n_rows; i++) {
-        const int64_t *index = p->index + i * p->index_row;
-        const T *value = (const T *)p->value + i * p->value_row;
-        const int64_t position = i * rows * p->plane_w;
-        T *x = (T *)p->plane + i * rows * row;
-#if FC_VECTOR_BYTES == 64
-        if (p->channels < VL)
-            N(place_runs)(p, &run, index, value, x, position, &hits);
-        else
-#endif
-            hits += N(place_row)(p, index, value, x, position, rows, cols);
-        for (int64_t u = 0; right < p->plane_w && u < rows; u++)
-            N(index_zero)(p, position + u * p->plane_w + right, position + (u + 1) * p->plane_w);
-    }
-    N(index_zero)(p, bottom, p->plane_size);
+    int64_t windows = p->n_cols;
     double sum = 0;
+#if FC_VECTOR_BYTES == 64
+    if (p->channels < VL) {
+        N(place_table) *table = p->place;
+        if (!table->windows)
+            N(place_make_table)(p, table);
+        windows = table->pieces * table->windows;
+        sum = (double)N(place_runs)(p, table);
+    }
+#endif
+    vec hits = {0};
+    for (int64_t i = 0; p->channels >= VL && i < p->n_rows; i++)
+        hits += N(place_row)(p, p->index + i * p->index_row, (const T *)p->value + i * p->value_row,
+                             (T *)p->plane + i * rows * row, i * rows * p->plane_w, rows, cols);
     for (int l = 0; l < VL; l++)
         sum += (double)hits[l];
-    return sum == (double)(p->n_rows * p->n_cols * p->channels);
+    for (int64_t h = 0; right < p->plane_w && h < p->n_rows * rows; h++)
+        N(index_zero)(p, h * p->plane_w + right, (h + 1) * p->plane_w);
+    N(index_zero)(p, bottom, p->plane_size);
+    return sum == (double)(p->n_rows * windows * p->channels);
 }
 
-/* Whether p is a problem for it: many channels, or few where the row of a window is half a vector or more. */
+/* Whether p is a problem for it: many channels, or few where rows are runs that fill a vector. */
 INLINE int N(index_is_placed)(const fc_pool_index_task *p)
 {
     const int64_t lanes = p->window_w * p->channels;
-    const int runs = FC_VECTOR_BYTES == 64 && 2 * lanes >= VL && lanes <= VL && p->plane_step == p->channels;
-    return p->window_h && p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1 &&
-           (p->channels >= VL || (p->channels > 1 && runs));
+    const int dense = p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1;
+    const int runs = FC_VECTOR_BYTES == 64 && p->channels > 1 && p->plane_step == p->channels &&
+                     p->index_col == p->channels && p->value_col == p->channels;
+    return p->window_h && dense &&
+           (p->channels >= VL || (runs && p->n_cols * lanes >= VL && lanes <= FC_POOL_PLACE_LANES / 2));
 }
 #endif
 

@@ -283,7 +283,7 @@ INLINE vec N(planes_sum)(const fc_pool_task *p, const T *x, int64_t planes, int 
 }
 
 /* One output of each channel */
-static void N(mean_planes)(const fc_pool_task *p)
+static __attribute__((noinline)) void N(mean_planes)(const fc_pool_task *p)
 {
     const T *x = (const T *)p->x + (p->rows->begin - p->top) * p->x_row + p->cols->begin - p->left;
     const int64_t planes = p->channels;

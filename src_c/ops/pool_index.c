@@ -8,6 +8,7 @@
 #include "windows.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 enum {
     TASK_INDICES = 1 << 13, /* indices per task: about 8 us */
@@ -37,6 +38,8 @@ static void index_task(void *context, int64_t task, int slot)
     index_call *call = context;
     const fc_view *value = &call->value, *index = &call->index, *plane = &call->plane;
     const int64_t size = (int64_t)call->item;
+    _Alignas(64) char place[FC_POOL_PLACE_BYTES];
+    memset(place, 0, 64);
     for (int64_t i = task * call->group; i < fc_lesser(call->items, (task + 1) * call->group); i++) {
         const int64_t n = i / call->channel_parts, c = i % call->channel_parts * call->channels;
         const fc_pool_index_task t = {
@@ -58,6 +61,7 @@ static void index_task(void *context, int64_t task, int slot)
             .window_h = call->window_h,
             .window_w = call->window_w,
             .plane_w = plane->w,
+            .place = place,
         };
         if (call->run(&t))
             atomic_store(&call->outside, 1);
