@@ -532,23 +532,27 @@ INLINE void N(depthwise_at_tile)(const fc_depthwise_at *d, int64_t first, int64_
             N(depthwise_at_tile)(d, first, valid, c,                                                                   \
                                  (N(dw_shape)){pixels, taps, edge, pixels == FC_LEAST_PX, VL});                        \
     }
-/* Channels from c on, and any tile */
-#define FC_TAIL(taps)                                                                                                  \
-    static void N(depthwise_at_tail_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid, int64_t c)         \
+/* Channels from c on. Of 8 outputs any tile but, where inner tiles multiply exactly those 7, one of 7: a product with an
+ * output that does not exist may change the sign of a zero. */
+#define FC_TAIL(pixels, taps)                                                                                          \
+    static void N(depthwise_at_tail_##pixels##_##taps)(const fc_depthwise_at *d, int64_t first, int64_t valid,         \
+                                                       int64_t c)                                                      \
     {                                                                                                                  \
+        const int part = pixels == FC_PX;                                                                              \
         for (; c < d->channels; c += VL)                                                                               \
             N(depthwise_at_tile)(d, first, valid, c,                                                                   \
-                                 (N(dw_shape)){FC_PX, taps, 1, 1, N(lanes_left)(d->channels - c)});                    \
+                                 (N(dw_shape)){pixels, taps, 1, part, N(lanes_left)(d->channels - c)});                \
     }
 FC_TILE(7, 0, 0)
 FC_TILE(8, 0, 0)
-FC_TAIL(0)
+FC_TAIL(7, 0)
+FC_TAIL(8, 0)
 FC_TILE(5, 1, 3)
 FC_TILE(7, 0, 3)
 FC_TILE(7, 1, 3)
 FC_TILE(8, 0, 3)
 FC_TILE(8, 1, 3)
-FC_TAIL(3)
+FC_TAIL(8, 3)
 #if FC_F32 && FC_VECTOR_BYTES >= 32 /* for the sake of the library's size */
 FC_TILE(7, 0, 21)
 FC_TILE(8, 0, 21)
@@ -575,8 +579,14 @@ static void N(depthwise_at)(const fc_depthwise_at *d)
             tile(d, first, valid);
             done = d->channels / VL * VL;
         }
-        if (done < d->channels)
-            (three ? N(depthwise_at_tail_3) : N(depthwise_at_tail_0))(d, first, valid, done);
+        if (done == d->channels)
+            continue;
+        if (three)
+            N(depthwise_at_tail_8_3)(d, first, valid, done);
+        else if (valid == FC_PX - 1)
+            N(depthwise_at_tail_7_0)(d, first, valid, done);
+        else
+            N(depthwise_at_tail_8_0)(d, first, valid, done);
     }
 }
 

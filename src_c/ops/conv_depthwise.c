@@ -23,6 +23,7 @@ enum {
     L1_BYTES = 36 << 10,     /* x and weights under a tile of TILE outputs: three quarters of 48 KiB */
     TILE = 8,
     ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
+    LEAST_ROWS = 4, /* of one where there are as many tasks as threads: two read half of x twice */
     CALL_ROWS = 32,
     LEAST_COLUMNS = 64, /* of a task: eight tiles */
     COPY_TAPS = 9, /* up to so many, a copy of x costs what it gains where pixels alias */
@@ -72,8 +73,10 @@ static void choose_rows(plan *s, int64_t wanted)
 {
     const int64_t n = s->p->y.n;
     s->block_w = s->w.size, s->block_h = fc_min(s->h.size, ROWS);
-    while (s->block_h > 2 && n * fc_ceil_div(s->h.size, s->block_h) < wanted)
+    while (s->block_h > LEAST_ROWS && n * fc_ceil_div(s->h.size, s->block_h) < wanted)
         s->block_h = fc_ceil_div(s->block_h, 2);
+    if (s->block_h > 2 && n * fc_ceil_div(s->h.size, s->block_h) < fc_parallel_slots(INT64_MAX))
+        s->block_h = 2;
     while (s->block_w >= 2 * LEAST_COLUMNS &&
            n * fc_ceil_div(s->h.size, s->block_h) * fc_ceil_div(s->w.size, s->block_w) < wanted)
         s->block_w = fc_round_up(fc_ceil_div(s->block_w, 2), TILE);

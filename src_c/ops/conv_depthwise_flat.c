@@ -44,7 +44,7 @@ int fc_conv_depthwise_flat_serves(const fc_problem *p)
     if (p->stride_w != 1 || p->dilation_h != 1 || c > MOST_CHANNELS || p->kernel_h * p->kernel_w == 1)
         return 0;
     /* Tiles of the last channels, fewer than a vector, are of 8 columns whatever the width. */
-    const int64_t by_pixels = p->y.h * fc_round_up(p->y.w, TILE) * fc_ceil_div(c, lanes);
+    const int64_t last = c % lanes ? fc_round_up(p->y.w, TILE) : 0, by_pixels = p->y.h * (c / lanes * p->y.w + last);
     return fc_round_up(p->y.h, TILE) * fc_ceil_div(p->y.w * c, lanes) * 3 < by_pixels * 2;
 }
 
