@@ -222,6 +222,12 @@ static double winograd_cost(const fc_problem *p)
                                    : 0);
 }
 
+/* Pairs of a row of outputs and one of taps that see x. */
+static int64_t rows_inside(const fc_problem *p)
+{
+    return fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+}
+
 /* By rows a tile of each vector of outputs has 6 sums over rows of taps and channels, which are transformed and stored,
  * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). A vector
  * that is alone where there could be two takes as long as they: its sums wait for each other. */
@@ -231,7 +237,7 @@ static double rows_cost(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes,
                   vectors = fc_round_up(fc_ceil_div(p->out_channels, lanes), p->k->winograd_line->rows_vectors),
                   rows = fc_min(fc_extent(p->y.h, p->kernel_h, p->stride_h, p->dilation_h), p->x.h),
-                  pairs = fc_pairs_inside(p->kernel_h, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+                  pairs = rows_inside(p);
     const int64_t of_row =
         vectors * OUTPUT_OPS + (p->out_channels % lanes ? TAIL * (FC_WINOGRAD_TILE + 1 - p->kernel_w) : 0);
     return (double)fc_winograd_rows_tiles(p) *
@@ -365,13 +371,13 @@ static double of_more(const fc_problem *p)
 }
 
 /* Shorter sums would be so exact that the transform stands out: its error is 2.0 times that of a plain sum of 6 rows
- * of 3 taps, 2.4 times of 3. Of a vector and a half of outputs direct multiplies no more than that. */
+ * of 3 taps, 2.4 times of 3. Outputs of an image of few rows see as few of taps. Of a vector and a half of outputs direct multiplies no more than that. */
 static int rows_pay(const fc_problem *p)
 {
     enum { LEAST_ROWS = 6 };
-    const int64_t lanes = p->k->vector_lanes, out = p->out_channels;
+    const int64_t lanes = p->k->vector_lanes, out = p->out_channels, seen = fc_ceil_div(rows_inside(p), p->y.h);
     const double margin = out > lanes && 2 * out <= 3 * lanes ? 0.6 : 0.9;
-    return fc_conv_winograd_rows_serves(p) && p->kernel_h * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
+    return fc_conv_winograd_rows_serves(p) && seen * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
            rows_cost(p) <= least_cost(p) * margin &&
            !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < rows_cost(p) * of_more(p));
 }

@@ -8,7 +8,7 @@
  * buffer[slice][group][u][v][c][k]. The slices are added in order at the end: no two threads share an output and the
  * bits do not depend on their number. Within a slice, blocks of lines small enough for the caches are loaded as strips
  * (see conv_direct.c). When one block holds all pixels there is nothing to add up: each panel is computed in the cache
- * and stored at once.
+ * and stored at once, or where panels do not go round the threads, these share out taps and pieces of rows of taps.
  *
  * A padded channels-last x is read where it lies, tap by tap, over the outputs whose tap is inside; a copied one has its
  * zeros, and the taps of a row of the kernel are one product.
