@@ -276,7 +276,7 @@ static fc_winograd_output outputs_of(const fc_winograd_plan *s, const fc_winogra
     };
 }
 
-/* The outputs and residuals of the tile below. Inline: GCC drops calls of a function that does nothing but prefetch. */
+/* The outputs and residuals of the tile below; inline like fc_fetch_pixels. */
 static inline __attribute__((always_inline)) void fetch_below(const fc_winograd_plan *s, const fc_winograd_output *o,
                                                               const char *y, const char *residual)
 {
