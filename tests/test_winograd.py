@@ -98,6 +98,32 @@ def test_bits_of_blocks(channels, kernel, isa, rng):
         assert same_bits(got[1], grad_x[:n])
 
 
+@pytest.mark.parametrize("channels", [16, 40, 64])
+def test_bits_of_threads(channels, isa, rng):
+    """Up to two threads make the transformed weights each for itself, more share them."""
+    x = to_format(rng.standard_normal((2, channels, 41, 39), dtype=np.float32), "channels_last")
+    w = rng.standard_normal((48, channels, 3, 3), dtype=np.float32)
+    results = []
+    for threads in (1, 2, 3, 5, 2):
+        with fastconv.num_threads(threads):
+            results.append(F.conv2d(x, w, padding=1, algorithm="winograd"))
+    assert all(same_bits(y, results[0]) for y in results)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (2, 1)])
+def test_signs_of_zeros(kernel, stride, isa):
+    """Sums of zeros may be +0 or -0, which a bias of -0 would show: not among few or many tiles."""
+    x = to_format(np.zeros((16, 40, 8, 8), np.float32), "channels_last")
+    w = np.full((40, 40, kernel, kernel), -1, np.float32)
+    w[::2, :, 0] = 1
+    options = {"stride": stride, "padding": kernel // 3, "algorithm": "winograd"}
+    for sign in (1, -1):
+        for bias in (None, np.full(40, -0.0, np.float32)):
+            y = F.conv2d(x, sign * w, bias, **options)
+            for n in (1, 3):
+                assert F.conv2d(x[:n], sign * w, bias, **options).tobytes() == y[:n].tobytes()
+
+
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_lines_by_panels(kernel, isa, rng):
     """Weights that outweigh the tiles: panels of output channels, chunks of input channels."""

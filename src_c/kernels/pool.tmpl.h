@@ -256,6 +256,9 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
         for (int64_t c = whole; c < p->channels; c += VL) {
             const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
             for (int64_t j = 0; j < p->n_cols;) {
+                if (p->n_cols - j < FC_STREAMS && p->n_cols >= FC_STREAMS &&
+                    N(pool_regular)(p->cols + p->n_cols - FC_STREAMS))
+                    j = p->n_cols - FC_STREAMS; /* over some that are there already */
                 const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
                 const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
                 if (four && pairs && tail)

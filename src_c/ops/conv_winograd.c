@@ -276,8 +276,9 @@ static fc_winograd_output outputs_of(const fc_winograd_plan *s, const fc_winogra
     };
 }
 
-/* The outputs and residuals of the tile below. */
-static void fetch_below(const fc_winograd_plan *s, const fc_winograd_output *o, const char *y, const char *residual)
+/* The outputs and residuals of the tile below; inline like fc_fetch_pixels. */
+static inline __attribute__((always_inline)) void fetch_below(const fc_winograd_plan *s, const fc_winograd_output *o,
+                                                              const char *y, const char *residual)
 {
     const int64_t item = (int64_t)s->p->item, h = s->tiles.out_h, w = s->tiles.out_w, bytes = o->channels * item,
                   y_row = o->y_row * item, residual_row = o->residual_row * item;

@@ -182,8 +182,9 @@ static inline int64_t fc_block_elements(const fc_tiles *t, int64_t tiles, int64_
 }
 /* Asks for the first `bytes` of each pixel of a rectangle, which the tile below will read or write: rows of few
  * channels are too short for the hardware to see a stream in them. Pitches in bytes; may lie beyond the end of an
- * array. */
-static inline void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row, int64_t pixel, int64_t bytes)
+ * array. GCC drops calls of a function that does nothing but prefetch, if it does not inline them. */
+static inline __attribute__((always_inline)) void fc_fetch_pixels(const char *at, int64_t h, int64_t w, int64_t row,
+                                                                  int64_t pixel, int64_t bytes)
 {
     enum { SECOND_LEVEL = 2 };
     if (pixel == bytes) /* a run */
