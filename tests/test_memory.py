@@ -174,10 +174,10 @@ def test_a_block_above_the_cap_is_given_back():
 def test_blocks_that_make_room_are_given_back():
     """60 calls that each need more than the one before: 16 blocks stay, and none after clearing."""
     code = """
-    w, x = np.zeros((8, 1, 3, 3), np.float32), np.zeros((1, 8, 8, 60_000), np.float32)
+    w, x = np.zeros((16, 1, 3, 3), np.float32), np.zeros((1, 16, 8, 60_000), np.float32)
     def calls():
         for width in range(1000, 60_000, 1000):
-            F.conv2d(x[..., :width], w, groups=8)
+            F.conv2d(x[..., :width], w, groups=16)
             assert fastconv.config()["workspace_bytes"] <= 64 * MIB
         return fastconv.config()["workspace_bytes"]
     calls()

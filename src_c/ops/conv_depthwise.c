@@ -26,7 +26,7 @@ enum {
     LEAST_ROWS = 4, /* of one where there are as many tasks as threads: two read half of x twice */
     CALL_ROWS = 32,
     LEAST_COLUMNS = 64, /* of a task: eight tiles */
-    COPY_TAPS = 9, /* up to so many, a copy of x costs what it gains where pixels alias */
+    COPY_TAPS = 4, /* of an element of x: with so few a copy costs what it gains where pixels alias */
 };
 
 typedef struct {
@@ -103,8 +103,8 @@ static plan make_plan(const fc_problem *p, fc_depthwise_axis h, fc_depthwise_axi
     const int64_t item = (int64_t)p->item, wanted = fc_parallel_tasks();
     plan s = {.p = p, .h = h, .w = w, .channels = p->groups * p->out_channels};
     const int64_t pixels = h.phases[0].taps * fc_depthwise_reach(&w, TILE);
-    const int aliases = h.phases[0].taps * w.phases[0].taps > COPY_TAPS && !fc_depthwise_is_spread(p) &&
-                        fc_depthwise_aliases(&p->x, p->item, pixels);
+    const int aliases = h.phases[0].taps * w.phases[0].taps > COPY_TAPS * h.stride * w.stride &&
+                        !fc_depthwise_is_spread(p) && fc_depthwise_aliases(&p->x, p->item, pixels);
     s.x_in_place = p->x.stride_c == 1 && !aliases;
     s.y_in_place = p->y.stride_c == 1;
     s.block_c = s.x_in_place && s.y_in_place ? s.channels : fc_min(s.channels, CHANNEL_BLOCK);
