@@ -77,9 +77,10 @@ static int64_t weights_bytes(const fc_winograd_plan *s)
  * longer than each to write its own twice: 590 KB, 29 us and 12 (Zen 4). More threads have less to write each. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
-    enum { OWNERS = 2 };
+    enum { OWNERS = 2, OWN_TILES = 512 }; /* of more tiles it saves less than 3 % */
     const int64_t bytes = weights_bytes(s);
-    s->own = !s->by_panels && !s->prepared && threads <= OWNERS && bytes <= fc_l2_bytes();
+    s->own =
+        !s->by_panels && !s->prepared && threads <= OWNERS && s->tiles.count <= OWN_TILES && bytes <= fc_l2_bytes();
     s->own_bytes = s->own ? FC_LINE_BYTES + bytes : 0;
     s->thread_bytes += s->own_bytes;
 }
