@@ -34,22 +34,8 @@ INLINE void N(wino_product)(const T *v, const T *u, const T *const *phase, T *m,
     T *m1 = m + FC_VECTOR(1);
     FC_OPAQUE(m1);
     vec acc[2 * FC_WINO_ROWS][2];
-    int64_t begin = 0;
-    if (g->accumulate) {
-        FC_UNROLL for (int i = 0; i < rows; i++)
-            FC_UNROLL for (int j = 0; j < vectors; j++) acc[i][j] = vload((j ? m1 : m) + i * FC_LINE);
-    } else {
-        const vec u0 = vload(u), u1 = vectors > 1 ? vload(u + VL) : u0;
-        FC_UNROLL for (int i = 0; i < rows; i++)
-        {
-            const vec a = vset1(v[i * FC_LINE]);
-            acc[i][0] = a * u0;
-            if (vectors > 1)
-                acc[i][1] = a * u1;
-        }
-        u += vectors * VL;
-        begin = 1;
-    }
+    int64_t begin = N(wino_product_start)(acc, v, u, m, m1, g, rows, vectors);
+    u += begin * vectors * VL;
     for (int64_t c = g->channels, next_phase = c - g->phase_channels; c > 0; c -= FC_LINE, begin = 0) {
         if (c == next_phase) {
             u = *++phase;
