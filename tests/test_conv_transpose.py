@@ -280,5 +280,6 @@ def test_windows_that_touch_of_odd_vectors_of_channels(isa, threads, channels, k
         options = {"stride": kernel, "dilation": dilation}
         with fastconv.num_threads(threads):
             y = F.conv_transpose2d(x, w, **options)
-        # with a dilation by Winograd's method along the row, nearly integers
-        np.testing.assert_array_equal(np.rint(y), R.conv_transpose2d(x, w, **options))
+        # with a dilation perhaps by Winograd's method along the row: sums of up to 36 in eps
+        atol = 0 if dilation == 1 else 64 * 36 * np.finfo(np.float32).eps
+        np.testing.assert_allclose(y, R.conv_transpose2d(x, w, **options), rtol=0, atol=atol)

@@ -313,13 +313,21 @@ def test_layers_are_inserted_and_removed_as_of_a_list(container):
     assert layers["2"] is c
     del layers[:2]
     assert list(layers.state_dict()) == ["0.weight", "0.bias"]
-    with pytest.raises(TypeError, match=r"layer 0 must be a Module, got 3"):
+    with pytest.raises(TypeError, match=r"layer '0' must be a Module, got 3"):
         layers.insert(0, 3)
     with pytest.raises(TypeError, match=r"modules must be a list of Modules, got 3"):
         layers.extend(3)
-    for missing in (lambda: layers.pop(5), lambda: layers.pop("z")):
+    for missing in (5, "z"):
         with pytest.raises(LookupError):
-            missing()
+            layers.pop(missing)
+        with pytest.raises(LookupError):
+            del layers[missing]
+    assert list(layers) == [c]
+    layers.insert(99, a)
+    assert [name for name, _ in layers.named_children()] == ["0", "1"]
+    end = container([a, b, c])[1:].append(d)
+    assert list(end) == [b, c, d]
+    assert [name for name, _ in end.named_children()] == ["0", "1", "2"]
 
 
 def test_names_of_layers_stay_when_others_leave():

@@ -62,7 +62,7 @@ class _Layers(Module):
     def __len__(self) -> int:
         return len(self._layers)
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: int | str | slice) -> None:
         """Remove a layer by name or position, or those of a slice."""
         names = [key] if isinstance(key, str) else list(self._layers)[key]
         for name in [names] if isinstance(names, str) else names:
@@ -74,8 +74,7 @@ class _Numbered(_Layers):
 
     def append(self, module: Module) -> Self:
         """Append a layer under its position as name, as torch's containers do."""
-        self.add_module(str(len(self._layers)), module)
-        return self
+        return self.insert(len(self._layers), module)
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Append every one of `modules`."""
@@ -89,7 +88,7 @@ class _Numbered(_Layers):
     def insert(self, index: int, module: Module) -> Self:
         """Insert a layer before the one at `index`, as list.insert does."""
         if not isinstance(module, Module):
-            raise _not_a_module(type(self).__name__, index, module)
+            raise _not_a_module(type(self).__name__, str(index), module)
         layers = list(self._layers.items())
         layers.insert(index, (str(len(layers)), module))
         self._place(layers)
@@ -102,7 +101,7 @@ class _Numbered(_Layers):
         del self[name]
         return module
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: int | str | slice) -> None:
         super().__delitem__(key)
         self._place(list(self._layers.items()))
 

@@ -221,7 +221,7 @@ INLINE N(dw_taps) N(depthwise_start)(const fc_depthwise *d, const fc_depthwise_r
         for (int64_t c = begin; c < end; c += VL)                                                                      \
             TILE(d, row, first, valid, c, t, (N(dw_shape)){pixels, taps, edge, part, VL});                             \
     }
-/* The remaining channels, for any tile: one function in place of ten. */
+/* The remaining channels, for any tile: one function in place of five. */
 #define FC_TAIL(taps)                                                                                                  \
     static void N(depthwise_tail_##taps)(const fc_depthwise *d, const fc_depthwise_row *row, int64_t first,            \
                                          int64_t valid, int64_t c, int64_t end)                                        \

@@ -120,7 +120,7 @@ INLINE void N(gemm_step)(const char *const *at, int64_t down, const T *b, const 
         const vec ai = vset1(a);
         FC_UNROLL for (int j = 0; j < whole; j++) acc[i][j] = vmuladd(ai, part[j], acc[i][j]);
         if (half)
-            low[i] = N(half_muladd)(whole ? vlow(ai) : a - (vhalf){0}, rest, low[i]);
+            low[i] = N(half_muladd)(whole ? vlow(ai) : a - (vhalf){0} /* in all lanes, -0 too */, rest, low[i]);
     }
 }
 

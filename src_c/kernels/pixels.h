@@ -17,7 +17,7 @@ typedef struct {
     const void *weights;
 } fc_pixels;
 
-enum { FC_PLANES_RUNS = 2 };
+enum { FC_PLANES_RUNS = 2, FC_PLANES_MAX = 8 }; /* FC_PLANES_MAX: of planes_channels */
 
 /* y[r][k * y_channel + lane] = clamp(bias[k] + sum_i weights[i][k] * x[r][offset[i] + lane], lower, upper) for
  * FC_PLANES_RUNS runs and planes_channels outputs k. */
@@ -31,7 +31,7 @@ typedef struct {
     double lower, upper;
 } fc_planes;
 
-/* Of each number of channels a kernel of max_runs and one of half as many, the former where max_runs is 1. */
+/* Of each number of channels a kernel of max_runs and one of half as many; only the former where max_runs is 1. */
 typedef struct {
     int max_runs[FC_PIXELS_MAX_CHANNELS + 1];
     void (*tile[FC_PIXELS_MAX_CHANNELS + 1][2])(const fc_pixels *); /* [channels][all of them] */

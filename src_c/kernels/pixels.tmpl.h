@@ -128,6 +128,7 @@ static void N(pixels_finish)(int64_t count, double scale, double bias, double lo
 #else
 #define FC_PLANES 6
 #endif
+_Static_assert(FC_PLANES <= FC_PLANES_MAX, "no_bias of conv_pixels.c");
 static void N(pixels_planes)(const fc_planes *p)
 {
     enum { RUNS = FC_PLANES_RUNS };

@@ -102,12 +102,17 @@ typedef struct {
     /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own
      * alike, which are in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
     int64_t window_h, window_w, plane_w;
-    void *place; /* FC_POOL_PLACE_BYTES, zeros before the first of several tasks that differ in their addresses only */
+    void *place; /* FC_POOL_PLACE_BYTES, of which the first FC_POOL_PLACE_BEGIN are 0 before the first of several tasks
+                  * that differ in their addresses only */
 } fc_pool_index_task;
 
-/* Lanes of a row of positions that are looked up together, and a table of them: a vector of 64 bytes has two of
- * numbers and a third of addresses; and one for the table's. */
-enum { FC_POOL_PLACE_LANES = 512, FC_POOL_PLACE_BYTES = 3 * 4 * FC_POOL_PLACE_LANES + 64 };
+/* Lanes of a row of positions that are looked up together, and a table of them: for whom it was made, padded to a line,
+ * then for each lane two numbers and an address of 4 bytes. */
+enum {
+    FC_POOL_PLACE_LANES = 512,
+    FC_POOL_PLACE_BEGIN = 64,
+    FC_POOL_PLACE_BYTES = FC_POOL_PLACE_BEGIN + 3 * 4 * FC_POOL_PLACE_LANES,
+};
 
 typedef struct {
     int has_fours; /* whether max and mean know a lane_step of 4 */

@@ -3,7 +3,7 @@
  * y[i][j][c] = max_{u,v} x[rows[i].begin + u * step_h][cols[j].begin + v * step_w][c], or the sum of the same taps
  * divided by the window's divisor. Taps outside the image are not in the spans, so there is no padding here.
  *
- * The vectors of one step ("streams") are either 4 vectors of channels of one output, or, of the channels that are left,
+ * The vectors of one step ("streams") are either 4 vectors of channels of one output (averages: 8), or, of the channels that are left,
  * a vector of 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
  */
 #define FC_STREAMS 4
@@ -232,6 +232,31 @@ INLINE int N(pool_regular)(const fc_span *col)
            col[2].begin - col[1].begin == shift && col[3].begin - col[2].begin == shift && col[3].tap == col[0].tap;
 }
 
+/* Channels from c on, fewer than FC_STREAMS vectors, of the outputs of row i. */
+INLINE void N(pool_last)(const fc_pool_task *p, int64_t i, int64_t c, const int mean, const int mode,
+                         void (*rest)(const fc_pool_task *, int64_t, int64_t, int64_t))
+{
+    const int64_t row_taps = p->rows[i].count, last = p->n_cols - FC_STREAMS;
+    for (; c < p->channels; c += VL) {
+        const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
+        for (int64_t j = 0; j < p->n_cols;) {
+            if (j > last && last >= 0 && N(pool_regular)(p->cols + last))
+                j = last; /* over some that are there already */
+            const int four = j <= last && N(pool_regular)(p->cols + j);
+            const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
+            if (four && pairs && tail)
+                N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
+            else if (four && tail)
+                N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 0);
+            else if (four)
+                N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
+            else
+                rest(p, i, j, c);
+            j += four ? FC_STREAMS : 1;
+        }
+    }
+}
+
 INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode,
                            void (*rest)(const fc_pool_task *, int64_t, int64_t, int64_t))
 {
@@ -245,7 +270,6 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
     }
     const int64_t whole = p->channels / (FC_STREAMS * VL) * (FC_STREAMS * VL);
     for (int64_t i = 0; i < p->n_rows; i++) {
-        const int64_t row_taps = p->rows[i].count;
         for (int64_t j = 0; whole && j < p->n_cols; j++) {
             int64_t c = 0;
             for (; mean && c + FC_MOST_STREAMS * VL <= whole; c += FC_MOST_STREAMS * VL)
@@ -253,25 +277,7 @@ INLINE void N(pool_images)(const fc_pool_task *p, const int mean, const int mode
             for (; c < whole; c += FC_STREAMS * VL)
                 N(pool_block)(p, i, j, c, FC_STREAMS, 0, 0, mean, mode, 0);
         }
-        for (int64_t c = whole; c < p->channels; c += VL) {
-            const int tail = p->channels - c < VL ? (int)(p->channels - c) : 0;
-            for (int64_t j = 0; j < p->n_cols;) {
-                if (p->n_cols - j < FC_STREAMS && p->n_cols >= FC_STREAMS &&
-                    N(pool_regular)(p->cols + p->n_cols - FC_STREAMS))
-                    j = p->n_cols - FC_STREAMS; /* over some that are there already */
-                const int four = j + FC_STREAMS <= p->n_cols && N(pool_regular)(p->cols + j);
-                const int pairs = !mean && mode != N(POOL_INDEX) && row_taps == 2 && p->cols[j].count == 2;
-                if (four && pairs && tail)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 2);
-                else if (four && tail)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, tail, mean, mode, 0);
-                else if (four)
-                    N(pool_block)(p, i, j, c, FC_STREAMS, 1, 0, mean, mode, 0);
-                else
-                    rest(p, i, j, c);
-                j += four ? FC_STREAMS : 1;
-            }
-        }
+        N(pool_last)(p, i, whole, mean, mode, rest);
     }
     if (p->stream)
         vfence();

@@ -21,7 +21,7 @@
 /* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of
  * one tap have the same order, so the same bits; a scale would be multiplied in another way. Measured up to 128
  * channels. */
-static int is_of_planes(const fc_problem *p)
+static int runs_by_pixels(const fc_problem *p)
 {
     enum { MAX_CHANNELS = 128 };
     return p->kernel_h * p->kernel_w == 1 && p->out_channels <= FC_PIXELS_MAX_CHANNELS &&
@@ -29,10 +29,11 @@ static int is_of_planes(const fc_problem *p)
            p->groups == 1 && !p->packed && !p->epilogue.scale;
 }
 
-/* Direct turns planes of x and y, TURN cycles for a vector of 16; lanes along the row copy what they read, and are not
- * all outputs. Measured (Zen 4, 28 shapes of 1 to 512 channels): of those that this sends to planes the slowest is as
- * fast as before. No bit depends on it. */
-static int is_faster_of_planes(const fc_problem *p)
+/* Direct turns planes of x and y; lanes along the row copy what they read, and are not all outputs. Cycles for a vector
+ * of 16: TURN turns it, COPY takes it into a strip, WRITE is what blocks of turned outputs lose; 1.05 for what the model
+ * leaves out. Measured (Zen 4, 28 shapes of 1 to 512 channels): of those that this sends to planes the slowest is as fast
+ * as before. No bit depends on it. */
+static int runs_by_planes(const fc_problem *p)
 {
     enum { TURN = 8, COPY = 8, COPY_STRIDED = 20, WRITE = 2 };
     if (!fc_conv_planes_serves(p))
@@ -42,21 +43,21 @@ static int is_faster_of_planes(const fc_problem *p)
                   y = fc_ceil_div(p->y.h * p->y.w * p->out_channels, lanes);
     const double of_planes = (double)(p->y.h * fc_ceil_div(p->y.w, lanes)) *
                              (double)(fc_round_up(p->out_channels, p->k->pixels->planes_channels) * taps) * 1.05,
-                 of_pixels = (double)(p->y.h * p->y.w) * (double)(fc_ceil_div(p->out_channels, lanes) * taps);
+                 of_direct = (double)(p->y.h * p->y.w) * (double)(fc_ceil_div(p->out_channels, lanes) * taps);
     return of_planes + (double)(x * (p->stride_w == 1 ? COPY : COPY_STRIDED)) <
-           of_pixels + (double)(x * TURN + y * (TURN + WRITE));
+           of_direct + (double)(x * TURN + y * (TURN + WRITE));
 }
 
 static fc_status run_products(const fc_problem *p)
 {
-    return is_of_planes(p) ? fc_conv_pixels(p) : is_faster_of_planes(p) ? fc_conv_planes(p) : fc_conv_direct(p);
+    return runs_by_pixels(p) ? fc_conv_pixels(p) : runs_by_planes(p) ? fc_conv_planes(p) : fc_conv_direct(p);
 }
 
 static fc_need products_scratch(const fc_problem *p)
 {
-    return is_of_planes(p)          ? fc_conv_pixels_scratch(p)
-           : is_faster_of_planes(p) ? fc_conv_planes_scratch(p)
-                                    : fc_conv_direct_scratch(p);
+    return runs_by_pixels(p)   ? fc_conv_pixels_scratch(p)
+           : runs_by_planes(p) ? fc_conv_planes_scratch(p)
+                               : fc_conv_direct_scratch(p);
 }
 
 static const fc_method depthwise = {FC_BY_DEPTHWISE,
@@ -122,9 +123,8 @@ static const fc_method winograd = {
     fc_pack_winograd};
 static const fc_method rows = {FC_BY_ROWS,
                                "winograd",
-                               "few input channels or few rows, several rows of 3 or 5 taps: along the row only, 6 "
-                               "multiplications per 4 or 2 outputs of each "
-                               "row of taps",
+                               "few input channels, few rows or a stride down the column; several rows of 3 or 5 taps: "
+                               "along the row only, 6 multiplications per 4 or 2 outputs of each row of taps",
                                fc_conv_winograd_rows,
                                fc_conv_winograd_rows_scratch,
                                fc_packed_winograd_rows,
@@ -363,29 +363,33 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
-/* Weights of many channels, which squares read less often. */
-static double of_more(const fc_problem *p)
+/* Rows read all weights for each block, squares once for many tiles: beyond 8 channels they must be a fifth cheaper (5x5
+ * with stride (2, 1), 64 -> 96 at 40x40, would take 1.25 of the time). */
+static double price_of_rows(const fc_problem *p)
 {
     enum { FEW = 8 };
     return p->in_channels > FEW ? 1.2 : 1;
 }
 
 /* Shorter sums would be so exact that the transform stands out: its error is 2.0 times that of a plain sum of 6 rows
- * of 3 taps, 2.4 times of 3. Outputs of an image of few rows see as few of taps. Of a vector and a half of outputs direct multiplies no more than that. */
+ * of 3 taps, 2.4 times of 3; outputs of few rows see as few rows of taps. Of a vector and a half of outputs direct
+ * multiplies no more than that. */
 static int rows_pay(const fc_problem *p)
 {
     enum { LEAST_ROWS = 6 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, seen = fc_ceil_div(rows_inside(p), p->y.h);
     const double margin = out > lanes && 2 * out <= 3 * lanes ? 0.6 : 0.9;
-    return fc_conv_winograd_rows_serves(p) && seen * p->in_channels >= LEAST_ROWS && 2 * out > lanes &&
-           rows_cost(p) <= least_cost(p) * margin &&
-           !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < rows_cost(p) * of_more(p));
+    if (!fc_conv_winograd_rows_serves(p) || seen * p->in_channels < LEAST_ROWS || 2 * out <= lanes)
+        return 0;
+    const double cost = rows_cost(p);
+    return cost <= least_cost(p) * margin &&
+           !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost * price_of_rows(p));
 }
 
 /* The error of squares is 1.5 to 2 times that of rows (docs/accuracy.md): they have to be faster by a tenth. */
 static int prefers_rows(const fc_problem *p)
 {
-    return fc_conv_winograd_rows_serves(p) && rows_cost(p) * 0.9 * of_more(p) < winograd_cost(p);
+    return fc_conv_winograd_rows_serves(p) && rows_cost(p) * 0.9 * price_of_rows(p) < winograd_cost(p);
 }
 
 static const fc_method *for_winograd(const fc_problem *p)

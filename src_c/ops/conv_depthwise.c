@@ -3,8 +3,9 @@
  * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a
  * group a vector of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
  *
- * Channels-last x is read in place, for columns in the padding the kernel takes zero. Any other layout is loaded into
- * zero-padded channels-last strips, a block of channels at a time. Rows in the padding are left out of both: a product
+ * Channels-last x is read in place, for columns in the padding the kernel takes zero, unless its pixels share cache sets
+ * (fc_depthwise_aliases). That, and any other layout, is loaded into zero-padded channels-last strips, a block of
+ * channels at a time. Rows in the padding are left out of both: a product
  * with a zero (finite weights only, see conv_nonfinite.c) changes nothing but the sign of a sum that underflowed to -0,
  * so both ways leave out the same.
  *
@@ -23,7 +24,7 @@ enum {
     L1_BYTES = 36 << 10,     /* x and weights under a tile of TILE outputs: three quarters of 48 KiB */
     TILE = 8,
     ROWS = 16, /* of a task that needs no strip: with 3 rows of taps an eighth of x is read twice */
-    LEAST_ROWS = 4, /* of one where there are as many tasks as threads: two read half of x twice */
+    LEAST_ROWS = 4, /* of one, unless tasks are fewer than threads: half of x is read twice, with 2 all of it */
     CALL_ROWS = 32,
     LEAST_COLUMNS = 64, /* of a task: eight tiles */
     COPY_TAPS = 4, /* of an element of x: with so few a copy costs what it gains where pixels alias */
@@ -74,7 +75,7 @@ static void choose_rows(plan *s, int64_t wanted)
     const int64_t n = s->p->y.n;
     s->block_w = s->w.size, s->block_h = fc_min(s->h.size, ROWS);
     while (s->block_h > LEAST_ROWS && n * fc_ceil_div(s->h.size, s->block_h) < wanted)
-        s->block_h = fc_ceil_div(s->block_h, 2);
+        s->block_h = fc_max(LEAST_ROWS, fc_ceil_div(s->block_h, 2));
     if (s->block_h > 2 && n * fc_ceil_div(s->h.size, s->block_h) < fc_parallel_slots(INT64_MAX))
         s->block_h = 2;
     while (s->block_w >= 2 * LEAST_COLUMNS &&

@@ -4,7 +4,7 @@
  * The output rows of the batch are cut into slices that the shape fixes; each sums into its own buffer, and the buffers
  * are added in order. Within a slice blocks of ROWS rows, cut into columns where rows are long, are summed one after
  * the other, each tile by tile (see depthwise.tmpl.h): an order that the shape fixes too. Channels-last arrays are read
- * in place, others through strips.
+ * in place, others, and an x whose pixels share cache sets, through strips.
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -18,7 +18,7 @@ enum {
     SLICE_PIXELS = 512,
     ROWS = 4, /* the sums of a tile are loaded and stored once per block: every 4 * 8 pixels */
     COLUMNS = 256, /* of a block of long rows: strips of 4 + 2 rows and 64 channels take 400 KB */
-    TILE = 8,
+    TILE = 8, /* outputs, as in depthwise.tmpl.h */
 };
 
 typedef struct {

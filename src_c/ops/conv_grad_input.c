@@ -259,7 +259,7 @@ static void lone_phase_task(void *context, int64_t task, int slot)
     fc_work_alone(0);
 }
 
-/* How many phases threads have to themselves, as many each, if none has to wait long. */
+/* How many phases threads have to themselves: as many each if none has to wait long, all of them where they are many. */
 static int64_t shared_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
     enum { PHASES_PER_THREAD = 8, REREADS = 4 };
@@ -296,13 +296,14 @@ static int64_t phase_scratch(const fc_problem *p, const fc_conv *c, const fc_vie
     return fc_round_up(most, FC_LINE_BYTES);
 }
 
-/* Phases share nothing: each on one thread, or one after the other, each on all threads, with the memory of all. */
+/* Phases share nothing: the first `apart` each on one thread, then the others one after the other, each on all threads and
+ * with the memory of all. */
 static void run_in(phases *f, int slots)
 {
     const int64_t count = phase_count(f->c, f->grad_x);
     if (f->apart)
         fc_parallel_in(slots, f->apart * f->parts, lone_phase_task, f);
-    f->slot_bytes *= slots;
+    f->slot_bytes *= slots; /* slot 0 is all of the memory now */
     for (int64_t task = f->apart; task < count && atomic_load(&f->status) == FC_OK; task++)
         run_phase(f, phase_of_task(task, count), 0, 0);
 }

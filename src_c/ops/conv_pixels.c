@@ -75,7 +75,7 @@ static void choose_columns(plan *s)
         s->count_w--, s->runs++; /* too few to be a run */
 }
 
-static __attribute__((noinline)) plan make_plan(const fc_problem *p, int of_planes)
+static plan make_plan(const fc_problem *p, int of_planes)
 {
     plan s = {.p = p, .lanes = p->k->vector_lanes, .of_planes = of_planes};
     const int64_t item = (int64_t)p->item;
@@ -131,17 +131,32 @@ static void set_taps(const plan *s)
         s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
 }
 
-static __attribute__((noinline)) void load_strip(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows,
-                                                 int64_t w, char *strip)
+/* Rows [h, h + rows) and columns [w, w + columns) of group g of image n. */
+typedef struct {
+    int64_t n, g, h, rows, w, columns;
+} block;
+
+static block block_at(const plan *s, int64_t task)
 {
     const fc_problem *p = s->p;
-    const fc_image x = fc_image_of(&p->x, p->item, n, g * p->in_channels, p->in_channels);
+    const int64_t column = task % s->count_w, rest = task / s->count_w;
+    block b = {.w = column * s->block_w, .h = rest % s->count_h * s->block_h};
+    b.columns = (column + 1 < s->count_w ? b.w + s->block_w : p->y.w) - b.w;
+    b.g = rest / s->count_h % p->groups, b.n = rest / s->count_h / p->groups;
+    b.rows = fc_min(s->block_h, p->y.h - b.h);
+    return b;
+}
+
+static void load_strip(const plan *s, const block *b, char *strip)
+{
+    const fc_problem *p = s->p;
+    const fc_image x = fc_image_of(&p->x, p->item, b->n, b->g * p->in_channels, p->in_channels);
     const fc_pitch pitch = {s->row, 1, s->plane};
     for (int64_t phase = 0; phase < p->stride_w; phase++) {
-        const fc_window window = {h * p->stride_h - p->pad_top,
-                                  fc_extent(rows, p->kernel_h, p->stride_h, p->dilation_h),
+        const fc_window window = {b->h * p->stride_h - p->pad_top,
+                                  fc_extent(b->rows, p->kernel_h, p->stride_h, p->dilation_h),
                                   1,
-                                  phase + w * p->stride_w - p->pad_left,
+                                  phase + b->w * p->stride_w - p->pad_left,
                                   s->phase,
                                   p->stride_w};
         fc_load_window(p->k, p->item, &x, &window, strip + phase * s->phase * (int64_t)p->item, &pitch);
@@ -150,8 +165,8 @@ static __attribute__((noinline)) void load_strip(const plan *s, int64_t n, int64
 
 #define ADD_RESIDUAL(type)                                                                                             \
     do {                                                                                                               \
-        for (int64_t i = 0; i < rows; i++)                                                                             \
-            for (int64_t j = 0; j < columns; j++)                                                                      \
+        for (int64_t i = 0; i < b->rows; i++)                                                                          \
+            for (int64_t j = 0; j < b->columns; j++)                                                                   \
                 ((type *)t)[i * s->tile_row + j] += ((const type *)residual)[k + i * r->stride_h + j * r->stride_w];   \
     } while (0)
 
@@ -160,13 +175,13 @@ static double number_at(const void *array, int64_t i, size_t item, double otherw
     return !array ? otherwise : item == 4 ? (double)((const float *)array)[i] : ((const double *)array)[i];
 }
 
-static void finish(const plan *s, int64_t n, int64_t g, int64_t h, int64_t rows, int64_t w, int64_t columns, char *tile)
+static void finish(const plan *s, const block *b, char *tile)
 {
     const fc_problem *p = s->p;
     const fc_epilogue *e = &p->epilogue;
-    const int64_t channel = g * p->out_channels, count = rows * s->tile_row;
+    const int64_t channel = b->g * p->out_channels, count = b->rows * s->tile_row;
     const fc_view *r = &p->residual;
-    const char *residual = fc_residual_at(p, n, channel, h, w);
+    const char *residual = fc_residual_at(p, b->n, channel, b->h, b->w);
     /* One tap is for conv_direct.c in another memory format, which adds 0 where there is padding. */
     if (!fc_has_epilogue(p) && (p->kernel_h * p->kernel_w > 1 || fc_sees_no_padding(p)))
         return;
@@ -200,19 +215,31 @@ static void run_columns(const plan *s, fc_pixels *call, int64_t rows, char *stri
     }
 }
 
+/* Groups of runs; the last one is done over again where there are fewer. */
+static void run_tiles(const plan *s, fc_pixels *call, int64_t rows, char *strip, char *tile)
+{
+    const fc_problem *p = s->p;
+    const fc_pixels_kernels *k = p->k->pixels;
+    const int64_t item = (int64_t)p->item, most = k->max_runs[p->out_channels], total = rows * s->runs;
+    for (int64_t run = 0; run < total;) {
+        const int all = total - run > most / 2;
+        const int64_t count = all ? most : most / 2;
+        for (int64_t r = 0; r < count; r++, run++) {
+            const int64_t i = fc_min(run, total - 1), row = i / s->runs, column = i % s->runs * s->lanes;
+            call->x[r] = strip + (row * p->stride_h * s->row + column) * item;
+            call->y[r] = tile + (row * s->tile_row + column) * item;
+        }
+        k->tile[p->out_channels][all](call);
+    }
+}
+
 static void run_block(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item;
-    const int64_t w = task % s->count_w * s->block_w, rest = task / s->count_w;
-    const int64_t h = rest % s->count_h * s->block_h, g = rest / s->count_h % p->groups,
-                  n = rest / s->count_h / p->groups, columns = fc_min(s->block_w, p->y.w - w);
-    const int64_t rows = fc_min(s->block_h, p->y.h - h), total = rows * s->runs;
+    const block b = block_at(s, task);
     char *strip = s->threads + slot * s->thread_bytes, *tile = strip + s->strip_bytes;
-    load_strip(s, n, g, h, rows, w, strip);
-    const fc_pixels_kernels *k = p->k->pixels;
-    const int64_t most = k->max_runs[p->out_channels];
+    load_strip(s, &b, strip);
     fc_pixels call = {
         .y_channel = s->tile_channel,
         .y_row = s->tile_row,
@@ -222,23 +249,12 @@ static void run_block(void *context, int64_t task, int slot)
         .plane = s->plane,
         .row = p->dilation_h * s->row,
         .tap = s->taps,
-        .weights = s->weights + g * p->in_channels * p->kernel_h * p->kernel_w * p->out_channels * item,
+        .weights = fc_at(s->weights, b.g * s->steps * p->out_channels, p->item),
     };
-    if (s->below)
-        run_columns(s, &call, rows, strip, tile);
-    for (int64_t run = s->below ? total : 0; run < total;) {
-        const int all = total - run > most / 2;
-        const int64_t count = all ? most : most / 2;
-        for (int64_t r = 0; r < count; r++, run++) { /* the last one over again */
-            const int64_t i = fc_min(run, total - 1), row = i / s->runs, column = i % s->runs * s->lanes;
-            call.x[r] = strip + (row * p->stride_h * s->row + column) * item;
-            call.y[r] = tile + (row * s->tile_row + column) * item;
-        }
-        k->tile[p->out_channels][all](&call);
-    }
-    finish(s, n, g, h, rows, w, columns, tile);
-    const fc_image y = fc_image_of(&p->y, p->item, n, g * p->out_channels, p->out_channels);
-    const fc_window window = {h, rows, 1, w, columns, 1};
+    (s->below ? run_columns : run_tiles)(s, &call, b.rows, strip, tile);
+    finish(s, &b, tile);
+    const fc_image y = fc_image_of(&p->y, p->item, b.n, b.g * p->out_channels, p->out_channels);
+    const fc_window window = {b.h, b.rows, 1, b.w, b.columns, 1};
     fc_store_window(p->k, p->item, &y, &window, tile, &(fc_pitch){s->tile_row, 1, s->tile_channel});
 }
 
@@ -280,6 +296,7 @@ int fc_conv_planes_serves(const fc_problem *p)
     const int64_t lanes = p->k->vector_lanes;
     return p->y.w >= lanes && p->y.stride_w == 1 && p->y.stride_c != 1 && (p->x.stride_c != 1 || p->in_channels == 1) &&
            p->out_channels >= p->k->pixels->planes_channels && !p->packed && !p->epilogue.scale && !p->residual.data &&
+           /* of several chunks direct sums all taps of one before the next; of one tap the order is the same */
            (p->kernel_h * p->kernel_w == 1 || fc_direct_chunk(p) == p->in_channels);
 }
 
@@ -312,8 +329,8 @@ static void pack_part(void *context, int64_t task, int slot)
 
 /* Direct adds a bias of 0 where there is padding or an epilogue: -0 becomes 0. -0 is what changes nothing. */
 #define EIGHT(x) {x, x, x, x, x, x, x, x}
-static const float no_bias_f32[2][FC_PIXELS_MAX_CHANNELS] = {EIGHT(0.0f), EIGHT(-0.0f)};
-static const double no_bias_f64[2][FC_PIXELS_MAX_CHANNELS] = {EIGHT(0.0), EIGHT(-0.0)};
+static const float no_bias_f32[2][FC_PLANES_MAX] = {EIGHT(0.0f), EIGHT(-0.0f)};
+static const double no_bias_f64[2][FC_PLANES_MAX] = {EIGHT(0.0), EIGHT(-0.0)};
 
 static const void *bias_at(const fc_problem *p, int64_t k)
 {
@@ -328,28 +345,25 @@ static void run_planes_block(void *context, int64_t task, int slot)
     const plan *s = context;
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item;
-    const int64_t column = task % s->count_w, w = column * s->block_w, rest = task / s->count_w;
-    const int64_t columns = (column + 1 < s->count_w ? w + s->block_w : p->y.w) - w;
-    const int64_t h = rest % s->count_h * s->block_h, g = rest / s->count_h % p->groups,
-                  n = rest / s->count_h / p->groups, rows = fc_min(s->block_h, p->y.h - h);
+    const block b = block_at(s, task);
     char *strip = s->threads + slot * s->thread_bytes;
-    load_strip(s, n, g, h, rows, w, strip);
+    load_strip(s, &b, strip);
     fc_planes call = {.y_channel = p->y.stride_c,
                       .steps = s->steps,
                       .offset = s->offset,
                       .bounded = p->epilogue.lower != -__builtin_inf() || p->epilogue.upper != __builtin_inf(),
                       .lower = p->epilogue.lower,
                       .upper = p->epilogue.upper};
-    const int64_t runs = fc_ceil_div(columns, s->lanes), total = rows * runs;
+    const int64_t runs = fc_ceil_div(b.columns, s->lanes), total = b.rows * runs;
     for (int64_t part = 0; part < s->parts; part++) {
-        const int64_t k = g * p->out_channels + first_output(s, part);
-        char *y = (char *)p->y.data + (n * p->y.stride_n + k * p->y.stride_c + h * p->y.stride_h + w) * item;
-        call.weights = s->parts_weights + (g * s->parts + part) * s->steps * s->outputs * item;
+        const int64_t k = b.g * p->out_channels + first_output(s, part);
+        char *y = (char *)p->y.data + (b.n * p->y.stride_n + k * p->y.stride_c + b.h * p->y.stride_h + b.w) * item;
+        call.weights = s->parts_weights + (b.g * s->parts + part) * s->steps * s->outputs * item;
         call.bias = bias_at(p, k);
         for (int64_t run = 0; run < total; run += FC_PLANES_RUNS) {
             for (int64_t r = 0; r < FC_PLANES_RUNS; r++) {
                 const int64_t i = fc_min(run + r, total - 1), row = i / runs,
-                              at = fc_min(i % runs * s->lanes, columns - s->lanes);
+                              at = fc_min(i % runs * s->lanes, b.columns - s->lanes);
                 call.x[r] = strip + (row * p->stride_h * s->row + at) * item;
                 call.y[r] = y + (row * p->y.stride_h + at) * item;
             }

@@ -23,7 +23,7 @@
  *                      u[e][channels][panel], of stride 2 u[phase and point][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
- *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
+ *     by tiles:  u is made once, or by each of two threads, tasks are blocks of tiles (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
  *                of many tiles one stretch after the other; of few, where a kernel for them exists, without u in memory
  * Both sum over channels in the same order, so the bits are the same.
@@ -81,8 +81,8 @@ static void set_own(fc_winograd_plan *s, int64_t threads)
     const int64_t bytes = weights_bytes(s);
     s->own =
         !s->by_panels && !s->prepared && threads <= OWNERS && s->tiles.count <= OWN_TILES && bytes <= fc_l2_bytes();
-    s->own_bytes = s->own ? FC_LINE_BYTES + bytes : 0;
-    s->thread_bytes += s->own_bytes;
+    if (s->own)
+        s->thread_bytes += FC_LINE_BYTES + bytes;
 }
 
 /* v of a block takes 3/5 of the second-level cache, but no less than a brick, for which u is read. */
@@ -534,7 +534,7 @@ int64_t fc_packed_winograd(const fc_problem *p)
 fc_status fc_pack_winograd(const fc_problem *p, char *to)
 {
     const fc_winograd_plan s = make_plan(p);
-    const int slots = fc_parallel_slots(p->groups * s.panels);
+    const int slots = fc_parallel_slots(INT64_MAX);
     const int64_t pitch = s.pad_bytes + s.pack_bytes;
     char *pads = NULL; /* by panels taps go straight to their place */
     if (!s.by_panels && !(pads = fc_scratch_acquire_parts(0, slots, pitch)))

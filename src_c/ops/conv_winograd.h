@@ -24,7 +24,7 @@ typedef struct {
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
     int own; /* by tiles: each thread makes all of u for itself */
-    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, own_bytes, thread_bytes;
+    int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group, and its stretch of tiles */

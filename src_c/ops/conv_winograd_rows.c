@@ -11,7 +11,7 @@
  *
  *     v[row][part][tile][e][c] = B' x, c within a cache line, whole parts if there are several
  *     u[panel][r][c][e][k]     = G w
- *     y[row][tile]             = A' sum_{r,c} v[row + r][tile][e][c] u[r][c][e][k], with the epilogue
+ *     y[row][tile]             = A' sum_{r,c} v[row + r][part][tile][e][c] u[r][c][e][k], with the epilogue
  *
  * Rows of taps that lie in the padding are left out: images of two rows are best off so with many channels too.
  *
@@ -26,8 +26,8 @@ enum {
     TOGETHER = 4, /* rows of outputs that meet a panel of weights before the next, and go to planes together */
     WINDOW_BYTES = 24 << 10, /* of v that they see, in the first-level cache beside a panel */
     MAX_ROWS = 32, /* of a block: what neighbours both transform is little */
-    MAX_CHANNELS = 64,
-    LEAST_BLOCK = 5, /* tiles that are multiplied together */
+    MAX_CHANNELS = 64, /* measured up to these */
+    LEAST_BLOCK = 5, /* tiles: a group of AVX-512, nearly one of AVX2, 6 */
     POINTS = FC_WINOGRAD_TILE,
 };
 

@@ -39,7 +39,7 @@ static void index_task(void *context, int64_t task, int slot)
     const fc_view *value = &call->value, *index = &call->index, *plane = &call->plane;
     const int64_t size = (int64_t)call->item;
     _Alignas(64) char place[FC_POOL_PLACE_BYTES];
-    memset(place, 0, 64);
+    memset(place, 0, FC_POOL_PLACE_BEGIN);
     for (int64_t i = task * call->group; i < fc_lesser(call->items, (task + 1) * call->group); i++) {
         const int64_t n = i / call->channel_parts, c = i % call->channel_parts * call->channels;
         const fc_pool_index_task t = {
