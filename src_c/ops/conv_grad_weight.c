@@ -131,54 +131,86 @@ static fc_range rows_of(const fc_grad_weight_plan *s, int64_t piece)
                       end == s->splits ? s->rows : end * s->rows / s->splits / lanes * lanes};
 }
 
+/* Lines and columns of a block whose tap, or row of taps, lies inside x. */
+typedef struct {
+    fc_range lines, columns;
+} seen;
+
+static seen seen_by(const fc_grad_weight_plan *s, const block *b, int64_t u, int64_t v)
+{
+    const fc_problem *p = s->p;
+    const fc_range rows = fc_seeing_outputs(u, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
+    seen r = {.lines.first = fc_max(0, rows.first - b->h), .columns = {0, b->columns}};
+    r.lines.end = fc_max(r.lines.first, fc_min(b->rows, rows.end - b->h));
+    if (s->merged) /* a unit is all taps of a row */
+        return r;
+    const fc_range columns = fc_seeing_outputs(v, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
+    r.columns.first = fc_min(fc_max(0, columns.first - b->w), b->columns);
+    r.columns.end = fc_max(r.columns.first, fc_min(columns.end - b->w, b->columns));
+    return r;
+}
+
+/* One side of a product over outputs, which are so far apart: so many lanes or rows of a tile. */
+typedef struct {
+    const char *data;
+    int64_t image, line, step, count;
+} side;
+
+static fc_gemm_at product_of(side a, side b)
+{
+    return (fc_gemm_at){.a = a.data,
+                        .a_image = a.image,
+                        .a_line = a.line,
+                        .a_step = a.step,
+                        .rows = a.count,
+                        .b = b.data,
+                        .b_image = b.image,
+                        .b_line = b.line,
+                        .b_step = b.step,
+                        .columns = b.count};
+}
+
+/* The product of a piece of a tap unit, into c[unit][row][..], or turned c[unit][k][row]. */
+static fc_gemm_at piece_of(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y,
+                           const part *of, int64_t piece, char *c, int64_t c_row)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, unit = piece / s->splits, u = s->merged ? unit : unit / p->kernel_w,
+                  v = s->merged ? 0 : unit % p->kernel_w;
+    const fc_range rows = rows_of(s, piece % s->splits);
+    const seen r = seen_by(s, b, u, v);
+    side xs = {.image = s->x_image, .line = s->x_step_h * s->x_row, .step = s->x_step_w * s->x_pixel},
+         ys = {.image = y->image, .line = y->row, .step = y->pixel, .count = of->columns};
+    xs.data = x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel + r.lines.first * xs.line +
+                   r.columns.first * xs.step + rows.first) *
+                      item;
+    xs.count = rows.end - rows.first;
+    ys.data = y->data + (r.lines.first * ys.line + r.columns.first * ys.step) * item;
+    fc_gemm_at product = s->turned ? product_of(ys, xs) : product_of(xs, ys);
+    product.images = b->images;
+    product.lines = r.lines.end - r.lines.first;
+    product.depth = r.columns.end - r.columns.first;
+    product.c_row = s->turned ? s->rows : c_row;
+    product.c =
+        c + (s->turned ? unit * of->columns * s->rows + rows.first : (unit * s->rows + rows.first) * c_row) * item;
+    return product;
+}
+
 /* c[unit][..][k] (+)= the block's products for a part of the weight. */
 static void add_products(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y, const part *of,
                          char *c, int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, x_line = s->x_step_h * s->x_row, x_step = s->x_step_w * s->x_pixel;
-    const int64_t pixels = b->images * b->rows * b->columns;
+    const int64_t pixels = b->images * b->rows * b->columns, pieces = of->last - of->first;
     const char *ahead = s->y_in_place && !s->dense ? NULL : next_panel(s, b, of);
-    fc_gemm_at product = {.images = b->images, .depth = b->columns, .accumulate = accumulate};
-    if (s->turned) {
-        product.a_image = y->image, product.a_line = y->row, product.a_step = y->pixel;
-        product.b_image = s->x_image, product.b_line = x_line, product.b_step = x_step;
-        product.rows = of->columns, product.c_row = s->rows;
-    } else {
-        product.a_image = s->x_image, product.a_line = x_line, product.a_step = x_step;
-        product.b_image = y->image, product.b_line = y->row, product.b_step = y->pixel;
-        product.columns = of->columns, product.c_row = c_row;
-    }
-    for (int64_t piece = of->first; piece < of->last; piece++) {
-        const int64_t unit = piece / s->splits, u = s->merged ? unit : unit / p->kernel_w,
-                      v = s->merged ? 0 : unit % p->kernel_w;
-        const fc_range rows = rows_of(s, piece % s->splits);
-        *(s->turned ? &product.columns : &product.rows) = rows.end - rows.first;
-        /* of the block's lines those whose row u lies inside x */
-        const fc_range seeing = fc_seeing_outputs(u, p->y.h, p->stride_h, p->dilation_h, p->pad_top, p->x.h);
-        const int64_t begin = fc_max(0, seeing.first - b->h), end = fc_min(b->rows, seeing.end - b->h);
-        product.lines = fc_max(0, end - begin);
-        /* and of their columns those whose tap v does, where a unit has only one */
-        fc_range columns = {0, b->columns};
-        if (!s->merged) {
-            columns = fc_seeing_outputs(v, p->y.w, p->stride_w, p->dilation_w, p->pad_left, p->x.w);
-            columns.first = fc_min(fc_max(0, columns.first - b->w), b->columns);
-            columns.end = fc_max(columns.first, fc_min(columns.end - b->w, b->columns));
-        }
-        product.depth = columns.end - columns.first;
-        *(s->turned ? &product.b : &product.a) = x + (u * p->dilation_h * s->x_row + v * p->dilation_w * s->x_pixel +
-                                                      begin * x_line + columns.first * x_step + rows.first) *
-                                                         item;
-        *(s->turned ? &product.a : &product.b) = y->data + (begin * y->row + columns.first * y->pixel) * item;
-        const int64_t turned = unit * of->columns * s->rows + rows.first,
-                      straight = (unit * s->rows + rows.first) * c_row;
-        product.c = c + (s->turned ? turned : straight) * item;
-        if (s->dense)
+    for (int64_t i = 0; i < pieces; i++) {
+        fc_gemm_at product = piece_of(s, b, x, y, of, of->first + i, c, c_row);
+        product.accumulate = accumulate;
+        if (s->dense) {
             set_ahead(s, b, ahead, product.ahead);
-        else if (ahead) {
-            const int64_t first = (piece - of->first) * pixels / (of->last - of->first),
-                          end_line = (piece + 1 - of->first) * pixels / (of->last - of->first);
-            product.ahead[0] = (fc_lines){fc_at(ahead, first * p->y.stride_w, item), p->y.stride_w, end_line - first};
+        } else if (ahead) {
+            const int64_t first = i * pixels / pieces, end = (i + 1) * pixels / pieces;
+            product.ahead[0] = (fc_lines){fc_at(ahead, first * p->y.stride_w, p->item), p->y.stride_w, end - first};
         }
         p->k->gemm->at(&product);
     }
