@@ -84,3 +84,15 @@ def test_signs(isa, rng, name, transposed, dtype):
             y, grad_x, _ = call("channels_last", images=image)
             assert same_bits(y, wanted[0][image])
             assert same_bits(grad_x, wanted[1][image])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_bias_of_minus_zero_with_padding(isa, dtype):
+    """Written channels-first or channels-last: the sums of planes would see products with zeros."""
+    tiny = {np.float32: 1e-38, np.float64: 1e-308}[dtype]
+    x, w = np.full((1, 1, 6, 34), -tiny, dtype), np.full((8, 1, 9, 9), tiny, dtype)
+    for bias in (np.full(8, -0.0, dtype), np.array([0, -0.0] * 4, dtype)):
+        y = F.conv2d(x, w, bias, padding=4, stride=(1, 2))
+        out = to_format(np.empty_like(y), "channels_last")
+        F.conv2d(x, w, bias, padding=4, stride=(1, 2), out=out)
+        assert same_bits(y, out)

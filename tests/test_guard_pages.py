@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guard_pages import placed
 
 import fastconv
+import fastconv.functional as F
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]])}
@@ -38,6 +40,16 @@ def test_nothing_is_read_beyond_an_array(isa, tmp_path, trust_counts):
 @pytest.mark.parametrize("isa", fastconv.isas())
 def test_nothing_is_read_beyond_an_array_in_many_calls(isa, seed, tmp_path, trust_counts):
     trust_counts["calls between guard pages"] += 2 * run(isa, 15_000, seed, tmp_path)
+
+
+@pytest.mark.parametrize("kernel", [(9, 7), (10, 7), (11, 6)])
+def test_large_windows_of_few_channels(isa, kernel):
+    """Averages of windows of more than 64 taps, four neighbours at a time, of parts of vectors."""
+    rng = np.random.default_rng(0)
+    for channels in (1, 3, 7, 9, 17, 35):
+        x = rng.standard_normal((1, channels, 11, 26)).astype(np.float32)
+        given = placed(rng, x, True, "last")
+        np.testing.assert_array_equal(F.avg_pool2d(given, kernel, 1), F.avg_pool2d(x, kernel, 1))
 
 
 @pytest.mark.parametrize("at_end", [False, True])

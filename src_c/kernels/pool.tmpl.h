@@ -98,9 +98,12 @@ static __attribute__((noinline)) void N(sum_large)(const fc_pool_task *p, const 
                                                    const fc_span *row, const fc_span *col, int streams, int tail,
                                                    vec *total)
 {
-    if (streams == 1)
-        N(sum_rows)(p, x, stream, row, col, 1, tail, total);
-    for (int s = 0; s + FC_STREAMS <= streams; s += FC_STREAMS)
+    if (streams == 1 || tail) {
+        for (int s = 0; s < streams; s++)
+            N(sum_rows)(p, x + s * stream, stream, row, col, 1, tail, total + s);
+        return;
+    }
+    for (int s = 0; s < streams; s += FC_STREAMS)
         N(sum_rows)(p, x + s * stream, stream, row, col, FC_STREAMS, 0, total + s);
 }
 

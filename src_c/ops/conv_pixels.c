@@ -291,13 +291,26 @@ fc_status fc_conv_pixels(const fc_problem *p)
 }
 
 /* ---- planes -------------------------------------------------------------------------------------------------------*/
+/* A sum that underflowed to -0 keeps its sign with such a bias; products with zeros of the strip, which direct leaves
+ * out, would take it away. */
+static int has_minus_zero(const fc_problem *p)
+{
+    for (int64_t k = 0; p->epilogue.bias && k < p->groups * p->out_channels; k++) {
+        const double bias = number_at(p->epilogue.bias, k, p->item, 0);
+        if (bias == 0 && __builtin_signbit(bias))
+            return 1;
+    }
+    return 0;
+}
+
 int fc_conv_planes_serves(const fc_problem *p)
 {
     const int64_t lanes = p->k->vector_lanes;
     return p->y.w >= lanes && p->y.stride_w == 1 && p->y.stride_c != 1 && (p->x.stride_c != 1 || p->in_channels == 1) &&
            p->out_channels >= p->k->pixels->planes_channels && !p->packed && !p->epilogue.scale && !p->residual.data &&
            /* of several chunks direct sums all taps of one before the next; of one tap the order is the same */
-           (p->kernel_h * p->kernel_w == 1 || fc_direct_chunk(p) == p->in_channels);
+           (p->kernel_h * p->kernel_w == 1 || fc_direct_chunk(p) == p->in_channels) &&
+           (fc_sees_no_padding(p) || !has_minus_zero(p));
 }
 
 static void set_offsets(plan *s)
