@@ -45,7 +45,7 @@ enum {
     /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
      * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
-    MAX_TILES = 56, /* 2 bricks: more do not make the products faster */
+    MAX_TILES = 56, /* 2 bricks of AVX-512, 4.5 of AVX2: more do not make the products faster */
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
     MAX_SQUARE = 16,
     MAX_LINE = 64,
