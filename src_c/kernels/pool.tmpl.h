@@ -3,8 +3,9 @@
  * y[i][j][c] = max_{u,v} x[rows[i].begin + u * step_h][cols[j].begin + v * step_w][c], or the sum of the same taps
  * divided by the window's divisor. Taps outside the image are not in the spans, so there is no padding here.
  *
- * The vectors of one step ("streams") are either 4 vectors of channels of one output (averages: 8), or, of the channels that are left,
- * a vector of 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and blend (8 cycles).
+ * The vectors of one step ("streams") are either 4 vectors of channels of one output (averages: 8), or, of the channels
+ * that are left, a vector of 4 neighbouring outputs of a row: 4 independent chains hide the latency of compare and
+ * blend (8 cycles).
  */
 #define FC_STREAMS 4
 #define FC_MOST_STREAMS 8 /* averages of channels: half a KiB of each pixel, whose lines are neighbours */

@@ -158,8 +158,8 @@ static void share_out(fc_direct_plan *s)
 /* ---- taps in the padding ------------------------------------------------------------------------------------------*/
 /* Cycles of a tile of two vectors that sees so many taps of a row of the kernel. Half a row more stands for what it
  * loads beside its rows; fewer than 4, or 8 of a single vector, wait for their own sums. Tiles of HALF_ROWS and more
- * multiply half of a second vector that is at most half full (kernels/gemm.tmpl.h); a single one is counted whole. CALL is the price of a tile that is cut
- * here, SMALL a problem that is done before the best cut is found. */
+ * multiply half of a second vector that is at most half full (kernels/gemm.tmpl.h); a single one is counted whole.
+ * CALL is the price of a tile that is cut here, SMALL a problem that is done before the best cut is found. */
 enum { CALL = 128, SMALL = 1 << 16, HALF_ROWS = 13 };
 
 static int64_t tile_cost(const fc_direct_plan *s, int64_t taps, int64_t rows)

@@ -296,8 +296,8 @@ static int64_t phase_scratch(const fc_problem *p, const fc_conv *c, const fc_vie
     return fc_round_up(most, FC_LINE_BYTES);
 }
 
-/* Phases share nothing: the first `apart` each on one thread, then the others one after the other, each on all threads and
- * with the memory of all. */
+/* Phases share nothing: the first `apart` each on one thread, then the others one after the other, each on all threads
+ * and with the memory of all. */
 static void run_in(phases *f, int slots)
 {
     const int64_t count = phase_count(f->c, f->grad_x);

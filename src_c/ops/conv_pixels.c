@@ -124,11 +124,17 @@ fc_status fc_pack_pixels(const fc_problem *p, char *to)
     return FC_OK;
 }
 
+/* Where tap v of a row begins in a row of the strip. */
+static int64_t tap_at(const plan *s, int64_t v)
+{
+    const int64_t column = v * s->p->dilation_w;
+    return column % s->p->stride_w * s->phase + column / s->p->stride_w;
+}
+
 static void set_taps(const plan *s)
 {
-    const fc_problem *p = s->p;
-    for (int64_t v = 0; v < p->kernel_w; v++)
-        s->taps[v] = v * p->dilation_w % p->stride_w * s->phase + v * p->dilation_w / p->stride_w;
+    for (int64_t v = 0; v < s->p->kernel_w; v++)
+        s->taps[v] = tap_at(s, v);
 }
 
 /* Rows [h, h + rows) and columns [w, w + columns) of group g of image n. */
@@ -320,8 +326,7 @@ static void set_offsets(plan *s)
     for (int64_t u = 0; u < p->kernel_h; u++)
         for (int64_t v = 0; v < p->kernel_w; v++)
             for (int64_t c = 0; c < p->in_channels; c++)
-                *to++ = c * s->plane + u * p->dilation_h * s->row + v * p->dilation_w % p->stride_w * s->phase +
-                        v * p->dilation_w / p->stride_w;
+                *to++ = c * s->plane + u * p->dilation_h * s->row + tap_at(s, v);
 }
 
 static int64_t first_output(const plan *s, int64_t part)
