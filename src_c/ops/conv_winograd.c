@@ -67,20 +67,22 @@ static void share_panels(fc_winograd_plan *s, int64_t threads)
     s->sharers = threads;
 }
 
-/* By tiles: of all panels. */
-static int64_t weights_bytes(const fc_winograd_plan *s)
+/* What all threads read: by tiles u of all panels, by panels v of a stretch. */
+static int64_t shared_bytes(const fc_winograd_plan *s)
 {
+    if (s->by_panels)
+        return s->v_bytes;
     return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
 }
 
-/* u may be made by all threads or by each for itself. To write a line that another core has read takes two threads
- * longer than each to write its own twice: 590 KB, 29 us and 12 (Zen 4). More threads have less to write each. */
+/* It may be made by all threads or by each for itself. To write a line that another core has read takes two threads
+ * longer than each to write its own twice (Zen 4: 590 KB of u 29 us and 12, 900 KB of v 42 and 31; seven times as long
+ * where the two share no cache). More threads have less to write each. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
-    enum { OWNERS = 2, OWN_TILES = 512 }; /* of more tiles it saves less than 3 % */
-    const int64_t bytes = weights_bytes(s);
-    s->own =
-        !s->by_panels && !s->prepared && threads <= OWNERS && s->tiles.count <= OWN_TILES && bytes <= fc_l2_bytes();
+    enum { OWNERS = 2 };
+    const int64_t bytes = shared_bytes(s);
+    s->own = threads == OWNERS && bytes > 0 && bytes <= FC_SHARE_BYTES / OWNERS;
     if (s->own)
         s->thread_bytes += FC_LINE_BYTES + bytes;
 }
@@ -179,7 +181,7 @@ static fc_winograd_plan make_plan(const fc_problem *p)
 /* A thread's memory, one piece after the other. */
 typedef struct {
     char *strip, *tile, *m, *pad, *pack, *uv;
-    int *made; /* whether `own` is there, u */
+    int64_t *made; /* which of the shared is there, as its own */
     char *own;
 } memory;
 
@@ -191,7 +193,7 @@ static memory thread_memory(const fc_winograd_plan *s, int slot)
     t.pad = t.m + s->m_bytes;
     t.pack = t.pad + s->pad_bytes;
     t.uv = t.pack + s->pack_bytes;
-    t.made = (int *)(t.uv + (s->by_panels ? s->u_bytes : s->v_bytes));
+    t.made = (int64_t *)(t.uv + (s->by_panels ? s->u_bytes : s->v_bytes));
     t.own = (char *)t.made + FC_LINE_BYTES;
     return t;
 }
@@ -350,13 +352,18 @@ fc_status fc_winograd_repair(const fc_problem *p, const atomic_char *spoilt)
 }
 
 /* ---- schedules --------------------------------------------------------------------------------------------------*/
-static const char *weights_of(const fc_winograd_plan *s, const memory *t)
+/* u, or v of the stretch */
+static const char *shared_of(const fc_winograd_plan *s, const memory *t)
 {
     if (!s->own)
-        return s->u;
-    if (!*t->made)
+        return s->by_panels ? s->v : s->u;
+    if (*t->made == s->shared)
+        return t->own;
+    if (s->by_panels)
+        fc_transform_inputs(&s->tiles, &s->stretch, s->group, s->stretch.first, s->stretch.end, t->strip, t->own);
+    else
         fc_winograd_store(s, t->own, t->pad, 0, 1);
-    *t->made = 1;
+    *t->made = s->shared;
     return t->own;
 }
 
@@ -364,7 +371,7 @@ static void run_tiles(void *context, int64_t task, int slot)
 {
     const fc_winograd_plan *s = context;
     const memory t = thread_memory(s, slot);
-    const char *weights = weights_of(s, &t);
+    const char *weights = shared_of(s, &t);
     const int64_t group = task / s->count, block = task % s->count, first = block * s->tiles.count / s->count,
                   end = (block + 1) * s->tiles.count / s->count;
     const fc_tile_block b = fc_block_of(&s->tiles, first, end);
@@ -458,11 +465,12 @@ static void run_few(void *context, int64_t task, int slot)
     const fc_problem *p = s->p;
     const memory t = thread_memory(s, slot);
     const fc_winograd_piece k = piece_at(s, task);
+    const char *v = shared_of(s, &t);
     const int64_t item = (int64_t)p->item, part = fc_part_elements(&s->tiles);
     for (int64_t vector = 0; vector * s->lanes < k.columns; vector++)
         for (int64_t c0 = 0; c0 < p->in_channels; c0 += s->chunk) {
             const int64_t at = vector * s->lanes, line = s->tiles.k->line;
-            fc_winograd_few f = {.v = s->v + s->tiles.phases * fc_channel_parts(p, c0) * part * item,
+            fc_winograd_few f = {.v = v + s->tiles.phases * fc_channel_parts(p, c0) * part * item,
                                  .m = t.m + (at / line * part + at % line) * item,
                                  .part = part,
                                  .channels = fc_min(s->chunk, p->in_channels - c0),
@@ -483,11 +491,12 @@ static void run_panel(void *context, int64_t task, int slot)
     const fc_winograd_piece k = piece_at(s, task);
     if (k.columns == 0)
         return;
+    const char *v = shared_of(s, &t);
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
         const int64_t channels = fc_min(s->chunk, s->p->in_channels - c0);
         const fc_winograd_bytes_ahead ahead = fc_winograd_ahead(s, s->group, &k, c0, channels);
         fc_winograd_transform(s, s->group, &k, c0, channels, t.pad, t.uv);
-        multiply(s, &s->stretch, &k, c0, channels, s->v, t.uv, t.m, &ahead);
+        multiply(s, &s->stretch, &k, c0, channels, v, t.uv, t.m, &ahead);
     }
     store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
@@ -513,8 +522,7 @@ static int64_t zeros_bytes(const fc_winograd_plan *s) { return fc_winograd_bytes
 static fc_need need_of(const fc_winograd_plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t shared = s->by_panels ? s->v_bytes : s->own ? 0 : weights_bytes(s);
-    return (fc_need){fc_winograd_flags_bytes(p) + zeros_bytes(s) + shared, s->thread_bytes};
+    return (fc_need){fc_winograd_flags_bytes(p) + zeros_bytes(s) + (s->own ? 0 : shared_bytes(s)), s->thread_bytes};
 }
 
 static fc_need need(const fc_problem *p)
@@ -549,15 +557,16 @@ static void run_by_panels(fc_winograd_plan *s, int slots)
     for (s->group = 0; s->group < s->p->groups; s->group++)
         for (int64_t first = 0; first < s->tiles.count; first += s->block) {
             s->stretch = fc_block_of(&s->tiles, first, fc_min(first + s->block, s->tiles.count));
-            fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, tiles_per_task(s)), run_inputs, s);
+            s->shared++;
+            if (!s->own)
+                fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, tiles_per_task(s)), run_inputs, s);
             fc_parallel_in(slots, panel_tasks(s), s->few ? run_few : run_panel, s);
         }
 }
 
 static void run_by_tiles(fc_winograd_plan *s, int slots)
 {
-    for (int slot = 0; s->own && slot < slots; slot++)
-        *thread_memory(s, slot).made = 0;
+    s->shared = 1;
     if (!s->own && !s->prepared)
         fc_winograd_store(s, s->v, thread_memory(s, 0).pad, s->thread_bytes, slots);
     fc_parallel_in(slots, s->p->groups * s->count, run_tiles, s);
@@ -578,6 +587,8 @@ static fc_status run(const fc_problem *p)
     s.v = scratch + flags + zeros;
     s.threads = scratch + n.shared;
     s.u = s.prepared ? p->packed : s.v;
+    for (int slot = 0; s.own && slot < slots; slot++)
+        *thread_memory(&s, slot).made = 0;
     if (s.by_panels)
         run_by_panels(&s, slots);
     else

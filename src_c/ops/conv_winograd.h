@@ -23,12 +23,13 @@ typedef struct {
     int cut, halved; /* see share_panels */
     int64_t u_point; /* pitch, elements */
     int64_t chunk;
-    int own; /* by tiles: each thread makes all of u for itself */
+    int own; /* each thread makes for itself what all read: by tiles u, by panels v of a stretch */
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group, and its stretch of tiles */
     fc_tile_block stretch;
+    int64_t shared; /* its number, from 1 on; of u 1 */
     atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } fc_winograd_plan;
 
