@@ -432,17 +432,57 @@ static void run_block(void *context, int64_t task, int slot)
         store_tile(s, &b, &d.y, first, last);
 }
 
-static fc_need need(const fc_direct_plan *s)
+static int64_t tasks_of(const fc_direct_plan *s)
 {
-    const fc_problem *p = s->p;
-    return (fc_need){s->pack_late || p->packed ? 0 : fc_round_up(fc_packed_direct(p) * (int64_t)p->item, 64),
-                     s->thread_bytes};
+    return s->count_n * s->count_h * s->count_w * s->p->groups * s->parts;
+}
+
+static int64_t weight_bytes(const fc_direct_plan *s)
+{
+    return s->pack_late || s->p->packed ? 0 : fc_round_up(fc_packed_direct(s->p) * (int64_t)s->p->item, 64);
+}
+
+/* Threads pack the groups that they use. Packing more takes longer than half of it: the lines that it reads are not
+ * those that it writes. */
+static fc_need need(const fc_direct_plan *s, int slots)
+{
+    const int64_t weights = weight_bytes(s);
+    const int own = s->p->groups == 1 && weights <= fc_l2_bytes() / 2 && fc_makes_own(slots, weights);
+    return (fc_need){own ? 0 : weights, s->thread_bytes + (own ? weights : 0)};
 }
 
 fc_need fc_conv_direct_scratch(const fc_problem *p)
 {
     const fc_direct_plan s = fc_plan_direct(p);
-    return need(&s);
+    return need(&s, fc_parallel_slots(tasks_of(&s)));
+}
+
+/* Of a thread that packs all weights for itself. */
+typedef struct {
+    fc_problem p;
+    fc_direct_plan s;
+    char *weights;
+} owner;
+
+static void run_owner(void *context, int64_t task, int slot)
+{
+    owner *o = (owner *)context + slot;
+    if (!o->p.packed) {
+        fc_pack_direct(&o->p, o->weights);
+        fc_use_packed(&o->p, o->weights);
+    }
+    run_block(&o->s, task, slot);
+}
+
+static void run_owners(const fc_direct_plan *s, int slots, char *weights)
+{
+    owner owners[2];
+    for (int slot = 0; slot < slots; slot++) {
+        owner *o = &owners[slot];
+        *o = (owner){*s->p, *s, weights + slot * weight_bytes(s)};
+        o->s.p = &o->p;
+    }
+    fc_parallel_in(slots, tasks_of(s), run_owner, owners);
 }
 
 /* A few pixels, a row of them, that meet a weight which is read best where it lies. The sums are the same. */
@@ -473,20 +513,23 @@ fc_status fc_conv_direct(const fc_problem *problem)
         return run_linear(problem);
     fc_problem p = *problem;
     fc_direct_plan s = fc_plan_direct(&p);
-    const int64_t tasks = s.count_n * s.count_h * s.count_w * p.groups * s.parts;
-    const int64_t weights = need(&s).shared;
-    const int slots = fc_parallel_slots(tasks);
-    char *scratch = fc_scratch_acquire_parts(weights, slots, s.thread_bytes);
+    const int slots = fc_parallel_slots(tasks_of(&s));
+    const fc_need n = need(&s, slots);
+    char *scratch = fc_scratch_acquire_parts(n.shared, slots, n.each);
     if (!scratch)
         return FC_ENOMEM;
-    if (weights) {
-        fc_pack_direct(&p, scratch);
-        fc_use_packed(&p, scratch);
-    }
-    s.threads = scratch + weights;
+    s.threads = scratch + n.shared;
     for (int slot = 0; slot < slots; slot++)
         *(int64_t *)(s.threads + slot * s.thread_bytes) = -1;
-    fc_parallel_in(slots, tasks, run_block, &s);
+    if (n.each > s.thread_bytes) {
+        run_owners(&s, slots, s.threads + slots * s.thread_bytes);
+    } else {
+        if (n.shared) {
+            fc_pack_direct(&p, scratch);
+            fc_use_packed(&p, scratch);
+        }
+        fc_parallel_in(slots, tasks_of(&s), run_block, &s);
+    }
     fc_scratch_release(scratch);
     return FC_OK;
 }

@@ -75,14 +75,10 @@ static int64_t shared_bytes(const fc_winograd_plan *s)
     return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
 }
 
-/* It may be made by all threads or by each for itself. To write a line that another core has read takes two threads
- * longer than each to write its own twice (Zen 4: 590 KB of u 29 us and 12, 900 KB of v 42 and 31; seven times as long
- * where the two share no cache). More threads have less to write each. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
-    enum { OWNERS = 2 };
     const int64_t bytes = shared_bytes(s);
-    s->own = threads == OWNERS && bytes > 0 && bytes <= FC_SHARE_BYTES / OWNERS;
+    s->own = (s->by_panels || s->p->groups == 1) && fc_makes_own(threads, bytes); /* of groups u is its thread's */
     if (s->own)
         s->thread_bytes += FC_LINE_BYTES + bytes;
 }

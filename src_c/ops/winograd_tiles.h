@@ -66,10 +66,6 @@ typedef struct {
 /* u and the sums of a gradient: pitches grow by a cache line, so that 36 streams fall into different L1 sets. */
 enum { FC_PITCH_PAD_BYTES = FC_LINE_BYTES };
 
-/* What of the third-level cache may be counted on. A Zen 3 core of a virtual machine that shares 32 MiB with others
- * reads 8 MiB at 50 GB/s and 16 MiB at 15 to 20, as from memory. */
-enum { FC_SHARE_BYTES = 8 << 20 };
-
 /* Inputs and outputs along an axis of a phase's tile for so many taps. */
 static inline int64_t fc_tile_inputs(int64_t taps)
 {
