@@ -75,10 +75,13 @@ static int64_t shared_bytes(const fc_winograd_plan *s)
     return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
 }
 
+/* Not u of many tiles, where it saves less than 3 %, nor of groups, which a thread reads as it makes them. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
+    enum { OWN_TILES = 512 };
     const int64_t bytes = shared_bytes(s);
-    s->own = (s->by_panels || s->p->groups == 1) && fc_makes_own(threads, bytes); /* of groups u is its thread's */
+    const int pays = s->by_panels ? bytes <= 2 * fc_l2_bytes() : s->p->groups == 1 && s->tiles.count <= OWN_TILES;
+    s->own = pays && fc_makes_own(threads, bytes);
     if (s->own)
         s->thread_bytes += FC_LINE_BYTES + bytes;
 }
