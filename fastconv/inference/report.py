@@ -37,14 +37,21 @@ class StepReport:
     roofline: float
 
 
-def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -> list[StepReport]:
+class Steps(list[StepReport]):
+    """Short where a prompt shows it below the table."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} StepReports>"
+
+
+def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -> Steps:
     peak = 1e9 * peak_gflops if peak_gflops else _measured_peak(plan.dtype)
     bandwidth = 1e9 * bandwidth_gbs if bandwidth_gbs else _measured_bandwidth(plan.dtype)
     seconds, whole = _measure(plan)
-    rows = []
+    rows, total = Steps(), float(seconds.sum())
     for first, end in _lines(plan.nodes):
         nodes, weights = plan.nodes[first:end], plan._weights[first:end]
-        macs, spent = sum(node.macs for node in nodes), max(seconds[first:end].sum(), 1e-9)
+        macs, spent = sum(node.macs for node in nodes), max(float(seconds[first:end].sum()), 1e-9)
         traffic = _bytes(nodes, weights, plan.dtype.itemsize)
         floor = max(2 * macs / peak, traffic / bandwidth)
         algorithms = map(_algorithm, nodes, weights, repeat(plan.dtype.itemsize))
@@ -57,7 +64,7 @@ def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -
                 macs,
                 traffic,
                 spent,
-                spent / seconds.sum(),
+                spent / total,
                 floor / spent,
             )
         )
