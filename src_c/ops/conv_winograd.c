@@ -23,10 +23,11 @@
  *                      u[e][channels][panel], of stride 2 u[phase and point][channels][panel]
  *     y                   = A' m A, with the epilogue, straight to the output
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
- *     by tiles:  u is made once, or by each of two threads, tasks are blocks of tiles (many tiles)
+ *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
  *                of many tiles one stretch after the other; of few, where a kernel for them exists, without u in memory
- * Both sum over channels in the same order, so the bits are the same.
+ * Both sum over channels in the same order, so the bits are the same. "Once" may be once by each of two threads
+ * (fc_makes_own).
  */
 #include "../scratch.h"
 #include "../threads.h"
