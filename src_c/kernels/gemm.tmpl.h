@@ -333,18 +333,23 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     N(gemm_store)(g, y, last, rows, vectors, half, stream, acc);
 }
 
+/* From a tile to the next. */
+INLINE int64_t N(gemm_down)(const fc_gemm *g, int64_t rows) { return g->lines > 1 ? g->a_line : rows * g->a_row; }
+INLINE int64_t N(gemm_y_down)(const fc_gemm *g, int64_t rows) { return g->lines > 1 ? g->y_line : rows * g->y_row; }
+
 /* `tiles` of them below each other. fetch: the weights for the first, or the rows of a after the last */
 typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int64_t tiles, const T *fetch);
 #define FC_KIND(kind, rows, vectors, half, ahead)                                                                      \
     static void N(gemm_tile_##kind##_##rows)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t tiles,           \
                                              const T *fetch)                                                           \
     {                                                                                                                  \
+        const int64_t down = N(gemm_down)(g, rows), y_down = N(gemm_y_down)(g, rows);                                  \
         for (; tiles > 0; tiles--) {                                                                                   \
-            const T *next = a + rows * g->a_row;                                                                       \
+            const T *next = a + down;                                                                                  \
             N(gemm_tile)(g, a, y, row, rows, vectors, half, ahead,                                                     \
                          (ahead) == N(FC_FETCH_ROWS) && tiles > 1 ? next : fetch);                                     \
             a = next;                                                                                                  \
-            y += rows * g->y_row;                                                                                      \
+            y += y_down;                                                                                               \
             row += rows;                                                                                               \
             if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
                 fetch += N(if_fetching)(g, fetch, g->ahead_tile);                                                      \
@@ -418,40 +423,53 @@ static N(gemm_tile_fn) *const N(gemm_halves)[] = {FC_HALVES};
 #undef FC_TWELVE
 #undef FC_THREE
 
+/* `tiles` of `count` rows, the first of the panel's so many `before` them. after: the rows of a that are read next */
+static void N(gemm_run)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t count, int64_t tiles, int64_t before,
+                        const T *after)
+{
+    const int vectors = (int)(g->columns + VL - 1) / VL, half = g->columns <= VL + VL / 2;
+    const int sees = g->taps_h > 0 && g->taps_w > 0 && g->length >= N(FC_LAST);
+    const int plain =
+        FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
+    /* short sums leave little time between the stores of y */
+    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1;
+    const int weights = vectors == 2 && g->ahead && before < g->ahead_tiles && N(gemm_tiles)[count][N(FC_WEIGHTS)];
+    if (weights && tiles > g->ahead_tiles - before) {
+        const int64_t first = g->ahead_tiles - before, down = first * N(gemm_down)(g, count);
+        N(gemm_run)(g, a, y, row, count, first, before, a + down);
+        N(gemm_run)(g, a + down, y + first * N(gemm_y_down)(g, count), row + first * count, count, tiles - first,
+                    before + first, after);
+        return;
+    }
+    const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
+    const int kind = fetches && half && !weights                                    ? N(FC_HALF)
+                     : plain && vectors == 2 && N(gemm_tiles)[count][N(FC_WARM)] ? N(FC_WARM)
+                     : weights                                                     ? N(FC_WEIGHTS)
+                     : fetches && rows_fetch                                       ? N(FC_ROWS)
+                                                                                   : vectors - 1;
+    const T *fetch = weights ? (const T *)g->ahead + before * g->ahead_tile : kind == N(FC_WARM) ? g->b : after;
+    const int halves = FC_WIDEST == 3 && g->columns <= VL / 2 && count >= N(FC_LEAST_HALVES);
+    N(gemm_tile_fn) *const tile = halves ? N(gemm_halves)[count - N(FC_LEAST_HALVES)] : N(gemm_tiles)[count][kind];
+    tile(g, a, y, row, tiles, fetch);
+}
+
 /* Rows [row, row + rows) of one panel, in near-equal groups: 49 rows are 13 + 12 + 12 + 12, so no group is too short
  * for the FMA pipes. after: the rows of a that are read next */
 static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *after)
 {
     const T *a = (const T *)g->a + row * g->a_row;
     T *y = (T *)g->y + row * g->y_row;
-    const int vectors = (int)(g->columns + VL - 1) / VL, most = vectors == 3 ? FC_MR3 : FC_MR;
-    const int64_t groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
-    const int half = g->columns <= VL + VL / 2;
-    const int sees = g->taps_h > 0 && g->taps_w > 0 && g->length >= N(FC_LAST);
-    const int plain =
-        FC_WIDEST == 3 && g->warm && g->finish && g->bias && !g->residual && !g->accumulate && !g->stream && sees;
-    /* short sums leave little time between the stores of y */
-    const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1;
-    for (int64_t i = 0, tiles; i < groups; i += tiles) {
+    const int64_t most = g->columns > 2 * VL ? FC_MR3 : FC_MR, groups = (rows + most - 1) / most,
+                  size = rows / groups, longer = rows % groups;
+    for (int64_t i = 0, step, before = 0, tiles; i < groups; i += step, before += tiles) {
         const int64_t count = size + (i < longer);
-        const int weights = vectors == 2 && g->ahead && i < g->ahead_tiles && N(gemm_tiles)[count][N(FC_WEIGHTS)];
-        tiles = (i < longer ? longer : groups) - i;
-        if (weights && tiles > g->ahead_tiles - i)
-            tiles = g->ahead_tiles - i;
-        const T *next = a + tiles * count * g->a_row;
-        const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
-        const int kind = fetches && half && !weights                                    ? N(FC_HALF)
-                         : plain && vectors == 2 && N(gemm_tiles)[count][N(FC_WARM)] ? N(FC_WARM)
-                         : weights                                                     ? N(FC_WEIGHTS)
-                         : fetches && rows_fetch                                       ? N(FC_ROWS)
-                                                                                       : vectors - 1;
-        const T *fetch = weights ? (const T *)g->ahead + i * g->ahead_tile : i + tiles == groups ? after : next;
-        const int halves = FC_WIDEST == 3 && g->columns <= VL / 2 && count >= N(FC_LEAST_HALVES);
-        N(gemm_tile_fn) *const tile = halves ? N(gemm_halves)[count - N(FC_LEAST_HALVES)] : N(gemm_tiles)[count][kind];
-        tile(g, a, y, row, tiles, kind == N(FC_WARM) && !weights ? g->b : fetch);
+        step = g->lines > 1 ? 1 : (i < longer ? longer : groups) - i;
+        tiles = g->lines > 1 ? g->lines : step;
+        const T *next = a + step * count * g->a_row;
+        N(gemm_run)(g, a, y, row, count, tiles, before, i + step == groups ? after : next);
         a = next;
-        y += tiles * count * g->y_row;
-        row += tiles * count;
+        y += step * count * g->y_row;
+        row += step * count;
     }
 }
 

@@ -250,7 +250,7 @@ static void fetch_next(const pass *d, fc_gemm *tile)
     tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
 }
 
-/* Rows from row h of the block on that see the same rows of the kernel, at most a tile's, in near-equal runs. */
+/* Rows from row h of the block on that see the same rows of the kernel. */
 static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 {
     const fc_range seen = fc_taps_of_row(s->p, b->h + h);
@@ -260,7 +260,24 @@ static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
         if (next.first != seen.first || next.end != seen.end)
             break;
     }
+    return rows;
+}
+
+/* The same, at most a tile's, in near-equal runs. */
+static int64_t rows_of_edge(const fc_direct_plan *s, const block *b, int64_t h)
+{
+    const int64_t rows = rows_alike(s, b, h);
     return fc_ceil_div(rows, fc_ceil_div(rows, s->p->k->gemm->max_rows));
+}
+
+/* Rows from row h on that are one call of the tile kernel: of 16 channels what surrounds a call takes as long as 9 steps
+ * of a tile. */
+static int64_t rows_together(const pass *d, int64_t h)
+{
+    const fc_direct_plan *s = d->s;
+    const fc_problem *p = s->p;
+    const int single = d->last - d->panel == 1 && !s->tiles && !s->by_pixel && !p->epilogue.scale && !p->residual.data;
+    return single && d->inside.end > d->inside.first ? rows_alike(s, d->b, h) : 1;
 }
 
 /* In place: the outputs beside those that see no padding, of `rows` rows from the first on. Taps there are left out; a
@@ -304,6 +321,8 @@ static fc_gemm product_of(const pass *d)
         .finish = d->c0 + d->channels == p->in_channels && (fc_has_epilogue(p) || !fc_sees_no_padding(p)),
         .y_row = d->y.pixel,
         .columns = end_of(s, d->last) - d->k.first,
+        .a_line = s->strip_step_h * s->strip_row,
+        .y_line = d->y.row,
         .pairs = d->last - d->panel - 1,
         .scale = fc_at(e->scale, channel, item),
         .bias = fc_at(e->bias, channel, item),
@@ -358,19 +377,23 @@ static void run_panels(const pass *d)
     const char *weights = tile.b;
     const int64_t tiles = tiles_of_row(d);
     for (int64_t i = 0; i < images_of(d); i++)
-        for (int64_t h = 0, edges = 0; h < b->rows; h++) {
+        for (int64_t h = 0, edges = 0; h < b->rows; h += tile.lines) {
             move_to_row(d, &tile, weights, i, h);
+            tile.lines = 1;
             if (d->inside.end - d->inside.first == b->columns) {
+                tile.lines = rows_together(d, h);
                 run_row(d, &tile);
             } else {
                 if (h == edges) {
-                    edges = h + rows_alike(d->s, b, h);
+                    edges = h + rows_of_edge(d->s, b, h);
                     run_edges(d, &tile, edges - h);
                 }
+                tile.lines = fc_min(rows_together(d, h), edges - h);
                 run_inside(d, &tile);
             }
-            tile.ahead_tiles -= tiles;
-            tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, tiles * tile.ahead_tile, d->s->p->item) : NULL;
+            const int64_t done = tiles * tile.lines;
+            tile.ahead_tiles -= done;
+            tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, done * tile.ahead_tile, d->s->p->item) : NULL;
         }
 }
 
