@@ -346,7 +346,7 @@ def test_trees(name, batch):
 def test_unknown_layers_are_cast():
     model = nn.Sequential(conv(6, 5), Scale(5)).eval()
     x = normal((2, *IMAGE), np.float32)
-    y = fastconv.compile(model, x.shape)(x)
+    y = fastconv.compile(model, x.shape, dtype=np.float32)(x)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, model(x.astype(np.float64)), atol=1e-5)
 
@@ -407,7 +407,7 @@ def test_large_linear_weights_are_shared(monkeypatch, batch, dtype):
     y = close(plan, x, model(x))
     with fastconv.num_threads(1):
         assert same_bits(plan(x), y)
-    single = fastconv.compile(model, x.shape)  # cast to float32: one rounding of each weight more
+    single = fastconv.compile(model, x.shape, dtype=np.float32)  # one rounding of each weight more
     np.testing.assert_allclose(single(x.astype(np.float32)), y, rtol=0, atol=1e-5 * np.abs(y).max())
     x[0, 0, 0, 0] = np.nan
     assert np.isnan(plan(x)[0]).all()
@@ -487,7 +487,7 @@ def test_refused_weights_take_no_memory():
     for value in (0.5, np.nan):
         model = nn.Sequential(conv(6, 64)).eval()
         model[0].weight.data[5, 2, 1, 1] = value
-        plan = fastconv.compile(model, x.shape)
+        plan = fastconv.compile(model, x.shape, dtype=np.float32)
         for image in (x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
             plan(image)
         taken.append(plan._weights[0]._pages._taken)
@@ -593,6 +593,26 @@ def test_errors():
         fastconv.compile(nn.Tanh(), (2**31, 2**31))
     with pytest.raises(MemoryError):
         fastconv.compile(conv(1, 1), (2**20, 1, 2**20, 2**20))
+
+
+def test_a_plan_has_the_dtype_of_the_model():
+    shape = MODELS["resnet8"]
+    model = build("resnet8", shape).eval()
+    assert fastconv.compile(model, shape).dtype == np.float32
+    x = normal(shape)
+    model.double()
+    plan = fastconv.compile(model, shape)
+    assert plan.dtype == np.float64
+    close(plan, x, model(x))
+    assert fastconv.compile(model, shape, dtype=np.float32).dtype == np.float32
+    assert fastconv.compile(nn.Sequential(nn.ReLU()), shape).dtype == np.float32  # no parameters
+    with pytest.raises(ValueError, match="half_linear rounds float32 weights, got dtype float64"):
+        fastconv.compile(model, shape, half_linear=True)
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5).double())
+    with pytest.raises(ValueError, match="compile: model has float32 and float64 parameters; give"):
+        fastconv.compile(mixed, (2, 3))
+    x = normal((2, 3), np.float32)
+    close(fastconv.compile(mixed, (2, 3), dtype=np.float32), x, mixed.float()(x))
 
 
 def test_instruction_set_of_the_plan():
