@@ -83,7 +83,7 @@ LAYERS = [
     (nn.SiLU(), (3, 7)),
     (nn.Identity(3, key=1), (3, 7)),
     (nn.Dropout(0.0), (3, 7)),
-    (nn.Softmax(), (3, 7)),
+    (nn.Softmax(1), (3, 7)),
     (nn.Softmax(1), (2, 3, 4, 2)),
     (nn.LogSoftmax(dim=-1), (3, 7)),
     (nn.ZeroPad2d((1, 0, 2, -1)), (2, 3, 4, 5)),

@@ -387,7 +387,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return _grad("gelu_backward", _gelu("gelu_backward", approximate), grad_output, input)
 
 
-def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+def softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -> Array:
     """exp(x) / sum(exp(x)) along the axis `dim`.
 
     Parameters
@@ -395,7 +395,8 @@ def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
     input : ndarray
         At least one axis, float32 or float64. A slice of -inf only gives NaN (torch).
     dim : int
-        The axis along which the results sum to 1.
+        The axis along which the results sum to 1. It must be given: without, torch took axis 1 of
+        matrices and images, but 0 of vectors and of 3 axes.
     out : ndarray, optional
         Array of the same shape and dtype to write; may be `input`.
 
@@ -415,7 +416,7 @@ def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
     return _deliver("softmax", np.exp(_log_softmax(x, axis)), out)
 
 
-def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+def softmax_backward(grad_output: Array, input: Array, dim: int | None = None) -> Array:
     """Gradient of `softmax`: s * (g - sum(g * s)).
 
     Parameters
@@ -425,7 +426,7 @@ def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
     input : ndarray
         What the forward function took.
     dim : int
-        The axis whose elements share one distribution.
+        The axis whose elements share one distribution; it must be given.
 
     Returns
     -------
@@ -446,7 +447,7 @@ def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
         return np.asarray(s * (g - _sum(g * s, axis)))
 
 
-def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+def log_softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -> Array:
     """x - log(sum(exp(x))) along the axis `dim`.
 
     Parameters
@@ -454,7 +455,7 @@ def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Arr
     input : ndarray
         Any shape, float32 or float64.
     dim : int
-        The axis whose elements share one distribution.
+        The axis whose elements share one distribution; it must be given.
     out : ndarray, optional
         Array of the same shape and dtype to write; may be `input`.
 
@@ -474,7 +475,7 @@ def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Arr
     return _deliver("log_softmax", _log_softmax(x, axis), out)
 
 
-def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+def log_softmax_backward(grad_output: Array, input: Array, dim: int | None = None) -> Array:
     """Gradient of `log_softmax`: g - softmax(x) * sum(g).
 
     Parameters
@@ -484,7 +485,7 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Arr
     input : ndarray
         What the forward function took.
     dim : int
-        The axis whose elements share one distribution.
+        The axis whose elements share one distribution; it must be given.
 
     Returns
     -------
@@ -580,10 +581,20 @@ def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: flo
 
 def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
     x = float_array(function, "input", input)
-    axis = integer(function, "dim", dim, -LIMIT)
+    axis = along(function, dim)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {axis}")
     return x, axis
+
+
+def along(function: str, dim: Any) -> int:
+    """The argument `dim` of softmax and its relatives. No default serves vectors and images."""
+    if dim is None:
+        raise TypeError(
+            f"{function}: dim must be given: the axis along which the results sum to 1, dim=1 for "
+            "classes in (N, C) or (N, C, H, W), dim=-1 for the last axis"
+        )
+    return integer(function, "dim", dim, -LIMIT)
 
 
 def _sum(x: Array, axis: int) -> Array:

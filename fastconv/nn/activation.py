@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional._arrays import choice
-from ..functional._checks import LIMIT, flag, integer, number
+from ..functional._checks import flag, number
+from ..functional.activation import along
 from .module import PASSED, Array, Module
 
 
@@ -127,8 +128,8 @@ class GELU(_Activation):
 
 
 class _Softmax(_Activation):
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = integer(type(self).__name__, "dim", dim, -LIMIT)
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = along(type(self).__name__, dim)
 
     def _options(self) -> dict[str, Any]:
         return {"dim": self.dim}
@@ -143,7 +144,7 @@ class _Softmax(_Activation):
 
 
 class Softmax(_Softmax):
-    """exp(x) / sum(exp(x)) along the axis `dim`. CrossEntropyLoss needs none before it."""
+    """exp(x) / sum(exp(x)) along the axis `dim`; CrossEntropyLoss needs none before it."""
 
     function, gradient = staticmethod(F.softmax), staticmethod(F.softmax_backward)
 
