@@ -29,6 +29,11 @@ class _Layers(Module):
             raise ValueError(f"{who}: a layer's name is a str without '.', got {shown(name)}")
         if name in self._layers:
             raise ValueError(f"{who}: there is a layer {shown(name)} already")
+        if hasattr(self, name):
+            raise ValueError(
+                f"{who}: a layer must not be named {shown(name)}, which is an attribute of {who}"
+            )
+        self._check_child(name, layer)
         self._layers[name] = layer
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -41,6 +46,7 @@ class _Layers(Module):
             raise KeyError(name)
         if not isinstance(layer, Module):
             raise _not_a_module(type(self).__name__, name, layer)
+        self._check_child(name, layer)
         self._layers[name] = layer
 
     def __getattr__(self, name: str) -> Module:
@@ -89,6 +95,7 @@ class _Numbered(_Layers):
         """Insert a layer before the one at `index`, as list.insert does."""
         if not isinstance(module, Module):
             raise _not_a_module(type(self).__name__, str(index), module)
+        self._check_child(str(index), module)
         layers = list(self._layers.items())
         layers.insert(index, (str(len(layers)), module))
         self._place(layers)
@@ -277,10 +284,11 @@ class Residual(Module):
         for role, module in (("shortcut", shortcut), ("activation", activation)):
             if module is not None and not isinstance(module, Module):
                 raise TypeError(f"Residual: {role} must be a Module or None, got {shown(module)}")
-        for name in ("downsample", "activation"):
-            if name in body:
+        layers = Sequential(body)
+        for name in layers._layers:
+            if name in ("body", "shortcut", "downsample", "activation") or hasattr(self, name):
                 raise ValueError(f"Residual: the body must not have a layer named {shown(name)}")
-        self.body = Sequential(body)
+        self.body = layers
         self.shortcut = shortcut
         self.activation = activation
 
@@ -400,6 +408,8 @@ class Residual(Module):
         if name == "downsample":
             super().__setattr__("shortcut", value)
         elif body is not None and name in body._layers:
+            if isinstance(value, Module):
+                self._check_child(name, value)
             body[name] = value
         else:
             super().__setattr__(name, value)
