@@ -354,6 +354,19 @@ def test_what_a_plain_list_holds_is_not_found():
     assert len(list(net.eval().train().parameters())) == 2
 
 
+@pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
+def test_extend_names_the_layers_once(container, monkeypatch):
+    """It named all of them again for every one that it appended."""
+    layers, placed, place = container(), [], container._place
+    monkeypatch.setattr(container, "_place", lambda *given: placed.append(place(*given)))
+    layers.extend(nn.ReLU() for _ in range(100))
+    assert list(dict(layers.named_children())) == [str(i) for i in range(100)]
+    assert len(placed) == 1
+    with pytest.raises(TypeError, match="layer '101' must be a Module, got 3"):
+        layers.extend([nn.ReLU(), 3])
+    assert len(layers) == 100
+
+
 @pytest.mark.parametrize("name", ["keys", "training", "forward", "_layers", "add_module"])
 def test_layers_have_no_names_of_attributes(name):
     """`model.keys` would be the method, `model.forward` of a Sequential the layer's."""
@@ -375,6 +388,7 @@ def test_a_model_is_a_tree():
         lambda: setattr(inner, "b", outer),
         lambda: outer.add_module("b", outer),
         lambda: outer.append(nn.Sequential(outer)),
+        lambda: outer.extend([nn.ReLU(), outer]),
         lambda: setattr(residual, "shortcut", outer),
         lambda: setattr(residual, "a", outer),
         lambda: residual.body.append(outer),

@@ -87,17 +87,20 @@ class _Numbered(_Layers):
         if not isinstance(modules, Iterable):
             who = type(self).__name__
             raise TypeError(f"{who}: modules must be a list of Modules, got {shown(modules)}")
-        for module in list(modules):
-            self.append(module)
-        return self
+        return self._insert(len(self._layers), list(modules))
 
     def insert(self, index: int, module: Module) -> Self:
         """Insert a layer before the one at `index`, as list.insert does."""
-        if not isinstance(module, Module):
-            raise _not_a_module(type(self).__name__, str(index), module)
-        self._check_child(str(index), module)
+        return self._insert(index, [module])
+
+    def _insert(self, index: int, modules: list[Module]) -> Self:
+        """All of them or, if one is refused, none."""
+        for position, module in enumerate(modules, index):
+            if not isinstance(module, Module):
+                raise _not_a_module(type(self).__name__, str(position), module)
+            self._check_child(str(position), module)
         layers = list(self._layers.items())
-        layers.insert(index, (str(len(layers)), module))
+        layers[index:index] = [("0", module) for module in modules]  # any number: _place counts
         self._place(layers)
         return self
 
