@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from .. import functional as F
 from ..functional._arrays import choice
 from ..functional._checks import flag, number
-from ..functional.activation import along
+from ..functional.softmax import along
 from .module import PASSED, Array, Module
 
 
