@@ -45,8 +45,8 @@ def compile(
     in the model, and in layers that run by Winograd's method the rest of their tiles too.
 
     The plan has copies of the weights, so that later changes of the model do not show, with one
-    exception: a weight of 2**24 entries or more that meets at most 4 rows in float32 is read where
-    it is, in the model's own memory. The model may be deleted.
+    exception: a weight of 2**24 entries or more that meets at most 4 rows, and needs no cast, is
+    read where it is, in the model's own memory. The model may be deleted.
 
     Parameters
     ----------
