@@ -36,7 +36,8 @@ lint:  ## ruff, mypy, and clang-format if there is one
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check --quiet .
 	$(PYTHON) -m mypy
-	$(if $(CLANG_FORMAT),$(CLANG_FORMAT) --dry-run -Werror $(C_SOURCES),@echo "clang-format not found: C style not checked")
+	$(if $(CLANG_FORMAT),$(CLANG_FORMAT) --dry-run -Werror $(C_SOURCES), \
+		@echo "clang-format not found: C style not checked")
 
 format:  ## rewrite Python and C sources in the house style
 	$(PYTHON) -m ruff format .

@@ -50,7 +50,8 @@ cdef extern from "fastconv.h" nogil:
                                    const fc_epilogue *, const fc_view *grad_x)
     fc_status fc_conv2d_grad_weight(fc_dtype, const fc_conv *, const fc_view *grad_y, const fc_view *x,
                                     const fc_view *grad_weight)
-    int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y)
+    int64_t fc_conv2d_prepared_bytes(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight,
+                                     const fc_view *y)
     fc_status fc_conv2d_prepare(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
                                 void *prepared)
     fc_status fc_conv2d_explain(fc_dtype, const fc_conv *, const fc_view *x, const fc_view *weight, const fc_view *y,
@@ -244,8 +245,8 @@ def channel_sum(x, out):
 
 
 def linear(x, weight, bias, y):
-    """y = x weight^T + bias for (rows, features, 1) arrays; x and y have adjacent features, the weight one adjacent axis.
-    bias: a contiguous 1-D array, or None."""
+    """y = x weight^T + bias for (rows, features, 1) arrays; x and y have adjacent features, the weight one adjacent
+    axis. bias: a contiguous 1-D array, or None."""
     cdef fc_view vx, vw, vy
     cdef fc_epilogue epilogue
     cdef fc_status status

@@ -164,8 +164,8 @@ cdef class Steps:
 
     def conv(self, x, y, other, tuple weight_shape, weight, prepared, bias, tuple geometry, double lower,
              double upper, bint chain):
-        """weight: C-contiguous, or None where it is prepared; bias: contiguous 1-D or None; they are kept. chain: this step
-        and the next two run depth first."""
+        """weight: C-contiguous, or None where it is prepared; bias: contiguous 1-D or None; they are kept. chain:
+        this step and the next two run depth first."""
         cdef fc_step *step = self._add(FC_STEP_CONV, x, y, other)
         step.conv = _conv(geometry)
         step.conv.prepared = _data(prepared, PyBUF_STRIDED_RO)
@@ -184,8 +184,8 @@ cdef class Steps:
         self.held.append((weight, bias))
 
     def linear_f16(self, x, y, tuple weight_shape, packed, scale, bias, double lower, double upper):
-        """packed: uint16 (ceil(K / 32), C, 32), see fc_linear_f16; scale: float32 (K,); bias: the same or None; they are
-        kept. weight_shape: (K, C, 1, 1)."""
+        """packed: uint16 (ceil(K / 32), C, 32), see fc_linear_f16; scale: float32 (K,); bias: the same or None; they
+        are kept. weight_shape: (K, C, 1, 1)."""
         cdef fc_step *step = self._add(FC_STEP_LINEAR_F16, x, y, None)
         _dense(&step.weight, weight_shape, _data(packed, PyBUF_STRIDED_RO))
         step.scale = <const float *>_data(scale, PyBUF_STRIDED_RO)
@@ -209,7 +209,8 @@ cdef class Steps:
         self._add(FC_STEP_COPY, x, y, None)
 
     def run(self, x, y, arena, int64_t first, int64_t end, seconds):
-        """Run steps first .. end. x, y: the caller's arrays, 2-D to 4-D; seconds: float64 array of all steps, or None."""
+        """Run steps first .. end. x, y: the caller's arrays, 2-D to 4-D; seconds: float64 array of all steps, or
+        None."""
         cdef fc_view vx, vy
         cdef fc_status status
         cdef double *times = <double *>_data(seconds, PyBUF_STRIDED)

@@ -27,7 +27,8 @@ cdef extern from "fastconv.h" nogil:
 
 
 cdef int _pool(fc_pool *pool, tuple axes, bint include_pad, int64_t divisor) except -1:
-    """axes: (kernel, stride, dilation, pad_before, pad_after) of h and of w in one tuple; empty for adaptive windows."""
+    """axes: (kernel, stride, dilation, pad_before, pad_after) of h and of w in one tuple; empty for adaptive
+    windows."""
     pool.adaptive = len(axes) == 0
     pool.count_include_pad = include_pad
     pool.divisor = divisor

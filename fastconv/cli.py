@@ -123,14 +123,14 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     """The configuration and folder of the run to resume."""
-    from .train import load_checkpoint
+    from .train.checkpoint import load_config
     from .train.recipes import TrainConfig
 
     folder = options.output or _newest_run(options.data, options.model)
     path = folder / _checkpoint_name()
     if not path.is_file():
         raise ValueError(f"{path}: there is no checkpoint to resume")
-    config = TrainConfig.from_json(load_checkpoint(path).meta["config"])
+    config = TrainConfig.from_json(load_config(path))
     given = _given(options)
     for name, value in given.items():
         own = getattr(config, name)
@@ -145,14 +145,14 @@ def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
 
 def _newest_run(data: str | None, model: str | None) -> Path:
     """The folder of the run, on this data and with this model if given, that was written last."""
-    from .train import load_checkpoint
+    from .train.checkpoint import load_config
 
     def written(checkpoint: Path) -> float:
         return checkpoint.stat().st_mtime
 
     for path in sorted(Path(_RUNS).glob(f"*/{_checkpoint_name()}"), key=written, reverse=True):
         with contextlib.suppress(ValueError, OSError):  # another program's, or half a file
-            config = load_checkpoint(path).meta["config"]
+            config = load_config(path)
             same = data in (None, config["data"]) or Path(data).samefile(config["data"])
             if same and model in (None, config["model"]):
                 return path.parent

@@ -28,8 +28,8 @@ struct fc_buffers {
     size_t most_kept, kept_bytes, out_bytes, most_out;
 };
 
-/* One lock for all pools, held while a list is searched and blocks are allocated or freed; it is taken across a fork, so
- * that the child finds every pool whole. */
+/* One lock for all pools, held while a list is searched and blocks are allocated or freed; it is taken across a fork,
+ * so that the child finds every pool whole. */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static void lock(void) { pthread_mutex_lock(&mutex); }

@@ -186,10 +186,12 @@ def test_softmax(name, dtype):
             np.testing.assert_allclose(grad, exact_grad, rtol=64 * eps(dtype), atol=64 * eps(dtype))
             assert grad.dtype == f(a, dim).dtype == dtype
     own = x.copy()
-    np.testing.assert_array_equal(f(own, out=own), f(x))
-    assert f(np.empty((0, 3), dtype)).shape == (0, 3)
-    assert f(np.empty((3, 0), dtype)).shape == (3, 0)
-    assert np.isnan(f(np.full((1, 3), -np.inf, dtype))).all()
+    np.testing.assert_array_equal(f(own, 1, out=own), f(x, 1))
+    np.testing.assert_array_equal(f(x[0]), f(x[0], 1))
+    np.testing.assert_array_equal(f(x[1, 0]), f(x[1, 0], 0))
+    assert f(np.empty((0, 3), dtype), 1).shape == (0, 3)
+    assert f(np.empty((3, 0), dtype), 1).shape == (3, 0)
+    assert np.isnan(f(np.full((1, 3), -np.inf, dtype), 1)).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

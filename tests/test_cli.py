@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cli import main
-from fastconv.train import load_checkpoint
+from fastconv.cli import _newest_run, main
+from fastconv.train import load_checkpoint, save_checkpoint
 
 for package in ("safetensors", "matplotlib", "tqdm", "PIL"):
     pytest.importorskip(package)
@@ -104,6 +105,18 @@ def test_resume_finds_a_run_by_its_data(capsys):
     assert "runs/two-softmax_regression: " in capsys.readouterr().out
     assert main(["train", "--resume", "--data", "two.npz", "--model", "mlp"]) == 2
     assert "no run on --data two.npz with --model mlp in runs" in capsys.readouterr().err
+
+
+def test_resume_reads_only_the_headers_to_find_a_run():
+    assert main(["train", *FAST]) == 0
+    found = Path("runs", "digits-softmax_regression")
+    checkpoint = load_checkpoint(found)
+    checkpoint.model["large"] = np.zeros(2**22, np.float32)
+    save_checkpoint(found / "checkpoint.safetensors", checkpoint)
+    tracemalloc.start()
+    assert _newest_run("digits", "softmax_regression") == found
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "info", "selftest"])

@@ -29,7 +29,8 @@ CHANNELS = [normal(4), abs(normal(4)), normal(4), normal(4)]
 LOGITS, CLASSES = normal(3, 5, 4), rng.integers(0, 5, (3, 4))
 GRADS = {"input_shape": IMAGE.shape, "pad": (1, 2, 2, 0)}
 LOSSES = {"reduction": "none"}
-ACTIVATIONS = ("relu", "leaky_relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "softmax")
+ACTIVATIONS = "relu", "leaky_relu", "relu6", "sigmoid", "tanh", "gelu", "silu"
+ALONG = {"dim": -1}  # of softmax
 
 # name of the function, arrays, the rest
 CALLS = [
@@ -77,8 +78,13 @@ CALLS = [
     ("batch_norm_backward", (IMAGE + 1, IMAGE, *CHANNELS), {"training": True}),
     *[
         call
-        for name in (*ACTIVATIONS, "log_softmax")
+        for name in ACTIVATIONS
         for call in ((name, (IMAGE,), {}), (name + "_backward", (IMAGE + 1, IMAGE), {}))
+    ],
+    *[
+        call
+        for name in ("softmax", "log_softmax")
+        for call in ((name, (IMAGE,), ALONG), (name + "_backward", (IMAGE + 1, IMAGE), ALONG))
     ],
     ("cross_entropy", (LOGITS, CLASSES, abs(normal(5))), {"label_smoothing": 0.1}),
     ("cross_entropy_backward", (normal(3, 4), LOGITS, CLASSES, abs(normal(5))), LOSSES),

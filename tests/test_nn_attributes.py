@@ -354,6 +354,56 @@ def test_what_a_plain_list_holds_is_not_found():
     assert len(list(net.eval().train().parameters())) == 2
 
 
+@pytest.mark.parametrize("container", [nn.ModuleList, nn.Sequential])
+def test_extend_names_the_layers_once(container, monkeypatch):
+    """It named all of them again for every one that it appended."""
+    layers, placed, place = container(), [], container._place
+    monkeypatch.setattr(container, "_place", lambda *given: placed.append(place(*given)))
+    layers.extend(nn.ReLU() for _ in range(100))
+    assert list(dict(layers.named_children())) == [str(i) for i in range(100)]
+    assert len(placed) == 1
+    with pytest.raises(TypeError, match="layer '101' must be a Module, got 3"):
+        layers.extend([nn.ReLU(), 3])
+    assert len(layers) == 100
+
+
+@pytest.mark.parametrize("name", ["keys", "training", "forward", "_layers", "add_module"])
+def test_layers_have_no_names_of_attributes(name):
+    """`model.keys` would be the method, `model.forward` of a Sequential the layer's."""
+    table = nn.ModuleDict({"a": nn.ReLU()})
+    with pytest.raises(ValueError, match=f"ModuleDict: .* named '{name}', which is an attribute"):
+        table[name] = nn.Tanh()
+    assert list(table) == ["a"]
+    with pytest.raises(ValueError, match=r"^Residual: the body must not have a layer named 'body'"):
+        nn.Residual({"body": nn.ReLU()})
+
+
+def test_a_model_is_a_tree():
+    """A module in itself: parameters() and state_dict() ended in RecursionError."""
+    outer, inner = nn.Sequential(nn.ReLU()), nn.Linear(2, 2, rng=0)
+    residual, table = nn.Residual({"a": inner}), nn.ModuleDict({"a": inner})
+    outer.append(residual)
+    ways = [
+        lambda: setattr(inner, "b", inner),
+        lambda: setattr(inner, "b", outer),
+        lambda: outer.add_module("b", outer),
+        lambda: outer.append(nn.Sequential(outer)),
+        lambda: outer.extend([nn.ReLU(), outer]),
+        lambda: setattr(residual, "shortcut", outer),
+        lambda: setattr(residual, "a", outer),
+        lambda: residual.body.append(outer),
+        lambda: table.__setitem__("a", nn.ModuleList([table])),
+        lambda: table.__setitem__("b", table),
+    ]
+    for way in ways:
+        with pytest.raises(ValueError, match="this module or one that contains it"):
+            way()
+    assert len(list(outer.modules())) == 4
+    assert len(list(table.parameters())) == 2
+    inner.parent = [outer]  # a reference that is no layer
+    assert list(outer.state_dict()) == ["1.a.weight", "1.a.bias"]
+
+
 def test_copies_between_forward_and_backward():
     x = np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.float32)
     model = models.lenet5(rng=0)

@@ -123,7 +123,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
         c[name] = (f, b, spread((5, 31), 65))
     c["gelu-tanh"] = sum_case("gelu", ((40,),), approximate="tanh")
     c["softmax"] = sum_case("softmax", ((3, 4, 2),), dim=1)
-    c["log_softmax"] = sum_case("log_softmax", ((3, 4, 2),))
+    c["log_softmax"] = sum_case("log_softmax", ((3, 4, 2),), dim=-1)
     target, weight = np.array([[0, 3], [-100, 2], [1, 1]]), np.array([1.0, 0.5, 2.0, 3.0])
     soft = rng(66).random((3, 4, 2))
     for how in ("mean", "sum", "none"):

@@ -143,9 +143,9 @@ def test_activations(isa, name, dtype):
 @section("Activations")
 def test_softmax():
     for line in ([0, INF], [0, NAN], [-INF, -INF]):
-        assert np.isnan(F.softmax(np.array(line, float))).all()
-        assert np.isnan(F.log_softmax(np.array(line, float))).all()
-    np.testing.assert_array_equal(F.log_softmax(np.array([0.0, -INF])), [0, -INF])
+        assert np.isnan(F.softmax(np.array(line, float), 0)).all()
+        assert np.isnan(F.log_softmax(np.array(line, float), -1)).all()
+    np.testing.assert_array_equal(F.log_softmax(np.array([0.0, -INF]), 0), [0, -INF])
 
 
 @section("Losses")
@@ -203,8 +203,8 @@ def test_smoothing_by_its_formula(rng):
     arguments = {"weight": weight, "reduction": "sum", "label_smoothing": 0.3}
     soft = ((1 - 0.3) * np.eye(4)[target] + 0.3 / 4) * weight
     bound = 64 * np.finfo(float).eps * weight.sum() * abs(logits).sum()  # a few roundings each
-    loss = -(soft * F.log_softmax(logits)).sum()
+    loss = -(soft * F.log_softmax(logits, 1)).sum()
     assert abs(F.cross_entropy(logits, target, **arguments) - loss) <= bound
-    want = F.softmax(logits) * soft.sum(axis=1, keepdims=True) - soft
+    want = F.softmax(logits, 1) * soft.sum(axis=1, keepdims=True) - soft
     grad = F.cross_entropy_backward(1.0, logits, target, **arguments)
     np.testing.assert_allclose(grad, want, rtol=0, atol=bound)

@@ -11,8 +11,6 @@ from .activation import (
     gelu_backward,
     leaky_relu,
     leaky_relu_backward,
-    log_softmax,
-    log_softmax_backward,
     relu,
     relu6,
     relu6_backward,
@@ -21,8 +19,6 @@ from .activation import (
     sigmoid_backward,
     silu,
     silu_backward,
-    softmax,
-    softmax_backward,
     tanh,
     tanh_backward,
 )
@@ -58,6 +54,7 @@ from .pair_loss import (
 )
 from .pool import max_pool1d, max_pool1d_backward, max_pool2d, max_pool2d_backward
 from .signal import convolve, convolve2d, correlate, correlate2d
+from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from .unpool import max_unpool1d, max_unpool1d_backward, max_unpool2d, max_unpool2d_backward
 
 __all__ = [

@@ -8,21 +8,12 @@ and the input of the forward one, of equal shape and dtype.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from fastconv import _core
 from fastconv.functional._arrays import choice
-from fastconv.functional._checks import (
-    LIMIT,
-    Array,
-    check_out,
-    float_array,
-    integer,
-    number,
-    same_dtype,
-)
+from fastconv.functional._checks import Array, check_out, float_array, number, same_dtype
 from fastconv.functional._memory import is_gapless, new_like
 
 
@@ -387,123 +378,6 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return _grad("gelu_backward", _gelu("gelu_backward", approximate), grad_output, input)
 
 
-def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
-    """exp(x) / sum(exp(x)) along the axis `dim`.
-
-    Parameters
-    ----------
-    input : ndarray
-        At least one axis, float32 or float64. A slice of -inf only gives NaN (torch).
-    dim : int
-        The axis along which the results sum to 1.
-    out : ndarray, optional
-        Array of the same shape and dtype to write; may be `input`.
-
-    Returns
-    -------
-    ndarray
-        Of input's shape.
-
-    Raises
-    ------
-    ValueError
-        An axis that input does not have.
-    TypeError
-        An input that is not float32 or float64.
-    """
-    x, axis = _along("softmax", input, dim)
-    return _deliver("softmax", np.exp(_log_softmax(x, axis)), out)
-
-
-def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
-    """Gradient of `softmax`: s * (g - sum(g * s)).
-
-    Parameters
-    ----------
-    grad_output : ndarray
-        Gradient of the result; shape and dtype of `input`.
-    input : ndarray
-        What the forward function took.
-    dim : int
-        The axis whose elements share one distribution.
-
-    Returns
-    -------
-    ndarray
-        Gradient of the input: shape, dtype and memory format of `input`.
-
-    Raises
-    ------
-    TypeError
-        An array that is not float32 or float64, or two dtypes.
-    ValueError
-        `dim` is no axis of the input; or shapes differ.
-    """
-    x, axis = _along("softmax_backward", input, dim)
-    g = _gradient("softmax_backward", grad_output, x)
-    s = np.exp(_log_softmax(x, axis))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(s * (g - _sum(g * s, axis)))
-
-
-def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
-    """x - log(sum(exp(x))) along the axis `dim`.
-
-    Parameters
-    ----------
-    input : ndarray
-        Any shape, float32 or float64.
-    dim : int
-        The axis whose elements share one distribution.
-    out : ndarray, optional
-        Array of the same shape and dtype to write; may be `input`.
-
-    Returns
-    -------
-    ndarray
-        Shape, dtype and memory format of `input`.
-
-    Raises
-    ------
-    TypeError
-        An array that is not float32 or float64.
-    ValueError
-        `dim` is no axis of the input.
-    """
-    x, axis = _along("log_softmax", input, dim)
-    return _deliver("log_softmax", _log_softmax(x, axis), out)
-
-
-def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
-    """Gradient of `log_softmax`: g - softmax(x) * sum(g).
-
-    Parameters
-    ----------
-    grad_output : ndarray
-        Gradient of the result; shape and dtype of `input`.
-    input : ndarray
-        What the forward function took.
-    dim : int
-        The axis whose elements share one distribution.
-
-    Returns
-    -------
-    ndarray
-        Gradient of the input: shape, dtype and memory format of `input`.
-
-    Raises
-    ------
-    TypeError
-        An array that is not float32 or float64, or two dtypes.
-    ValueError
-        `dim` is no axis of the input; or shapes differ.
-    """
-    x, axis = _along("log_softmax_backward", input, dim)
-    g = _gradient("log_softmax_backward", grad_output, x)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(g - np.exp(_log_softmax(x, axis)) * _sum(g, axis))
-
-
 def mask_of_clamp(
     grad_output: Array, output: Array, clamp: tuple[float, float], owned: bool = False
 ) -> Array:
@@ -556,7 +430,7 @@ def _map(function: str, code: int, input: Array, out: Array | None, alpha: float
     return out
 
 
-def _gradient(function: str, grad_output: Array, x: Array) -> Array:
+def gradient_like(function: str, grad_output: Array, x: Array) -> Array:
     g = float_array(function, "grad_output", grad_output)
     same_dtype(function, "grad_output", g, "input", x)
     if g.shape != x.shape:
@@ -568,7 +442,7 @@ def _gradient(function: str, grad_output: Array, x: Array) -> Array:
 
 def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: float = 0.0) -> Array:
     x = float_array(function, "input", input)
-    g = _gradient(function, grad_output, x)
+    g = gradient_like(function, grad_output, x)
     x, grad_input = _gapless(x)
     if g.strides != x.strides:
         copy = new_like(x)
@@ -576,35 +450,3 @@ def _grad(function: str, code: int, grad_output: Array, input: Array, alpha: flo
         g = copy
     _core.elementwise_grad(code, g, x, grad_input, alpha)
     return grad_input
-
-
-def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
-    x = float_array(function, "input", input)
-    axis = integer(function, "dim", dim, -LIMIT)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {axis}")
-    return x, axis
-
-
-def _sum(x: Array, axis: int) -> Array:
-    """Along one axis, which is kept; in one order for every layout of x."""
-    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
-    return np.moveaxis(rows.sum(axis=-1, keepdims=True), -1, axis)
-
-
-def _log_softmax(x: Array, axis: int) -> Array:
-    y = np.empty_like(x, subok=False)  # before x is read: what has no room ends here
-    if y.size == 0:
-        return y
-    with np.errstate(invalid="ignore"):  # -inf - -inf
-        np.subtract(x, x.max(axis=axis, keepdims=True), out=y)  # the greatest exponent is 0
-        y -= np.log(_sum(np.exp(y), axis))
-    return y
-
-
-def _deliver(function: str, result: Array, out: Array | None) -> Array:
-    if out is None:
-        return result
-    out = check_out(function, out, result.shape, result.dtype)
-    out[...] = result
-    return out

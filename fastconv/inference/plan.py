@@ -31,7 +31,7 @@ def compile(
     model: Module,
     input_shape: tuple[int, ...],
     *,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     release: bool = False,
     depth_first: bool = True,
     half_linear: bool = False,
@@ -45,8 +45,8 @@ def compile(
     in the model, and in layers that run by Winograd's method the rest of their tiles too.
 
     The plan has copies of the weights, so that later changes of the model do not show, with one
-    exception: a weight of 2**24 entries or more that meets at most 4 rows in float32 is read where
-    it is, in the model's own memory. The model may be deleted.
+    exception: a weight of 2**24 entries or more that meets at most 4 rows, and needs no cast, is
+    read where it is, in the model's own memory. The model may be deleted.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def compile(
         Its training mode does not matter and is not changed.
     input_shape : tuple of int
         Shape of the arrays to come, the batch axis included: `(1, 3, 224, 224)`.
-    dtype : float32 or float64
-        Of input and output; the weights are cast to it.
+    dtype : float32 or float64, optional
+        Of input and output; the weights are cast to it. Default: that of the model's parameters
+        (`model.double()`: float64), float32 where it has none.
     release : bool
         Take the parameters away from the model, each as soon as the plan has what it needs of it,
         so that no two copies of all weights exist at any time. The model cannot run any more.
@@ -82,7 +83,8 @@ def compile(
     TypeError
         `model` is not a Module, or a flag not a bool; `dtype` is another.
     ValueError
-        The shape does not fit the model, or has an axis of size 0; `half_linear` with float64.
+        The shape does not fit the model, or has an axis of size 0; `half_linear` with float64; no
+        `dtype` for a model with parameters of both.
     MemoryError
         An activation is too large to exist.
     """
@@ -92,10 +94,24 @@ def compile(
     if 0 in shape:
         raise ValueError(f"compile: input_shape must have no axis of size 0, got {shown(shape)}")
     flags = flag("compile", "release", release), flag("compile", "depth_first", depth_first)
-    dtype, half = float_dtype("compile", dtype), flag("compile", "half_linear", half_linear)
-    if half and dtype != np.float32:
-        raise ValueError(f"compile: half_linear rounds float32 weights, got dtype {dtype}")
-    return Plan(model, shape, dtype, *flags, half)
+    half = flag("compile", "half_linear", half_linear)
+    given = _dtype_of(model) if dtype is None else float_dtype("compile", dtype)
+    if half and given != np.float32:
+        raise ValueError(
+            f"compile: half_linear rounds float32 weights, got dtype {given}; use dtype=np.float32"
+        )
+    return Plan(model, shape, given, *flags, half)
+
+
+def _dtype_of(model: Module) -> np.dtype[Any]:
+    """The one dtype of all parameters."""
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if len(dtypes) > 1:
+        raise ValueError(
+            "compile: model has float32 and float64 parameters; give the plan a dtype, as "
+            "dtype=np.float32, or cast the model by model.float() or model.double()"
+        )
+    return dtypes.pop() if dtypes else np.dtype(np.float32)
 
 
 class Plan:

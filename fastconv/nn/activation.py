@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional._arrays import choice
-from ..functional._checks import LIMIT, flag, integer, number
+from ..functional._checks import flag, number
+from ..functional.softmax import along
 from .module import PASSED, Array, Module
 
 
@@ -127,14 +128,15 @@ class GELU(_Activation):
 
 
 class _Softmax(_Activation):
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = integer(type(self).__name__, "dim", dim, -LIMIT)
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = None if dim is None else along(type(self).__name__, dim, 1)
 
     def _options(self) -> dict[str, Any]:
         return {"dim": self.dim}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if not -len(shape) <= self.dim < len(shape):
+        axis = along(repr(self), self.dim, len(shape))
+        if not -len(shape) <= axis < len(shape):
             raise ValueError(f"{self!r}: there is no such axis in an input of shape {shape}")
         return shape
 
@@ -143,7 +145,7 @@ class _Softmax(_Activation):
 
 
 class Softmax(_Softmax):
-    """exp(x) / sum(exp(x)) along the axis `dim`. CrossEntropyLoss needs none before it."""
+    """exp(x) / sum(exp(x)) along the axis `dim`; CrossEntropyLoss needs none before it."""
 
     function, gradient = staticmethod(F.softmax), staticmethod(F.softmax_backward)
 

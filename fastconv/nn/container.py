@@ -29,6 +29,11 @@ class _Layers(Module):
             raise ValueError(f"{who}: a layer's name is a str without '.', got {shown(name)}")
         if name in self._layers:
             raise ValueError(f"{who}: there is a layer {shown(name)} already")
+        if hasattr(self, name):
+            raise ValueError(
+                f"{who}: a layer must not be named {shown(name)}, which is an attribute of {who}"
+            )
+        self._check_child(name, layer)
         self._layers[name] = layer
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -41,6 +46,7 @@ class _Layers(Module):
             raise KeyError(name)
         if not isinstance(layer, Module):
             raise _not_a_module(type(self).__name__, name, layer)
+        self._check_child(name, layer)
         self._layers[name] = layer
 
     def __getattr__(self, name: str) -> Module:
@@ -81,16 +87,20 @@ class _Numbered(_Layers):
         if not isinstance(modules, Iterable):
             who = type(self).__name__
             raise TypeError(f"{who}: modules must be a list of Modules, got {shown(modules)}")
-        for module in list(modules):
-            self.append(module)
-        return self
+        return self._insert(len(self._layers), list(modules))
 
     def insert(self, index: int, module: Module) -> Self:
         """Insert a layer before the one at `index`, as list.insert does."""
-        if not isinstance(module, Module):
-            raise _not_a_module(type(self).__name__, str(index), module)
+        return self._insert(index, [module])
+
+    def _insert(self, index: int, modules: list[Module]) -> Self:
+        """All of them or, if one is refused, none."""
+        for position, module in enumerate(modules, index):
+            if not isinstance(module, Module):
+                raise _not_a_module(type(self).__name__, str(position), module)
+            self._check_child(str(position), module)
         layers = list(self._layers.items())
-        layers.insert(index, (str(len(layers)), module))
+        layers[index:index] = [("0", module) for module in modules]  # any number: _place counts
         self._place(layers)
         return self
 
@@ -277,10 +287,11 @@ class Residual(Module):
         for role, module in (("shortcut", shortcut), ("activation", activation)):
             if module is not None and not isinstance(module, Module):
                 raise TypeError(f"Residual: {role} must be a Module or None, got {shown(module)}")
-        for name in ("downsample", "activation"):
-            if name in body:
+        layers = Sequential(body)
+        for name in layers._layers:
+            if name in ("body", "shortcut", "downsample", "activation") or hasattr(self, name):
                 raise ValueError(f"Residual: the body must not have a layer named {shown(name)}")
-        self.body = Sequential(body)
+        self.body = layers
         self.shortcut = shortcut
         self.activation = activation
 
@@ -400,6 +411,8 @@ class Residual(Module):
         if name == "downsample":
             super().__setattr__("shortcut", value)
         elif body is not None and name in body._layers:
+            if isinstance(value, Module):
+                self._check_child(name, value)
             body[name] = value
         else:
             super().__setattr__(name, value)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._messages import shown, typed
-from ..functional._checks import float_dtype
+from ..functional._checks import flag, float_dtype
 from ..functional._memory import using
 from .parameter import Parameter, zero_grad
 
@@ -169,9 +169,24 @@ class Module:
         if isinstance(value, Parameter):
             if name not in self._parameters:
                 self.__dict__["_parameters"] = (*self._parameters, name)
-        elif value is not None and not isinstance(value, Module):
+        elif isinstance(value, Module):
+            self._check_child(name, value)
+        elif value is not None:
             self._check_attribute(name, value)
         super().__setattr__(name, value)
+
+    def _check_child(self, name: str, child: "Module") -> None:
+        """Refuse a module that this one is in: nobody could walk the tree to its end."""
+
+        def is_or_has(module: Module) -> bool:  # a Residual's body is no child, but an attribute
+            return module is self or any(value is self for value in vars(module).values())
+
+        if any(map(is_or_has, child.modules())):
+            raise ValueError(
+                f"{type(self).__name__}.{name}: must not be this module or one that contains it, "
+                f"got {type(child).__name__}; a model is a tree (a reference back may stand in a "
+                "list)"
+            )
 
     def _check_attribute(self, name: str, value: object) -> None:
         """Refuse a value that would take the place of a parameter or module unnoticed."""
@@ -330,8 +345,9 @@ class Module:
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter of this module."""
+        learns = flag(f"{type(self).__name__}.requires_grad_", "requires_grad", requires_grad)
         for parameter in self.parameters():
-            parameter.requires_grad = requires_grad
+            parameter.requires_grad = learns
         return self
 
     def to(self, *targets: Any, device: Any = None, dtype: npt.DTypeLike | None = None) -> Self:

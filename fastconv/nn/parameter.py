@@ -23,7 +23,7 @@ class Parameter(NDArrayOperatorsMixin):
     float64.
     """
 
-    __slots__ = ("_data", "grad", "requires_grad")
+    __slots__ = ("_data", "_requires_grad", "grad")
 
     def __init__(self, data: npt.ArrayLike, requires_grad: bool = True) -> None:
         array = np.asarray(data)
@@ -57,6 +57,14 @@ class Parameter(NDArrayOperatorsMixin):
                 "another shape assign a new Parameter to the layer's attribute"
             )
         self._data = array
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = flag("Parameter", "requires_grad", value)
 
     def accumulate(self, grad: Array | None) -> None:
         """Add `grad` (which this parameter may keep and write to) to `self.grad`."""

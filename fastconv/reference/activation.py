@@ -132,9 +132,14 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return _chain("gelu_backward", grad_output, input, slope)
 
 
-def _check_dim(function: str, input: Array, dim: int) -> None:
+def _axis(function: str, input: Array, dim: int | None) -> int:
+    if dim is None:
+        if input.ndim > 2:
+            raise TypeError(f"{function}: dim must be given for {input.ndim} axes")
+        dim = -1
     if not -input.ndim <= dim < input.ndim:
         raise ValueError(f"{function}: dim {dim} is out of range for shape {input.shape}")
+    return dim
 
 
 def _log_softmax(x: Array, dim: int) -> Array:
@@ -144,32 +149,35 @@ def _log_softmax(x: Array, dim: int) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True)))
 
 
-def softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+def softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -> Array:
     """exp(x) / sum(exp(x)) along `dim`."""
-    _check_dim("softmax", input, dim)
-    return _apply("softmax", lambda x: np.exp(_log_softmax(x, dim)), input, out)
+    axis = _axis("softmax", input, dim)
+    return _apply("softmax", lambda x: np.exp(_log_softmax(x, axis)), input, out)
 
 
-def softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+def softmax_backward(grad_output: Array, input: Array, dim: int | None = None) -> Array:
     """Gradient of `softmax`: s * (g - sum(g * s))."""
-    _check_dim("softmax_backward", input, dim)
+    axis = _axis("softmax_backward", input, dim)
     expect_shape("softmax_backward", "grad_output", grad_output, input.shape)
-    s = np.exp(_log_softmax(input, dim))
-    total = (grad_output * s).sum(axis=dim, keepdims=True)
+    s = np.exp(_log_softmax(input, axis))
+    total = (grad_output * s).sum(axis=axis, keepdims=True)
     return _chain("softmax_backward", grad_output - total, input, s)
 
 
-def log_softmax(input: Array, dim: int = -1, *, out: Array | None = None) -> Array:
+def log_softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -> Array:
     """x - log(sum(exp(x))) along `dim`."""
-    _check_dim("log_softmax", input, dim)
-    return _apply("log_softmax", lambda x: _log_softmax(x, dim), input, out)
+    axis = _axis("log_softmax", input, dim)
+    return _apply("log_softmax", lambda x: _log_softmax(x, axis), input, out)
 
 
-def log_softmax_backward(grad_output: Array, input: Array, dim: int = -1) -> Array:
+def log_softmax_backward(grad_output: Array, input: Array, dim: int | None = None) -> Array:
     """Gradient of `log_softmax`: g - softmax(x) * sum(g)."""
-    _check_dim("log_softmax_backward", input, dim)
+    axis = _axis("log_softmax_backward", input, dim)
     expect_shape("log_softmax_backward", "grad_output", grad_output, input.shape)
-    s = np.exp(_log_softmax(input, dim))
+    s = np.exp(_log_softmax(input, axis))
     return _chain(
-        "log_softmax_backward", grad_output - s * grad_output.sum(axis=dim, keepdims=True), input, 1
+        "log_softmax_backward",
+        grad_output - s * grad_output.sum(axis=axis, keepdims=True),
+        input,
+        1,
     )

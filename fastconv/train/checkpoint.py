@@ -153,12 +153,33 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         If safetensors is missing.
     """
     path = checkpoint_path(path)
+    meta, tensors = _read(path, whole=True)
+    model = {key: value for key, value in tensors.items() if not key.startswith(_PREFIX)}
+    try:
+        optimizer = _unpack(meta.pop("optimizer", None), tensors)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{path}: corrupt optimizer state ({error!r})") from None
+    return Checkpoint(model, optimizer, meta)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The configuration of a checkpoint's run; of the file only the header is read.
+
+    Errors are those of `load_checkpoint`.
+    """
+    config: dict[str, Any] = _read(checkpoint_path(path), whole=False)[0]["config"]
+    return config
+
+
+def _read(path: Path, whole: bool) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The training state of a file, and its arrays if it is to be read whole."""
     safetensors = require_safetensors()
     path.stat()  # FileNotFoundError with the name
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            keys = file.keys() if whole else ()
+            tensors = {key: file.get_tensor(key) for key in keys}
     except (safetensors.SafetensorError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
     if text is None:
@@ -166,13 +187,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: safetensors file without a fastconv training state; weights alone are read "
             "by model.load_state_dict(safetensors.numpy.load_file(path))"
         )
-    meta = _parse(text, path)
-    model = {key: value for key, value in tensors.items() if not key.startswith(_PREFIX)}
-    try:
-        optimizer = _unpack(meta.pop("optimizer", None), tensors)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{path}: corrupt optimizer state ({error!r})") from None
-    return Checkpoint(model, optimizer, meta)
+    return _parse(text, path), tensors
 
 
 def checkpoint_path(path: str | Path) -> Path:

@@ -8,7 +8,8 @@
  * bits. Where the constants come from:
  *
  *     multiplications          counted
- *     latency, loads, stores   instruction tables: 4 cycles, 2 loads and 1 store a cycle, twice for what straddles cache lines
+ *     latency, loads, stores   instruction tables: 4 cycles, 2 loads and 1 store a cycle, twice for what
+ *                              straddles cache lines
  *     transforms, copies       measured, on the machine named beside each constant
  *     0.9, 0.95                a method that is not the plainest has to be better by more than the model's error
  */
@@ -17,7 +18,7 @@
 #include "conv_depthwise.h"
 #include "winograd_tiles.h"
 
-/* ---- methods --------------------------------------------------------------------------------------------------------*/
+/* ---- methods ------------------------------------------------------------------------------------------------------*/
 /* Rows of planes, of few channels, are read and written by pixels where they lie: direct would turn them. The sums of
  * one tap have the same order, so the same bits; a scale would be multiplied in another way. Measured up to 128
  * channels. */
@@ -30,9 +31,9 @@ static int runs_by_pixels(const fc_problem *p)
 }
 
 /* Direct turns planes of x and y; lanes along the row copy what they read, and are not all outputs. Cycles for a vector
- * of 16: TURN turns it, COPY takes it into a strip, WRITE is what blocks of turned outputs lose; 1.05 for what the model
- * leaves out. Measured (Zen 4, 28 shapes of 1 to 512 channels): of those that this sends to planes the slowest is as fast
- * as before. No bit depends on it. */
+ * of 16: TURN turns it, COPY takes it into a strip, WRITE is what blocks of turned outputs lose; 1.05 for what the
+ * model leaves out. Measured (Zen 4, 28 shapes of 1 to 512 channels): of those that this sends to planes the slowest is
+ * as fast as before. No bit depends on it. */
 static int runs_by_planes(const fc_problem *p)
 {
     enum { TURN = 8, COPY = 8, COPY_STRIDED = 20, WRITE = 2 };
@@ -229,8 +230,8 @@ static int64_t rows_inside(const fc_problem *p)
 }
 
 /* By rows a tile of each vector of outputs has 6 sums over rows of taps and channels, which are transformed and stored,
- * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). A vector
- * that is alone where there could be two takes as long as they: its sums wait for each other. */
+ * and a tile of inputs is transformed once for all of them (Zen 4, measured: 22 to 34, the latter with AVX2; 20). A
+ * vector that is alone where there could be two takes as long as they: its sums wait for each other. */
 static double rows_cost(const fc_problem *p)
 {
     enum { OUTPUT_OPS = 34, INPUT_OPS = 24, TAIL = 8 };
@@ -363,8 +364,8 @@ static int winograd_pays(const fc_problem *p)
     return cost <= least_cost(p) * margin && !(fc_conv_phases_serves(p, 0) && phases_cost(p, 0) < cost);
 }
 
-/* Rows read all weights for each block, squares once for many tiles: beyond 8 channels they must be a fifth cheaper (5x5
- * with stride (2, 1), 64 -> 96 at 40x40, would take 1.25 of the time). */
+/* Rows read all weights for each block, squares once for many tiles: beyond 8 channels they must be a fifth cheaper
+ * (5x5 with stride (2, 1), 64 -> 96 at 40x40, would take 1.25 of the time). */
 static double price_of_rows(const fc_problem *p)
 {
     enum { FEW = 8 };
@@ -408,7 +409,7 @@ static int phases_pay(const fc_problem *p)
            phases_cost(p, 0) < least_cost(p) * 0.9;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------*/
+/* ---- forward ------------------------------------------------------------------------------------------------------*/
 const fc_method *fc_choose(fc_problem *p)
 {
     fc_lay_down(p);
@@ -468,13 +469,13 @@ int fc_takes_packed(const fc_problem *problem)
     return m == &direct || m == &winograd;
 }
 
-/* ---- gradient of the input: phases of the stride, see conv_grad_input.c ----------------------------------------------*/
+/* ---- gradient of the input: phases of the stride, see conv_grad_input.c -------------------------------------------*/
 int fc_phases_grad_input_pay(const fc_problem *p, double apart)
 {
     return fc_conv_phases_serves(p, 1) && phases_cost(p, 1) < apart * 0.9;
 }
 
-/* ---- gradient of the weight -----------------------------------------------------------------------------------------*/
+/* ---- gradient of the weight ---------------------------------------------------------------------------------------*/
 /* Multiplications of direct convolution against those of the products and, for each pair of channels once per call, the
  * sums of 36 points transformed back, which takes as long as 500 (Zen 3), of few tiles, where they are in registers, 54
  * and the way of 9 taps into the weight, as long as 150 (Zen 4), and those of all phases in proportion. The sums of
@@ -482,10 +483,10 @@ int fc_phases_grad_input_pay(const fc_problem *p, double apart)
  * the batch may count. */
 enum { TRANSFORM = 500, FEW_TRANSFORM = 150, LEAST_TILES_OF_LINES = 32 };
 
-/* Few channels: for each vector of outputs of a tile the products with what a sum costs, and the transform of its outputs
- * (out * out of them) with 36 stores; for each pixel its copies and its part of the transform of the inputs. Taps that
- * direct gathers are copied for each of kernel_w. Measured (Zen 4, AVX-512, 3 to 7 -> 16 and 64 channels). The least
- * tiles: of fewer the rms error, that of the transforms, exceeds 1.5 times that of a sequential sum. */
+/* Few channels: for each vector of outputs of a tile the products with what a sum costs, and the transform of its
+ * outputs (out * out of them) with 36 stores; for each pixel its copies and its part of the transform of the inputs.
+ * Taps that direct gathers are copied for each of kernel_w. Measured (Zen 4, AVX-512, 3 to 7 -> 16 and 64 channels).
+ * The least tiles: of fewer the rms error, that of the transforms, exceeds 1.5 times that of a sequential sum. */
 static int thin_gradient_pays(const fc_problem *p, const fc_tiles *t)
 {
     enum { PRODUCTS = 42, STORES = 100, OUTPUT = 6, PIXEL = 11, GATHER = 8, LEAST_TILES = 128 };
@@ -565,7 +566,7 @@ fc_run *fc_choose_grad_weight(const fc_problem *p)
     return phases_gradient_pay(p) ? fc_conv_phases_grad_weight : fc_conv_direct_grad_weight;
 }
 
-/* ---- introspection ---------------------------------------------------------------------------------------------------*/
+/* ---- introspection ------------------------------------------------------------------------------------------------*/
 fc_status fc_conv2d_explain(fc_dtype dtype, const fc_conv *c, const fc_view *x, const fc_view *w, const fc_view *y,
                             fc_explanation *e)
 {

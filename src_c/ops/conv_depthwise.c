@@ -3,8 +3,8 @@
  * Groups of few channels go the same way: lanes are output channels of several groups, and for each input channel of a
  * group a vector of x is spread over the lanes of their outputs (kernels/depthwise.h). Such a sum is over (u, c, v).
  *
- * Channels-last x is read in place, for columns in the padding the kernel takes zero, unless its pixels share cache sets
- * (fc_depthwise_aliases). That, and any other layout, is loaded into zero-padded channels-last strips, a block of
+ * Channels-last x is read in place, for columns in the padding the kernel takes zero, unless its pixels share cache
+ * sets (fc_depthwise_aliases). That, and any other layout, is loaded into zero-padded channels-last strips, a block of
  * channels at a time. Rows in the padding are left out of both: a product
  * with a zero (finite weights only, see conv_nonfinite.c) changes nothing but the sign of a sum that underflowed to -0,
  * so both ways leave out the same.

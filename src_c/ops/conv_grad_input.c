@@ -259,7 +259,8 @@ static void lone_phase_task(void *context, int64_t task, int slot)
     fc_work_alone(0);
 }
 
-/* How many phases threads have to themselves: as many each if none has to wait long, all of them where they are many. */
+/* How many phases threads have to themselves: as many each if none has to wait long, all of them where they are
+ * many. */
 static int64_t shared_out_phases(const fc_problem *p, const fc_conv *c, const fc_view *grad_x)
 {
     enum { PHASES_PER_THREAD = 8, REREADS = 4 };

@@ -10,8 +10,8 @@
  * (see conv_direct.c). When one block holds all pixels there is nothing to add up: each panel is computed in the cache
  * and stored at once, or where panels do not go round the threads, these share out taps and pieces of rows of taps.
  *
- * A padded channels-last x is read where it lies, tap by tap, over the outputs whose tap is inside; a copied one has its
- * zeros, and the taps of a row of the kernel are one product.
+ * A padded channels-last x is read where it lies, tap by tap, over the outputs whose tap is inside; a copied one has
+ * its zeros, and the taps of a row of the kernel are one product.
  *
  * Pixels a power of two apart share cache sets. grad_y is copied panel by panel, and while a panel is multiplied the
  * next one is fetched; x, if it must be copied, gets another pitch.
@@ -33,7 +33,7 @@
 
 enum { ADD_ELEMENTS = 8192 }; /* of the buffer, per task of the final sum */
 
-/* ---- strips ----------------------------------------------------------------------------------------------------------*/
+/* ---- strips -------------------------------------------------------------------------------------------------------*/
 typedef struct {
     int64_t n, h, w, images, rows, columns; /* of outputs */
 } block;
@@ -254,7 +254,7 @@ static void unpack_part(void *context, int64_t task, int slot)
                       p->in_channels * width);
 }
 
-/* ---- pointwise: the same with x[channel][pixel] ----------------------------------------------------------------------*/
+/* ---- pointwise: the same with x[channel][pixel] -------------------------------------------------------------------*/
 /* to[image][row][column][channel] = v, of the block's pixels */
 static void load_pixels(const fc_grad_weight_plan *s, const fc_view *v, const block *b, int64_t channel,
                         int64_t channels, char *to, fc_pitch pitch, int64_t image)
@@ -325,7 +325,7 @@ static void add_block(const fc_grad_weight_plan *s, const block *b, const char *
     }
 }
 
-/* ---- one block: x, loaded by parts, channels of rows of pixels, or rows of strips -------------------------------------*/
+/* ---- one block: x, loaded by parts, channels of rows of pixels, or rows of strips ---------------------------------*/
 enum { PART_CHANNELS = 32 };
 
 static block whole_block(const fc_problem *p) { return (block){0, 0, 0, p->y.n, p->y.h, p->y.w}; }
@@ -352,7 +352,7 @@ static void load_part(void *context, int64_t task, int slot)
         load_rows(s, group, &all, part / strip_rows(p, p->y.h), part % strip_rows(p, p->y.h), 1, x);
 }
 
-/* ---- one block of all taps: (group, part of the panels) ------------------------------------------------------------*/
+/* ---- one block of all taps: (group, part of the panels) -----------------------------------------------------------*/
 static void run_single(void *context, int64_t task, int slot)
 {
     const fc_grad_weight_plan *s = context;
@@ -379,7 +379,7 @@ static void run_single(void *context, int64_t task, int slot)
     }
 }
 
-/* ---- many blocks: (slice, group, part of the panels, part of the taps) ----------------------------------------------*/
+/* ---- many blocks: (slice, group, part of the panels, part of the taps) --------------------------------------------*/
 /* Where a line of the shape starts, counted in pixels of the batch. */
 static int64_t first_pixel(const fc_grad_weight_plan *s, int64_t line)
 {

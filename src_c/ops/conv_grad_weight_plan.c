@@ -164,8 +164,8 @@ static int all_columns_see_x(const fc_problem *p)
 
 /* Whether the products of each tap by itself, which leave out the padding and so read x where it lies, take no longer
  * than those of a row of taps and its copy (COPY: conv_choose.c). Tiles of few outputs wait for lines of pixels that
- * share a quarter of the sets of the first-level cache, two lines each (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4: 0.76
- * of the speed). */
+ * share a quarter of the sets of the first-level cache, two lines each (5x5, 64 -> 1 and 3 channels at 57x57, Zen 4:
+ * 0.76 of the speed). */
 static int pays_apart(const fc_problem *p)
 {
     enum { COPY = 4, FEW = 4, FAR = 256 };

@@ -2,8 +2,8 @@
  *
  * A tile's columns begin `out` pixels behind those of the tile before it. So pixels that are `out` apart are copied one
  * behind the other, strip[place < out][tile][channel] of each row: what is at one place of all tiles is a vector of
- * tiles and channels then, and 5 tiles of 6 channels take two of them instead of five. Where a dilation makes neighbours
- * of the pixels of different residues, these are more channels of one.
+ * tiles and channels then, and 5 tiles of 6 channels take two of them instead of five. Where a dilation makes
+ * neighbours of the pixels of different residues, these are more channels of one.
  */
 #include "winograd_tiles.h"
 
