@@ -141,8 +141,8 @@ def along(function: str, dim: Any, axes: int) -> int:
     """The argument `dim` of softmax and its relatives, of an input with so many axes."""
     if dim is None and axes > 2:
         raise TypeError(
-            f"{function}: dim must be given for an input with {axes} axes: the axis along which the "
-            "results sum to 1, dim=1 for classes in (N, C, H, W), dim=-1 for the last axis"
+            f"{function}: dim must be given for an input with {axes} axes: the axis along which "
+            "the results sum to 1, dim=1 for classes in (N, C, H, W), dim=-1 for the last axis"
         )
     return -1 if dim is None else integer(function, "dim", dim, -LIMIT)
 
