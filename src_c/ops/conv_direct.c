@@ -465,8 +465,7 @@ static int64_t weight_bytes(const fc_direct_plan *s)
     return s->pack_late || s->p->packed ? 0 : fc_round_up(fc_packed_direct(s->p) * (int64_t)s->p->item, 64);
 }
 
-/* Threads pack the groups that they use. Packing more takes longer than half of it: the lines that it reads are not
- * those that it writes. */
+/* Of groups a thread packs those that it uses; many weights take longer to pack than to share. */
 static fc_need need(const fc_direct_plan *s, int slots)
 {
     const int64_t weights = weight_bytes(s);
