@@ -321,16 +321,25 @@ static void transform_border(const fc_tiles *t, const fc_image *image, int last,
     t->k->input_border(from, channels, last, v);
 }
 
-/* All phases of a line or of a square of 5 x 5: v[chunk][phase][part of channels]. */
-static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted, int64_t top, int64_t left,
-                           const char *x, int64_t row, int64_t pixel, char *v)
+/* What the tiles of a run read: x from column `first` on, which is at `base`, an image or a strip; pitches. */
+typedef struct {
+    fc_image image;
+    const char *base;
+    int64_t top, first, row, column, pixel;
+    int64_t channels;
+} run_inputs;
+
+/* All phases of a line or of a square of 5 x 5, column `left`, which begins at x: v[chunk][phase][part of channels]. */
+static void transform_tile(const fc_tiles *t, const run_inputs *in, int wanted, int64_t left, const char *x, char *v)
 {
     const fc_problem *p = t->p;
-    const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, step = t->step;
-    const int inner = !t->in_place || (top >= 0 && top + t->span_h <= image->h && left >= 0 &&
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, step = t->step, row = in->row,
+                  pixel = in->pixel;
+    const fc_image *image = &in->image;
+    const int inner = !t->in_place || (in->top >= 0 && in->top + t->span_h <= image->h && left >= 0 &&
                                        left + (t->span_w - 1) * t->gap_w < image->w); /* the strip has its zeros */
-    for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
-        const int64_t channels = fc_min(t->chunk, p->in_channels - c);
+    for (int64_t c = 0; c < in->channels; c += t->chunk) {
+        const int64_t channels = fc_min(t->chunk, in->channels - c);
         for (int64_t i = 0; i < t->phases; i++, v += fc_channel_parts(p, channels) * part) {
             const fc_tile_phase f = t->phase[i];
             const int last = (f.last_points & wanted) | (t->phases > 1 ? FC_WHOLE_PARTS : 0);
@@ -338,20 +347,20 @@ static void transform_tile(const fc_tiles *t, const fc_image *image, int wanted,
             if (inner)
                 t->k->input(from, step * row, step * (t->upright ? row : pixel), channels, last, v);
             else
-                transform_border(t, image, last, top + f.row, left + f.column * t->gap_w, from, step * row,
+                transform_border(t, image, last, in->top + f.row, left + f.column * t->gap_w, from, step * row,
                                  step * pixel, channels, v);
         }
     }
 }
 
-static int64_t strip_row(const fc_tiles *t)
+static int64_t strip_row(const fc_tiles *t, int64_t channels)
 {
-    return (t->p->stride_w * t->out_w * (t->longest_run - 1) + t->span_w) * t->p->in_channels;
+    return (t->p->stride_w * t->out_w * (t->longest_run - 1) + t->span_w) * channels;
 }
 
 int64_t fc_tiles_strip_bytes(const fc_tiles *t)
 {
-    return t->in_place ? 0 : fc_round_up(t->span_h * strip_row(t) * (int64_t)t->p->item, 64);
+    return t->in_place ? 0 : fc_round_up(t->span_h * strip_row(t, t->p->in_channels) * (int64_t)t->p->item, 64);
 }
 
 static fc_tile_run position(const fc_tiles *t, int64_t tile)
@@ -421,26 +430,20 @@ fc_tile_slots fc_slots_of(const fc_tiles *t, const fc_tile_block *b, int e)
     return (fc_tile_slots){first, end - first, last_column ? 1 : (int)(t->in_w - 1 - e % t->in_w)};
 }
 
-/* What the tiles of a run read: x from column `first` on, which is at `base`, an image or a strip; pitches. */
-typedef struct {
-    fc_image image;
-    const char *base;
-    int64_t top, first, row, column, pixel;
-} run_inputs;
-
-static run_inputs inputs_of(const fc_tiles *t, int64_t group, const fc_tile_run *r, char *strip)
+static run_inputs inputs_of(const fc_tiles *t, fc_range channels, const fc_tile_run *r, char *strip)
 {
     const fc_problem *p = t->p;
     const fc_tile_image at = fc_tile_image_at(t, r->n);
-    run_inputs in = {.image = fc_tile_image_x(t, &at, group * p->in_channels, p->in_channels),
+    run_inputs in = {.image = fc_tile_image_x(t, &at, channels.first, channels.end - channels.first),
                      .top = p->stride_h * fc_tile_start(r->row, t->whole_rows, t->out_h) - at.h.pad,
-                     .first = p->stride_w * fc_tile_left(t, r->column) - p->pad_left};
+                     .first = p->stride_w * fc_tile_left(t, r->column) - p->pad_left,
+                     .channels = channels.end - channels.first};
     in.row = in.image.stride_h, in.column = in.image.stride_w, in.pixel = t->gap_w * in.column;
     in.base = in.image.data + (in.top * in.row + in.first * in.column) * (int64_t)p->item;
     if (!t->in_place) {
         const fc_window window = {in.top,  t->span_h, 1, in.first, p->stride_w * t->out_w * (r->count - 1) + t->span_w,
                                   t->gap_w};
-        in.row = strip_row(t), in.column = in.pixel = p->in_channels;
+        in.row = strip_row(t, in.channels), in.column = in.pixel = in.channels;
         fc_load_window(p->k, p->item, &in.image, &window, strip, &(fc_pitch){in.row, in.column, 1});
         in.base = strip;
     }
@@ -456,7 +459,7 @@ static int64_t left_of(const fc_tiles *t, const run_inputs *in, int64_t column, 
     *x = in->base + (left - in->first) * in->column * item;
     if (t->fetch)
         fc_fetch_pixels(*x + (t->span_h * in->row + (t->span_w - step_w) * in->pixel) * item, p->stride_h * t->out_h,
-                        step_w, in->row * item, in->pixel * item, p->in_channels * item);
+                        step_w, in->row * item, in->pixel * item, in->channels * item);
     return left;
 }
 
@@ -466,8 +469,7 @@ static void transform_run(const fc_tiles *t, const fc_tile_run *r, const run_inp
     for (int64_t column = r->column; column < r->column + r->count;) {
         const char *x;
         const int64_t left = left_of(t, in, column, &x);
-        transform_tile(t, &in->image, fc_tile_wanted(t, r->row, column), in->top, left, x, in->row, in->pixel,
-                       v + place.at * (int64_t)t->p->item);
+        transform_tile(t, in, fc_tile_wanted(t, r->row, column), left, x, v + place.at * (int64_t)t->p->item);
         fc_next_place(t, r, ++column, &place);
     }
 }
@@ -480,8 +482,8 @@ static void transform_squares(const fc_tiles *t, const run_inputs *in, int64_t l
     const int64_t item = (int64_t)p->item, part = fc_part_elements(t) * item, row = t->step * in->row,
                   pixel = t->step * in->pixel;
     s->columns = s->start[s->tiles - 1] + t->in_w;
-    for (int64_t c = 0; c < p->in_channels; c += t->chunk) {
-        s->channels = fc_min(t->chunk, p->in_channels - c);
+    for (int64_t c = 0; c < in->channels; c += t->chunk) {
+        s->channels = fc_min(t->chunk, in->channels - c);
         const int64_t parts = fc_channel_parts(p, s->channels);
         for (int64_t i = 0; i < t->phases; i++) {
             const fc_tile_phase f = t->phase[i];
@@ -533,12 +535,12 @@ static void transform_squares_of_run(const fc_tiles *t, const fc_tile_run *r, co
     }
 }
 
-void fc_transform_inputs(const fc_tiles *t, const fc_tile_block *b, int64_t group, int64_t first, int64_t end,
-                         char *strip, char *v)
+void fc_transform_channels(const fc_tiles *t, const fc_tile_block *b, fc_range channels, int64_t first, int64_t end,
+                           char *strip, char *v)
 {
     for (int64_t tile = first; tile < end;) {
         const fc_tile_run r = fc_run_at(t, b, tile, end);
-        const run_inputs in = inputs_of(t, group, &r, strip);
+        const run_inputs in = inputs_of(t, channels, &r, strip);
         (t->k->inputs ? transform_squares_of_run : transform_run)(t, &r, &in, v);
         tile += r.count;
     }

@@ -238,9 +238,16 @@ typedef struct {
     int points;
 } fc_tile_slots;
 fc_tile_slots fc_slots_of(const fc_tiles *, const fc_tile_block *, int e);
-/* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory */
-void fc_transform_inputs(const fc_tiles *, const fc_tile_block *, int64_t group, int64_t first, int64_t end,
-                         char *strip, char *v);
+/* v[e][slot] = B' x B of tiles [first, end) of a block; strip: fc_tiles_strip_bytes of memory. `channels` of x: a
+ * group's, or some chunks of them, in bricks of t->parts parts. */
+void fc_transform_channels(const fc_tiles *, const fc_tile_block *, fc_range channels, int64_t first, int64_t end,
+                           char *strip, char *v);
+static inline void fc_transform_inputs(const fc_tiles *t, const fc_tile_block *b, int64_t group, int64_t first,
+                                       int64_t end, char *strip, char *v)
+{
+    const int64_t channel = group * t->p->in_channels;
+    fc_transform_channels(t, b, (fc_range){channel, channel + t->p->in_channels}, first, end, strip, v);
+}
 
 /* ---- winograd_thin.c --------------------------------------------------------------------------------------------*/
 /* From so many on a vector for each tile is as fast (3x3, 8 -> 16 channels at 33x33, Zen 4, AVX-512: 1.10 times; 5x5
