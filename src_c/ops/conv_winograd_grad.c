@@ -8,15 +8,16 @@
  * is 0, those with an output less at the last point (winograd_tiles.h); at the end sum is transformed back. Each phase
  * of x (conv_winograd.c) makes the taps of its own, from one d, as if it were other channels: of stride 2 81
  * multiplications instead of 144 for 3 x 3, 100 instead of 256 for 4 x 4. A phase without a last tap does not see the
- * last point; what is made of it there is beyond the kernel. Three schedules, chosen by the shape alone; in all, a sum
- * runs through its blocks in order, in each by kinds of tiles:
+ * last point; what is made of it there is beyond the kernel. Three schedules; in all, a sum runs through its
+ * blocks in order, in each by kinds of tiles, so the last two have the same bits:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
  *                panels)                                                                            (large ones)
- *     by panels: v and d of all tiles are made; a task owns a panel of outputs and CHUNK channels, whose sum stays in its
- *                second-level cache until it is transformed back           (large ones of few tiles: the sums outweigh v);
- *                of tiles that are one brick, where a kernel for them exists, in registers and the first
+ *     by panels: a task owns a panel of outputs and a part of the channels, whose sum stays in its second-level cache
+ *                until it is transformed back; a thread makes the v of these channels for itself, and d too where two do
+ *                (squares of few tiles: one block, or a small d); of tiles that are one brick, where a kernel for them
+ *                exists, in registers and the first
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -33,10 +34,7 @@ enum {
     MAX_SLICES = 16,
     SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
     SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
-    /* Channels transformed back at a time: 9 x 64 x 32 floats = 72 KiB for r = 3; by panels 36 x 64 x 32 floats = 288
-     * KiB of sums. */
-    CHUNK = 64,
-    PHASE_CHUNK = 32, /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
+    CHUNK = 64, /* channels transformed back at a time, at most: 9 x 64 x 32 floats = 72 KiB for r = 3 */
 };
 
 typedef struct {
@@ -45,12 +43,13 @@ typedef struct {
     int64_t panel, panels;
     int64_t d_vectors, d_parts; /* of output channels */
     int64_t sum_row, sum_point; /* pitches, elements */
-    int64_t block, slices;
+    int64_t block, blocks, slices; /* tiles of a block; not by slices: blocks */
     int by_slices, by_panels;
     int few; /* by panels, with the sums in registers */
     int thin; /* by slices, of few channels (winograd_thin.c) */
     int64_t point; /* of its v: pitch, elements */
     int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
+    int own; /* by panels: each thread makes all of d for itself */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many
      * threads. */
     int64_t task_vectors;
@@ -82,49 +81,109 @@ static void set_thin(plan *s)
 
 static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
-static plan make_plan(const fc_problem *p)
+/* What the second-level caches of two threads hold */
+static int64_t caches(void) { return 2 * fc_l2_bytes(); }
+
+/* Channels of a task by panels, whole parts. d is read once for so many, of all tiles d bytes, which need be many only
+ * where it does not stay in the caches, or of one brick, for runs of the weight. Otherwise they are few, so that tasks
+ * are many and v small, but not so few that to transform several phases takes longer, and no less than for 2 KiB of sums
+ * at a point, which are CHUNK with vectors of 16 bytes. */
+static int64_t panel_chunk(const plan *s, int64_t d)
+{
+    enum { SUM_BYTES = 2 << 10 };
+    const fc_tiles *t = &s->tiles;
+    int64_t channels = 2 * t->k->line;
+    if (s->few || (t->phases == 1 && d > caches()))
+        channels = CHUNK;
+    else if (t->phases == 1 && t->k->inputs)
+        channels = SUM_BYTES / (s->panel * (int64_t)s->p->item);
+    return fc_min(channels, s->p->in_channels);
+}
+
+/* v and d: bytes of all tiles. To write a line that another core has read takes two threads longer than each to make all
+ * of d, unless that is most of the work, or larger than the caches, which its lines leave before they are written again.
+ */
+enum { OWNERS = 2 };
+static int owns(int64_t threads, int64_t v, int64_t d)
+{
+    return threads == 1 || (threads <= OWNERS && d <= fc_min(2 * v, caches()));
+}
+
+/* Whether by panels is faster where the bits are those by points: several blocks of v and d stay in the caches, and
+ * threads with as many tasks each, all as large as the largest, would take no more than 1.3 times as long as the work
+ * shared out evenly. */
+static int panels_pay(const plan *s, int64_t threads, int64_t v, int64_t d)
+{
+    const fc_problem *p = s->p;
+    const int64_t chunk = panel_chunk(s, d), tasks = s->panels * fc_ceil_div(p->in_channels, chunk),
+                  largest = fc_ceil_div(tasks, threads) * chunk * s->panel;
+    if (s->blocks > 1 && (d > caches() || v * chunk > fc_l2_bytes() / 2 * p->in_channels))
+        return 0;
+    return threads == 1 || ((threads > OWNERS || owns(threads, v, d)) &&
+                            largest * threads * 10 <= 13 * p->in_channels * p->out_channels);
+}
+
+static void set_panels(plan *s, int64_t chunk, int own)
+{
+    const fc_problem *p = s->p;
+    fc_tiles *t = &s->tiles;
+    s->by_panels = 1;
+    s->own = own;
+    s->chunk = t->chunk = chunk;
+    s->chunks = fc_ceil_div(p->in_channels, s->chunk);
+    t->parts = t->phases * fc_channel_parts(p, s->chunk);
+    s->sum_row = s->panel;
+    s->sum_point = t->phases * s->chunk * s->sum_row + FC_PITCH_PAD_BYTES / (int64_t)p->item;
+    s->sum_bytes = s->few ? 0 : bytes_of(s, t->points * s->sum_point);
+}
+
+/* The blocks decide the bits, so they depend on the shape alone. One is all tiles too where to move v once per panel and
+ * d once per chunk of channels costs less than to write and read the sums once per block; 4 times the price from memory.
+ */
+static void choose_schedule(plan *s, int64_t threads)
+{
+    enum { PHASE_CHUNK = 32 }; /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
+    const fc_problem *p = s->p;
+    fc_tiles *t = &s->tiles;
+    s->slices = fc_min(MAX_SLICES, (t->count / SLICE_TILES + 1) / 2 * 2); /* as many for each of two threads */
+    if (s->slices < MIN_SLICES || s->sum_bytes > SLICE_BYTES)
+        s->slices = 1;
+    s->by_slices = s->slices > 1;
+    const int64_t budget =
+        s->by_slices ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s->sum_bytes));
+    const int64_t part_bytes = t->points * t->k->line * (int64_t)p->item, v = t->count * t->parts * part_bytes,
+                  d = t->count * s->d_parts * part_bytes;
+    s->block = fc_min(t->count, fc_max(TILES_PER_TASK, budget / ((t->parts + s->d_parts) * part_bytes)));
+    s->blocks = fc_ceil_div(t->count, s->block);
+    const int64_t chunks = fc_ceil_div(p->in_channels, t->phases > 1 ? PHASE_CHUNK : CHUNK);
+    const int square = t->in_h == t->in_w;
+    s->few = fc_sums_few_tiles(t);
+    const int at_once =
+        s->few || (!s->by_slices && square && v + d <= budget + s->sum_bytes &&
+                   s->panels * v + chunks * price(d) * d < s->blocks * 2 * price(s->sum_bytes) * s->sum_bytes);
+    if (at_once)
+        s->block = t->count, s->blocks = 1;
+    else if (fc_is_thin(t))
+        set_thin(s);
+    if (at_once || (!s->by_slices && square && panels_pay(s, threads, v, d)))
+        set_panels(s, panel_chunk(s, d), owns(threads, v, d));
+}
+
+static plan make_plan(const fc_problem *p, int64_t threads)
 {
     enum { NARROW = 4 }; /* vectors of a row of sums, 16 of which lie in as many sets of the first-level cache */
-    const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item;
-    plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * p->k->vector_lanes};
+    const int64_t item = (int64_t)p->item, pad = FC_PITCH_PAD_BYTES / item, lanes = p->k->vector_lanes;
+    plan s = {.p = p, .tiles = fc_make_tiles(p), .panel = 2 * lanes};
     s.fetch =
         p->y.stride_c == 1 && s.tiles.out_h > 1 && p->y.n * p->y.h * p->y.w * p->out_channels * item > fc_l2_bytes();
     s.panels = fc_ceil_div(p->out_channels, s.panel);
-    const int64_t lanes = p->k->vector_lanes;
     s.d_vectors = fc_ceil_div(p->out_channels, lanes);
     s.d_parts = fc_channel_parts(p, p->out_channels);
     s.sum_row = s.d_vectors * lanes + (s.d_vectors > NARROW ? pad : 0);
     s.sum_point = s.tiles.phases * p->in_channels * s.sum_row + pad;
     s.sum_bytes = bytes_of(&s, s.tiles.points * s.sum_point);
-    const int square = s.tiles.in_h == s.tiles.in_w;
-    s.task_vectors = square ? s.d_vectors : s.panel / lanes;
-    s.slices = fc_min(MAX_SLICES, (s.tiles.count / SLICE_TILES + 1) / 2 * 2); /* as many for each of two threads */
-    if (s.slices < MIN_SLICES || s.sum_bytes > SLICE_BYTES)
-        s.slices = 1;
-    s.by_slices = s.slices > 1;
-    const int64_t budget =
-        s.slices > 1 ? fc_l2_bytes() / 2 : fc_max(MIN_BLOCK_BYTES, fc_min(MAX_BLOCK_BYTES, s.sum_bytes));
-    const int64_t part_bytes = s.tiles.points * s.tiles.k->line * item;
-    s.block = fc_min(s.tiles.count, fc_max(TILES_PER_TASK, budget / ((s.tiles.parts + s.d_parts) * part_bytes)));
-    /* Bytes moved: v once per panel and d once per chunk of channels, or the sums written and read once per block; 4
-     * times the price from memory. By panels takes no more memory than by points. */
-    const int64_t v = s.tiles.count * s.tiles.parts * part_bytes, d = s.tiles.count * s.d_parts * part_bytes;
-    s.chunk = fc_min(s.tiles.phases > 1 ? PHASE_CHUNK : CHUNK, p->in_channels);
-    s.chunks = fc_ceil_div(p->in_channels, s.chunk);
-    s.few = fc_sums_few_tiles(&s.tiles);
-    s.by_panels = s.few || (!s.by_slices && square && v + d <= budget + s.sum_bytes &&
-                            s.panels * v + s.chunks * price(d) * d <
-                                fc_ceil_div(s.tiles.count, s.block) * 2 * price(s.sum_bytes) * s.sum_bytes);
-    if (s.by_panels) {
-        s.block = s.tiles.count;
-        if (s.tiles.phases > 1)
-            s.tiles.chunk = s.chunk;
-        s.sum_row = s.panel;
-        s.sum_point = s.tiles.phases * s.chunk * s.sum_row + pad;
-        s.sum_bytes = s.few ? 0 : bytes_of(&s, s.tiles.points * s.sum_point);
-    }
-    if (!s.by_panels && fc_is_thin(&s.tiles))
-        set_thin(&s);
+    s.task_vectors = s.tiles.in_h == s.tiles.in_w ? s.d_vectors : s.panel / lanes;
+    choose_schedule(&s, threads);
     fc_set_block(&s.tiles, s.block);
     s.v_bytes = bytes_of(&s, s.thin ? s.tiles.points * s.point : fc_block_elements(&s.tiles, s.block, s.tiles.parts));
     s.d_bytes = bytes_of(&s, fc_block_elements(&s.tiles, s.block, s.d_parts));
@@ -137,12 +196,12 @@ static plan make_plan(const fc_problem *p)
     if (s.by_slices)
         s.thread_bytes += s.v_bytes + s.d_bytes;
     if (s.by_panels)
-        s.thread_bytes += s.sum_bytes;
+        s.thread_bytes += FC_LINE_BYTES + s.blocks * s.v_bytes + s.sum_bytes + (s.own ? s.blocks * s.d_bytes : 0);
     return s;
 }
 
 /* d[e][slot] = G_m grad_y G_m' for a run of tiles. */
-static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip, char *d)
+static void transform_run(const plan *s, const fc_tile_run *r, char *strip, char *d)
 {
     const fc_problem *p = s->p;
     const fc_tiles *t = &s->tiles;
@@ -176,7 +235,17 @@ static void transform_gradients(const plan *s, const fc_tile_run *r, char *strip
     }
 }
 
-/* v[e][slot], d[e][slot] for tiles [first, end) of a block */
+/* d[e][slot] for tiles [first, end) of a block */
+static void transform_gradients(const plan *s, const fc_tile_block *b, int64_t first, int64_t end, char *strip, char *d)
+{
+    for (int64_t tile = first; tile < end;) {
+        const fc_tile_run r = fc_run_at(&s->tiles, b, tile, end);
+        transform_run(s, &r, strip + s->strip_bytes, d);
+        tile += r.count;
+    }
+}
+
+/* v[e][slot] too */
 static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first, int64_t end, char *strip, char *v,
                             char *d)
 {
@@ -184,11 +253,7 @@ static void transform_tiles(const plan *s, const fc_tile_block *b, int64_t first
         fc_transform_thin_inputs(&s->tiles, s->group, first, end, s->point, strip, v);
     else
         fc_transform_inputs(&s->tiles, b, s->group, first, end, strip, v);
-    for (int64_t tile = first; tile < end;) {
-        const fc_tile_run r = fc_run_at(&s->tiles, b, tile, end);
-        transform_gradients(s, &r, strip + s->strip_bytes, d);
-        tile += r.count;
-    }
+    transform_gradients(s, b, first, end, strip, d);
 }
 
 /* sum[e][phase] (+)= v[e]' d[e] over the tiles of a block, for points [first, end), `channels` of each phase, `vectors`
@@ -359,18 +424,73 @@ static void store_task(void *context, int64_t panel, int slot)
 }
 
 /* ---- by panels --------------------------------------------------------------------------------------------------*/
-/* Of a chunk of channels all panels follow each other: its v stays in the third-level cache. */
+/* What a thread has: the v of a chunk, which its tasks follow each other with, and d, its own or that of all; of all
+ * blocks. */
+typedef struct {
+    int64_t *made; /* 1 + the chunk that v is of, or 0; whether d is made */
+    char *v, *d, *sum, *rest;
+} operands;
+
+static operands operands_of(const plan *s, int slot)
+{
+    operands o = {.made = (int64_t *)(s->threads + slot * s->thread_bytes)};
+    o.v = (char *)o.made + FC_LINE_BYTES;
+    o.sum = o.v + s->blocks * s->v_bytes;
+    o.rest = o.sum + s->sum_bytes;
+    o.d = s->d;
+    if (s->own)
+        o.d = o.rest, o.rest += s->blocks * s->d_bytes;
+    return o;
+}
+
+static fc_tile_block block_at(const plan *s, int64_t index)
+{
+    const int64_t first = index * s->block;
+    return fc_block_of(&s->tiles, first, fc_min(first + s->block, s->tiles.count));
+}
+
+static operands make_operands(const plan *s, int slot, int64_t chunk)
+{
+    const operands o = operands_of(s, slot);
+    const int64_t channel = s->group * s->p->in_channels, c0 = chunk * s->chunk;
+    const fc_range channels = {channel + c0, channel + fc_min(c0 + s->chunk, s->p->in_channels)};
+    for (int64_t i = 0; i < s->blocks; i++) {
+        const fc_tile_block b = block_at(s, i);
+        if (s->own && !o.made[1])
+            transform_gradients(s, &b, b.first, b.end, o.rest, o.d + i * s->d_bytes);
+        if (o.made[0] != 1 + chunk)
+            fc_transform_channels(&s->tiles, &b, channels, b.first, b.end, o.rest, o.v + i * s->v_bytes);
+    }
+    o.made[0] = 1 + chunk, o.made[1] = 1;
+    return o;
+}
+
+static int64_t transforms_of_block(const plan *s) { return fc_ceil_div(s->block, TILES_PER_TASK); }
+
+static void gradients_task(void *context, int64_t task, int slot)
+{
+    const plan *s = context;
+    const int64_t tasks = transforms_of_block(s), index = task / tasks;
+    const fc_tile_block b = block_at(s, index);
+    const int64_t first = b.first + task % tasks * TILES_PER_TASK;
+    transform_gradients(s, &b, first, fc_min(first + TILES_PER_TASK, b.end), operands_of(s, slot).rest,
+                        s->d + index * s->d_bytes);
+}
+
 static void panel_task(void *context, int64_t task, int slot)
 {
     const plan *s = context;
     const fc_problem *p = s->p;
-    char *sum = s->threads + slot * s->thread_bytes, *taps = sum + s->sum_bytes;
-    const int64_t panel = task % s->panels, c0 = task / s->panels * s->chunk, k0 = panel * s->panel,
+    const int64_t panel = task % s->panels, chunk = task / s->panels, c0 = chunk * s->chunk, k0 = panel * s->panel,
                   channels = fc_min(s->chunk, p->in_channels - c0), lanes = p->k->vector_lanes,
                   vectors = fc_min(s->panel / lanes, s->d_vectors - k0 / lanes);
-    const char *v = s->v + s->tiles.phases * fc_channel_parts(p, c0) * fc_part_elements(&s->tiles) * (int64_t)p->item;
-    multiply(s, &s->stretch, 0, (int)s->tiles.points, channels, k0, vectors, v, s->d, sum, 0);
-    store_chunk(s, panel, c0, channels, sum, channels, taps);
+    const operands o = make_operands(s, slot, chunk);
+    for (int64_t i = 0; i < s->blocks; i++) {
+        const fc_tile_block b = block_at(s, i);
+        multiply(s, &b, 0, (int)s->tiles.points, channels, k0, vectors, o.v + i * s->v_bytes, o.d + i * s->d_bytes,
+                 o.sum, i > 0);
+    }
+    store_chunk(s, panel, c0, channels, o.sum, channels, o.rest);
 }
 
 /* The weight as torch keeps it is written where it lies, 9 lines of each row (10 where it begins inside one), which are
@@ -380,12 +500,12 @@ static void few_task(void *context, int64_t task, int slot)
     const plan *s = context;
     const fc_problem *p = s->p;
     const fc_tiles *t = &s->tiles;
-    char *taps = s->threads + slot * s->thread_bytes;
-    const int64_t item = (int64_t)p->item, part = fc_part_elements(t), line = t->k->line, vector = task / s->chunks,
-                  begin = task % s->chunks * s->chunk, end = fc_min(begin + s->chunk, p->in_channels),
+    const int64_t item = (int64_t)p->item, part = fc_part_elements(t), line = t->k->line, vector = task % s->d_vectors,
+                  chunk = task / s->d_vectors, begin = chunk * s->chunk, end = fc_min(begin + s->chunk, p->in_channels),
                   k0 = vector * line;
     const int in_place = p->weight_c == 9 && p->weight_u == 3 && p->weight_v == 1;
-    fc_winograd_few_at f = {.d = s->d + vector * part * item,
+    const operands o = make_operands(s, slot, chunk);
+    fc_winograd_few_at f = {.d = o.d + vector * part * item,
                             .outputs = fc_min(line, p->out_channels - k0),
                             .row = in_place ? p->weight_k : line,
                             .tap = in_place ? 1 : line * line,
@@ -401,19 +521,22 @@ static void few_task(void *context, int64_t task, int slot)
     for (int64_t c0 = begin; c0 < end; c0 += line) {
         char *w = (char *)p->weight + (s->group * p->weight_g + k0 * p->weight_k + c0 * p->weight_c) * item;
         f.channels = fc_min(line, end - c0);
-        f.v = s->v + c0 / line * part * item;
-        f.w = in_place ? w : taps;
+        f.v = o.v + (c0 - begin) / line * part * item;
+        f.w = in_place ? w : o.rest;
         f.ahead = f.w;
         t->k->multiply_few_at(&f);
         if (!in_place)
-            fc_unpack_weights(&turned, s->group, c0, f.channels, k0, f.outputs, taps, line, f.tap);
+            fc_unpack_weights(&turned, s->group, c0, f.channels, k0, f.outputs, o.rest, line, f.tap);
     }
 }
 
 static void run_by_panels(plan *s, int slots)
 {
-    s->stretch = fc_block_of(&s->tiles, 0, s->tiles.count);
-    fc_parallel_in(slots, fc_ceil_div(s->tiles.count, TILES_PER_TASK), transform_task, s);
+    s->stretch = block_at(s, 0);
+    for (int slot = 0; slot < slots; slot++)
+        memset(operands_of(s, slot).made, 0, FC_LINE_BYTES);
+    if (!s->own)
+        fc_parallel_in(slots, s->blocks * transforms_of_block(s), gradients_task, s);
     if (s->few)
         fc_parallel_in(slots, s->d_vectors * s->chunks, few_task, s);
     else
@@ -424,14 +547,17 @@ static void run_by_panels(plan *s, int slots)
 /* Of a group, beside what its threads have. */
 static int64_t group_bytes(const plan *s)
 {
-    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->by_slices ? 0 : s->v_bytes + s->d_bytes);
+    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->by_slices || s->by_panels ? 0 : s->v_bytes) +
+           (s->by_slices || s->own ? 0
+            : s->by_panels         ? s->blocks * s->d_bytes
+                                   : s->d_bytes);
 }
 
 static void run_group(plan *s, char *memory, int slots)
 {
     s->sum = memory;
     s->v = s->sum + (s->by_panels ? 0 : s->slices * s->sum_bytes);
-    s->d = s->v + s->v_bytes;
+    s->d = s->v + (s->by_panels ? 0 : s->v_bytes);
     s->threads = memory + group_bytes(s);
     if (s->by_panels) {
         run_by_panels(s, slots);
@@ -455,8 +581,8 @@ static void group_task(void *context, int64_t group, int slot)
  * to wait for each other three times. */
 static fc_status run(const fc_problem *p)
 {
-    plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX), by_groups = p->groups >= 2 * slots;
+    plan s = make_plan(p, by_groups ? 1 : slots);
     const int64_t group = group_bytes(&s);
     char *scratch = fc_scratch_acquire_parts(s.zero_bytes + (by_groups ? 0 : group), slots,
                                              s.thread_bytes + (by_groups ? group : 0));
