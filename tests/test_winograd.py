@@ -438,6 +438,44 @@ def test_gradient_of_two_taps(kernel, stride, number, dtype, isa, rng):
     np.testing.assert_allclose(first, want, rtol=0, atol=32 * eps(dtype) * terms)
 
 
+# images, channels, outputs, height, width, groups: panels of one block of tiles and of several,
+# some short; points with so many threads that tasks do not go round, or two and far more outputs
+PANELS = (
+    (1, 48, 48, 27, 30, 1),
+    (1, 64, 72, 55, 54, 1),
+    (2, 17, 70, 19, 23, 1),
+    (3, 70, 33, 17, 14, 1),
+    (1, 40, 33, 25, 30, 2),
+)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", PANELS, ids=str)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_gradient_by_panels(kernel, stride, case, dtype, isa, rng):
+    """Threads that make what they read, or share it; the bits are those of points."""
+    n, c, k, h, w, groups = case
+    x = rng.standard_normal((n, groups * c, stride * h, stride * w - 1)).astype(dtype)
+    weight = np.ones((groups * k, c, kernel, kernel), dtype)
+    options = {"stride": stride, "padding": 1, "groups": groups}
+    g = rng.standard_normal(F.conv2d(x, weight, **options).shape).astype(dtype)
+    options["output_mask"] = (False, True, False)
+    wide = [a.astype(np.float64) for a in (g, x, weight)]
+    want = F.conv2d_backward(*wide, algorithm="direct", **options)[1]
+    options["algorithm"] = "winograd"
+    first = None
+    for threads in (1, 2, 3, 7, 2):
+        layout = "channels_first" if threads == 1 else "channels_last"
+        with fastconv.num_threads(threads):
+            F.conv2d_backward(np.full_like(g, np.nan), np.full_like(x, np.nan), weight, **options)
+            arrays = to_format(g, layout), to_format(x, layout), weight
+            got = F.conv2d_backward(*arrays, **options)[1]
+        first = got if first is None else first
+        assert same_bits(got, first), threads
+    terms = g[:, 0].size  # of standard deviation 1
+    np.testing.assert_allclose(first, want, rtol=0, atol=32 * eps(dtype) * terms)
+
+
 # images, height, width: of a brick of 28 tiles and less all, some or none have 4 rows or columns
 FEW = ((1, 7, 7), (1, 14, 14), (3, 8, 8), (2, 6, 9), (7, 5, 8), (1, 3, 55), (1, 29, 4), (1, 27, 13))
 
