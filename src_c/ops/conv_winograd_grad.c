@@ -100,18 +100,16 @@ static int64_t panel_chunk(const plan *s, int64_t d)
     return fc_min(channels, s->p->in_channels);
 }
 
-/* v and d: bytes of all tiles. To write a line that another core has read takes two threads longer than each to make all
- * of d, unless that is most of the work, or larger than the caches, which its lines leave before they are written again.
- */
-enum { OWNERS = 2 };
+/* v and d: bytes of all tiles. Whether each thread makes all of d, unless that is most of the work, or larger than the
+ * caches, which its lines leave before they are written again. */
 static int owns(int64_t threads, int64_t v, int64_t d)
 {
-    return threads == 1 || (threads <= OWNERS && d <= fc_min(2 * v, caches()));
+    return threads == 1 || (d <= fc_min(2 * v, caches()) && fc_makes_own(threads, d));
 }
 
-/* Whether by panels is faster where the bits are those by points: several blocks of v and d stay in the caches, and
- * threads with as many tasks each, all as large as the largest, would take no more than 1.3 times as long as the work
- * shared out evenly. */
+/* Whether by panels is faster where the bits are those by points: several blocks of v and d stay in the caches, two
+ * threads do not share d, and threads with as many tasks each, all as large as the largest, would take no more than 1.3
+ * times as long as the work shared out evenly. */
 static int panels_pay(const plan *s, int64_t threads, int64_t v, int64_t d)
 {
     const fc_problem *p = s->p;
@@ -119,8 +117,8 @@ static int panels_pay(const plan *s, int64_t threads, int64_t v, int64_t d)
                   largest = fc_ceil_div(tasks, threads) * chunk * s->panel;
     if (s->blocks > 1 && (d > caches() || v * chunk > fc_l2_bytes() / 2 * p->in_channels))
         return 0;
-    return threads == 1 || ((threads > OWNERS || owns(threads, v, d)) &&
-                            largest * threads * 10 <= 13 * p->in_channels * p->out_channels);
+    return threads == 1 ||
+           ((threads > 2 || owns(threads, v, d)) && largest * threads * 10 <= 13 * p->in_channels * p->out_channels);
 }
 
 static void set_panels(plan *s, int64_t chunk, int own)
