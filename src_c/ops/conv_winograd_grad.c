@@ -84,10 +84,9 @@ static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 /* What the second-level caches of two threads hold */
 static int64_t caches(void) { return 2 * fc_l2_bytes(); }
 
-/* Channels of a task by panels, whole parts. d is read once for so many, of all tiles d bytes, which need be many only
- * where it does not stay in the caches, or of one brick, for runs of the weight. Otherwise they are few, so that tasks
- * are many and v small, but not so few that to transform several phases takes longer, and no less than for 2 KiB of sums
- * at a point, which are CHUNK with vectors of 16 bytes. */
+/* Channels of a task by panels, in whole parts; d: bytes, of all tiles. Each task reads all of d, so they are many where
+ * d does not stay in the caches, and of one brick, which writes the weight in runs. Otherwise they are few, so that tasks
+ * are many and v is small: two parts, but no less than 2 KiB of sums at a point where tiles are transformed together. */
 static int64_t panel_chunk(const plan *s, int64_t d)
 {
     enum { SUM_BYTES = 2 << 10 };
@@ -100,8 +99,8 @@ static int64_t panel_chunk(const plan *s, int64_t d)
     return fc_min(channels, s->p->in_channels);
 }
 
-/* v and d: bytes of all tiles. Whether each thread makes all of d, unless that is most of the work, or larger than the
- * caches, which its lines leave before they are written again. */
+/* Whether each thread makes all of d: not where that is most of the work (v, d: bytes of all tiles), nor of a d larger
+ * than the caches, whose lines have left them before they are written again. */
 static int owns(int64_t threads, int64_t v, int64_t d)
 {
     return threads == 1 || (d <= fc_min(2 * v, caches()) && fc_makes_own(threads, d));
