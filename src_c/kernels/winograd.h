@@ -54,8 +54,8 @@ typedef struct {
 } fc_winograd_thin_split;
 
 /* Squares under neighbouring tiles of few channels, whose lanes are the channels of one tile after the other:
- * v[e * point + i] = (B' x B)[e] for i < lanes rounded up to a vector, where lane i of row r, column j of the squares is
- * x[r * row + at[j] + i]. Rows are `length` long, at most FC_WINOGRAD_THIN_ROW. */
+ * v[e * point + i] = (B' x B)[e] for i < lanes rounded up to a vector, where lane i of row r, column j of the squares
+ * is x[r * row + at[j] + i]. Rows are `length` long, at most FC_WINOGRAD_THIN_ROW. */
 typedef struct {
     const void *x;
     void *v;

@@ -25,9 +25,9 @@
 
 /* Register tiles of the products: 2 x FC_WINO_ROWS accumulators, one vector of twice as many tiles or two vectors of
  * them; with 2 of u and 1 broadcast they take 15 of 16 registers. Of 32, 28 accumulators have room, but as many stores
- * behind each other are waited for, so no more than 20: of 16 channels 28 run at 0.90 (one vector) and 0.89 (two) of the
- * peak of Zen 4, 20 at 0.99 and 0.98. A brick is three near-equal groups of tiles by two vectors, 10 + 9 + 9, or two of
- * 16 registers; by one vector two groups.
+ * behind each other are waited for, so no more than 20: of 16 channels 28 run at 0.90 (one vector) and 0.89 (two) of
+ * the peak of Zen 4, 20 at 0.99 and 0.98. A brick is three near-equal groups of tiles by two vectors, 10 + 9 + 9, or
+ * two of 16 registers; by one vector two groups.
  *
  * The pitch of a brick has a cache line more, so that the 36 streams of a transform fall into different L1 sets. */
 #if FC_VECTOR_BYTES == 64

@@ -4,8 +4,8 @@
  * The sum of a point is short, rows of taps times channels, so what it is stored and loaded for counts. With 32
  * registers all 6 points of 5 tiles are sums in them, of one vector of outputs, and are transformed there. With 16 it
  * is one point of 6 tiles and two vectors, for which a step loads 8 times and not 18, and sums go through memory: 0.87
- * of the speed (Zen 4, 3 -> 64 channels). Fewer tiles than the smallest group has, 4 or 3, are multiplied with what lies
- * behind them (FC_WINOGRAD_ROWS_SLACK). */
+ * of the speed (Zen 4, 3 -> 64 channels). Fewer tiles than the smallest group has, 4 or 3, are multiplied with what
+ * lies behind them (FC_WINOGRAD_ROWS_SLACK). */
 #if FC_F32 && FC_VECTOR_BYTES >= 32
 #if FC_VECTOR_BYTES == 64
 #define FC_ROWS_POINTS 6

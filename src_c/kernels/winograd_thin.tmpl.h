@@ -1,5 +1,5 @@
-/* winograd_thin.tmpl.h: the gradient of the weight of few input channels, which would leave most lanes of a tile's inputs
- * empty; included by winograd.tmpl.h.
+/* winograd_thin.tmpl.h: the gradient of the weight of few input channels, which would leave most lanes of a tile's
+ * inputs empty; included by winograd.tmpl.h.
  *
  * Lanes are the channels of tile after tile: a row of pixels is copied so that those at one place of all tiles follow
  * each other, and a column of the squares is a vector anywhere in it.

@@ -270,8 +270,8 @@ static int64_t rows_of_edge(const fc_direct_plan *s, const block *b, int64_t h)
     return fc_ceil_div(rows, fc_ceil_div(rows, s->p->k->gemm->max_rows));
 }
 
-/* Rows from row h on that are one call of the tile kernel: of 16 channels what surrounds a call takes as long as 9 steps
- * of a tile. */
+/* Rows from row h on that are one call of the tile kernel: of 16 channels what surrounds a call takes as long as 9
+ * steps of a tile. */
 static int64_t rows_together(const pass *d, int64_t h)
 {
     const fc_direct_plan *s = d->s;

@@ -12,12 +12,12 @@
  * blocks in order, in each by kinds of tiles, so the last two have the same bits:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
- *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points and
- *                panels)                                                                            (large ones)
+ *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points
+ *                and panels)                                                                      (large ones)
  *     by panels: a task owns a panel of outputs and a part of the channels, whose sum stays in its second-level cache
- *                until it is transformed back; a thread makes the v of these channels for itself, and d too where two do
- *                (squares of few tiles: one block, or a small d); of tiles that are one brick, where a kernel for them
- *                exists, in registers and the first
+ *                until it is transformed back; a thread makes the v of these channels for itself, and d too where two
+ *                do (squares of few tiles: one block, or a small d); of tiles that are one brick, where a kernel for
+ *                them exists, in registers and the first
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -84,9 +84,10 @@ static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 /* What the second-level caches of two threads hold */
 static int64_t caches(void) { return 2 * fc_l2_bytes(); }
 
-/* Channels of a task by panels, in whole parts; d: bytes, of all tiles. Each task reads all of d, so they are many where
- * d does not stay in the caches, and of one brick, which writes the weight in runs. Otherwise they are few, so that tasks
- * are many and v is small: two parts, but no less than 2 KiB of sums at a point where tiles are transformed together. */
+/* Channels of a task by panels, in whole parts; d: bytes, of all tiles. Each task reads all of d, so they are many
+ * where d does not stay in the caches, and of one brick, which writes the weight in runs. Otherwise they are few, so
+ * that tasks are many and v is small: two parts, but no less than 2 KiB of sums at a point where tiles are transformed
+ * together. */
 static int64_t panel_chunk(const plan *s, int64_t d)
 {
     enum { SUM_BYTES = 2 << 10 };
@@ -134,9 +135,9 @@ static void set_panels(plan *s, int64_t chunk, int own)
     s->sum_bytes = s->few ? 0 : bytes_of(s, t->points * s->sum_point);
 }
 
-/* The blocks decide the bits, so they depend on the shape alone. One is all tiles too where to move v once per panel and
- * d once per chunk of channels costs less than to write and read the sums once per block; 4 times the price from memory.
- */
+/* The blocks decide the bits, so they depend on the shape alone. One is all tiles too where to move v once per panel
+ * and d once per chunk of channels costs less than to write and read the sums once per block; 4 times the price from
+ * memory. */
 static void choose_schedule(plan *s, int64_t threads)
 {
     enum { PHASE_CHUNK = 32 }; /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */

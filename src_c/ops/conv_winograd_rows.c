@@ -6,8 +6,8 @@
  * is long enough to be worth 13 operations that turn 6 points into 4 outputs, and stays in registers until then; its
  * error is 1.2 to 2 times that of a plain sum (docs/accuracy.md).
  *
- * A task transforms the rows of x under a block of outputs, whose tiles are few enough that v of the rows that some rows
- * of outputs see stays in the first-level cache, and goes down the rows.
+ * A task transforms the rows of x under a block of outputs, whose tiles are few enough that v of the rows that some
+ * rows of outputs see stays in the first-level cache, and goes down the rows.
  *
  *     v[row][part][tile][e][c] = B' x, c within a cache line, whole parts if there are several
  *     u[panel][r][c][e][k]     = G w
