@@ -34,7 +34,7 @@ def softmax(input: Array, dim: int | None = None, *, out: Array | None = None) -
     ValueError
         An axis that input does not have.
     TypeError
-        An input that is not float32 or float64.
+        An input that is not float32 or float64, or no `dim` for more than two axes.
     """
     x, axis = _along("softmax", input, dim)
     return _deliver("softmax", np.exp(_log_softmax(x, axis)), out)
@@ -60,7 +60,7 @@ def softmax_backward(grad_output: Array, input: Array, dim: int | None = None) -
     Raises
     ------
     TypeError
-        An array that is not float32 or float64, or two dtypes.
+        An array that is not float32 or float64, two dtypes, or no `dim` for more than two axes.
     ValueError
         `dim` is no axis of the input; or shapes differ.
     """
@@ -119,7 +119,7 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int | None = Non
     Raises
     ------
     TypeError
-        An array that is not float32 or float64, or two dtypes.
+        An array that is not float32 or float64, two dtypes, or no `dim` for more than two axes.
     ValueError
         `dim` is no axis of the input; or shapes differ.
     """
@@ -131,20 +131,21 @@ def log_softmax_backward(grad_output: Array, input: Array, dim: int | None = Non
 
 def _along(function: str, input: Array, dim: Any) -> tuple[Array, int]:
     x = float_array(function, "input", input)
-    axis = along(function, dim, x.ndim)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{function}: dim must be an axis of input {x.shape}, got {axis}")
-    return x, axis
+    return x, axis_of(function, dim, x.shape)
 
 
-def along(function: str, dim: Any, axes: int) -> int:
-    """The argument `dim` of softmax and its relatives, of an input with so many axes."""
+def axis_of(function: str, dim: Any, shape: tuple[int, ...]) -> int:
+    """What `dim` of softmax and its relatives means for an input of this shape."""
+    axes = len(shape)
     if dim is None and axes > 2:
         raise TypeError(
             f"{function}: dim must be given for an input with {axes} axes: the axis along which "
             "the results sum to 1, dim=1 for classes in (N, C, H, W), dim=-1 for the last axis"
         )
-    return -1 if dim is None else integer(function, "dim", dim, -LIMIT)
+    axis = -1 if dim is None else integer(function, "dim", dim, -LIMIT)
+    if not -axes <= axis < axes:
+        raise ValueError(f"{function}: dim must be an axis of input {shape}, got {axis}")
+    return axis
 
 
 def _sum(x: Array, axis: int) -> Array:

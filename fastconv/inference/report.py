@@ -37,18 +37,18 @@ class StepReport:
     roofline: float
 
 
-class Steps(list[StepReport]):
+class StepReports(list[StepReport]):
     """Short where a prompt shows it below the table."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} StepReports>"
 
 
-def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -> Steps:
+def report(plan: Plan, peak_gflops: float | None, bandwidth_gbs: float | None) -> StepReports:
     peak = 1e9 * peak_gflops if peak_gflops else _measured_peak(plan.dtype)
     bandwidth = 1e9 * bandwidth_gbs if bandwidth_gbs else _measured_bandwidth(plan.dtype)
     seconds, whole = _measure(plan)
-    rows, total = Steps(), float(seconds.sum())
+    rows, total = StepReports(), max(float(seconds.sum()), 1e-9)
     for first, end in _lines(plan.nodes):
         nodes, weights = plan.nodes[first:end], plan._weights[first:end]
         macs, spent = sum(node.macs for node in nodes), max(float(seconds[first:end].sum()), 1e-9)

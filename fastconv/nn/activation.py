@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from .. import functional as F
 from ..functional._arrays import choice
-from ..functional._checks import flag, number
-from ..functional.softmax import along
+from ..functional._checks import LIMIT, flag, integer, number
+from ..functional.softmax import axis_of
 from .module import PASSED, Array, Module
 
 
@@ -129,15 +129,13 @@ class GELU(_Activation):
 
 class _Softmax(_Activation):
     def __init__(self, dim: int | None = None) -> None:
-        self.dim = None if dim is None else along(type(self).__name__, dim, 1)
+        self.dim = None if dim is None else integer(type(self).__name__, "dim", dim, -LIMIT)
 
     def _options(self) -> dict[str, Any]:
         return {"dim": self.dim}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        axis = along(repr(self), self.dim, len(shape))
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(f"{self!r}: there is no such axis in an input of shape {shape}")
+        axis_of(repr(self), self.dim, shape)
         return shape
 
     def extra_repr(self) -> str:

@@ -184,8 +184,8 @@ class Module:
         if any(map(is_or_has, child.modules())):
             raise ValueError(
                 f"{type(self).__name__}.{name}: must not be this module or one that contains it, "
-                f"got {type(child).__name__}; a model is a tree (a reference back may stand in a "
-                "list)"
+                f"got {type(child).__name__}; a model is a tree; to keep a reference to a parent, "
+                "put it in a list: self.parent = [parent]"
             )
 
     def _check_attribute(self, name: str, value: object) -> None:

@@ -20,7 +20,7 @@ typedef struct {
     void *y;
     int64_t y_row;
     int64_t columns, pairs;
-    /* More than one: the product so many times, a and y so far on each time; of one panel, no scale, no residual */
+    /* 0 or 1: one. More: so many products, each a_line and y_line further; of one panel, no scale, no residual */
     int64_t lines, a_line, y_line;
     int accumulate; /* start from y instead of 0 */
     int finish; /* apply the epilogue: y = clamp(y * scale[col] + bias[col] + residual[row][col], lower, upper) */

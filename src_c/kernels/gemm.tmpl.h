@@ -333,7 +333,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     N(gemm_store)(g, y, last, rows, vectors, half, stream, acc);
 }
 
-/* From a tile to the next. */
+/* From a tile to the one below: the same rows of the next line, or the next rows. */
 INLINE int64_t N(gemm_down)(const fc_gemm *g, int64_t rows) { return g->lines > 1 ? g->a_line : rows * g->a_row; }
 INLINE int64_t N(gemm_y_down)(const fc_gemm *g, int64_t rows) { return g->lines > 1 ? g->y_line : rows * g->y_row; }
 
@@ -423,7 +423,8 @@ static N(gemm_tile_fn) *const N(gemm_halves)[] = {FC_HALVES};
 #undef FC_TWELVE
 #undef FC_THREE
 
-/* `tiles` of `count` rows, the first of the panel's so many `before` them. after: the rows of a that are read next */
+/* `tiles` of `count` rows, of which `row`, which finds residuals, is the first, after so many tiles `before` them in the
+ * panel. after: the rows of a that are read next */
 static void N(gemm_run)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t count, int64_t tiles, int64_t before,
                         const T *after)
 {

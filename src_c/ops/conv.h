@@ -209,13 +209,17 @@ int fc_has_wide_l1(void);
  * reads 8 MiB at 50 GB/s and 16 MiB at 15 to 20, as from memory. */
 enum { FC_SHARE_BYTES = 8 << 20 };
 
-/* Whether each of two threads makes for itself what both read, so many bytes. To write a line that another core has
- * read takes the two longer than each to write its own twice (Zen 4: 590 KB of transformed weights 29 us and 12, 900 KB
- * of inputs 42 and 31; seven times as long where the two share no cache). More threads have less to write each. */
+/* Whether each of two threads makes for itself what both read, so many bytes: there are two copies. To write a line
+ * that another core has read takes the two longer than each to write its own twice (Zen 4: 590 KB of transformed weights
+ * 29 us and 12, 900 KB of inputs 42 and 31; seven times as long where the two share no cache). More threads have less to
+ * write each. */
+enum { FC_OWNERS = 2 };
 static inline int fc_makes_own(int64_t threads, int64_t bytes)
 {
-    return threads == 2 && bytes > 0 && bytes <= FC_SHARE_BYTES / 2;
+    return threads == FC_OWNERS && bytes > 0 && bytes <= FC_SHARE_BYTES / FC_OWNERS;
 }
+/* What their second-level caches hold. */
+static inline int64_t fc_owners_l2_bytes(void) { return FC_OWNERS * fc_l2_bytes(); }
 
 /* to[u][v][c][column] = weight[column][c][u][v] for `channels` input channels and `columns` output channels of the
  * weight that starts at `from`; rows of `to` are `width` wide. */

@@ -270,14 +270,12 @@ static int64_t rows_of_edge(const fc_direct_plan *s, const block *b, int64_t h)
     return fc_ceil_div(rows, fc_ceil_div(rows, s->p->k->gemm->max_rows));
 }
 
-/* Rows from row h on that are one call of the tile kernel: of 16 channels what surrounds a call takes as long as 9
- * steps of a tile. */
-static int64_t rows_together(const pass *d, int64_t h)
+/* Whether rows that see the same rows of the kernel are one call of the tile kernel, its lines: what surrounds a call
+ * takes as long as 10 steps of a tile of one vector. Scale and residual would need a row of their own for each line. */
+static int joins_rows(const pass *d)
 {
     const fc_direct_plan *s = d->s;
-    const fc_problem *p = s->p;
-    const int single = d->last - d->panel == 1 && !s->tiles && !s->by_pixel && !p->epilogue.scale && !p->residual.data;
-    return single && d->inside.end > d->inside.first ? rows_alike(s, d->b, h) : 1;
+    return d->last - d->panel == 1 && !s->tiles && !s->by_pixel && !s->p->epilogue.scale && !s->p->residual.data;
 }
 
 /* In place: the outputs beside those that see no padding, of `rows` rows from the first on. Taps there are left out; a
@@ -336,7 +334,6 @@ static fc_gemm product_of(const pass *d)
     /* The first panel reads x, maybe from memory, where the last tap has not been before. */
     if (s->in_place && d->panel == d->b->part * s->panels / s->parts)
         tile.fetch = 1 + (p->kernel_h - 1) * tile.step_h + (p->kernel_w - 1) * tile.step_w * !d->merged;
-    tile.after = d->b->rows > 1 ? s->strip_step_h * s->strip_row : d->b->columns * tile.a_row;
     return tile;
 }
 
@@ -376,21 +373,23 @@ static void run_panels(const pass *d)
     fc_gemm tile = product_of(d);
     const char *weights = tile.b;
     const int64_t tiles = tiles_of_row(d);
+    const int joins = joins_rows(d);
     for (int64_t i = 0; i < images_of(d); i++)
         for (int64_t h = 0, edges = 0; h < b->rows; h += tile.lines) {
             move_to_row(d, &tile, weights, i, h);
+            const int whole = d->inside.end - d->inside.first == b->columns;
             tile.lines = 1;
-            if (d->inside.end - d->inside.first == b->columns) {
-                tile.lines = rows_together(d, h);
-                run_row(d, &tile);
-            } else {
-                if (h == edges) {
-                    edges = h + rows_of_edge(d->s, b, h);
-                    run_edges(d, &tile, edges - h);
-                }
-                tile.lines = fc_min(rows_together(d, h), edges - h);
-                run_inside(d, &tile);
+            if (!whole && h == edges) {
+                edges = h + rows_of_edge(d->s, b, h);
+                run_edges(d, &tile, edges - h);
             }
+            if (joins)
+                tile.lines = whole ? rows_alike(d->s, b, h) : edges - h;
+            tile.after = b->rows > 1 ? tile.lines * tile.a_line : b->columns * tile.a_row;
+            if (whole)
+                run_row(d, &tile);
+            else
+                run_inside(d, &tile);
             const int64_t done = tiles * tile.lines;
             tile.ahead_tiles -= done;
             tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, done * tile.ahead_tile, d->s->p->item) : NULL;
@@ -465,12 +464,18 @@ static int64_t weight_bytes(const fc_direct_plan *s)
     return s->pack_late || s->p->packed ? 0 : fc_round_up(fc_packed_direct(s->p) * (int64_t)s->p->item, 64);
 }
 
-/* Of groups a thread packs those that it uses; many weights take longer to pack than to share. */
-static fc_need need(const fc_direct_plan *s, int slots)
+/* Those that each of two threads packs for itself. Not of groups: a thread reads those that it packed; nor more than half
+ * of a second-level cache, which take longer to pack than to share. */
+static int64_t own_bytes(const fc_direct_plan *s, int slots)
 {
     const int64_t weights = weight_bytes(s);
-    const int own = s->p->groups == 1 && weights <= fc_l2_bytes() / 2 && fc_makes_own(slots, weights);
-    return (fc_need){own ? 0 : weights, s->thread_bytes + (own ? weights : 0)};
+    return s->p->groups == 1 && weights <= fc_l2_bytes() / 2 && fc_makes_own(slots, weights) ? weights : 0;
+}
+
+static fc_need need(const fc_direct_plan *s, int slots)
+{
+    const int64_t own = own_bytes(s, slots);
+    return (fc_need){own ? 0 : weight_bytes(s), s->thread_bytes + own};
 }
 
 fc_need fc_conv_direct_scratch(const fc_problem *p)
@@ -498,7 +503,7 @@ static void run_owner(void *context, int64_t task, int slot)
 
 static void run_owners(const fc_direct_plan *s, int slots, char *weights)
 {
-    owner owners[2];
+    owner owners[FC_OWNERS];
     for (int slot = 0; slot < slots; slot++) {
         owner *o = &owners[slot];
         *o = (owner){*s->p, *s, weights + slot * weight_bytes(s)};
@@ -543,7 +548,7 @@ fc_status fc_conv_direct(const fc_problem *problem)
     s.threads = scratch + n.shared;
     for (int slot = 0; slot < slots; slot++)
         *(int64_t *)(s.threads + slot * s.thread_bytes) = -1;
-    if (n.each > s.thread_bytes) {
+    if (own_bytes(&s, slots)) {
         run_owners(&s, slots, s.threads + slots * s.thread_bytes);
     } else {
         if (n.shared) {

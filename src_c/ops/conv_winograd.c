@@ -76,12 +76,13 @@ static int64_t shared_bytes(const fc_winograd_plan *s)
     return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
 }
 
-/* Not u of many tiles, where it saves less than 3 %, nor of groups, which a thread reads as it makes them. */
+/* Not u of more tiles, where it saves less than 3 %, nor of groups, which a thread reads as it makes them, nor a larger v,
+ * which has left the caches before it is written again. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
     enum { OWN_TILES = 512 };
     const int64_t bytes = shared_bytes(s);
-    const int pays = s->by_panels ? bytes <= 2 * fc_l2_bytes() : s->p->groups == 1 && s->tiles.count <= OWN_TILES;
+    const int pays = s->by_panels ? bytes <= fc_owners_l2_bytes() : s->p->groups == 1 && s->tiles.count <= OWN_TILES;
     s->own = pays && fc_makes_own(threads, bytes);
     if (s->own)
         s->thread_bytes += FC_LINE_BYTES + bytes;
@@ -115,7 +116,6 @@ static void share_out(fc_winograd_plan *s, int64_t threads)
     const int64_t tiles = s->tiles.count;
     if (s->by_panels) {
         s->block = fc_ceil_div(tiles, s->stretches);
-        s->count = fc_ceil_div(tiles, s->block);
         share_panels(s, threads);
     } else {
         const int64_t wanted = fc_ceil_div(fc_parallel_tasks(), s->p->groups);
@@ -156,7 +156,7 @@ static void set_bytes(fc_winograd_plan *s)
                       (s->by_panels ? s->u_bytes : s->v_bytes);
 }
 
-static fc_winograd_plan make_plan(const fc_problem *p)
+static fc_winograd_plan make_plan(const fc_problem *p, int64_t threads)
 {
     fc_winograd_plan s = {.p = p,
                           .tiles = fc_make_tiles(p),
@@ -164,8 +164,7 @@ static fc_winograd_plan make_plan(const fc_problem *p)
                           .y_in_place = p->y.stride_c == 1,
                           .stream = fc_streams(p),
                           .prepared = p->packed && !p->packed_v};
-    const int64_t y_bytes = p->y.n * p->y.h * p->y.w * p->out_channels * (int64_t)p->item,
-                  threads = fc_parallel_slots(INT64_MAX);
+    const int64_t y_bytes = p->y.n * p->y.h * p->y.w * p->out_channels * (int64_t)p->item;
     s.fetch = s.y_in_place && s.tiles.out_h > 1 && y_bytes > fc_l2_bytes();
     s.panel = 2 * s.lanes;
     s.panels = fc_ceil_div(p->out_channels, s.panel);
@@ -181,7 +180,7 @@ static fc_winograd_plan make_plan(const fc_problem *p)
 /* A thread's memory, one piece after the other. */
 typedef struct {
     char *strip, *tile, *m, *pad, *pack, *uv;
-    int64_t *made; /* which of the shared is there, as its own */
+    int64_t *made; /* the version that `own` holds, or 0 */
     char *own;
 } memory;
 
@@ -357,13 +356,13 @@ static const char *shared_of(const fc_winograd_plan *s, const memory *t)
 {
     if (!s->own)
         return s->by_panels ? s->v : s->u;
-    if (*t->made == s->shared)
+    if (*t->made == s->version)
         return t->own;
     if (s->by_panels)
         fc_transform_inputs(&s->tiles, &s->stretch, s->group, s->stretch.first, s->stretch.end, t->strip, t->own);
     else
         fc_winograd_store(s, t->own, t->pad, 0, 1);
-    *t->made = s->shared;
+    *t->made = s->version;
     return t->own;
 }
 
@@ -465,6 +464,8 @@ static void run_few(void *context, int64_t task, int slot)
     const fc_problem *p = s->p;
     const memory t = thread_memory(s, slot);
     const fc_winograd_piece k = piece_at(s, task);
+    if (k.columns == 0)
+        return;
     const char *v = shared_of(s, &t);
     const int64_t item = (int64_t)p->item, part = fc_part_elements(&s->tiles);
     for (int64_t vector = 0; vector * s->lanes < k.columns; vector++)
@@ -480,8 +481,7 @@ static void run_few(void *context, int64_t task, int slot)
             fc_winograd_set_taps(s, &k, vector, c0, t.pack, &f);
             multiply_few(s, &f);
         }
-    if (k.columns > 0)
-        store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
+    store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
 
 static void run_panel(void *context, int64_t task, int slot)
@@ -527,7 +527,7 @@ static fc_need need_of(const fc_winograd_plan *s)
 
 static fc_need need(const fc_problem *p)
 {
-    const fc_winograd_plan s = make_plan(p);
+    const fc_winograd_plan s = make_plan(p, fc_parallel_slots(INT64_MAX));
     return need_of(&s);
 }
 
@@ -535,14 +535,14 @@ fc_need fc_conv_winograd_scratch(const fc_problem *p) { return fc_pixels_scratch
 
 int64_t fc_packed_winograd(const fc_problem *p)
 {
-    const fc_winograd_plan s = make_plan(p);
+    const fc_winograd_plan s = make_plan(p, fc_parallel_slots(INT64_MAX));
     return fc_winograd_stored_elements(&s);
 }
 
 fc_status fc_pack_winograd(const fc_problem *p, char *to)
 {
-    const fc_winograd_plan s = make_plan(p);
     const int slots = fc_parallel_slots(INT64_MAX);
+    const fc_winograd_plan s = make_plan(p, slots);
     const int64_t pitch = s.pad_bytes + s.pack_bytes;
     char *pads = NULL; /* by panels taps go straight to their place */
     if (!s.by_panels && !(pads = fc_scratch_acquire_parts(0, slots, pitch)))
@@ -557,7 +557,7 @@ static void run_by_panels(fc_winograd_plan *s, int slots)
     for (s->group = 0; s->group < s->p->groups; s->group++)
         for (int64_t first = 0; first < s->tiles.count; first += s->block) {
             s->stretch = fc_block_of(&s->tiles, first, fc_min(first + s->block, s->tiles.count));
-            s->shared++;
+            s->version++;
             if (!s->own)
                 fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, tiles_per_task(s)), run_inputs, s);
             fc_parallel_in(slots, panel_tasks(s), s->few ? run_few : run_panel, s);
@@ -566,7 +566,7 @@ static void run_by_panels(fc_winograd_plan *s, int slots)
 
 static void run_by_tiles(fc_winograd_plan *s, int slots)
 {
-    s->shared = 1;
+    s->version = 1;
     if (!s->own && !s->prepared)
         fc_winograd_store(s, s->v, thread_memory(s, 0).pad, s->thread_bytes, slots);
     fc_parallel_in(slots, s->p->groups * s->count, run_tiles, s);
@@ -574,10 +574,10 @@ static void run_by_tiles(fc_winograd_plan *s, int slots)
 
 static fc_status run(const fc_problem *p)
 {
-    fc_winograd_plan s = make_plan(p);
+    const int slots = fc_parallel_slots(INT64_MAX);
+    fc_winograd_plan s = make_plan(p, slots);
     const fc_need n = need_of(&s);
     const int64_t zeros = zeros_bytes(&s), flags = fc_winograd_flags_bytes(p);
-    const int slots = fc_parallel_slots(INT64_MAX);
     char *scratch = fc_scratch_acquire_parts(n.shared, slots, n.each);
     if (!scratch)
         return FC_ENOMEM;

@@ -13,8 +13,8 @@ typedef struct {
     const fc_problem *p;
     fc_tiles tiles;
     int64_t lanes, panel, panels;
-    int64_t block, count; /* most tiles of a block, blocks; by panels: of a stretch, stretches */
-    int64_t stretches;
+    int64_t block, count; /* most tiles of a block, by panels of a stretch; by tiles: blocks */
+    int64_t stretches; /* by panels */
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
     int prepared; /* p->packed is what fc_pack_winograd made */
@@ -22,14 +22,14 @@ typedef struct {
     int64_t sharers, each, more; /* by panels: threads, whole panels of each, threads with one task more */
     int cut, halved; /* see share_panels */
     int64_t u_point; /* pitch, elements */
-    int64_t chunk;
+    int64_t chunk; /* by panels: channels whose u is made at a time */
     int own; /* each thread makes for itself what all read: by tiles u, by panels v of a stretch */
     int64_t u_bytes, v_bytes, m_bytes, strip_bytes, tile_bytes, pad_bytes, pack_bytes, thread_bytes;
     const char *u;
     char *v, *threads;
     int64_t group; /* by panels: the current group, and its stretch of tiles */
     fc_tile_block stretch;
-    int64_t shared; /* its number, from 1 on; of u 1 */
+    int64_t version; /* of what all read: by panels the number of the stretch, from 1 on; by tiles 1 */
     atomic_char *spoilt; /* spoilt[image]: its tiles hold NaN or infinity */
 } fc_winograd_plan;
 

@@ -9,15 +9,15 @@
  * of x (conv_winograd.c) makes the taps of its own, from one d, as if it were other channels: of stride 2 81
  * multiplications instead of 144 for 3 x 3, 100 instead of 256 for 4 x 4. A phase without a last tap does not see the
  * last point; what is made of it there is beyond the kernel. Three schedules; in all, a sum runs through its
- * blocks in order, in each by kinds of tiles, so the last two have the same bits:
+ * blocks in order, in each by kinds of tiles. Threads choose between the last two only for the same blocks, so the bits
+ * are the same:
  *     by slices: the tiles are cut into slices with a sum each; a task owns a slice, its v, d and sum stay in its
  *                second-level cache, and the sums are added in order                              (small weights)
  *     by points: blocks of tiles are transformed (tasks are tiles) and multiplied (tasks are points, of lines points
  *                and panels)                                                                      (large ones)
  *     by panels: a task owns a panel of outputs and a part of the channels, whose sum stays in its second-level cache
- *                until it is transformed back; a thread makes the v of these channels for itself, and d too where two
- *                do (squares of few tiles: one block, or a small d); of tiles that are one brick, where a kernel for
- *                them exists, in registers and the first
+ *                until it is transformed back, or of tiles that are one brick in registers; a thread makes the v of
+ *                these channels for itself, and of one or two threads d too            (squares: choose_schedule)
  */
 #include "../scratch.h"
 #include "../threads.h"
@@ -32,8 +32,8 @@ enum {
     TILES_PER_TASK = 4,
     MIN_SLICES = 4, /* less would leave threads without one */
     MAX_SLICES = 16,
-    SLICE_TILES = 128,         /* fewer do not pay for adding a sum */
-    SLICE_BYTES = 1 << 20,     /* of a sum: half of a second-level cache of 2 MiB */
+    SLICE_TILES = 128, /* fewer do not pay for adding a sum */
+    SLICE_BYTES = 1 << 20, /* of a sum: half of a second-level cache of 2 MiB */
     CHUNK = 64, /* channels transformed back at a time, at most: 9 x 64 x 32 floats = 72 KiB for r = 3 */
 };
 
@@ -48,17 +48,20 @@ typedef struct {
     int few; /* by panels, with the sums in registers */
     int thin; /* by slices, of few channels (winograd_thin.c) */
     int64_t point; /* of its v: pitch, elements */
-    int64_t chunk, chunks; /* by panels: channels whose sums are made together, those of all phases */
+    int64_t chunk, chunks; /* by panels: channels of a task, in each phase; tasks for a panel */
     int own; /* by panels: each thread makes all of d for itself */
     /* By points, of output channels in a task: all for squares; the 6 points of lines would not go round many
      * threads. */
     int64_t task_vectors;
     int fetch; /* grad_y does not lie in the second-level cache */
-    int64_t v_bytes, d_bytes, sum_bytes, zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
-    char *v, *d, *sum,
-        *threads; /* by slices: v and d are the thread's, sum[slice]; before run_group threads is all of it */
+    int64_t v_bytes, d_bytes; /* of a block */
+    int64_t sum_bytes; /* of a slice, by panels of a task */
+    int64_t zero_bytes, strip_bytes, strip_y_bytes, thread_bytes;
+    /* By slices v and d are the thread's, sum[slice]; by panels v and sum, and d where `own` (operands_of). Before
+     * run_group threads is all of it. */
+    char *v, *d, *sum, *threads;
     int64_t group;
-    fc_tile_block stretch; /* not by slices: the current block */
+    fc_tile_block stretch; /* by points the current block, of few tiles all */
 } plan;
 
 static int64_t bytes_of(const plan *s, int64_t elements) { return fc_round_up(elements * (int64_t)s->p->item, 64); }
@@ -81,30 +84,27 @@ static void set_thin(plan *s)
 
 static int64_t price(int64_t bytes) { return bytes > FC_SHARE_BYTES ? 4 : 1; }
 
-/* What the second-level caches of two threads hold */
-static int64_t caches(void) { return 2 * fc_l2_bytes(); }
-
-/* Channels of a task by panels, in whole parts; d: bytes, of all tiles. Each task reads all of d, so they are many
- * where d does not stay in the caches, and of one brick, which writes the weight in runs. Otherwise they are few, so
- * that tasks are many and v is small: two parts, but no less than 2 KiB of sums at a point where tiles are transformed
- * together. */
+/* Channels of a task by panels, in whole parts; d: bytes, of all tiles. Each task reads all of d, so of one phase they
+ * are many where d does not stay in the caches, and of one brick, which writes the weight in runs. Otherwise they are
+ * few, so that tasks are many and v is small: where tiles are transformed together as many as have 2 KiB of sums at a
+ * point, else two parts. */
 static int64_t panel_chunk(const plan *s, int64_t d)
 {
     enum { SUM_BYTES = 2 << 10 };
     const fc_tiles *t = &s->tiles;
     int64_t channels = 2 * t->k->line;
-    if (s->few || (t->phases == 1 && d > caches()))
+    if (s->few || (t->phases == 1 && d > fc_owners_l2_bytes()))
         channels = CHUNK;
     else if (t->phases == 1 && t->k->inputs)
         channels = SUM_BYTES / (s->panel * (int64_t)s->p->item);
-    return fc_min(channels, s->p->in_channels);
+    return fc_min(fc_min(channels, CHUNK), s->p->in_channels);
 }
 
 /* Whether each thread makes all of d: not where that is most of the work (v, d: bytes of all tiles), nor of a d larger
  * than the caches, whose lines have left them before they are written again. */
 static int owns(int64_t threads, int64_t v, int64_t d)
 {
-    return threads == 1 || (d <= fc_min(2 * v, caches()) && fc_makes_own(threads, d));
+    return threads == 1 || (d <= fc_min(2 * v, fc_owners_l2_bytes()) && fc_makes_own(threads, d));
 }
 
 /* Whether by panels is faster where the bits are those by points: several blocks of v and d stay in the caches, two
@@ -115,7 +115,7 @@ static int panels_pay(const plan *s, int64_t threads, int64_t v, int64_t d)
     const fc_problem *p = s->p;
     const int64_t chunk = panel_chunk(s, d), tasks = s->panels * fc_ceil_div(p->in_channels, chunk),
                   largest = fc_ceil_div(tasks, threads) * chunk * s->panel;
-    if (s->blocks > 1 && (d > caches() || v * chunk > fc_l2_bytes() / 2 * p->in_channels))
+    if (s->blocks > 1 && (d > fc_owners_l2_bytes() || v * chunk > fc_l2_bytes() / 2 * p->in_channels))
         return 0;
     return threads == 1 ||
            ((threads > 2 || owns(threads, v, d)) && largest * threads * 10 <= 13 * p->in_channels * p->out_channels);
@@ -135,12 +135,13 @@ static void set_panels(plan *s, int64_t chunk, int own)
     s->sum_bytes = s->few ? 0 : bytes_of(s, t->points * s->sum_point);
 }
 
-/* The blocks decide the bits, so they depend on the shape alone. One is all tiles too where to move v once per panel
- * and d once per chunk of channels costs less than to write and read the sums once per block; 4 times the price from
- * memory. */
+/* The blocks decide the bits, so they depend on the shape and the machine, not on the threads. One is all tiles too
+ * where, without more memory than by points, to move v once per panel and d once per chunk of channels (64, of phases
+ * 32, and not those of panel_chunk, which other bits would follow) costs less than to write and read the sums once per
+ * block; 4 times the price from memory. */
 static void choose_schedule(plan *s, int64_t threads)
 {
-    enum { PHASE_CHUNK = 32 }; /* of four phases with 25 points: 100 x 32 x 32 floats = 400 KiB */
+    enum { PHASE_CHUNK = 32 };
     const fc_problem *p = s->p;
     fc_tiles *t = &s->tiles;
     s->slices = fc_min(MAX_SLICES, (t->count / SLICE_TILES + 1) / 2 * 2); /* as many for each of two threads */
@@ -422,16 +423,22 @@ static void store_task(void *context, int64_t panel, int slot)
 }
 
 /* ---- by panels --------------------------------------------------------------------------------------------------*/
-/* What a thread has: the v of a chunk, which its tasks follow each other with, and d, its own or that of all; of all
- * blocks. */
+/* What is there of a thread's own. */
 typedef struct {
-    int64_t *made; /* 1 + the chunk that v is of, or 0; whether d is made */
+    int64_t chunk; /* 1 + that of v, or 0 */
+    int64_t d;
+} made;
+
+/* What a thread works with, of all blocks: the v of a chunk, which it keeps for the panels that follow, and d, its own or
+ * that of all. */
+typedef struct {
+    made *made;
     char *v, *d, *sum, *rest;
 } operands;
 
 static operands operands_of(const plan *s, int slot)
 {
-    operands o = {.made = (int64_t *)(s->threads + slot * s->thread_bytes)};
+    operands o = {.made = (made *)(s->threads + slot * s->thread_bytes)};
     o.v = (char *)o.made + FC_LINE_BYTES;
     o.sum = o.v + s->blocks * s->v_bytes;
     o.rest = o.sum + s->sum_bytes;
@@ -454,12 +461,12 @@ static operands make_operands(const plan *s, int slot, int64_t chunk)
     const fc_range channels = {channel + c0, channel + fc_min(c0 + s->chunk, s->p->in_channels)};
     for (int64_t i = 0; i < s->blocks; i++) {
         const fc_tile_block b = block_at(s, i);
-        if (s->own && !o.made[1])
+        if (s->own && !o.made->d)
             transform_gradients(s, &b, b.first, b.end, o.rest, o.d + i * s->d_bytes);
-        if (o.made[0] != 1 + chunk)
+        if (o.made->chunk != 1 + chunk)
             fc_transform_channels(&s->tiles, &b, channels, b.first, b.end, o.rest, o.v + i * s->v_bytes);
     }
-    o.made[0] = 1 + chunk, o.made[1] = 1;
+    *o.made = (made){.chunk = 1 + chunk, .d = 1};
     return o;
 }
 
@@ -530,9 +537,10 @@ static void few_task(void *context, int64_t task, int slot)
 
 static void run_by_panels(plan *s, int slots)
 {
-    s->stretch = block_at(s, 0);
+    if (s->few)
+        s->stretch = block_at(s, 0);
     for (int slot = 0; slot < slots; slot++)
-        memset(operands_of(s, slot).made, 0, FC_LINE_BYTES);
+        *operands_of(s, slot).made = (made){0};
     if (!s->own)
         fc_parallel_in(slots, s->blocks * transforms_of_block(s), gradients_task, s);
     if (s->few)
@@ -545,10 +553,11 @@ static void run_by_panels(plan *s, int slots)
 /* Of a group, beside what its threads have. */
 static int64_t group_bytes(const plan *s)
 {
-    return (s->by_panels ? 0 : s->slices * s->sum_bytes) + (s->by_slices || s->by_panels ? 0 : s->v_bytes) +
-           (s->by_slices || s->own ? 0
-            : s->by_panels         ? s->blocks * s->d_bytes
-                                   : s->d_bytes);
+    if (s->by_slices)
+        return s->slices * s->sum_bytes;
+    if (s->by_panels)
+        return s->own ? 0 : s->blocks * s->d_bytes;
+    return s->sum_bytes + s->v_bytes + s->d_bytes;
 }
 
 static void run_group(plan *s, char *memory, int slots)
@@ -576,7 +585,7 @@ static void group_task(void *context, int64_t group, int slot)
 }
 
 /* Threads share out the groups, if there are two or more for each, or the work of one after the other, where they have
- * to wait for each other three times. */
+ * to wait for each other, by points three times a block. */
 static fc_status run(const fc_problem *p)
 {
     const int slots = fc_parallel_slots(INT64_MAX), by_groups = p->groups >= 2 * slots;
