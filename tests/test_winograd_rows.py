@@ -170,3 +170,23 @@ def test_choice(isa):
         assert ("along the row" in reason) == (wanted and has_rows(isa)), (x, w)
     reason = fastconv.explain_conv2d((1, 3, 64, 64), (64, 3, 3, 3), dtype=np.float64).reason
     assert "along the row" not in reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "options"),
+    [
+        ((1, 16, 1, 4), (32, 16, 4, 3), {"padding": (9, 3), "dilation": (3, 1)}),
+        ((1, 8, 2, 7), (16, 8, 3, 3), {"padding": (14, 5), "dilation": (3, 1)}),
+        ((1, 32, 1, 2), (128, 8, 5, 5), {"padding": (16, 6), "dilation": (3, 1), "groups": 4}),
+    ],
+)
+def test_fewer_rows_than_the_dilation(shape, weight, options, isa, rng):
+    """Residues of rows without a row of the image: a division by their number ended the process."""
+    x = rng.standard_normal(shape, dtype=np.float32)
+    w = rng.standard_normal(weight, dtype=np.float32)
+    b = rng.standard_normal(weight[0], dtype=np.float32)
+    for layout in ("channels_last", "channels_first"):
+        for threads in (1, 2, 3):
+            with fastconv.num_threads(threads):
+                y = F.conv2d(to_format(x, layout), w, b, **options)
+            check(y, x, w, b, **options)

@@ -96,7 +96,9 @@ static __attribute__((noinline)) plan make_plan(const fc_problem *p)
     s.tiles = fc_ceil_div(fc_ceil_div(p->y.w, s.residues), s.size);
     s.part = fc_min(p->in_channels, k->line);
     s.parts = p->in_channels / s.part;
-    const int64_t tile = POINTS * k->line, window = fc_min(rows_seen(p, TOGETHER), p->x.h) * s.parts * tile,
+    /* A residue of rows may have none: all that its outputs see is padding. */
+    const int64_t tile = POINTS * k->line, seen = fc_max(1, fc_min(rows_seen(p, TOGETHER), p->x.h)),
+                  window = seen * s.parts * tile,
                   most = fc_max(LEAST_BLOCK, WINDOW_BYTES / (window * (int64_t)p->item));
     s.count_w = fc_ceil_div(s.tiles, most);
     s.block_w = fc_ceil_div(s.tiles, s.count_w);
