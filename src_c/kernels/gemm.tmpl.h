@@ -423,8 +423,8 @@ static N(gemm_tile_fn) *const N(gemm_halves)[] = {FC_HALVES};
 #undef FC_TWELVE
 #undef FC_THREE
 
-/* `tiles` of `count` rows, of which `row`, which finds residuals, is the first, after so many tiles `before` them in the
- * panel. after: the rows of a that are read next */
+/* `tiles` of `count` rows, of which `row`, which finds residuals, is the first, after so many tiles `before` them in
+ * the panel. after: the rows of a that are read next */
 static void N(gemm_run)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t count, int64_t tiles, int64_t before,
                         const T *after)
 {

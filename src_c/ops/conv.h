@@ -210,9 +210,9 @@ int fc_has_wide_l1(void);
 enum { FC_SHARE_BYTES = 8 << 20 };
 
 /* Whether each of two threads makes for itself what both read, so many bytes: there are two copies. To write a line
- * that another core has read takes the two longer than each to write its own twice (Zen 4: 590 KB of transformed weights
- * 29 us and 12, 900 KB of inputs 42 and 31; seven times as long where the two share no cache). More threads have less to
- * write each. */
+ * that another core has read takes the two longer than each to write its own twice (Zen 4: 590 KB of transformed
+ * weights 29 us and 12, 900 KB of inputs 42 and 31; seven times as long where the two share no cache). More threads
+ * have less to write each. */
 enum { FC_OWNERS = 2 };
 static inline int fc_makes_own(int64_t threads, int64_t bytes)
 {

@@ -464,8 +464,8 @@ static int64_t weight_bytes(const fc_direct_plan *s)
     return s->pack_late || s->p->packed ? 0 : fc_round_up(fc_packed_direct(s->p) * (int64_t)s->p->item, 64);
 }
 
-/* Those that each of two threads packs for itself. Not of groups: a thread reads those that it packed; nor more than half
- * of a second-level cache, which take longer to pack than to share. */
+/* Those that each of two threads packs for itself. Not of groups: a thread reads those that it packed; nor more than
+ * half of a second-level cache, which take longer to pack than to share. */
 static int64_t own_bytes(const fc_direct_plan *s, int slots)
 {
     const int64_t weights = weight_bytes(s);

@@ -76,8 +76,8 @@ static int64_t shared_bytes(const fc_winograd_plan *s)
     return s->prepared ? 0 : s->p->groups * s->panels * s->u_bytes;
 }
 
-/* Not u of more tiles, where it saves less than 3 %, nor of groups, which a thread reads as it makes them, nor a larger v,
- * which has left the caches before it is written again. */
+/* Not u of more tiles, where it saves less than 3 %, nor of groups, which a thread reads as it makes them, nor a larger
+ * v, which has left the caches before it is written again. */
 static void set_own(fc_winograd_plan *s, int64_t threads)
 {
     enum { OWN_TILES = 512 };

@@ -429,8 +429,8 @@ typedef struct {
     int64_t d;
 } made;
 
-/* What a thread works with, of all blocks: the v of a chunk, which it keeps for the panels that follow, and d, its own or
- * that of all. */
+/* What a thread works with, of all blocks: the v of a chunk, which it keeps for the panels that follow, and d, its own
+ * or that of all. */
 typedef struct {
     made *made;
     char *v, *d, *sum, *rest;
