@@ -27,9 +27,10 @@ typedef struct {
     const void *scale, *bias, *residual;
     int64_t residual_row;
     double lower, upper;
-    /* Memory to bring into the second-level cache meanwhile, or NULL: in step s of the reduction, which has taps_h *
-     * taps_w * length, the line at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie
-     * beyond the end of an array. */
+    /* Memory to bring into the second-level cache meanwhile, or NULL: in the s-th of the steps of the reduction that
+     * fetch, the line at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie beyond
+     * the end of an array. Of the `length` steps of a tap every ahead_every-th fetches from the first one on, a power
+     * of two (AVX-512: 1). */
     const void *ahead;
     int64_t ahead_step, ahead_tile, ahead_tiles;
     /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from
@@ -38,6 +39,11 @@ typedef struct {
     int64_t fetch, after;
     int warm; /* a and y are in the second-level cache */
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
+    int64_t ahead_every;
+    /* Not NULL (not AVX-512): the first tile, of 4 rows or more, makes b, of one tap and two whole vectors, which lies
+     * here in rows so far apart. */
+    const void *source;
+    int64_t source_row;
 } fc_gemm;
 
 /* `count` lines of memory, `step` elements apart; may lie beyond the end of an array */

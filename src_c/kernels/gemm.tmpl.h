@@ -98,8 +98,10 @@ INLINE void N(half_store)(T *p, vec a, int count)
  * stores of this one are done, two cycles each, and a processor sees 320 instructions ahead (Zen 4): between the two
  * 300 stood, of which half are left. A store also takes a turn of the multiplications, and 84 operations of the bias
  * and the bounds run beside them only where these are near (gemm_end). 16 -> 96 channels, cycles of 14 rows and two
- * vectors, 448 of them multiplications: 624 before, 544 plain, 511 with gemm_end. */
-enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3 };
+ * vectors, 448 of them multiplications: 624 before, 544 plain, 511 with gemm_end. FC_COPY fetches weights too, and
+ * makes b: two stores in the 6 cycles of a step, which are free, where a copy by itself waits for the second-level
+ * cache. */
+enum { N(FC_FETCH_WEIGHTS) = 1, N(FC_FETCH_ROWS) = 2, N(FC_PLAIN) = 3, N(FC_COPY) = 4 };
 enum { N(FC_LAST) = 3 }; /* steps of a plain tile that run beside its epilogue */
 
 /* With no weights to fetch it is b, which is there: that costs less than a test in each step. */
@@ -274,7 +276,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
                          const int half, const int ahead, const T *fetch)
 {
     const int last = (int)g->columns - (vectors - 1) * VL; /* valid lanes of the last vector */
-    const int whole = vectors - half, plain = ahead == N(FC_PLAIN);
+    const int whole = vectors - half, plain = ahead == N(FC_PLAIN), copies = ahead == N(FC_COPY);
     const int accumulate = !plain && g->accumulate, finish = plain || g->finish,
               stream = FC_VECTOR_BYTES == 64 && !plain && g->stream;
     const T *residual = plain ? NULL : g->residual;
@@ -287,7 +289,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     N(gemm_ahead) f = N(gemm_ahead_of)(g, fetch, stream || accumulate ? NULL : y, residual, row, rows, ahead);
     /* Rows are addressed from every third one, by the pitch up and down: a register for each would go through memory,
      * or worse, those of the vectors. */
-    const int64_t down = g->a_row * (int64_t)sizeof(T);
+    const int64_t down = g->a_row * (int64_t)sizeof(T), between = FC_VECTOR_BYTES < 64 ? g->ahead_every - 1 : 0;
     const T *a_u = a, *b_u = g->b;
     for (int64_t u = g->taps_h; u > 0; u--, a_u += g->step_h, b_u += g->b_step_h * (vectors * VL)) {
         const T *a_v = a_u, *b_v = b_u;
@@ -302,10 +304,16 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
             }
             const int ends = plain && u == 1 && v == 1;
             const int64_t steps = ends ? g->length - N(FC_LAST) : g->length;
-            const T *b = b_v;
+            const T *b = b_v, *source = g->source;
             for (int64_t c = 0; c < steps; c++, b += vectors * VL) {
-                N(gemm_fetch)(g, &f, rows, vectors, ahead);
-                N(gemm_step)(at, down, b, 0, rows, vectors, half, acc, low);
+                if (!(c & between))
+                    N(gemm_fetch)(g, &f, rows, vectors, ahead);
+                N(gemm_step)(at, down, copies ? source : b, 0, rows, vectors, half, acc, low);
+                if (copies) {
+                    T *to = (T *)(uintptr_t)b;
+                    FC_UNROLL for (int j = 0; j < vectors; j++) vstore(to + j * VL, vload(source + j * VL));
+                    source += g->source_row;
+                }
                 FC_UNROLL for (int i = 0; i < rows; i += 3) at[i / 3] += sizeof(T);
             }
             if (ends) {
@@ -351,7 +359,7 @@ typedef void N(gemm_tile_fn)(const fc_gemm *, const T *a, T *y, int64_t row, int
             a = next;                                                                                                  \
             y += y_down;                                                                                               \
             row += rows;                                                                                               \
-            if ((ahead) == N(FC_FETCH_WEIGHTS) || (ahead) == N(FC_PLAIN))                                              \
+            if ((ahead) != 0 && (ahead) != N(FC_FETCH_ROWS))                                                           \
                 fetch += N(if_fetching)(g, fetch, g->ahead_tile);                                                      \
         }                                                                                                              \
     }
@@ -362,6 +370,7 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_SMALL(4) FC_SMALL(5) FC_SMALL(6)
 FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
 #else
 FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
+FC_KIND(4, 4, 2, 0, N(FC_COPY)) FC_KIND(4, 5, 2, 0, N(FC_COPY)) FC_KIND(4, 6, 2, 0, N(FC_COPY))
 #endif
 /* Many rows are cut into groups of these. */
 #if FC_WIDEST == 3
@@ -386,8 +395,9 @@ FC_KIND(8, 11, 1, 1, 0) FC_KIND(8, 12, 1, 1, 0) FC_KIND(8, 13, 1, 1, 0) FC_KIND(
 #undef FC_SMALL
 #undef FC_KIND
 
-/* one vector; two; three; two that fetch weights or rows of a, where they do; one and a half; two that are plain */
-enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4, N(FC_HALF) = 5, N(FC_WARM) = 6 };
+/* one vector; two; three; two that fetch weights or rows of a, where they do, or (not AVX-512) copy b; one and a half;
+ * two that are plain */
+enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4, N(FC_COPIES) = 4, N(FC_HALF) = 5, N(FC_WARM) = 6 };
 #define FC_KINDS(rows, three, weights, ...) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), three, weights, __VA_ARGS__}
 #define FC_WITH(rows, three, ...) FC_KINDS(rows, three, N(gemm_tile_3_##rows), __VA_ARGS__)
 static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
@@ -408,9 +418,9 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(13, 0, FC_MANY(13)),
     FC_WITH(14, 0, FC_MANY(14)),
 #else
-    FC_WITH(4, 0, 0, 0),
-    FC_WITH(5, 0, 0, 0),
-    FC_WITH(6, 0, 0, 0),
+    FC_WITH(4, 0, N(gemm_tile_4_4), 0),
+    FC_WITH(5, 0, N(gemm_tile_4_5), 0),
+    FC_WITH(6, 0, N(gemm_tile_4_6), 0),
 #endif
 };
 /* Half a vector: of 11 rows and more */
@@ -435,6 +445,13 @@ static void N(gemm_run)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t
     /* short sums leave little time between the stores of y */
     const int rows_fetch = g->fetch || g->taps_h * g->taps_w == 1;
     const int weights = vectors == 2 && g->ahead && before < g->ahead_tiles && N(gemm_tiles)[count][N(FC_WEIGHTS)];
+    if (FC_MR == 6 && g->source && before == 0) {
+        const int64_t down = N(gemm_down)(g, count);
+        N(gemm_tiles)[count][N(FC_COPIES)](g, a, y, row, 1, g->ahead ? g->ahead : g->b);
+        if (tiles > 1)
+            N(gemm_run)(g, a + down, y + N(gemm_y_down)(g, count), row + count, count, tiles - 1, 1, after);
+        return;
+    }
     if (weights && tiles > g->ahead_tiles - before) {
         const int64_t first = g->ahead_tiles - before, down = first * N(gemm_down)(g, count);
         N(gemm_run)(g, a, y, row, count, first, before, a + down);
@@ -442,7 +459,7 @@ static void N(gemm_run)(const fc_gemm *g, const T *a, T *y, int64_t row, int64_t
                     before + first, after);
         return;
     }
-    const int fetches = vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
+    const int fetches = FC_MR == 14 && vectors == 2 && N(gemm_tiles)[count][N(FC_ROWS)];
     const int kind = fetches && half && !weights                                    ? N(FC_HALF)
                      : plain && vectors == 2 && N(gemm_tiles)[count][N(FC_WARM)] ? N(FC_WARM)
                      : weights                                                     ? N(FC_WEIGHTS)

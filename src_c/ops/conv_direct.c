@@ -25,8 +25,8 @@
 #include <string.h>
 
 /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the first-level
- * cache that wait for the second from its own loads. */
-enum { AHEAD_TILES = 8 };
+ * cache that wait for the second from its own loads. With AVX2 4 of them, as many lines. */
+enum { AHEAD_TILES = 8, AHEAD_TILES_OF_LINES = 4 };
 
 /* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel --------------------------------*/
 typedef struct {
@@ -235,19 +235,20 @@ static void fetch_next(const pass *d, fc_gemm *tile)
     const fc_problem *p = s->p;
     const int64_t first = d->b->part * s->panels / s->parts, end = (d->b->part + 1) * s->panels / s->parts;
     const panel_range next = panel_at(p, d->last < end ? d->last : first);
+    const int64_t most = fc_fetches_always(p) ? AHEAD_TILES : AHEAD_TILES_OF_LINES,
+                  tiles = fc_min(most, images_of(d) * d->b->rows * tiles_of_row(d));
+    tile->ahead_every = fc_ahead_every(p, tiles);
     if (d->late && p->weight_k == 1 && fc_tap_count(p) == 1) {
         tile->ahead = weight_at(p, d->b->g, &d->k, d->c0) + d->k.width * (int64_t)p->item;
-        tile->ahead_step = p->weight_c;
-        tile->ahead_tile = s->lanes;
-        tile->ahead_tiles = 2;
+        fc_set_ahead_rows(p, p->weight_c, tile);
     }
     const int64_t c0 = d->c0 + (d->last < end ? 0 : s->chunk);
     if (d->late || c0 >= p->in_channels)
         return;
     tile->ahead = p->packed + fc_packed_at(p, d->b->g, next.first, c0, next.width) * (int64_t)p->item;
-    tile->ahead_tiles = fc_min(AHEAD_TILES, images_of(d) * d->b->rows * tiles_of_row(d));
-    tile->ahead_step = fc_ceil_div(next.width, tile->ahead_tiles);
-    tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * tile->length;
+    tile->ahead_tiles = tiles;
+    tile->ahead_step = fc_ceil_div(next.width * tile->ahead_every, tiles);
+    tile->ahead_tile = tile->ahead_step * tile->taps_h * tile->taps_w * fc_ceil_div(tile->length, tile->ahead_every);
 }
 
 /* Rows from row h of the block on that see the same rows of the kernel. */
@@ -364,13 +365,23 @@ static void run_inside(const pass *d, fc_gemm *row)
         d->s->p->k->gemm->rows(row, columns);
 }
 
+/* Whether the first tile packs the panel: rows of a [c][k] weight. */
+static int copies_panel(const pass *d)
+{
+    const fc_problem *p = d->s->p;
+    return p->weight_k == 1 && fc_tap_count(p) == 1 && fc_sees_no_padding(p) && !d->s->tiles && !d->s->by_pixel &&
+           fc_copies_panel(p, d->k.columns, d->b->columns);
+}
+
 /* All rows of the block. */
 static void run_panels(const pass *d)
 {
     const block *b = d->b;
-    if (d->late)
-        pack_channels(d->s->p, b->g, &d->k, d->c0, d->channels, d->late);
     fc_gemm tile = product_of(d);
+    if (d->late && copies_panel(d))
+        tile.source = weight_at(d->s->p, b->g, &d->k, d->c0), tile.source_row = d->s->p->weight_c;
+    else if (d->late)
+        pack_channels(d->s->p, b->g, &d->k, d->c0, d->channels, d->late);
     const char *weights = tile.b;
     const int64_t tiles = tiles_of_row(d);
     const int joins = joins_rows(d);
@@ -391,6 +402,7 @@ static void run_panels(const pass *d)
             else
                 run_inside(d, &tile);
             const int64_t done = tiles * tile.lines;
+            tile.source = NULL;
             tile.ahead_tiles -= done;
             tile.ahead = tile.ahead_tiles > 0 ? fc_at(tile.ahead, done * tile.ahead_tile, d->s->p->item) : NULL;
         }

@@ -92,20 +92,31 @@ typedef struct {
     int64_t group, first, last, k0, columns;
 } part;
 
+/* Whether the pixels of a block follow each other in an array, and their channels. */
+static int is_run(const fc_view *v, const block *b)
+{
+    const int rows_follow = b->rows == 1 || (b->columns == v->w && v->stride_h == v->w * v->stride_w);
+    const int images_follow = b->images == 1 || (b->rows == v->h && v->stride_n == v->h * v->stride_h);
+    return v->stride_c == 1 && rows_follow && images_follow;
+}
+
+/* A channel of a pixel of the block that is such a run, or of a later pixel */
+static const char *pixel_at(const fc_grad_weight_plan *s, const fc_view *v, const block *b, int64_t channel,
+                            int64_t pixel)
+{
+    return fc_at(v->data, b->n * v->stride_n + b->h * v->stride_h + (b->w + pixel) * v->stride_w + channel, s->p->item);
+}
+
 /* Where the panel that is copied after this one lies in grad_y: its pieces, a line of each pixel, are no stream that
  * the hardware could see, and are fetched while this one is multiplied. NULL where pixels do not follow each other. */
 static const char *next_panel(const fc_grad_weight_plan *s, const block *b, const part *of)
 {
     const fc_view *y = &s->p->y;
-    const int rows_follow = b->rows == 1 || (b->columns == y->w && y->stride_h == y->w * y->stride_w);
-    const int images_follow = b->images == 1 || (b->rows == y->h && y->stride_n == y->h * y->stride_h);
-    if (y->stride_c != 1 || !rows_follow || !images_follow)
+    if (!is_run(y, b))
         return NULL;
     const int last = of->k0 + s->panel >= s->p->out_channels;
     const int64_t channel = of->group * s->p->out_channels + (last ? 0 : of->k0 + s->panel);
-    const int64_t pixel = last ? b->images * b->rows * b->columns : 0;
-    const int64_t at = b->n * y->stride_n + b->h * y->stride_h + (b->w + pixel) * y->stride_w + channel;
-    return (char *)y->data + at * (int64_t)s->p->item;
+    return pixel_at(s, y, b, channel, last ? b->images * b->rows * b->columns : 0);
 }
 
 /* What a dense block fetches: both lines of each pixel of the next panel, where panels are copied or there is one
@@ -266,12 +277,14 @@ static void load_pixels(const fc_grad_weight_plan *s, const fc_view *v, const bl
     }
 }
 
-/* c[channel of x][k] (+)= sum over the block's pixels, for one panel of output channels. */
-static void add_pixels(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y, const part *of,
-                       char *c, int64_t c_row, int accumulate)
+/* c[channel of x][k] (+)= sum over the block's pixels, for one panel of output channels. source: where y is to be
+ * copied from, or NULL */
+static void add_pixels(const fc_grad_weight_plan *s, const block *b, const char *x, const outputs *y,
+                       const char *source, const part *of, char *c, int64_t c_row, int accumulate)
 {
     const fc_problem *p = s->p;
-    const fc_gemm product = {
+    const int64_t tiles = fc_ceil_div(p->in_channels, p->k->gemm->max_rows);
+    fc_gemm product = {
         .a = x,
         .a_row = s->x_pixel,
         .taps_h = 1,
@@ -283,10 +296,11 @@ static void add_pixels(const fc_grad_weight_plan *s, const block *b, const char 
         .columns = of->columns,
         .accumulate = accumulate,
         .ahead = next_panel(s, b, of),
-        .ahead_step = p->y.stride_w,
-        .ahead_tile = p->k->vector_lanes,
-        .ahead_tiles = 2,
+        .ahead_every = fc_ahead_every(p, tiles),
+        .source = source,
+        .source_row = p->y.stride_w,
     };
+    fc_set_ahead_rows(p, p->y.stride_w, &product);
     p->k->gemm->rows(&product, p->in_channels);
 }
 
@@ -317,9 +331,12 @@ static void add_block(const fc_grad_weight_plan *s, const block *b, const char *
         const part piece = {of->group, of->first, of->last, of->k0 + k, fc_min(s->panel, of->columns - k)};
         const int64_t width = piece.columns > lanes ? s->panel : lanes, row = b->columns * width;
         const outputs y = {panel, b->rows * row, row, width};
-        load_pixels(s, v, b, channel + k, piece.columns, panel, (fc_pitch){row, width, 1}, y.image);
+        const int copies = s->transposed && is_run(v, b) && fc_copies_panel(p, piece.columns, p->in_channels);
+        if (!copies)
+            load_pixels(s, v, b, channel + k, piece.columns, panel, (fc_pitch){row, width, 1}, y.image);
         if (s->transposed)
-            add_pixels(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
+            add_pixels(s, b, x, &y, copies ? pixel_at(s, v, b, channel + k, 0) : NULL, &piece, c + k * item, c_row,
+                       accumulate);
         else
             add_products(s, b, x, &y, &piece, c + k * item, c_row, accumulate);
     }
