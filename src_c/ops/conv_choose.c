@@ -191,25 +191,28 @@ static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
  * tile). The transforms, and products that are stored between them, cost per tile as much as so many vector
  * multiplications for each vector of input channels, and of output channels. Of squares, both together: 275 where a
  * core multiplies one vector of 16 per cycle (Zen 4, measured), 1100 where it multiplies two and writes 40 GB/s to its
- * second-level cache (Emerald Rapids, measured); 510 is between them. Of lines 50 each. Measured for 36 and 6 points,
- * and not less for 25 and 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where
+ * second-level cache (Emerald Rapids, measured); 510 is between them. Of lines 50 each; of vectors of 32 bytes, of which
+ * every core multiplies two, 75 (Zen 3, 72 shapes: the choice takes 1.01 times as long as the faster way, with 50 1.05
+ * times), but not in the gradient of the weight. Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the weights takes as long as the products of 1.5 tiles where
  * caches are written fast (Zen 4, measured), of 9 where the second level takes 40 GB/s and the third 24 (Emerald
  * Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and
  * where u is largest, with phases. Of few tiles it is done on the way, by 48 multiplications for the 36 of 3 x 3 with
  * stride 2: 4 / 3. The gradient of the weight stores no products, and of the points of grad_y as many as there are. */
 static double tiles_cost(const fc_problem *p, int gradient)
 {
-    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50 };
+    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50, SHORT_LINE_OPS = 75 };
     const fc_tiles t = fc_make_tiles(p);
-    const int square = t.in_h == t.in_w;
+    const int square = t.in_h == t.in_w,
+              is_short = !gradient && p->k->vector_lanes * (int64_t)p->item < FC_LINE_BYTES;
+    const int64_t line_ops = is_short ? SHORT_LINE_OPS : LINE_OPS;
     const int64_t in = gradient ? p->in_channels : winograd_inputs(p, &t);
     const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
                   in_vectors = fc_ceil_div(in, p->k->vector_lanes);
     return (double)fc_image_products(&t) * (double)(in * out_vectors) +
            (double)(t.residues_h * t.rows * t.columns) *
-               (double)((square ? INPUT_OPS : LINE_OPS) * t.phases * in_vectors +
-                        (square ? output_ops : LINE_OPS) * out_vectors);
+               (double)((square ? INPUT_OPS : line_ops) * t.phases * in_vectors +
+                        (square ? output_ops : line_ops) * out_vectors);
 }
 
 static double winograd_cost(const fc_problem *p)
