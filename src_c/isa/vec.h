@@ -285,6 +285,7 @@ INLINE vec vfirst(vec a, int count)
  * vpick(m, a, b)       m ? a : b
  * ipick(m, a, b)       the same for ivec
  * vadd_where(m, a, b)  m ? a + b : a
+ * vcount(m, n)         m ? n + 1 : n, of an ivec
  * vcodes               a byte per lane
  * vcodes_load(p, n)    the n bytes at p, 0 < n <= VL; the other lanes are undefined, nothing beyond is read
  * vcodes_store(p, a, n)
@@ -302,6 +303,7 @@ INLINE vec vfirst(vec a, int count)
 #define vpick N(vpick)
 #define ipick N(ipick)
 #define vadd_where N(vadd_where)
+#define vcount N(vcount)
 #define vcodes N(vcodes)
 #define vcodes_load N(vcodes_load)
 #define vcodes_store N(vcodes_store)
@@ -393,8 +395,10 @@ INLINE vmask vcodes_equal(vcodes a, vcodes b) { return a == b; }
 #endif
 #if FC_VECTOR_BYTES == 64
 INLINE vmask vor(vmask a, vmask b) { return (vmask)(a | b); }
+INLINE ivec vcount(vmask m, ivec n) { return ipick(m, n + 1, n); }
 INLINE int vany(vmask m) { return m != 0; }
 #else
 INLINE vmask vor(vmask a, vmask b) { return a | b; }
+INLINE ivec vcount(vmask m, ivec n) { return n - m; }
 INLINE vmask vequal_lanes(ivec a, ivec b) { return a == b; }
 #endif

@@ -119,7 +119,11 @@ INLINE T *N(norm_plane)(const fc_norm_pixels *a, int64_t n, int64_t i)
  * not. 512 channels at 7x7, batch 16: the gradient takes 370 us with it and 316 without (channels-first, 2 MiB of
  * second-level cache). */
 INLINE int64_t N(norm_ahead_of)(int64_t images) { return images > 1 ? 0 : 4096; }
-INLINE void N(norm_near)(const T *p, int64_t ahead) { __builtin_prefetch((const char *)p + ahead); }
+INLINE void N(norm_near)(const T *p, int64_t ahead)
+{
+    if (ahead) /* what is read right away needs none: 512 channels at 7x7, batch 16, AVX2, the map 96 -> 76 us */
+        __builtin_prefetch((const char *)p + ahead);
+}
 
 INLINE void N(norm_map_values)(int64_t images, int64_t channels, int64_t count, int64_t channel,
                                const fc_norm_channels *by, const fc_norm_pixels *x_, const fc_norm_pixels *r_,

@@ -102,6 +102,7 @@ typedef struct {
     /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own
      * alike, which are in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
     int64_t window_h, window_w, plane_w;
+    int stream; /* such windows: the plane bypasses the caches; all its pixels are aligned to 64 bytes, whole lines */
     void *place; /* FC_POOL_PLACE_BYTES, of which the first FC_POOL_PLACE_BEGIN are 0 before the first of several tasks
                   * that differ in their addresses only */
 } fc_pool_index_task;

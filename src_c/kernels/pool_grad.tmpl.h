@@ -150,8 +150,51 @@ INLINE void N(mean_grad_row)(const fc_pool_grad_task *p, int64_t h, const int la
     }
 }
 
+/* Windows of 2 columns that tile the plane, all alike: each gives the same to its positions. */
+static void N(mean_grad_pairs)(const fc_pool_grad_task *p_, const int past)
+{
+    const fc_pool_grad_task own = *p_, *p = &own; /* out of reach of the stores */
+    const int64_t groups = p->n_cols / 2, rows = p->n_rows, x_row = p->grad_x_row;
+    const vec share = vset1(N(mean_share)(p, p->first_i, p->first_j));
+    for (int64_t h = 0; h < rows; h++) {
+        const T *g = (const T *)p->grad_y + (p->rows[h].first - p->first_i) * p->grad_y_row;
+        T *x = (T *)p->grad_x + h * x_row;
+        int64_t k = 0;
+        for (; k + VL <= groups; k += VL, g += VL, x += 2 * VL) {
+            const vec sum = vrounded(vload(g) * share) + (vec){0};
+            const vec low = N(zip_low)(sum, sum), high = N(zip_high)(sum, sum);
+            if (past)
+                vstream(x, low), vstream(x + VL, high);
+            else
+                vstore(x, low), vstore(x + VL, high);
+        }
+        if (k < groups) { /* over some that are there already; past the caches it is half of them */
+            const int64_t back = VL - (groups - k);
+            const vec sum = vrounded(vload(g - back) * share) + (vec){0};
+            T *high = x - 2 * back + VL;
+            if (past)
+                vstream(high, N(zip_high)(sum, sum));
+            else
+                vstore(high - VL, N(zip_low)(sum, sum)), vstore(high, N(zip_high)(sum, sum));
+        }
+    }
+    if (past)
+        vfence();
+}
+
+/* Whether p is a problem for it */
+INLINE int N(are_mean_pairs)(const fc_pool_grad_task *p)
+{
+    return p->apart && !p->gaps && p->lane_step == 2 && p->lane_begin == 0 && 2 * p->lane_end == p->n_cols;
+}
+
 static void N(mean_grad_plane)(const fc_pool_grad_task *p)
 {
+    if (N(are_mean_pairs)(p)) {
+        const uintptr_t ends = (uintptr_t)p->grad_x | (uintptr_t)(p->grad_x_row | p->n_cols) * sizeof(T);
+        N(mean_grad_pairs)(p, p->stream && ends % FC_VECTOR_BYTES == 0);
+        return;
+    }
     const int64_t begin = p->lane_begin * p->lane_step, end = p->lane_end * p->lane_step;
     int64_t taps = p->phases->count;
     for (int64_t c = 1; c < p->lane_step; c++)
@@ -348,6 +391,23 @@ INLINE void N(max_place)(const fc_pool_grad_task *p, const T *g, const uint8_t *
     }
 }
 
+/* The same of averages, past the caches: whole vectors, rows of positions one after the other, for parts of a line must
+ * follow each other. */
+INLINE void N(mean_stream)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
+                           int64_t rows, int64_t cols)
+{
+    const int64_t channels = p->channels, row = p->step_h * p->grad_x_row, col = p->step_w * p->grad_x_col;
+    const vec factor = vset1(share);
+    for (int64_t u = 0; u < rows; u++) {
+        const T *from = g;
+        T *to = x + u * row;
+        for (int64_t j = 0; j < windows; j++, from += p->grad_y_col, to += x_step)
+            for (int64_t v = 0; v < cols; v++)
+                for (int64_t c = 0; c < channels; c += VL)
+                    vstream(to + v * col + c, vrounded(vload(from + c) * factor) + (vec){0});
+    }
+}
+
 /* A row of windows alike, whole ones or a single cut one, that give `share` of their gradient to each position */
 INLINE void N(mean_place)(const fc_pool_grad_task *p, const T *g, T share, int64_t windows, T *x, int64_t x_step,
                           int64_t rows, int64_t cols)
@@ -443,7 +503,10 @@ INLINE void N(grad_apart)(const fc_pool_grad_task *p_, const int mean, const int
             const int64_t step = next > 1 ? (q[1].begin - q->begin) * p->grad_x_col : 0;
             if (mean) {
                 const T share = N(mean_share)(p, p->first_i + i, p->first_j + j);
-                N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0);
+                if (stream)
+                    N(mean_stream)(p, g, share, next, x, step, u1 - u0, v1 - v0);
+                else
+                    N(mean_place)(p, g, share, next, x, step, u1 - u0, v1 - v0);
                 continue;
             }
             const uint8_t *code = p->code + i * p->code_row + j * p->code_col;
@@ -492,7 +555,7 @@ INLINE void N(pool_grad_apart)(const fc_pool_grad_task *p, const int mean)
         else
             N(scatter_zero)(p, c, (int)(p->channels - c));
     }
-    if (!mean && p->stream && !p->gaps && p->channels % VL == 0) {
+    if (p->stream && !p->gaps && p->channels % VL == 0) {
         N(grad_apart)(p, mean, 1);
         vfence();
     } else {

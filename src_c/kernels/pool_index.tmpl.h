@@ -131,10 +131,14 @@ INLINE ivec N(index_load)(const int64_t *index, int count)
     return (ivec)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi64_epi32(low)), _mm512_cvtsepi64_epi32(high),
                                     1);
 #else
-    int64_t lanes[VL] = {0};
-    memcpy(lanes, index, (size_t)count * sizeof lanes[0]);
+    const __m256i each = _mm256_setr_epi64x(0, 1, 2, 3), few = _mm256_set1_epi64x(count);
+    const long long *from = (const long long *)index;
+    const int whole = count == VL; /* no copy: a vector cannot be loaded at once of what was stored as two halves */
+    const __m256 a = (__m256)(whole ? _mm256_loadu_si256((const __m256i *)from)
+                                    : _mm256_maskload_epi64(from, _mm256_cmpgt_epi64(few, each)));
+    const __m256 b = (__m256)(whole ? _mm256_loadu_si256((const __m256i *)(from + 4))
+                                    : _mm256_maskload_epi64(from + 4, _mm256_cmpgt_epi64(few, each + 4)));
     /* the low halves, and all ones where the high ones are not 0 */
-    const __m256 a = _mm256_loadu_ps((float *)lanes), b = _mm256_loadu_ps((float *)(lanes + 4));
     const __m256i low = (__m256i)_mm256_shuffle_ps(a, b, 0x88), high = (__m256i)_mm256_shuffle_ps(a, b, 0xdd);
     const __m256i zero = _mm256_cmpeq_epi32(high, _mm256_setzero_si256());
     const __m256i all = _mm256_or_si256(low, _mm256_andnot_si256(zero, _mm256_set1_epi32(-1)));
@@ -147,7 +151,8 @@ INLINE ivec N(index_lanes)(int64_t a) { return (ivec){0} + (__typeof__(((ivec){0
 /* Channels [c, c + streams * VL), or `tail` of them, of a window; *hits counts the positions that were there. Pixels
  * are written whole, in the order of memory. */
 INLINE void N(place_channels)(const fc_pool_index_task *p, const int64_t *index, const T *value, T *x, int64_t position,
-                              const int64_t rows, const int64_t cols, const int streams, const int tail, vec *hits)
+                              const int64_t rows, const int64_t cols, const int streams, const int tail, const int past,
+                              vec *hits)
 {
     const int64_t step = p->plane_step, row = p->plane_w * step, width = p->plane_w;
     ivec at[FC_STREAMS];
@@ -166,6 +171,8 @@ INLINE void N(place_channels)(const fc_pool_index_task *p, const int64_t *index,
                 hits[s] = vadd_where(mine, hits[s], vset1(1));
                 if (tail)
                     vstore_tail(x + u * row + v * step, sum, tail);
+                else if (past)
+                    vstream(x + u * row + v * step + s * VL, sum);
                 else
                     vstore(x + u * row + v * step + s * VL, sum);
             }
@@ -173,7 +180,7 @@ INLINE void N(place_channels)(const fc_pool_index_task *p, const int64_t *index,
 
 /* Returns the hits of a row of windows. */
 INLINE vec N(place_row)(const fc_pool_index_task *p, const int64_t *index, const T *value, T *x, int64_t position,
-                        const int64_t rows, const int64_t cols)
+                        const int64_t rows, const int64_t cols, const int past)
 {
     const int64_t channels = p->channels, n_cols = p->n_cols, next = cols * p->plane_step;
     const int64_t index_j = p->index_col, value_j = p->value_col;
@@ -182,20 +189,18 @@ INLINE vec N(place_row)(const fc_pool_index_task *p, const int64_t *index, const
     for (int64_t j = 0; j < n_cols; j++, index += index_j, value += value_j, x += next, position += cols) {
         int64_t c = 0;
         for (; c + FC_STREAMS * VL <= channels; c += FC_STREAMS * VL)
-            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, FC_STREAMS, 0, hits);
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, FC_STREAMS, 0, past, hits);
         for (; c + VL <= channels; c += VL)
-            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, 0, hits);
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, 0, past, hits);
         if (tail)
-            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, tail, &last);
+            N(place_channels)(p, index + c, value + c, x + c, position, rows, cols, 1, tail, 0, &last);
     }
     return hits[0] + hits[1] + hits[2] + hits[3] + (tail ? vfirst(last, tail) : last);
 }
 
-#if FC_VECTOR_BYTES == 64
 /* Few channels: a row of positions is one run of memory, columns by channels, and so is a row of windows. Lanes of a
  * vector of positions find their windows within one vector of these, whose columns advance no faster than their own.
- * Rows are cut into pieces of whole windows, all alike; the last one moves back, as does the last vector of each. With
- * vectors of 32 bytes it takes twice as long as adding number by number. */
+ * Rows are cut into pieces of whole windows, all alike; the last one moves back, as does the last vector of each. */
 typedef struct {
     ivec source, column; /* of each lane: its window, from `first` on, and its column of the piece */
     int64_t first, lane; /* the first lane's of the piece */
@@ -241,30 +246,41 @@ static __attribute__((noinline, cold)) void N(place_make_table)(const fc_pool_in
     }
 }
 
-/* A piece of a row of windows, whose positions begin at x, the first of them number `position`. *last_hits: of the
- * last vector. */
-INLINE void N(place_piece)(const fc_pool_index_task *p, const N(place_table) * table, const int64_t *index,
-                           const T *value, T *x, int64_t position, ivec *hits, ivec *last_hits)
+/* A piece of a row of windows of `rows` rows, whose positions begin at x, the first of them number `position`. The
+ * hits; *last_hits: of the last vector. */
+INLINE ivec N(place_lanes_of)(const fc_pool_index_task *p, const N(place_table) * table, const int64_t *index,
+                              const T *value, T *x, int64_t position, const int64_t rows, ivec *last_hits)
 {
-    const int64_t row = p->plane_w * p->channels, rows = p->window_h;
-    const int reach = table->reach;
-    const ivec down = N(index_lanes)(p->plane_w), one = N(index_lanes)(1), begin = N(index_lanes)(position);
+    const int64_t row = p->plane_w * p->channels;
+    const int reach = FC_VECTOR_BYTES == 64 ? table->reach : VL;
+    const ivec down = N(index_lanes)(p->plane_w), begin = N(index_lanes)(position);
     const N(place_lanes) *q = table->lanes, *end = q + table->vectors;
-    ivec sum = *hits, before = sum;
+    ivec sum = {0}, before = sum;
     for (; q < end; q++) {
         const ivec at = __builtin_shuffle(N(index_load)(index + q->first, reach), q->source);
+        const vec from = reach == VL ? vload(value + q->first) : vload_tail(value + q->first, reach);
         /* a sum begins with 0, which -0 does not change */
-        const vec g = __builtin_shuffle(vload_tail(value + q->first, reach) + (vec){0}, q->source);
+        const vec g = __builtin_shuffle(from + (vec){0}, q->source);
         ivec here = q->column + begin;
         T *to = x + q->lane;
         before = sum;
         for (int64_t u = 0; u < rows; u++, here += down, to += row) {
             const vmask mine = vequal_lanes(at, here);
-            sum = ipick(mine, sum + one, sum);
+            sum = vcount(mine, sum);
             vstore(to, vpick(mine, g, (vec){0}));
         }
     }
-    *hits = sum, *last_hits += sum - before;
+    *last_hits += sum - before;
+    return sum;
+}
+
+static __attribute__((noinline)) ivec N(place_piece)(const fc_pool_index_task *p, const N(place_table) * table,
+                                                     const int64_t *index, const T *value, T *x, int64_t position,
+                                                     ivec *last_hits)
+{
+    if (p->window_h == 2)
+        return N(place_lanes_of)(p, table, index, value, x, position, 2, last_hits);
+    return N(place_lanes_of)(p, table, index, value, x, position, p->window_h, last_hits);
 }
 
 /* Returns how many positions of a plane were in their windows, of windows that are there twice both times. */
@@ -279,8 +295,8 @@ INLINE int64_t N(place_runs)(const fc_pool_index_task *p, const N(place_table) *
         T *x = (T *)p->plane + position * p->channels;
         for (int64_t k = 0; k < table->pieces; k++) {
             const int64_t rest = p->n_cols - table->windows, j = k * table->windows < rest ? k * table->windows : rest;
-            N(place_piece)(p, table, index + j * p->channels, value + j * p->channels, x + j * step,
-                           position + j * p->window_w, &hits, &last_hits);
+            hits += N(place_piece)(p, table, index + j * p->channels, value + j * p->channels, x + j * step,
+                                   position + j * p->window_w, &last_hits);
         }
     }
     int64_t sum = 0;
@@ -288,7 +304,51 @@ INLINE int64_t N(place_runs)(const fc_pool_index_task *p, const N(place_table) *
         sum += hits[l] - (l < table->again ? last_hits[l] : 0);
     return sum;
 }
+
+#if FC_VECTOR_BYTES == 32
+/* One channel of windows 2 columns wide, at least VL of them in a row: the gradients of the first columns and those of
+ * the second are zipped. Returns the hits, of the windows that the last vector of a row finds there both times. */
+INLINE int64_t N(place_pairs)(const fc_pool_index_task *p, const int64_t rows, const int past)
+{
+    const ivec each = {0, 2, 4, 6, 8, 10, 12, 14}, down = N(index_lanes)(p->plane_w);
+    ivec hits = {0};
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        const int64_t *index = p->index + i * p->index_row, first = i * rows * p->plane_w;
+        const T *value = (const T *)p->value + i * p->value_row;
+        T *x = (T *)p->plane + first;
+        for (int64_t j = 0; j < p->n_cols; j += VL) {
+            j = j + VL <= p->n_cols ? j : p->n_cols - VL;
+            const ivec at = N(index_load)(index + j, VL);
+            const vec g = vload(value + j) + (vec){0}; /* a sum begins with 0, which -0 does not change */
+            ivec here = each + N(index_lanes)(first + 2 * j);
+            T *to = x + 2 * j;
+            for (int64_t u = 0; u < rows; u++, here += down, to += p->plane_w) {
+                const vmask left = vequal_lanes(at, here), right = vequal_lanes(at, here + 1);
+                const vec a = vpick(left, g, (vec){0}), b = vpick(right, g, (vec){0});
+                hits = vcount(vor(left, right), hits);
+                if (past) {
+                    vstream(to, N(zip_low)(a, b));
+                    vstream(to + VL, N(zip_high)(a, b));
+                } else {
+                    vstore(to, N(zip_low)(a, b));
+                    vstore(to + VL, N(zip_high)(a, b));
+                }
+            }
+        }
+    }
+    int64_t sum = 0;
+    for (int l = 0; l < VL; l++)
+        sum += hits[l];
+    return sum;
+}
 #endif
+
+/* Whether one channel is a problem for place_pairs */
+INLINE int N(index_is_paired)(const fc_pool_index_task *p)
+{
+    return FC_VECTOR_BYTES == 32 && p->channels == 1 && p->window_w == 2 && p->n_cols >= VL && p->plane_step == 1 &&
+           p->index_col == 1 && p->value_col == 1;
+}
 
 /* Whether all positions were in their windows; the plane is written then. */
 static __attribute__((noinline)) int N(index_place)(const fc_pool_index_task *given)
@@ -296,21 +356,39 @@ static __attribute__((noinline)) int N(index_place)(const fc_pool_index_task *gi
     const fc_pool_index_task task = *given, *p = &task; /* out of reach of the stores */
     const int64_t rows = p->window_h, cols = p->window_w, row = p->plane_w * p->plane_step;
     const int64_t right = p->n_cols * cols, bottom = p->n_rows * rows * p->plane_w;
+    const int past = FC_VECTOR_BYTES < 64 && p->stream; /* tried there only */
     int64_t windows = p->n_cols;
     double sum = 0;
-#if FC_VECTOR_BYTES == 64
-    if (p->channels < VL) {
+#if FC_VECTOR_BYTES == 32
+    if (p->channels == 1) {
+        windows = (p->n_cols + VL - 1) / VL * VL;
+        if (past && p->n_cols % VL == 0)
+            sum = (double)N(place_pairs)(p, rows, 1);
+        else
+            sum = (double)(rows == 2 ? N(place_pairs)(p, 2, 0) : N(place_pairs)(p, rows, 0));
+    }
+#endif
+    if (p->channels > 1 && p->channels < VL) {
         N(place_table) *table = p->place;
         if (!table->windows)
             N(place_make_table)(p, table);
+        if (FC_VECTOR_BYTES < 64 && table->reach < VL)
+            return 0;
         windows = table->pieces * table->windows;
         sum = (double)N(place_runs)(p, table);
     }
-#endif
     vec hits = {0};
-    for (int64_t i = 0; p->channels >= VL && i < p->n_rows; i++)
-        hits += N(place_row)(p, p->index + i * p->index_row, (const T *)p->value + i * p->value_row,
-                             (T *)p->plane + i * rows * row, i * rows * p->plane_w, rows, cols);
+    for (int64_t i = 0; p->channels >= VL && i < p->n_rows; i++) {
+        const int64_t *index = p->index + i * p->index_row, position = i * rows * p->plane_w;
+        const T *value = (const T *)p->value + i * p->value_row;
+        T *x = (T *)p->plane + i * rows * row;
+        if (past)
+            hits += N(place_row)(p, index, value, x, position, rows, cols, 1);
+        else
+            hits += N(place_row)(p, index, value, x, position, rows, cols, 0);
+    }
+    if (past)
+        vfence(); /* what comes may write all of it again */
     for (int l = 0; l < VL; l++)
         sum += (double)hits[l];
     for (int64_t h = 0; right < p->plane_w && h < p->n_rows * rows; h++)
@@ -324,8 +402,10 @@ INLINE int N(index_is_placed)(const fc_pool_index_task *p)
 {
     const int64_t lanes = p->window_w * p->channels;
     const int dense = p->plane_channel == 1 && p->index_channel == 1 && p->value_channel == 1;
-    const int runs = FC_VECTOR_BYTES == 64 && p->channels > 1 && p->plane_step == p->channels &&
-                     p->index_col == p->channels && p->value_col == p->channels;
+    const int runs =
+        p->channels > 1 && p->plane_step == p->channels && p->index_col == p->channels && p->value_col == p->channels;
+    if (p->window_h && N(index_is_paired)(p))
+        return 1;
     return p->window_h && dense &&
            (p->channels >= VL || (runs && p->n_cols * lanes >= VL && lanes <= FC_POOL_PLACE_LANES / 2));
 }

@@ -199,10 +199,39 @@ INLINE void N(pool_row)(const fc_pool_task *p, int64_t i, const int lanes, const
         N(pool_line_run)(&l, p->lane_begin, p->lane_end, lanes, lanes == 2 ? taps : 0, 0, 1, mode);
 }
 
+/* Averages of 2x2 columns 2 apart: a row of outputs, the last ones perhaps twice */
+INLINE void N(mean_pairs)(const T *x, int64_t row, T *y, int64_t count, vec divisor)
+{
+    for (int64_t j = 0; j < count; j += VL) {
+        j = j + VL <= count ? j : count - VL;
+        const T *at = x + 2 * j;
+        vfetch(at), vfetch(at + row);
+        const vec a = vload(at) + vload(at + row), b = vload(at + VL) + vload(at + VL + row);
+        vstore(y + j, (N(evens)(a, b) + N(odds)(a, b)) / divisor);
+    }
+}
+
+/* The rows of a plane that are such from row i on; returns the first one that is not. */
+static __attribute__((noinline)) int64_t N(mean_pairs_rows)(const fc_pool_task *p_, int64_t i)
+{
+    const fc_pool_task own = *p_, *p = &own; /* out of reach of the stores */
+    const int64_t area = p->rows[i].area, left = p->cols->begin - p->left, row = p->step_h * p->x_row;
+    const vec divisor = vset1(N(pool_divisor)(p, i, 0));
+    for (; i < p->n_rows && p->rows[i].count == 2 && p->rows[i].area == area; i++)
+        N(mean_pairs)((const T *)p->x + (p->rows[i].begin - p->top) * p->x_row + left, row, (T *)p->y + i * p->y_row,
+                      p->n_cols, divisor);
+    return i;
+}
+
 INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
 {
     const int64_t taps = p->cols[p->lane_end - 1].count;
+    const int pairs = mean && p->lane_step == 2 && taps == 2 && p->lane_begin == 0 && p->lane_end == p->n_cols;
     for (int64_t i = 0; i < p->n_rows; i++) {
+        while (pairs && i < p->n_rows && p->rows[i].count == 2)
+            i = N(mean_pairs_rows)(p, i);
+        if (i == p->n_rows)
+            break;
         for (int64_t j = p->lane_begin > 0 ? 0 : p->lane_end; j < p->n_cols;
              j = j + 1 == p->lane_begin ? p->lane_end : j + 1)
             N(pool_one)(p, i, j, mean, mode);

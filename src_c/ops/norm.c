@@ -22,7 +22,6 @@
 enum {
     CHUNKS = 2,        /* chunks per task where there are many: with 64 channels 20 us */
     LEAST_PARTS = 4,   /* tasks along the pixels that are enough to share out: then each takes whole pixels */
-    TASK_LANES = 64,   /* channels of a task otherwise */
     TASK_VALUES = 1 << 14, /* of a task of whole channels, at least: 10 us */
     SUMS = 5,          /* what a kernel puts out by channel */
 };
@@ -261,6 +260,12 @@ static double parameter(const fc_norm_call *call, const void *array, int64_t c, 
     return array ? value(call, array, c) : otherwise;
 }
 
+/* Channels of a task where pixels are few: those that a kernel sums at a time, 64 with AVX-512, 128 with AVX2 */
+static int64_t task_lanes(const fc_norm_call *call)
+{
+    return FC_NORM_PARTIAL_BYTES / (4 * call->k->vector_lanes * (int64_t)call->item);
+}
+
 /* How the sums walk, and what a task of them takes. By planes a task does everything for its channels, whose values are
  * still in the second-level cache when they are mapped; with maps of their own the sums go in the order of memory.
  * Pixels are mapped by rows of all channels: that pays for the second read (512 channels at 7x7, 1.1 times as fast as
@@ -285,7 +290,7 @@ static void cut_tasks(fc_norm_call *call, const fc_view *const *views, int count
         call->lanes =
             fc_greater(1, TASK_VALUES / (call->together ? call->pixels : fc_parts(call->pixels, call->pixel_parts)));
     else
-        call->lanes = call->pixel_parts >= LEAST_PARTS ? call->channels : TASK_LANES;
+        call->lanes = call->pixel_parts >= LEAST_PARTS ? call->channels : task_lanes(call);
     call->lanes = fc_lesser(call->lanes, call->channels);
     call->lane_parts = fc_parts(call->channels, call->lanes);
     call->tile_bytes = tiles ? fc_norm_aligned(FC_NORM_CHUNK * FC_NORM_LANES * (int64_t)call->item) : 0;

@@ -55,6 +55,14 @@ static int streams(const pool_call *call)
            is_aligned(&call->out, size) && (!call->wants_index || is_aligned(&call->index, 8));
 }
 
+/* The same for planes without gaps: rows are written one after the other, so one may end within a line. */
+static int streams_planes(const pool_call *call)
+{
+    const int64_t size = (int64_t)call->item;
+    return fc_should_stream(fc_elements(&call->out) * size, fc_elements(&call->in) * size) &&
+           call->out.stride_h == call->out.w;
+}
+
 /* ---- planes ------------------------------------------------------------------------------------------------------*/
 /* Whether columns are neighbours in all arrays, and channels are not; taps stand by channels. */
 static int are_planes(const pool_call *call)
@@ -497,7 +505,7 @@ static void set_tables(const grad_windows *g, pool_call *call, char *memory)
                                      .apart = is_regular(adaptive, g->in_h, g->out_h) && is_apart(&g->h) &&
                                               is_regular(adaptive, g->in_w, g->out_w) && is_apart(&g->w),
                                      .gaps = !is_tiled(&g->h, g->in_h, g->out_h) || !is_tiled(&g->w, g->in_w, g->out_w),
-                                     .stream = streams(call)};
+                                     .stream = call->lane_step ? streams_planes(call) : streams(call)};
     for (int64_t c = 0; c < call->lane_step; c++)
         phases[c] = phase_of(&g->w, c);
     if (call->tap) {

@@ -23,6 +23,7 @@ typedef struct {
     int (*run)(const fc_pool_index_task *);
     int64_t channels, channel_parts, items, group;
     int64_t window_h, window_w; /* fc_pool_index_task */
+    int stream;
     _Atomic int outside;
 } index_call;
 
@@ -61,11 +62,24 @@ static void index_task(void *context, int64_t task, int slot)
             .window_h = call->window_h,
             .window_w = call->window_w,
             .plane_w = plane->w,
+            .stream = call->stream,
             .place = place,
         };
         if (call->run(&t))
             atomic_store(&call->outside, 1);
     }
+}
+
+/* Whether a plane of windows that tile it should bypass the caches: pixels of whole lines, or rows of them */
+static int streams(const index_call *call, int64_t outputs)
+{
+    const fc_view *plane = &call->plane;
+    const int64_t size = (int64_t)call->item, align = FC_STREAM_ALIGN, step = position_step(plane);
+    const int64_t run = plane->stride_c == 1 ? call->channels : step == 1 ? plane->w : 1;
+    const int lines = run * size % align == 0 && (step == 1 || step * size % align == 0) &&
+                      (plane->stride_c == 1 || plane->stride_c * size % align == 0) &&
+                      plane->stride_n * size % align == 0 && (uintptr_t)plane->data % FC_STREAM_ALIGN == 0;
+    return lines && fc_should_stream(plane->n * plane->c * plane->h * plane->w * size, outputs * (size + 8));
 }
 
 /* Whoever calls fc_index_add does not say what windows the positions come from, but mostly they do come from some.
@@ -88,6 +102,7 @@ static void guess_windows(index_call *call)
             return;
     }
     call->window_h = rows, call->window_w = cols;
+    call->stream = streams(call, outputs);
 }
 
 static fc_status by_index(fc_dtype dtype, int (*run)(const fc_pool_index_task *), const fc_view *value,
