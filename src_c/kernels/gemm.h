@@ -72,6 +72,7 @@ typedef struct {
 
 typedef struct {
     int max_rows; /* rows of the largest register tile */
+    int single_rows; /* of one vector */
     int widest; /* vectors of the widest */
     void (*rows)(const fc_gemm *, int64_t rows);
     void (*at)(const fc_gemm_at *);

@@ -4,7 +4,8 @@
  * and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and
  * 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the
  * end, which alone would take a load for each of its multiplications, joins the two before it where there are registers
- * for it: 9 x 3 = 27 + 3 + 1. Loop bounds are constants after inlining: a variable-length array of accumulators would
+ * for it: 9 x 3 = 27 + 3 + 1; with 16 registers a tile of it has 12 rows, or each sum would wait for the one before it:
+ * 6 multiplications in 4 cycles, 12 in 6. Loop bounds are constants after inlining: a variable-length array of accumulators would
  * live in memory.
  */
 #if FC_VECTOR_BYTES == 64
@@ -19,6 +20,7 @@
 #define FC_WIDEST 2
 #define FC_MR3 FC_MR
 #endif
+#define FC_MR1 (FC_MR == 6 ? 12 : FC_MR)
 #define FC_UNROLL _Pragma("GCC unroll 16")
 #define FC_OPAQUE(x) __asm__("" : "+r"(x)) /* the compiler forgets how x came about */
 #define FC_ORDER() __asm__ volatile("" ::: "memory") /* loads below it stay below the stores above */
@@ -280,8 +282,8 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     const int accumulate = !plain && g->accumulate, finish = plain || g->finish,
               stream = FC_VECTOR_BYTES == 64 && !plain && g->stream;
     const T *residual = plain ? NULL : g->residual;
-    vec acc[FC_MR][FC_WIDEST];
-    vhalf low[FC_MR];
+    vec acc[FC_MR1][FC_WIDEST];
+    vhalf low[FC_MR1];
     N(gemm_begin)(g, y, last, rows, vectors, accumulate, acc);
     if (half) {
         FC_UNROLL for (int i = 0; i < rows; i++) low[i] = vlow(acc[i][whole]);
@@ -296,7 +298,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
         FC_OPAQUE(a_v);
         FC_OPAQUE(b_v);
         for (int64_t v = g->taps_w; v > 0; v--, a_v += g->step_w, b_v += g->b_step_w * (vectors * VL)) {
-            const char *at[FC_MR / 3 + 1], *third = (const char *)a_v + down;
+            const char *at[FC_MR1 / 3 + 1], *third = (const char *)a_v + down;
             FC_UNROLL for (int i = 0; i < rows; i += 3, third += 3 * down)
             {
                 FC_OPAQUE(third);
@@ -329,7 +331,7 @@ INLINE void N(gemm_tile)(const fc_gemm *g, const T *a, T *y, int64_t row, const 
     }
 #if FC_VECTOR_BYTES < 64
     if (last < VL) {
-        T x[FC_MR * 2 * VL];
+        T x[FC_MR1 * 2 * VL];
         FC_UNROLL for (int i = 0; i < rows; i++)
             FC_UNROLL for (int j = 0; j < vectors; j++) vstore(x + (2 * i + j) * VL, acc[i][j]);
         N(gemm_write)(g, x, 2 * VL, y, row, rows);
@@ -370,6 +372,8 @@ FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_SMALL(4) FC_SMALL(5) FC_SMALL(6)
 FC_TILE(7) FC_TILE(8) FC_TILE(9) FC_TILE(10) FC_TILE(11) FC_TILE(12) FC_TILE(13) FC_TILE(14)
 #else
 FC_SMALL(1) FC_SMALL(2) FC_SMALL(3) FC_TILE(4) FC_TILE(5) FC_TILE(6)
+FC_KIND(1, 7, 1, 0, 0) FC_KIND(1, 8, 1, 0, 0) FC_KIND(1, 9, 1, 0, 0)
+FC_KIND(1, 10, 1, 0, 0) FC_KIND(1, 11, 1, 0, 0) FC_KIND(1, 12, 1, 0, 0)
 FC_KIND(4, 4, 2, 0, N(FC_COPY)) FC_KIND(4, 5, 2, 0, N(FC_COPY)) FC_KIND(4, 6, 2, 0, N(FC_COPY))
 #endif
 /* Many rows are cut into groups of these. */
@@ -400,7 +404,7 @@ FC_KIND(8, 11, 1, 1, 0) FC_KIND(8, 12, 1, 1, 0) FC_KIND(8, 13, 1, 1, 0) FC_KIND(
 enum { N(FC_WEIGHTS) = 3, N(FC_ROWS) = 4, N(FC_COPIES) = 4, N(FC_HALF) = 5, N(FC_WARM) = 6 };
 #define FC_KINDS(rows, three, weights, ...) {N(gemm_tile_1_##rows), N(gemm_tile_2_##rows), three, weights, __VA_ARGS__}
 #define FC_WITH(rows, three, ...) FC_KINDS(rows, three, N(gemm_tile_3_##rows), __VA_ARGS__)
-static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
+static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR1 + 1][7] = {
     {0, 0, 0, 0, 0, 0, 0},
     FC_KINDS(1, FC_THREE(1), 0, 0, 0),
     FC_KINDS(2, FC_THREE(2), 0, 0, 0),
@@ -421,6 +425,12 @@ static N(gemm_tile_fn) *const N(gemm_tiles)[FC_MR + 1][7] = {
     FC_WITH(4, 0, N(gemm_tile_4_4), 0),
     FC_WITH(5, 0, N(gemm_tile_4_5), 0),
     FC_WITH(6, 0, N(gemm_tile_4_6), 0),
+    {N(gemm_tile_1_7)},
+    {N(gemm_tile_1_8)},
+    {N(gemm_tile_1_9)},
+    {N(gemm_tile_1_10)},
+    {N(gemm_tile_1_11)},
+    {N(gemm_tile_1_12)},
 #endif
 };
 /* Half a vector: of 11 rows and more */
@@ -477,7 +487,7 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
 {
     const T *a = (const T *)g->a + row * g->a_row;
     T *y = (T *)g->y + row * g->y_row;
-    const int64_t most = g->columns > 2 * VL ? FC_MR3 : FC_MR, groups = (rows + most - 1) / most,
+    const int64_t most = g->columns > 2 * VL ? FC_MR3 : g->columns > VL ? FC_MR : FC_MR1, groups = (rows + most - 1) / most,
                   size = rows / groups, longer = rows % groups;
     for (int64_t i = 0, step, before = 0, tiles; i < groups; i += step, before += tiles) {
         const int64_t count = size + (i < longer);
@@ -531,9 +541,10 @@ static void N(gemm_rows)(const fc_gemm *g, int64_t rows)
 #include "gemm_at.tmpl.h"
 
 static const fc_gemm_kernels N(gemm_table) = {
-    .max_rows = FC_MR, .widest = FC_WIDEST, .rows = N(gemm_rows), .at = N(gemm_at)};
+    .max_rows = FC_MR, .single_rows = FC_MR1, .widest = FC_WIDEST, .rows = N(gemm_rows), .at = N(gemm_at)};
 #undef FC_MR
 #undef FC_MR3
+#undef FC_MR1
 #undef FC_WIDEST
 #undef FC_OPAQUE
 #undef FC_ORDER

@@ -250,7 +250,7 @@ static double rows_cost(const fc_problem *p)
             (double)rows * (double)(fc_ceil_div(p->in_channels, lanes) * INPUT_OPS));
 }
 
-/* A panel of one vector keeps no more than max_rows accumulators busy, of which LATENCY are needed, and takes a load
+/* A panel of one vector keeps no more than single_rows accumulators busy, of which LATENCY are needed, and takes a load
  * for each and one for the weights. Each row of taps is a loop of its own; an output that is no whole vector goes
  * through a buffer. Of several taps x is mostly copied with its padding: a load and a store, of a pixel's vectors (the
  * last three measured, Emerald Rapids). */
@@ -258,7 +258,7 @@ static double direct_cost(const fc_problem *p)
 {
     enum { LATENCY = 8, LOOP = 3, WRITE = 2, TAIL = 8, COPY = 4 };
     const int64_t lanes = p->k->vector_lanes, out = p->out_channels, vectors = fc_ceil_div(out, lanes);
-    const double rows = p->k->gemm->max_rows;
+    const double rows = p->k->gemm->single_rows;
     const double single = (rows + 1 > LATENCY ? rows + 1 : LATENCY) / rows;
     const double copy = p->kernel_h * p->kernel_w > 1
                             ? (double)(p->x.h * p->x.w) * (double)(fc_ceil_div(p->in_channels, lanes) * COPY)
