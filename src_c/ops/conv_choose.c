@@ -203,8 +203,7 @@ static double tiles_cost(const fc_problem *p, int gradient)
 {
     enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50, SHORT_LINE_OPS = 75 };
     const fc_tiles t = fc_make_tiles(p);
-    const int square = t.in_h == t.in_w,
-              is_short = !gradient && p->k->vector_lanes * (int64_t)p->item < FC_LINE_BYTES;
+    const int square = t.in_h == t.in_w, is_short = !gradient && p->k->vector_lanes * (int64_t)p->item < FC_LINE_BYTES;
     const int64_t line_ops = is_short ? SHORT_LINE_OPS : LINE_OPS;
     const int64_t in = gradient ? p->in_channels : winograd_inputs(p, &t);
     const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
