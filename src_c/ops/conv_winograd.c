@@ -47,7 +47,9 @@ enum {
     /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
      * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
-    MAX_TILES = 56, /* 2 bricks of AVX-512, 4.5 of AVX2: more do not make the products faster */
+    /* 56 tiles of AVX-512, 24 of AVX2 and SSE2: more do not make the products faster, but leave the first-level cache
+     * sooner (AVX2: 54 are 5 bricks of 11, 0.95 of the speed) */
+    MAX_BRICKS = 2,
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
     MAX_SQUARE = 16,
     MAX_LINE = 64,
@@ -97,7 +99,7 @@ static void choose_schedule(fc_winograd_plan *s)
     const int64_t item = (int64_t)p->item, half = t->k->brick / 2, l2 = fc_l2_bytes(),
                   v_tile = t->points * t->parts * t->k->line * item, v = t->count * v_tile;
     const int64_t u = fc_tile_weights(t) * p->in_channels * fc_round_up(p->out_channels, s->lanes) * item;
-    s->block = fc_max(t->k->brick, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / half * half);
+    s->block = fc_max(t->k->brick, fc_min(MAX_BRICKS * t->k->brick, l2 * 3 / 5 / v_tile) / half * half);
     s->count = fc_ceil_div(t->count, s->block);
     /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its
      * use: 3/4 of the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u,
