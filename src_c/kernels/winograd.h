@@ -27,7 +27,7 @@ enum {
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
     /* u of two rows of points by two vectors of outputs of so many channels: 12 x 16 x 64 bytes, 12 KiB. */
-    FC_WINOGRAD_PAIR_CHANNELS = 16,
+    FC_WINOGRAD_PAIR_CHANNELS = 16, /* FC_WINOGRAD_PACKED or less */
     FC_WINOGRAD_ROWS_SLACK = 3, /* tiles of v behind those of a row that may be read: a single one is multiplied as 4 */
     /* Of few channels: elements of a row of pixels under tiles that are transformed together; 6 such rows, 12 KiB, lie
      * between the passes. */

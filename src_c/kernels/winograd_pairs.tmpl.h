@@ -20,7 +20,7 @@ INLINE void N(wino_pair)(const fc_winograd_pair *g, const int pair, const int ve
     const T *w0 = g->w, *w1 = w0 + row, *w2 = w1 + row;
     T *u = g->u;
     for (int64_t c = g->channels; c > 0; c--, ahead += ahead_row) {
-        FC_UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(ahead + i * 64, 0, 2);
+    FC_UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(ahead + i * 64, 0, 2);
         FC_UNROLL for (int j = 0; j < vectors; j++, u += VL)
         {
             vec low[3], high[3], r[6];

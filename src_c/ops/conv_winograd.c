@@ -149,8 +149,7 @@ static void set_bytes(fc_winograd_plan *s)
     const fc_tiles *t = &s->tiles;
     const int64_t most = fc_min(FC_WINOGRAD_PACKED, p->in_channels) * s->panel,
                   columns = fc_min(s->panel, p->out_channels);
-    const int64_t packed = s->few ? s->chunk * s->lanes : s->pairs ? s->chunk * s->panel : most,
-                  points = s->joined ? t->points : fc_tile_weights(t),
+    const int64_t packed = s->few ? s->chunk * s->lanes : most, points = s->joined ? t->points : fc_tile_weights(t),
                   pair_point = FC_WINOGRAD_PAIR_CHANNELS * s->panel + FC_PITCH_PAD_BYTES / (int64_t)p->item;
     s->u_point = fc_winograd_all_rows(s, s->chunk) * s->panel + FC_PITCH_PAD_BYTES / (int64_t)p->item;
     s->strip_bytes = fc_tiles_strip_bytes(t);

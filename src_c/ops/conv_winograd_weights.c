@@ -195,8 +195,8 @@ static void store_panel(void *context, int64_t task, int slot)
     if (s->few) {
         const int64_t vector = fc_winograd_taps(s) * s->p->in_channels * s->lanes * item;
         for (int64_t first = 0; first < k.columns; first += s->lanes, to += vector)
-            pack_columns(s, group, k.first + first, fc_min(s->lanes, k.columns - first), s->lanes, 0,
-                         s->p->in_channels, to);
+            pack_columns(s, group, k.first + first, fc_min(s->lanes, k.columns - first), s->lanes, 0, s->p->in_channels,
+                         to);
         return;
     }
     if (s->pairs) {
@@ -293,8 +293,8 @@ void fc_winograd_set_pair(const fc_winograd_plan *s, const fc_winograd_piece *k,
         const int runs = p->weight_c == taps, last = c0 + s->chunk >= p->in_channels;
         const int64_t next_k = last ? k->first + k->width : k->first, next_c = last ? 0 : c0 + s->chunk;
         f->ahead_row = (runs ? p->weight_k : p->weight_c) * item;
-        f->ahead = p->weight + (s->group * p->weight_g + next_k * p->weight_k + next_c * p->weight_c -
-                                (runs ? 0 : taps - 1)) * item; /* a gradient's are reversed */
+        const int64_t next = s->group * p->weight_g + next_k * p->weight_k + next_c * p->weight_c;
+        f->ahead = p->weight + (next - (runs ? 0 : taps - 1)) * item; /* a gradient's are reversed */
     }
     f->row = p->kernel_w * width, f->tap = width, f->step = taps * width;
 }
