@@ -379,10 +379,21 @@ static void N(copy_rows)(int64_t rows, int64_t columns, const void *from_, int64
     }
 }
 
-/* Every ninth element of 9 vectors is every third of every third: 36 shuffles, where a transpose with 7 empty rows
- * takes 64. */
+/* Every ninth element of 9 vectors. With AVX-512 it is every third of every third: 36 shuffles, where a transpose with
+ * 7 empty rows takes 64. Without shuffles of two registers across quarters 8 taps are transposed and the last one is
+ * gathered. */
+#define FC_NINTH(l, tap) from[9 * (l) + (tap)]
 INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)
 {
+#if FC_VECTOR_BYTES < 64
+    for (int tap = 0; tap < 8; tap += VL, to += VL * tap_pitch) {
+        vec r[VL];
+        FC_EACH_LANE(l) r[l] = vload(from + 9 * l + tap);
+        N(transpose_registers)(r);
+        FC_EACH_LANE(l) vstore(to + l * tap_pitch, r[l]);
+    }
+    vstore(to, (vec){FC_LANES(FC_NINTH, 8)});
+#else
     vec r[9], third[9], ninth[9];
     for (int i = 0; i < 9; i++)
         r[i] = vrounded(vload(from + i * VL)); /* or it is loaded by each of 3 shuffles, across cache lines */
@@ -392,7 +403,9 @@ INLINE void N(split_nine)(const T *from, T *to, int64_t tap_pitch)
         FC_THIRDS(ninth + i, 3, third[3 * i], third[3 * i + 1], third[3 * i + 2]);
     for (int i = 0; i < 9; i++)
         vstore(to + i * tap_pitch, ninth[i]);
+#endif
 }
+#undef FC_NINTH
 
 static void N(split_taps)(int64_t count, int64_t taps, const void *from_, void *to_, int64_t tap_pitch)
 {

@@ -26,6 +26,8 @@ enum {
     /* Neighbouring tiles that are transformed together: what lies between the passes, 18 columns of 6 vectors, 7 KiB,
      * stays in the first-level cache beside as much of x and of the results. */
     FC_WINOGRAD_RUN = 4,
+    /* u of two rows of points by two vectors of outputs of so many channels: 12 x 16 x 64 bytes, 12 KiB. */
+    FC_WINOGRAD_PAIR_CHANNELS = 16, /* FC_WINOGRAD_PACKED or less */
     FC_WINOGRAD_ROWS_SLACK = 3, /* tiles of v behind those of a row that may be read: a single one is multiplied as 4 */
     /* Of few channels: elements of a row of pixels under tiles that are transformed together; 6 such rows, 12 KiB, lie
      * between the passes. */
@@ -116,6 +118,32 @@ typedef struct {
     int accumulate, corner;
 } fc_winograd_few;
 
+/* Two rows of points of 3 x 3 taps: u[e][c][k] = (G w G')[e] for the 12 points of rows 0 and 5 (pair 0), 1 and 2, or 3
+ * and 4, c < channels, no more than FC_WINOGRAD_PAIR_CHANNELS, k < one or two vectors; w[u * row + v * tap + c * step +
+ * k]. The 10 cache lines at ahead + c * ahead_row (bytes; may lie beyond an array) come into the second-level cache, a
+ * third of them with each pair. */
+typedef struct {
+    const void *w;
+    void *u;
+    const char *ahead;
+    int64_t row, tap, step, channels, ahead_row;
+    int vectors, pair;
+} fc_winograd_pair;
+
+/* m[at[i]][t][k] (+)= sum_{c < channels} v[at[i]][t][c] u[from[i]][c][k] of such u: at[i] are points, from[i] which of
+ * the 12 these are. They stand in runs, a run for `tiles` tiles from `first` on. Bricks as in fc_winograd_product. */
+typedef struct {
+    const void *v, *u;
+    void *m;
+    int64_t part, v_brick, m_brick, share, channels;
+    int vectors, accumulate, runs;
+    struct {
+        int64_t first, tiles;
+        int points;
+    } run[4];
+    int at[2 * FC_WINOGRAD_TILE], from[2 * FC_WINOGRAD_TILE];
+} fc_winograd_pair_product;
+
 /* w[k * row + (3 * i + j) * tap + c] = (A_3' [ sum over tiles of v[e][t][c] d[e][t][k] ] A_3)[i][j] for one part of c
  * and one of k, k < outputs, for tiles of one brick: of the columns of points but the last one, and of the last one,
  * `whole` tiles from `first` on have all six points and `others` behind them five. tap = 1 means
@@ -170,6 +198,8 @@ typedef struct {
      * serves */
     void (*multiply_few[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
     void (*multiply_few_edge[FC_WINOGRAD_FEW + 1])(const fc_winograd_few *);
+    void (*weights_pair)(const fc_winograd_pair *); /* these two of squares, without AVX-512 */
+    void (*multiply_pair)(const fc_winograd_pair_product *);
     void (*multiply_at)(const fc_winograd_product_at *);
     void (*multiply_few_at)(const fc_winograd_few_at *); /* of squares with AVX-512 */
     /* Of lines, float32 with AVX2 and AVX-512. v[tile][e][c] = (B' x)[e] of tiles `step` elements apart,

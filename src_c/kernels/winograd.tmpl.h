@@ -291,6 +291,7 @@ INLINE void N(wino_weights)(const void *w_, int64_t row, int64_t tap, int64_t co
 }
 
 #include "winograd_products.tmpl.h"
+#include "winograd_pairs.tmpl.h"
 #include "winograd_few.tmpl.h"
 #include "winograd_thin.tmpl.h"
 
@@ -524,6 +525,7 @@ FC_FIVE(small_square, 25)
 FC_FIVE(small_line, 5)
 #undef FC_SIX
 #undef FC_FEW_square
+#undef FC_PAIRS_square
 #undef FC_FEW_line
 #undef FC_ROWS_square
 #undef FC_ROWS_line

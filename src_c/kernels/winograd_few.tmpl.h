@@ -274,7 +274,7 @@ static void N(winograd_few_at)(const fc_winograd_few_at *g)
 }
 #undef FC_FEW_AT
 #else
-#define FC_FEW_square
+#define FC_FEW_square FC_PAIRS_square
 #define FC_FEW_small_square
 #endif
 #define FC_FEW_line

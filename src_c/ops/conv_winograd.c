@@ -26,6 +26,7 @@
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
  *                of many tiles one stretch after the other; of few, where a kernel for them exists, without u in memory
+ *                (conv_winograd_few.c)
  * Both sum over channels in the same order, so the bits are the same. "Once" may be once by each of two threads
  * (fc_makes_own).
  */
@@ -46,7 +47,9 @@ enum {
     /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
      * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
-    MAX_TILES = 56, /* 2 bricks of AVX-512, 4.5 of AVX2: more do not make the products faster */
+    /* 56 tiles of AVX-512, 24 of AVX2 and SSE2: more do not make the products faster, but leave the first-level cache
+     * sooner (AVX2: 54 are 5 bricks of 11, 0.95 of the speed) */
+    MAX_BRICKS = 2,
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
     MAX_SQUARE = 16,
     MAX_LINE = 64,
@@ -96,7 +99,7 @@ static void choose_schedule(fc_winograd_plan *s)
     const int64_t item = (int64_t)p->item, half = t->k->brick / 2, l2 = fc_l2_bytes(),
                   v_tile = t->points * t->parts * t->k->line * item, v = t->count * v_tile;
     const int64_t u = fc_tile_weights(t) * p->in_channels * fc_round_up(p->out_channels, s->lanes) * item;
-    s->block = fc_max(t->k->brick, fc_min(MAX_TILES, l2 * 3 / 5 / v_tile) / half * half);
+    s->block = fc_max(t->k->brick, fc_min(MAX_BRICKS * t->k->brick, l2 * 3 / 5 / v_tile) / half * half);
     s->count = fc_ceil_div(t->count, s->block);
     /* Quarters of bytes moved beyond that cache. u written, and read once per block of tiles, as a stream, ahead of its
      * use: 3/4 of the price, or 4 times that from memory. Or v written, and read once per panel; each stretch makes u,
@@ -109,6 +112,7 @@ static void choose_schedule(fc_winograd_plan *s)
     s->by_panels = (few && p->groups == 1) || /* groups would wait for each other */
                    (u > l2 / 2 && (v <= l2 || by_panels < by_tiles || u > MAX_U_BYTES));
     s->few = few && s->by_panels;
+    s->pairs = s->by_panels && !s->few && fc_pairs_rows(t);
 }
 
 static void share_out(fc_winograd_plan *s, int64_t threads)
@@ -135,7 +139,8 @@ static void choose_chunks(fc_winograd_plan *s)
         t->chunk = fc_min(fc_max(1, CHUNK * FC_WINOGRAD_MAX_POINTS / (weights * line)) * line, s->p->in_channels);
     }
     s->joined = !fc_has_single_taps(t);
-    s->chunk = s->by_panels ? fc_min(s->few ? FEW_CHUNK : CHUNK, t->chunk) : s->p->in_channels;
+    const int64_t most = s->few ? FEW_CHUNK : s->pairs ? FC_WINOGRAD_PAIR_CHANNELS : CHUNK;
+    s->chunk = s->by_panels ? fc_min(most, t->chunk) : s->p->in_channels;
 }
 
 static void set_bytes(fc_winograd_plan *s)
@@ -144,14 +149,16 @@ static void set_bytes(fc_winograd_plan *s)
     const fc_tiles *t = &s->tiles;
     const int64_t most = fc_min(FC_WINOGRAD_PACKED, p->in_channels) * s->panel,
                   columns = fc_min(s->panel, p->out_channels);
+    const int64_t packed = s->few ? s->chunk * s->lanes : most, points = s->joined ? t->points : fc_tile_weights(t),
+                  pair_point = FC_WINOGRAD_PAIR_CHANNELS * s->panel + FC_PITCH_PAD_BYTES / (int64_t)p->item;
     s->u_point = fc_winograd_all_rows(s, s->chunk) * s->panel + FC_PITCH_PAD_BYTES / (int64_t)p->item;
     s->strip_bytes = fc_tiles_strip_bytes(t);
     s->tile_bytes = s->y_in_place ? 0 : fc_winograd_bytes(s, t->out_h * t->out_w * t->longest_run * s->panel);
     s->v_bytes = fc_winograd_bytes(s, fc_block_elements(t, s->block, t->parts));
     s->m_bytes = fc_winograd_bytes(s, fc_block_elements(t, s->block, fc_channel_parts(p, columns)));
-    s->u_bytes = s->few ? 0 : fc_winograd_bytes(s, (s->joined ? t->points : fc_tile_weights(t)) * s->u_point);
+    s->u_bytes = s->few ? 0 : fc_winograd_bytes(s, s->pairs ? 2 * t->in_w * pair_point : points * s->u_point);
     s->pad_bytes = is_padded(t) ? fc_winograd_bytes(s, t->taps * t->taps * most) : 0;
-    s->pack_bytes = p->packed ? 0 : fc_winograd_bytes(s, fc_winograd_taps(s) * (s->few ? s->chunk * s->lanes : most));
+    s->pack_bytes = p->packed ? 0 : fc_winograd_bytes(s, fc_winograd_taps(s) * packed);
     s->thread_bytes = s->strip_bytes + s->tile_bytes + s->m_bytes + s->pad_bytes + s->pack_bytes +
                       (s->by_panels ? s->u_bytes : s->v_bytes);
 }
@@ -198,11 +205,6 @@ static memory thread_memory(const fc_winograd_plan *s, int slot)
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------*/
-static int64_t parts_of(const fc_winograd_plan *s, const fc_winograd_piece *k)
-{
-    return fc_channel_parts(s->p, k->width);
-}
-
 /* Which of the transformed weights a phase has at a point, where those of the phase start at `first`. */
 static int64_t weight_at(const fc_tiles *t, int64_t first, int last, int e)
 {
@@ -224,7 +226,7 @@ static void multiply(const fc_winograd_plan *s, const fc_tile_block *b, const fc
         .part = part,
         .v_brick = t->parts * part,
         .u_point = s->u_point,
-        .m_brick = parts_of(s, k) * part,
+        .m_brick = fc_channel_parts(s->p, k->width) * part,
         .share = t->share,
         .vectors = (int)(k->width / s->lanes),
         .accumulate = c0 > 0,
@@ -310,7 +312,7 @@ static void store_run(const fc_winograd_plan *s, int64_t group, const fc_winogra
         o.y_pixel = o.y_row, o.residual_pixel = o.residual_row;
     const int64_t column_pitch = s->y_in_place ? image.stride_w : pitch.pixel;
     const char *residuals = fc_residual_at(p, at.n, channel, at.row + t->gap_h * h, first);
-    fc_tile_place place = fc_first_place(t, r, parts_of(s, k));
+    fc_tile_place place = fc_first_place(t, r, fc_channel_parts(p, k->width));
     int64_t left = first, width = 0;
     for (int64_t column = r->column; column < r->column + r->count;) {
         left = fc_tile_left(t, column), width = fc_tile_width(t, column, left);
@@ -397,43 +399,6 @@ static void run_inputs(void *context, int64_t task, int slot)
     fc_transform_inputs(&s->tiles, &s->stretch, s->group, first, end, thread_memory(s, slot).strip, s->v);
 }
 
-typedef void few_kernel(const fc_winograd_few *);
-
-/* From point e on, for the slots before `end` that need it, in groups of FC_WINOGRAD_FEW from slot 0 on, as for any
- * other point. Of these the first may hold a tile that does not need the point, which is cleared before it is used, and
- * the last may be followed by slots of a brick that hold no tile. */
-static void multiply_slots(const fc_winograd_plan *s, few_kernel *const *kernels, int64_t e, int64_t end,
-                           const fc_winograd_few *all)
-{
-    const int64_t item = (int64_t)s->p->item, line = s->tiles.k->line;
-    const fc_tile_slots slots = fc_slots_of(&s->tiles, &s->stretch, (int)e);
-    end = fc_min(end, slots.first + slots.count);
-    for (int64_t slot = slots.first / FC_WINOGRAD_FEW * FC_WINOGRAD_FEW, count; slot < end; slot += count) {
-        const int64_t at = (e * s->tiles.k->point + slot * line) * item;
-        fc_winograd_few f = *all;
-        f.v = (const char *)all->v + at;
-        f.m = (char *)all->m + at;
-        for (count = FC_WINOGRAD_FEW; !kernels[count] || (count / 2 >= end - slot && kernels[count / 2]);)
-            count /= 2;
-        kernels[count](&f);
-    }
-}
-
-/* The square of points that all tiles have, then its edges; 1 or 2 tiles of 6 x 6 had their last column with the
- * square, 3 went as 4. */
-static void multiply_few(const fc_winograd_plan *s, fc_winograd_few *f)
-{
-    const fc_tiles *t = &s->tiles;
-    const int64_t tiles = s->stretch.end - s->stretch.first,
-                  by_four = t->k->multiply_few[1] ? (tiles + 1) / FC_WINOGRAD_FEW * FC_WINOGRAD_FEW : tiles;
-    multiply_slots(s, t->k->multiply_few, 0, tiles, f);
-    f->corner = 1, f->pitch = t->k->point;
-    multiply_slots(s, t->k->multiply_few_edge, t->points - t->in_w, tiles, f);
-    f->corner = 0, f->pitch *= t->in_w;
-    fc_swap(&f->row, &f->tap);
-    multiply_slots(s, t->k->multiply_few_edge, t->in_w - 1, by_four, f);
-}
-
 /* The tasks of a thread follow each other: its whole panels, one that was left over, the vectors of the one that is
  * cut, and that of one that was left over and is shared by two threads. So do the panels, each kind for all threads:
  * `each` for every one, `more` left over, one for every one, `more` / 2. */
@@ -479,7 +444,7 @@ static void run_few(void *context, int64_t task, int slot)
             if (s->tiles.phases > 1)
                 f.phase = fc_channel_parts(p, f.channels) * part;
             fc_winograd_set_taps(s, &k, vector, c0, t.pack, &f);
-            multiply_few(s, &f);
+            fc_winograd_multiply_few(s, &f);
         }
     store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
@@ -497,6 +462,35 @@ static void run_panel(void *context, int64_t task, int slot)
         const fc_winograd_bytes_ahead ahead = fc_winograd_ahead(s, s->group, &k, c0, channels);
         fc_winograd_transform(s, s->group, &k, c0, channels, t.pad, t.uv);
         multiply(s, &s->stretch, &k, c0, channels, v, t.uv, t.m, &ahead);
+    }
+    store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
+}
+
+/* Few tiles, with 16 registers. */
+static void run_pairs(void *context, int64_t task, int slot)
+{
+    enum { PAIRS = 3 };
+    const fc_winograd_plan *s = context;
+    const memory t = thread_memory(s, slot);
+    const fc_winograd_piece k = piece_at(s, task);
+    if (k.columns == 0)
+        return;
+    fc_winograd_pair_product products[PAIRS];
+    for (int i = 0; i < PAIRS; i++)
+        products[i] = fc_winograd_products_of(s, &k, i);
+    const char *v = shared_of(s, &t);
+    const int64_t part_bytes = fc_part_elements(&s->tiles) * (int64_t)s->p->item;
+    for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
+        fc_winograd_pair f = {
+            .u = t.uv, .channels = fc_min(s->chunk, s->p->in_channels - c0), .vectors = products[0].vectors};
+        fc_winograd_set_pair(s, &k, c0, t.pack, &f);
+        for (; f.pair < PAIRS; f.pair++) {
+            fc_winograd_pair_product *product = &products[f.pair];
+            product->v = v + fc_channel_parts(s->p, c0) * part_bytes, product->u = t.uv, product->m = t.m;
+            product->channels = f.channels, product->accumulate = c0 > 0;
+            s->tiles.k->weights_pair(&f);
+            s->tiles.k->multiply_pair(product);
+        }
     }
     store_tiles(s, &s->stretch, s->group, &k, t.m, t.tile);
 }
@@ -560,7 +554,7 @@ static void run_by_panels(fc_winograd_plan *s, int slots)
             s->version++;
             if (!s->own)
                 fc_parallel_in(slots, fc_ceil_div(s->stretch.end - first, tiles_per_task(s)), run_inputs, s);
-            fc_parallel_in(slots, panel_tasks(s), s->few ? run_few : run_panel, s);
+            fc_parallel_in(slots, panel_tasks(s), s->few ? run_few : s->pairs ? run_pairs : run_panel, s);
         }
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     int64_t stretches; /* by panels */
     int by_panels, y_in_place, stream, fetch;
     int few; /* by panels: so few tiles that weights are transformed as they are multiplied */
+    int pairs; /* by panels: u of two rows of points at a time */
     int prepared; /* p->packed is what fc_pack_winograd made */
     int joined; /* u[e][phase][channel], else phases have fewer weights than points */
     int64_t sharers, each, more; /* by panels: threads, whole panels of each, threads with one task more */
@@ -106,4 +107,14 @@ fc_winograd_bytes_ahead fc_winograd_ahead(const fc_winograd_plan *, int64_t grou
  * chunk. */
 void fc_winograd_set_taps(const fc_winograd_plan *, const fc_winograd_piece *, int64_t vector, int64_t c0, char *pack,
                           fc_winograd_few *);
+/* The same of a piece, where u is made of two rows of points at a time. */
+void fc_winograd_set_pair(const fc_winograd_plan *, const fc_winograd_piece *, int64_t c0, char *pack,
+                          fc_winograd_pair *);
+
+/* ---- conv_winograd_few.c ------------------------------------------------------------------------------------------*/
+/* m (+)= v * u for all points of the stretch. */
+void fc_winograd_multiply_few(const fc_winograd_plan *, fc_winograd_few *);
+/* What does not change from chunk to chunk of the products of a pair of rows of points: a run for those that the same
+ * tiles have. */
+fc_winograd_pair_product fc_winograd_products_of(const fc_winograd_plan *, const fc_winograd_piece *, int pair);
 #endif

@@ -145,20 +145,20 @@ int64_t fc_winograd_stored_elements(const fc_winograd_plan *s)
     return s->p->groups * s->panels * (s->by_panels ? taps_panel(s) : s->u_bytes / (int64_t)s->p->item);
 }
 
-/* Of few tiles taps[c][u][v][column] of a vector of columns: one stream. */
-static void pack_vector(const fc_winograd_plan *s, int64_t group, int64_t first, int64_t columns, int64_t c0,
-                        int64_t channels, char *to)
+/* Of few tiles taps[c][u][v][column] of a vector of columns, or of two: one stream. */
+static void pack_columns(const fc_winograd_plan *s, int64_t group, int64_t first, int64_t columns, int64_t width,
+                         int64_t c0, int64_t channels, char *to)
 {
     const fc_problem *p = s->p;
-    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), step = taps * s->lanes;
+    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), step = taps * width;
     const char *from = p->weight + (group * p->weight_g + first * p->weight_k + c0 * p->weight_c) * item;
-    if (columns < s->lanes)
+    if (columns < width)
         memset(to, 0, (size_t)(channels * step * item));
     if (p->weight_c == taps && p->weight_u == p->kernel_w && p->weight_v == 1)
-        p->k->transpose(columns, channels * taps, from, p->weight_k, to, s->lanes);
+        p->k->transpose(columns, channels * taps, from, p->weight_k, to, width);
     else
         for (int64_t c = 0; c < channels; c++)
-            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, s->lanes);
+            fc_pack_weights(p, from + c * p->weight_c * item, 1, columns, to + c * step * item, width);
 }
 
 typedef struct {
@@ -195,7 +195,12 @@ static void store_panel(void *context, int64_t task, int slot)
     if (s->few) {
         const int64_t vector = fc_winograd_taps(s) * s->p->in_channels * s->lanes * item;
         for (int64_t first = 0; first < k.columns; first += s->lanes, to += vector)
-            pack_vector(s, group, k.first + first, fc_min(s->lanes, k.columns - first), 0, s->p->in_channels, to);
+            pack_columns(s, group, k.first + first, fc_min(s->lanes, k.columns - first), s->lanes, 0, s->p->in_channels,
+                         to);
+        return;
+    }
+    if (s->pairs) {
+        pack_columns(s, group, k.first, k.columns, k.width, 0, s->p->in_channels, to);
         return;
     }
     for (int64_t c0 = 0; c0 < s->p->in_channels; c0 += s->chunk) {
@@ -244,7 +249,7 @@ static void take_packed(const fc_winograd_plan *s, const fc_winograd_piece *k, i
     const fc_problem *p = s->p;
     const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), line = s->tiles.k->line;
     const int64_t first = k->first + vector * s->lanes, runs = p->weight_c == taps;
-    pack_vector(s, s->group, first, fc_min(s->lanes, k->columns - vector * s->lanes), c0, f->channels, pack);
+    pack_columns(s, s->group, first, fc_min(s->lanes, k->columns - vector * s->lanes), s->lanes, c0, f->channels, pack);
     f->row = p->kernel_w * s->lanes, f->tap = s->lanes, f->step = taps * s->lanes;
     f->w = pack;
     const int last = c0 + s->chunk >= p->in_channels;
@@ -265,4 +270,31 @@ void fc_winograd_set_taps(const fc_winograd_plan *s, const fc_winograd_piece *k,
         take_shared(s, k, vector, c0, f);
     else
         take_packed(s, k, vector, c0, pack, f);
+}
+
+void fc_winograd_set_pair(const fc_winograd_plan *s, const fc_winograd_piece *k, int64_t c0, char *pack,
+                          fc_winograd_pair *f)
+{
+    const fc_problem *p = s->p;
+    const int64_t item = (int64_t)p->item, taps = fc_winograd_taps(s), panel = k->panel * s->panel,
+                  column = k->first - panel;
+    int64_t width = k->panel_width;
+    if (s->prepared) {
+        f->w = stored_taps(s, s->group, k, c0) + column * item;
+        f->ahead_row = taps * width * item, f->ahead = (const char *)f->w + f->channels * f->ahead_row;
+    } else if (p->packed) {
+        f->row = p->packed_u * width, f->tap = p->packed_v * width, f->step = width;
+        f->w = p->packed + (fc_packed_at(p, s->group, panel, c0, width) + column) * item;
+        f->ahead = f->w;
+        return;
+    } else {
+        pack_columns(s, s->group, k->first, k->columns, k->width, c0, f->channels, pack);
+        f->w = pack, width = k->width;
+        const int runs = p->weight_c == taps, last = c0 + s->chunk >= p->in_channels;
+        const int64_t next_k = last ? k->first + k->width : k->first, next_c = last ? 0 : c0 + s->chunk;
+        f->ahead_row = (runs ? p->weight_k : p->weight_c) * item;
+        const int64_t next = s->group * p->weight_g + next_k * p->weight_k + next_c * p->weight_c;
+        f->ahead = p->weight + (next - (runs ? 0 : taps - 1)) * item; /* a gradient's are reversed */
+    }
+    f->row = p->kernel_w * width, f->tap = width, f->step = taps * width;
 }

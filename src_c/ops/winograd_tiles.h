@@ -205,6 +205,13 @@ static inline int fc_multiplies_few_tiles(const fc_tiles *t)
     return t->k->multiply_few[FC_WINOGRAD_FEW] &&
            (fc_has_single_taps(t) || (t->phases == 1 && t->p->kernel_h == taps && t->p->kernel_w == taps));
 }
+/* Of so many tiles, a brick, weights of 3 x 3 taps are transformed by two rows of points, where a kernel for that
+ * exists: of more, sums that are loaded and stored every few channels cost what u in the second-level cache does. */
+static inline int fc_pairs_rows(const fc_tiles *t)
+{
+    return t->k->weights_pair && t->count <= t->k->brick && t->phases == 1 && t->p->kernel_h == 3 &&
+           t->p->kernel_w == 3;
+}
 int64_t fc_tiles_strip_bytes(const fc_tiles *);
 fc_tile_block fc_block_of(const fc_tiles *, int64_t first, int64_t end);
 /* The run that starts at `tile` of a block and ends at `end` or at the end of its row. */
