@@ -4,9 +4,9 @@
  * and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and
  * 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the
  * end, which alone would take a load for each of its multiplications, joins the two before it where there are registers
- * for it: 9 x 3 = 27 + 3 + 1; with 16 registers a tile of it has 12 rows, or each sum would wait for the one before it:
- * 6 multiplications in 4 cycles, 12 in 6. Loop bounds are constants after inlining: a variable-length array of accumulators would
- * live in memory.
+ * for it: 9 x 3 = 27 + 3 + 1. Of 16 registers it has tiles of 12 rows, as sums of 6 would wait for each other: 6
+ * multiplications take 4 cycles, 12 take 6. Loop bounds are constants after inlining: a variable-length array of
+ * accumulators would live in memory.
  */
 #if FC_VECTOR_BYTES == 64
 #define FC_MR 14
@@ -487,8 +487,8 @@ static void N(gemm_panel)(const fc_gemm *g, int64_t row, int64_t rows, const T *
 {
     const T *a = (const T *)g->a + row * g->a_row;
     T *y = (T *)g->y + row * g->y_row;
-    const int64_t most = g->columns > 2 * VL ? FC_MR3 : g->columns > VL ? FC_MR : FC_MR1, groups = (rows + most - 1) / most,
-                  size = rows / groups, longer = rows % groups;
+    const int64_t most = g->columns > 2 * VL ? FC_MR3 : g->columns > VL ? FC_MR : FC_MR1,
+                  groups = (rows + most - 1) / most, size = rows / groups, longer = rows % groups;
     for (int64_t i = 0, step, before = 0, tiles; i < groups; i += step, before += tiles) {
         const int64_t count = size + (i < longer);
         step = g->lines > 1 ? 1 : (i < longer ? longer : groups) - i;
