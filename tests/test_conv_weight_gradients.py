@@ -49,6 +49,20 @@ def test_pointwise(isa, rng, dtype, stride, channels, outputs):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_pointwise_of_rows_apart(isa, rng, dtype):
+    """One row of outputs per image, whose pixels do not follow those of the image before."""
+    check(rng, (4, 64, 2, 6), (32, 64, 1, 1), dtype, stride=2)
+    check(rng, (3, 64, 1, 9), (32, 64, 1, 1), dtype, stride=2)
+    x, w = rng.standard_normal((4, 64, 1, 7)).astype(dtype), np.zeros((32, 64, 1, 1), dtype)
+    whole = rng.standard_normal((4, 1, 20, 32)).astype(dtype).transpose(0, 3, 1, 2)
+    for g in (whole[..., 3:10], whole[..., 3:17:2]):
+        for layout in FORMATS:
+            found = F.conv2d_backward(g, to_format(x, layout), w, output_mask=MASK)[1]
+            wanted = np.einsum("nkw,ncw->kc", g[:, :, 0].astype(float), x[:, :, 0].astype(float))
+            np.testing.assert_allclose(found[..., 0, 0], wanted, rtol=0, atol=64 * np.finfo(dtype).eps * 28)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_pieces_of_few_pixels(isa, rng, dtype):
     """Threads share out taps, and pieces of rows of taps, where there are few panels of outputs."""
     for x_shape, w_shape, options in (

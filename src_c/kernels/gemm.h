@@ -30,16 +30,15 @@ typedef struct {
     /* Memory to bring into the second-level cache meanwhile, or NULL: in the s-th of the steps of the reduction that
      * fetch, the line at ahead + tile * ahead_tile + s * ahead_step of the first `ahead_tiles` tiles. May lie beyond
      * the end of an array. Of the `length` steps of a tap every ahead_every-th fetches from the first one on, a power
-     * of two (AVX-512: 1). */
+     * of two (AVX-512: 1; anything where ahead is NULL). */
     const void *ahead;
-    int64_t ahead_step, ahead_tile, ahead_tiles;
+    int64_t ahead_step, ahead_tile, ahead_tiles, ahead_every;
     /* Of an a that may come from memory: the rows that the next tile reads come into that cache too (AVX-512), from
      * element fetch - 1 of each on. The tile after the last reads a + after. 0: they do not. Lines of y that are not
      * read are fetched too, and always for a single tap: the stores of a tile would wait for as many at once. */
     int64_t fetch, after;
     int warm; /* a and y are in the second-level cache */
     int stream; /* whole vectors bypass the caches; y and its pitch are aligned to them, which are cache lines */
-    int64_t ahead_every;
     /* Not NULL (not AVX-512): the first tile, of 4 rows or more, makes b, of one tap and two whole vectors, which lies
      * here in rows so far apart. */
     const void *source;

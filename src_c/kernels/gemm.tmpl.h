@@ -4,9 +4,9 @@
  * and SSE2 6 x 2 = 12 + 2 + 1 = 15 of 16 (Goto and van de Geijn 2008). A step of the reduction costs MR broadcasts and
  * 2 loads for 2 MR fused multiply-adds, so two load ports keep two FMA ports busy from 4 rows on. An odd vector at the
  * end, which alone would take a load for each of its multiplications, joins the two before it where there are registers
- * for it: 9 x 3 = 27 + 3 + 1. Of 16 registers it has tiles of 12 rows, as sums of 6 would wait for each other: 6
- * multiplications take 4 cycles, 12 take 6. Loop bounds are constants after inlining: a variable-length array of
- * accumulators would live in memory.
+ * for it: 9 x 3 = 27 + 3 + 1. Where it stays alone (16 registers) a tile has 12 rows: 6 sums would wait for
+ * themselves, 6 multiplications in 4 cycles instead of 12 in 6. Loop bounds are constants after inlining: a
+ * variable-length array of accumulators would live in memory.
  */
 #if FC_VECTOR_BYTES == 64
 #define FC_MR 14

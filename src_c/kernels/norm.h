@@ -56,6 +56,7 @@ typedef struct {
 
 enum {
     FC_NORM_TYPICAL = 64, /* pixels of an image */
+    FC_NORM_FOUR = 4,     /* pixels, or sums, of a lane */
     /* 4 sums for each lane of pixels, of as many channels as half of a first-level cache holds: 64 (AVX-512, float32)
      * or more */
     FC_NORM_PARTIAL_BYTES = 1 << 14,

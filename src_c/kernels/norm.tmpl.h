@@ -21,8 +21,8 @@ INLINE vmask N(norm_closed)(vec t, vec low, vec high) { return vor(vat_least(low
  * lanes are added as a tree. Over channels-last pixels a vector holds channels, and the partial sums of lanes are in
  * memory; over planes it holds lanes. */
 enum {
-    N(NORM_FOUR) = 4 * VL, /* pixels between two visits of the partial sums */
-    N(NORM_GROUP) = FC_NORM_PARTIAL_BYTES / (4 * VL * sizeof(T)), /* channels of those */
+    N(NORM_FOUR) = FC_NORM_FOUR * VL, /* pixels between two visits of the partial sums */
+    N(NORM_GROUP) = FC_NORM_PARTIAL_BYTES / (FC_NORM_FOUR * VL * sizeof(T)), /* channels of those */
 };
 
 typedef struct {

@@ -67,7 +67,7 @@ typedef struct {
     int64_t top, left, n_rows, n_cols, channels;
     void *grad_x;
     int64_t grad_x_row, grad_x_col;
-    int stream; /* grad_x bypasses the caches; all its pixels are aligned to 64 bytes */
+    int stream; /* grad_x bypasses the caches: pixels are aligned to 64 bytes; with lane_step rows follow each other */
     int apart, gaps; /* no position lies in two windows; some perhaps in none */
     /* Average, one channel whose columns are neighbours in both arrays: lanes may be neighbouring groups of lane_step
      * positions of a row for the groups k, lane_begin <= k < lane_end, of positions left + k * lane_step ..., whose
@@ -102,7 +102,7 @@ typedef struct {
     /* 0, or (i, j) is thought to have a position of the rows [i * window_h, (i + 1) * window_h) and columns of its own
      * alike, which are in the plane, plane_w wide; plane_size * channels <= 1 << 24, which a float counts up to */
     int64_t window_h, window_w, plane_w;
-    int stream; /* such windows: the plane bypasses the caches; all its pixels are aligned to 64 bytes, whole lines */
+    int stream; /* such windows: the plane bypasses the caches; its pixels, or a channel's rows, are whole lines */
     void *place; /* FC_POOL_PLACE_BYTES, of which the first FC_POOL_PLACE_BEGIN are 0 before the first of several tasks
                   * that differ in their addresses only */
 } fc_pool_index_task;

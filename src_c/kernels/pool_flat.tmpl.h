@@ -124,7 +124,8 @@ static void N(pool_mean_grad)(const fc_pool_grad_task *p)
         return;
     }
 #endif
-    const int places = FC_VECTOR_BYTES < 64 && !p->gaps && p->channels % VL == 0; /* past the caches; tried there */
+    const int places =
+        FC_VECTOR_BYTES < 64 && !p->gaps && p->channels % VL == 0; /* past the caches (measured with AVX2) */
     if (p->apart && (!p->stream || places))
         N(pool_grad_apart)(p, 1);
     else if (p->channels >= FC_STREAMS * VL || p->stream)

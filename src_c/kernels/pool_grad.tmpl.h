@@ -168,7 +168,8 @@ static void N(mean_grad_pairs)(const fc_pool_grad_task *p_, const int past)
             else
                 vstore(x, low), vstore(x + VL, high);
         }
-        if (k < groups) { /* over some that are there already; past the caches it is half of them */
+        if (k < groups) { /* back over some that are there; past the caches, where rows end with half a vector of
+                             windows, only the upper half is stored */
             const int64_t back = VL - (groups - k);
             const vec sum = vrounded(vload(g - back) * share) + (vec){0};
             T *high = x - 2 * back + VL;
@@ -182,10 +183,11 @@ static void N(mean_grad_pairs)(const fc_pool_grad_task *p_, const int past)
         vfence();
 }
 
-/* Whether p is a problem for it */
+/* Whether p is a problem for it (measured with AVX2) */
 INLINE int N(are_mean_pairs)(const fc_pool_grad_task *p)
 {
-    return p->apart && !p->gaps && p->lane_step == 2 && p->lane_begin == 0 && 2 * p->lane_end == p->n_cols;
+    return FC_VECTOR_BYTES < 64 && p->apart && !p->gaps && p->lane_step == 2 && p->lane_begin == 0 &&
+           2 * p->lane_end == p->n_cols;
 }
 
 static void N(mean_grad_plane)(const fc_pool_grad_task *p)

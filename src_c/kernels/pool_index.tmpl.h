@@ -373,7 +373,7 @@ static __attribute__((noinline)) int N(index_place)(const fc_pool_index_task *gi
         if (!table->windows)
             N(place_make_table)(p, table);
         if (FC_VECTOR_BYTES < 64 && table->reach < VL)
-            return 0;
+            return 0; /* fewer windows than lanes: place_lanes_of reads whole vectors */
         windows = table->pieces * table->windows;
         sum = (double)N(place_runs)(p, table);
     }

@@ -226,7 +226,8 @@ static __attribute__((noinline)) int64_t N(mean_pairs_rows)(const fc_pool_task *
 INLINE void N(pool_plane)(const fc_pool_task *p, const int mean, const int mode)
 {
     const int64_t taps = p->cols[p->lane_end - 1].count;
-    const int pairs = mean && p->lane_step == 2 && taps == 2 && p->lane_begin == 0 && p->lane_end == p->n_cols;
+    const int pairs = FC_VECTOR_BYTES < 64 && mean && p->lane_step == 2 && taps == 2 && p->lane_begin == 0 &&
+                      p->lane_end == p->n_cols;
     for (int64_t i = 0; i < p->n_rows; i++) {
         while (pairs && i < p->n_rows && p->rows[i].count == 2)
             i = N(mean_pairs_rows)(p, i);

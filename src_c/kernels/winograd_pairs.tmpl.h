@@ -12,7 +12,7 @@
 
 INLINE void N(wino_pair)(const fc_winograd_pair *g, const int pair, const int vectors)
 {
-    enum { LINES = 10 }; /* 9 of taps, which begin anywhere */
+    enum { LINES = 10 }; /* 9 of taps, which begin anywhere; of double twice as many, of which half are fetched */
     const int tile = 6, first = LINES * pair / 3, lines = LINES * (pair + 1) / 3 - first;
     const T point = pair == 1 ? K(FC_A) : K(FC_B);
     const int64_t row = g->row, tap = g->tap, step = g->step - (vectors - 1) * VL, ahead_row = g->ahead_row;
@@ -47,10 +47,15 @@ INLINE void N(wino_pair)(const fc_winograd_pair *g, const int pair, const int ve
 }
 
 typedef void N(wino_weights_pair_fn)(const fc_winograd_pair *);
-#define FC_PAIR(pair, vectors)                                                                                         \
+#define FC_PAIR_WEIGHTS(pair, vectors)                                                                                 \
     static void N(wino_weights_##pair##_##vectors)(const fc_winograd_pair *g) { N(wino_pair)(g, pair, vectors); }
-FC_PAIR(0, 1) FC_PAIR(0, 2) FC_PAIR(1, 1) FC_PAIR(1, 2) FC_PAIR(2, 1) FC_PAIR(2, 2)
-#undef FC_PAIR
+FC_PAIR_WEIGHTS(0, 1)
+FC_PAIR_WEIGHTS(0, 2)
+FC_PAIR_WEIGHTS(1, 1)
+FC_PAIR_WEIGHTS(1, 2)
+FC_PAIR_WEIGHTS(2, 1)
+FC_PAIR_WEIGHTS(2, 2)
+#undef FC_PAIR_WEIGHTS
 static void N(winograd_weights_pair)(const fc_winograd_pair *g)
 {
     static N(wino_weights_pair_fn) *const kernels[3][2] = {{N(wino_weights_0_1), N(wino_weights_0_2)},

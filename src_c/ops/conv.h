@@ -198,25 +198,28 @@ static inline int64_t fc_packed_at(const fc_problem *p, int64_t group, int64_t c
 /* Whether outputs are best written past the caches: y is large, and its vectors are whole cache lines. */
 int fc_streams(const fc_problem *);
 
-/* In which steps a product of so many tiles fetches memory (kernels/gemm.h). Vectors of 64 bytes leave time for that in
- * each. A step of 6 cycles does not: to ask once more for a line that is on its way takes as long as to ask for
- * another, so each fetch is a line of its own where there are 4 tiles for them. */
-static inline int fc_fetches_always(const fc_problem *p)
+/* Whether a vector is a cache line. */
+static inline int fc_has_line_vectors(const fc_problem *p)
 {
     return p->k->vector_lanes * (int64_t)p->item == FC_LINE_BYTES;
 }
+
+/* In which steps a product of so many tiles fetches memory (kernels/gemm.h). Vectors of 64 bytes leave time for that in
+ * each. A step of 6 cycles does not: to ask once more for a line that is on its way takes as long as to ask for
+ * another, so each fetch is a line of its own where there are 4 tiles for them. */
 static inline int64_t fc_ahead_every(const fc_problem *p, int64_t tiles)
 {
-    return fc_fetches_always(p) || tiles < 2 ? 1 : tiles < 4 ? 2 : 4;
+    return fc_has_line_vectors(p) || tiles < 2 ? 1 : tiles < 4 ? 2 : 4;
 }
 
-/* One line, or both of a panel's 128 bytes, of each of `length` rows that are `pitch` elements apart. Where a panel is
- * one line and rows are not aligned, that of its last element: the other was fetched with the panel before. */
+/* One line, or both of a panel's 128 bytes, of each of `length` rows that are `pitch` elements apart; length, ahead
+ * (the first row) and ahead_every are set before. Where a panel is no more than a line and rows are not aligned, that
+ * of its last element: the other was fetched with the panel before. */
 static inline void fc_set_ahead_rows(const fc_problem *p, int64_t pitch, fc_gemm *product)
 {
     const int64_t lanes = p->k->vector_lanes;
     product->ahead_step = pitch;
-    if (fc_fetches_always(p)) {
+    if (fc_has_line_vectors(p)) {
         product->ahead_tile = lanes;
         product->ahead_tiles = 2;
         return;
@@ -232,7 +235,7 @@ static inline void fc_set_ahead_rows(const fc_problem *p, int64_t pitch, fc_gemm
 static inline int fc_copies_panel(const fc_problem *p, int64_t columns, int64_t rows)
 {
     enum { LEAST_ROWS = 4 };
-    return !fc_fetches_always(p) && columns == 2 * p->k->vector_lanes && rows >= LEAST_ROWS;
+    return !fc_has_line_vectors(p) && columns == 2 * p->k->vector_lanes && rows >= LEAST_ROWS;
 }
 
 /* Bytes of a core's second-level cache, read from the machine once (1 MiB when it does not tell). */

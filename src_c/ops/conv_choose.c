@@ -191,20 +191,20 @@ static int64_t winograd_inputs(const fc_problem *p, const fc_tiles *t)
  * tile). The transforms, and products that are stored between them, cost per tile as much as so many vector
  * multiplications for each vector of input channels, and of output channels. Of squares, both together: 275 where a
  * core multiplies one vector of 16 per cycle (Zen 4, measured), 1100 where it multiplies two and writes 40 GB/s to its
- * second-level cache (Emerald Rapids, measured); 510 is between them. Of lines 50 each; forward, of vectors of 32
- * bytes, of which every core multiplies two, 75 (Zen 3, 72 shapes: so the choice takes 1.01 times as long as the faster
- * method, with 50 1.05 times). Measured for 36 and 6 points, and not less for 25 and 5, each phase's. Transforming the
- * weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4, measured), of 9 where the
- * second level takes 40 GB/s and the third 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 * 9) = 3.7. It
- * counts where Winograd gains least, with 2 taps, and where u is largest, with phases. Of few tiles it is done on the
- * way, by 48 multiplications for the 36 of 3 x 3 with stride 2: 4 / 3. The gradient of the weight stores no products,
- * and of the points of grad_y as many as there are. */
+ * second-level cache (Emerald Rapids, measured); 510 is between them. Of lines 50 each; forward, of vectors of up to
+ * 32 bytes, of which every core multiplies two, 75 (Zen 3, 72 shapes: so the choice takes 1.01 times as long as the
+ * faster method, with 50 1.05 times). Measured for 36 and 6 points, and not less for 25 and 5, each phase's.
+ * Transforming the weights takes as long as the products of 1.5 tiles where caches are written fast (Zen 4, measured),
+ * of 9 where the second level takes 40 GB/s and the third 24 (Emerald Rapids, by bytes); 4 is between them, sqrt(1.5 *
+ * 9) = 3.7. It counts where Winograd gains least, with 2 taps, and where u is largest, with phases. Of few tiles it is
+ * done on the way, by 48 multiplications for the 36 of 3 x 3 with stride 2: 4 / 3. The gradient of the weight stores
+ * no products, and of the points of grad_y as many as there are. */
 static double tiles_cost(const fc_problem *p, int gradient)
 {
-    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50, SHORT_LINE_OPS = 75 };
+    enum { INPUT_OPS = 280, OUTPUT_OPS = 230, LINE_OPS = 50, NARROW_LINE_OPS = 75 };
     const fc_tiles t = fc_make_tiles(p);
-    const int square = t.in_h == t.in_w, is_short = !gradient && p->k->vector_lanes * (int64_t)p->item < FC_LINE_BYTES;
-    const int64_t line_ops = is_short ? SHORT_LINE_OPS : LINE_OPS;
+    const int square = t.in_h == t.in_w, is_narrow = !gradient && !fc_has_line_vectors(p);
+    const int64_t line_ops = is_narrow ? NARROW_LINE_OPS : LINE_OPS;
     const int64_t in = gradient ? p->in_channels : winograd_inputs(p, &t);
     const int64_t output_ops = gradient ? OUTPUT_OPS * t.points / FC_WINOGRAD_MAX_POINTS : OUTPUT_OPS;
     const int64_t out_vectors = fc_ceil_div(p->out_channels, p->k->vector_lanes),
@@ -538,13 +538,12 @@ static int phases_gradient_pay(const fc_problem *p)
 
 /* Multiplications of vectors per output pixel and row of taps. Loads, permutations and sums that come and go take a
  * third more, a fifth where neighbouring outputs share inputs (3x3, 32 groups of 8 channels, Zen 4: 1.18 times as fast
- * with stride 1, 0.85 with 2) or groups have up to 4 channels (AVX2, stride 2, groups of 4: 1.5 to 2.6 times). */
+ * with stride 1, 0.85 with 2) or vectors are shorter (AVX2, stride 2, groups of 4: 1.5 to 2.6 times). */
 static int grouped_gradient_pays(const fc_problem *p)
 {
-    enum { SMALL = 4 };
     const int64_t products = p->in_channels * p->out_channels * p->kernel_w,
                   direct = fc_direct_grad_weight_cost(p) * p->k->vector_lanes;
-    return p->stride_w == 1 || p->out_channels <= SMALL ? products * 6 < direct * 5 : products * 4 < direct * 3;
+    return p->stride_w == 1 || !fc_has_line_vectors(p) ? products * 6 < direct * 5 : products * 4 < direct * 3;
 }
 
 /* A sum that waits for the one before takes 8 multiplications where there are two a cycle, 4 where there is one: 0.7 is

@@ -25,8 +25,9 @@
 #include <string.h>
 
 /* The tiles that fetch the next panel: a cache line every 4 steps. More at once would keep the lines of the first-level
- * cache that wait for the second from its own loads. With AVX2 4 of them, as many lines. */
-enum { AHEAD_TILES = 8, AHEAD_TILES_OF_LINES = 4 };
+ * cache that wait for the second from its own loads. With narrower vectors 4, each a whole line every 4 steps
+ * (fc_ahead_every). */
+enum { AHEAD_TILES = 8, AHEAD_TILES_NARROW = 4 };
 
 /* ---- weights: [group][panel][u][v][c][column], zero beyond the last output channel --------------------------------*/
 typedef struct {
@@ -221,7 +222,7 @@ static int64_t tiles_of_row(const pass *d)
     if (s->tiles || s->by_pixel)
         return s->tiles ? s->tiles : d->b->columns;
     const int64_t columns = fc_max(1, d->inside.end - d->inside.first); /* a block may have none */
-    return fc_ceil_div(columns, s->p->k->gemm->max_rows);
+    return fc_ceil_div(columns, fc_tile_rows(s->p));
 }
 
 /* As one image where its pixels are those of all. */
@@ -235,7 +236,7 @@ static void fetch_next(const pass *d, fc_gemm *tile)
     const fc_problem *p = s->p;
     const int64_t first = d->b->part * s->panels / s->parts, end = (d->b->part + 1) * s->panels / s->parts;
     const panel_range next = panel_at(p, d->last < end ? d->last : first);
-    const int64_t most = fc_fetches_always(p) ? AHEAD_TILES : AHEAD_TILES_OF_LINES,
+    const int64_t most = fc_has_line_vectors(p) ? AHEAD_TILES : AHEAD_TILES_NARROW,
                   tiles = fc_min(most, images_of(d) * d->b->rows * tiles_of_row(d));
     tile->ahead_every = fc_ahead_every(p, tiles);
     if (d->late && p->weight_k == 1 && fc_tap_count(p) == 1) {
@@ -268,7 +269,7 @@ static int64_t rows_alike(const fc_direct_plan *s, const block *b, int64_t h)
 static int64_t rows_of_edge(const fc_direct_plan *s, const block *b, int64_t h)
 {
     const int64_t rows = rows_alike(s, b, h);
-    return fc_ceil_div(rows, fc_ceil_div(rows, s->p->k->gemm->max_rows));
+    return fc_ceil_div(rows, fc_ceil_div(rows, fc_tile_rows(s->p)));
 }
 
 /* Whether rows that see the same rows of the kernel are one call of the tile kernel, its lines: what surrounds a call
@@ -365,12 +366,10 @@ static void run_inside(const pass *d, fc_gemm *row)
         d->s->p->k->gemm->rows(row, columns);
 }
 
-/* Whether the first tile packs the panel: rows of a [c][k] weight. */
 static int copies_panel(const pass *d)
 {
     const fc_problem *p = d->s->p;
-    return p->weight_k == 1 && fc_tap_count(p) == 1 && fc_sees_no_padding(p) && !d->s->tiles && !d->s->by_pixel &&
-           fc_copies_panel(p, d->k.columns, d->b->columns);
+    return !d->s->tiles && !d->s->by_pixel && fc_packs_weight(p, d->k.columns, d->b->columns);
 }
 
 /* All rows of the block. */

@@ -47,6 +47,18 @@ static inline int64_t fc_panels(const fc_problem *p)
     return p->k->gemm->widest > 2 && !p->narrow ? fc_max(1, vectors / 2) : fc_ceil_div(vectors, 2);
 }
 
+/* Of the largest register tile */
+static inline int64_t fc_tile_rows(const fc_problem *p)
+{
+    return p->out_channels <= p->k->vector_lanes ? p->k->gemm->single_rows : p->k->gemm->max_rows;
+}
+
+/* Whether the first tile of a panel, of so many columns and rows, packs it: rows of a [c][k] weight. */
+static inline int fc_packs_weight(const fc_problem *p, int64_t columns, int64_t rows)
+{
+    return p->weight_k == 1 && fc_tap_count(p) == 1 && fc_sees_no_padding(p) && fc_copies_panel(p, columns, rows);
+}
+
 static inline int64_t fc_chunks(const fc_direct_plan *s) { return fc_ceil_div(s->p->in_channels, s->chunk); }
 
 /* The first column from w on that is not inside */

@@ -17,7 +17,7 @@ enum {
     /* A whole 1x1 weight that is read anew for every few pixels: half of a first-level cache of 32 KiB. */
     TOGETHER_BYTES = 16 << 10,
     PITCH_PAD_BYTES = 64,
-    FEW_BLOCKS = 4, /* 16: 0.97 to 1.0 of the speed */
+    FEW_BLOCKS = 4, /* of a group, each packs a [c][k] weight anew by its first tiles; 16: 0.97 to 1.0 of the speed */
 };
 
 /* Columns whose outputs see no padding beside the row. */
@@ -78,7 +78,7 @@ static int64_t block_bytes(const fc_direct_plan *s)
 static void choose_block(fc_direct_plan *s, int64_t budget)
 {
     const fc_problem *p = s->p;
-    const int64_t group = p->k->gemm->max_rows;
+    const int64_t group = fc_tile_rows(p);
     s->block_n = s->block_h = 1;
     s->block_w = p->y.w;
     while (block_bytes(s) > budget && s->block_w > group)
@@ -113,7 +113,7 @@ static int is_uneven(fc_direct_plan *s, int threads, int64_t wanted)
 {
     const fc_problem *p = s->p;
     return fc_tap_count(p) == 1 && p->packed && blocks(s) == 1 && s->panels < wanted / 2 && s->panels % threads &&
-           s->block_w >= threads * p->k->gemm->max_rows;
+           s->block_w >= threads * fc_tile_rows(p);
 }
 
 /* The size of the blocks of an axis of `size`, which makes `count` of them now, that would make `wanted` of all: right
@@ -128,8 +128,7 @@ static int64_t share_of(fc_direct_plan *s, int64_t size, int64_t count, int64_t 
 static int packs_on_the_way(const fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
-    return p->weight_k == 1 && fc_tap_count(p) == 1 && fc_sees_no_padding(p) &&
-           fc_copies_panel(p, fc_min(s->panel, p->out_channels), s->block_w) &&
+    return fc_packs_weight(p, fc_min(s->panel, p->out_channels), s->block_w) &&
            fc_packed_direct(p) / p->groups * (int64_t)p->item > TOGETHER_BYTES;
 }
 
@@ -139,7 +138,7 @@ static void share_out(fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
     const int threads = fc_parallel_slots(INT64_MAX);
-    const int64_t wanted = fc_parallel_tasks(), rows = p->k->gemm->max_rows;
+    const int64_t wanted = fc_parallel_tasks(), rows = fc_tile_rows(p);
     const int heavy =
         s->panels >= threads && p->in_channels * p->out_channels * fc_tap_count(p) * (int64_t)p->item > block_bytes(s);
     const int64_t tile = p->y.w < rows / 2 && s->panels > 1 ? rows / 2 : 1; /* images whose pixels may be one */
@@ -185,7 +184,7 @@ static int64_t tile_cost(const fc_direct_plan *s, int64_t taps, int64_t rows)
 /* The same of near-equal tiles of so many rows. */
 static int64_t tiles_cost(const fc_direct_plan *s, int64_t taps, int64_t rows)
 {
-    const int64_t tiles = fc_ceil_div(rows, s->p->k->gemm->max_rows), longer = rows % tiles;
+    const int64_t tiles = fc_ceil_div(rows, fc_tile_rows(s->p)), longer = rows % tiles;
     return longer * tile_cost(s, taps, rows / tiles + 1) + (tiles - longer) * tile_cost(s, taps, rows / tiles);
 }
 
@@ -200,7 +199,7 @@ static int64_t cut_row(fc_direct_plan *s)
         taps[i] = fc_taps_of_column(p, i);
     for (int64_t end = 1; end <= p->y.w; end++) {
         best[end] = INT64_MAX;
-        for (int64_t rows = 1; rows <= fc_min(p->k->gemm->max_rows, end); rows++) {
+        for (int64_t rows = 1; rows <= fc_min(fc_tile_rows(p), end); rows++) {
             const int64_t seen = fc_max(0, taps[end - rows].end - taps[end - 1].first);
             const int64_t cost = best[end - rows] + tile_cost(s, seen, rows) + CALL;
             if (cost <= best[end])
@@ -218,7 +217,7 @@ static int64_t cut_row(fc_direct_plan *s)
 static int64_t least_cut(const fc_direct_plan *s, int64_t seen)
 {
     const fc_problem *p = s->p;
-    return (2 * seen + seen / p->k->gemm->max_rows) * p->kernel_h * s->chunk;
+    return (2 * seen + seen / fc_tile_rows(p)) * p->kernel_h * s->chunk;
 }
 
 /* A row in place: tiles of its columns that see no padding, and its part of tiles that walk down the others, with the
@@ -227,7 +226,7 @@ static int64_t least_cut(const fc_direct_plan *s, int64_t seen)
 static int64_t in_place_cost(const fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t runs = fc_ceil_div(p->y.h, fc_min(s->block_h, p->k->gemm->max_rows)) + 2 * (p->pad_top > 0),
+    const int64_t runs = fc_ceil_div(p->y.h, fc_min(s->block_h, fc_tile_rows(p))) + 2 * (p->pad_top > 0),
                   rows = fc_ceil_div(p->y.h, runs);
     int64_t edges = 0;
     for (int64_t w = fc_next_edge(&s->inside, 0); w < p->y.w; w = fc_next_edge(&s->inside, w + 1)) {
@@ -260,7 +259,7 @@ static int pays_in_place(fc_direct_plan *s)
 static void choose_tiles(fc_direct_plan *s)
 {
     const fc_problem *p = s->p;
-    const int64_t most = p->k->gemm->max_rows;
+    const int64_t most = fc_tile_rows(p);
     if (p->kernel_w == 1 || p->y.w > FC_MAX_TILED || s->block_w < p->y.w || fc_sees_no_padding(p))
         return;
     const int64_t images = fc_ceil_div(s->block_n, fc_ceil_div(s->block_n, most)),

@@ -96,7 +96,8 @@ typedef struct {
 static int is_run(const fc_view *v, const block *b)
 {
     const int rows_follow = b->rows == 1 || (b->columns == v->w && v->stride_h == v->w * v->stride_w);
-    const int images_follow = b->images == 1 || (b->rows == v->h && v->stride_n == v->h * v->stride_h);
+    const int images_follow =
+        b->images == 1 || (b->rows == v->h && b->columns == v->w && v->stride_n == v->h * v->w * v->stride_w);
     return v->stride_c == 1 && rows_follow && images_follow;
 }
 

@@ -86,10 +86,7 @@ static void set_pointwise_strips(fc_grad_weight_plan *s)
 /* Whether a block of pixels is read as it lies. Its neighbours may share sets of the first-level cache: 12 ways hold
  * them, and a tile of 64-byte vectors multiplies so long for each pixel, 14 cycles and more, that its 3 or 4 lines may
  * come from the second level. */
-static int takes_pixels(const fc_problem *p)
-{
-    return fc_has_wide_l1() || p->k->vector_lanes * (int64_t)p->item == FC_LINE_BYTES;
-}
+static int takes_pixels(const fc_problem *p) { return fc_has_wide_l1() || fc_has_line_vectors(p); }
 
 /* Rows of pixels without gaps. Not so that each pixel is in another page. */
 static int is_dense(const fc_problem *p)

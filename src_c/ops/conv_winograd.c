@@ -25,8 +25,8 @@
  * stay in the second-level cache, v and m in bricks (kernels/winograd.h). Two schedules:
  *     by tiles:  u is made once, tasks are blocks of tiles                       (many tiles)
  *     by panels: v is made once, tasks are panels and make their u as they go    (weights outweigh the tiles);
- *                of many tiles one stretch after the other; of few, where a kernel for them exists, without u in memory
- *                (conv_winograd_few.c)
+ *                of many tiles one stretch after the other; of few, where kernels for them exist, u is made in
+ *                registers, or two rows of points at a time (conv_winograd_few.c)
  * Both sum over channels in the same order, so the bits are the same. "Once" may be once by each of two threads
  * (fc_makes_own).
  */
@@ -47,8 +47,8 @@ enum {
     /* Of channels, where tiles are few: 9 taps of a vector of outputs, 72 KiB. Shorter ones, in the first-level cache,
      * load and store sums more often than they gain (32: 0.85 of the speed, 64: 0.97, Zen 4). */
     FEW_CHUNK = 128,
-    /* 56 tiles of AVX-512, 24 of AVX2 and SSE2: more do not make the products faster, but leave the first-level cache
-     * sooner (AVX2: 54 are 5 bricks of 11, 0.95 of the speed) */
+    /* 56 tiles of AVX-512, 24 of AVX2 and SSE2: more do not make the products faster (AVX2: 54, 5 bricks of 11, have
+     * 0.95 of the speed of 24). */
     MAX_BRICKS = 2,
     /* Taps along an axis of kernels with stride 1: FC_MAX_PHASES pieces of 4. */
     MAX_SQUARE = 16,
@@ -422,7 +422,7 @@ static fc_winograd_piece piece_at(const fc_winograd_plan *s, int64_t task)
 
 static int64_t panel_tasks(const fc_winograd_plan *s) { return s->sharers * (s->each + 2 * s->cut) + s->more; }
 
-/* Few tiles. */
+/* Few tiles, u in registers (AVX-512). */
 static void run_few(void *context, int64_t task, int slot)
 {
     const fc_winograd_plan *s = context;

@@ -1,4 +1,5 @@
-/* conv_winograd.h: what the schedules of conv_winograd.c and its weights (conv_winograd_weights.c) share. */
+/* conv_winograd.h: what the schedules of conv_winograd.c, its weights (conv_winograd_weights.c) and the
+ * products of few tiles (conv_winograd_few.c) share. */
 #ifndef FC_OPS_CONV_WINOGRAD_H
 #define FC_OPS_CONV_WINOGRAD_H
 #include "winograd_tiles.h"
@@ -83,8 +84,8 @@ fc_status fc_winograd_repair(const fc_problem *, const atomic_char *spoilt);
 /* ---- conv_winograd_weights.c --------------------------------------------------------------------------------------*/
 /* What is kept from call to call: by tiles u[group][panel][phase and point][c][column]; by panels the taps, which are a
  * quarter of u, and reading u would cost more than making it, taps[group][panel][chunk][u][v][c][column], of few tiles
- * taps[group][panel][vector][c][u][v][column]. Elements of it, and making it; of every slot, pads[slot * pad_pitch]: as
- * in fc_winograd_transform */
+ * taps[group][panel][vector][c][u][v][column], with pairs taps[group][panel][c][u][v][column]. Elements of it, and
+ * making it; of every slot, pads[slot * pad_pitch]: as in fc_winograd_transform */
 int64_t fc_winograd_stored_elements(const fc_winograd_plan *);
 void fc_winograd_store(const fc_winograd_plan *, char *to, char *pads, int64_t pad_pitch, int slots);
 /* By tiles: where in u a panel is, and in it the chunk of channels from c0 on. */

@@ -44,7 +44,8 @@ fc_winograd_pair_product fc_winograd_products_of(const fc_winograd_plan *s, cons
 {
     const fc_tiles *t = &s->tiles;
     const int64_t part = fc_part_elements(t);
-    const int rows[] = {pair ? 2 * pair - 1 : 0, pair ? 2 * pair : 5}, last = (int)t->in_w - 1;
+    const int last = (int)t->in_w - 1,
+              rows[] = {pair ? 2 * pair - 1 : 0, pair ? 2 * pair : last}; /* 0 and 5, 1 and 2, 3 and 4 */
     fc_winograd_pair_product product = {
         .part = part,
         .v_brick = t->parts * part,

@@ -260,10 +260,14 @@ static double parameter(const fc_norm_call *call, const void *array, int64_t c, 
     return array ? value(call, array, c) : otherwise;
 }
 
-/* Channels of a task where pixels are few: those that a kernel sums at a time, 64 with AVX-512, 128 with AVX2 */
+/* Channels of a task where pixels are few: those that a kernel sums at a time, 64 with AVX-512, 128 with AVX2, but no
+ * more than leave every thread a task. */
 static int64_t task_lanes(const fc_norm_call *call)
 {
-    return FC_NORM_PARTIAL_BYTES / (4 * call->k->vector_lanes * (int64_t)call->item);
+    enum { LEAST = 64 };
+    const int64_t most = FC_NORM_PARTIAL_BYTES / (FC_NORM_FOUR * call->k->vector_lanes * (int64_t)call->item),
+                  share = fc_parts(call->channels, fc_parallel_slots(call->channels));
+    return fc_greater(LEAST, fc_lesser(most, fc_parts(share, LEAST) * LEAST));
 }
 
 /* How the sums walk, and what a task of them takes. By planes a task does everything for its channels, whose values are

@@ -78,7 +78,7 @@ static int streams(const index_call *call, int64_t outputs)
     const int64_t run = plane->stride_c == 1 ? call->channels : step == 1 ? plane->w : 1;
     const int lines = run * size % align == 0 && (step == 1 || step * size % align == 0) &&
                       (plane->stride_c == 1 || plane->stride_c * size % align == 0) &&
-                      plane->stride_n * size % align == 0 && (uintptr_t)plane->data % FC_STREAM_ALIGN == 0;
+                      plane->stride_n * size % align == 0 && (uintptr_t)plane->data % (uintptr_t)align == 0;
     return lines && fc_should_stream(plane->n * plane->c * plane->h * plane->w * size, outputs * (size + 8));
 }
 
