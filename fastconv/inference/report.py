@@ -139,11 +139,12 @@ def _measured_bandwidth(dtype: np.dtype[Any]) -> float:
 
 
 def _least(call: Any) -> float:
-    best = np.inf
-    for _ in range(8):
+    best, runs, begin = np.inf, 0, time.perf_counter()
+    while runs < _RUNS or time.perf_counter() - begin < _SECONDS:
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)
+        runs += 1
     return float(best)
 
 
