@@ -151,9 +151,8 @@ def _newest_run(data: str | None, model: str | None) -> Path:
         return checkpoint.stat().st_mtime
 
     for path in sorted(Path(_RUNS).glob(f"*/{_checkpoint_name()}"), key=written, reverse=True):
-        with contextlib.suppress(
-            ValueError, OSError, KeyError
-        ):  # another program's, or half a file
+        # another program's, or half a file
+        with contextlib.suppress(ValueError, OSError, KeyError):
             config = load_config(path)
             same = data in (None, config["data"]) or Path(data).samefile(config["data"])
             if same and model in (None, config["model"]):
