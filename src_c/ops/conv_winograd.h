@@ -9,7 +9,7 @@
 enum {
     FC_WINOGRAD_PACKED = 16, /* taps are packed 16 channels at a time: 9 x 16 x 32 floats = 18 KiB, in L1 */
 };
-_Static_assert(FC_WINOGRAD_PAIR_CHANNELS <= FC_WINOGRAD_PACKED, "taps of a pair are packed at once");
+_Static_assert((int)FC_WINOGRAD_PAIR_CHANNELS <= (int)FC_WINOGRAD_PACKED, "taps of a pair are packed at once");
 
 typedef struct {
     const fc_problem *p;
